@@ -1,0 +1,41 @@
+"""Every error that PocketBERT raises on purpose: what was wrong, where, and what to do about it.
+
+The shell prints these as one line; anything else that reaches it is a bug and shows its traceback.
+"""
+
+from importlib.util import find_spec
+
+EXTRAS = {"train": ("torch", "pyarrow", "tensorboard")}
+
+
+class PocketBertError(Exception):
+    """Base of all errors that a user can act upon."""
+
+
+class ConfigError(PocketBertError, ValueError):
+    """A configuration field has a value that no model can be built from."""
+
+
+class CheckpointError(PocketBertError, OSError):
+    """A model folder, a weight file or a hub name cannot be read or written."""
+
+
+class TokenizerError(PocketBertError, ValueError):
+    """A vocabulary is missing or damaged, or a text cannot be encoded as asked."""
+
+
+class DataError(PocketBertError, ValueError):
+    """A data file cannot be used: names the file and, where there is one, the line."""
+
+
+class MissingExtraError(PocketBertError, ImportError):
+    """An optional dependency is not installed: says which extra brings it."""
+
+
+def require(extra: str) -> None:
+    """Raise `MissingExtraError` unless every package of `extra` (a key of `EXTRAS`) can be imported."""
+    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"this needs {', '.join(missing)}, which the extra '{extra}' brings: pip install 'pocketbert[{extra}]'"
+        )

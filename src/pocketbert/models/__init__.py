@@ -1,0 +1,1 @@
+"""The models in PyTorch: one file a family, heads written once, official parameter names."""
