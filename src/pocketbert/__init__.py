@@ -46,7 +46,7 @@ _HOME: dict[str, str] = {
     "pipeline": "pipelines",
 }
 
-__all__ = sorted(["__version__", *_HOME])  # noqa: PLE0605  (a list of strings, made from the table above)
+__all__ = sorted(["__version__", *_HOME])
 
 
 def __getattr__(name: str) -> Any:

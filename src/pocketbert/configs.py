@@ -34,6 +34,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+def _int_keys(labels: Mapping[Any, str]) -> dict[int, str]:
+    """`id2label` with whole-number keys, which JSON turns into strings."""
+    try:
+        return {int(key): str(label) for key, label in labels.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigError(f"id2label={labels!r} must map whole numbers to names") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreTrainedConfig:
     """The fields that all three families share.
@@ -154,9 +162,7 @@ class PreTrainedConfig:
         """Read `config.json` of a folder or hub name, then apply `changes`."""
         from pocketbert.checkpoints import read_config
 
-        data = read_config(
-            name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
-        )
+        data = read_config(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         return cls.from_dict(data).replace(**changes)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -179,9 +185,7 @@ class PreTrainedConfig:
         for f in dataclasses.fields(self):
             value, allowed = getattr(self, f.name), _TYPES[str(f.type)]
             is_bool_as_number = isinstance(value, bool) and bool not in allowed
-            self._check(
-                f.name, isinstance(value, allowed) and not is_bool_as_number, f"must be of type {f.type}"
-            )
+            self._check(f.name, isinstance(value, allowed) and not is_bool_as_number, f"must be of type {f.type}")
 
     def _resolve_labels(self) -> None:
         labels = _int_keys(self.id2label) or {i: f"LABEL_{i}" for i in range(self.num_labels or 2)}
@@ -203,8 +207,13 @@ class BertConfig(PreTrainedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, only in (("is_decoder", False), ("add_cross_attention", False), ("position_embedding_type", "absolute"),
-                          ("embedding_size", self.hidden_size)):  # fmt: skip
+        only_supported = {
+            "is_decoder": False,
+            "add_cross_attention": False,
+            "position_embedding_type": "absolute",
+            "embedding_size": self.hidden_size,
+        }
+        for key, only in only_supported.items():
             if self.extra.get(key, only) != only:
                 raise ConfigError(f"BertConfig: {key}={self.extra[key]!r} is not supported, only {only!r}")
 
@@ -314,9 +323,7 @@ CONFIGS: dict[str, type[PreTrainedConfig]] = {
     c.model_type: c for c in (BertConfig, SqueezeBertConfig, MobileBertConfig)
 }
 
-_MOBILEBERT = MobileBertConfig(
-    classifier_activation=False
-)  # the published file says False, the class default is True
+_MOBILEBERT = MobileBertConfig(classifier_activation=False)  # the published file says False, the class default is True
 
 #: The published models by name, and the two of the MobileBERT paper that were never released. Sources: the models'
 #: config.json files and google-research/mobilebert's configuration files.
@@ -365,15 +372,5 @@ class AutoConfig:
         """Read `config.json` of a folder or hub name, then apply `changes`."""
         from pocketbert.checkpoints import read_config
 
-        data = read_config(
-            name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
-        )
+        data = read_config(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         return AutoConfig.from_dict(data).replace(**changes)
-
-
-def _int_keys(labels: Mapping[Any, str]) -> dict[int, str]:
-    """`id2label` with whole-number keys, which JSON turns into strings."""
-    try:
-        return {int(key): str(label) for key, label in labels.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise ConfigError(f"id2label={labels!r} must map whole numbers to names") from None
