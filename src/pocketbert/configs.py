@@ -110,6 +110,12 @@ class PreTrainedConfig:
         return "hidden_size"
 
     @property
+    def head_dropout_prob(self) -> float:
+        """Dropout before a classifier: `classifier_dropout` where a family has it and sets it, else that of the layers."""
+        rate: float | None = getattr(self, "classifier_dropout", None)
+        return self.hidden_dropout_prob if rate is None else rate
+
+    @property
     def label2id(self) -> dict[str, int]:
         """The inverse of `id2label`."""
         return {label: index for index, label in self.id2label.items()}

@@ -28,6 +28,10 @@ class DataError(PocketBertError, ValueError):
     """A data file cannot be used: names the file and, where there is one, the line."""
 
 
+class InputError(PocketBertError, ValueError):
+    """An input does not fit the model that it is given to."""
+
+
 class MissingExtraError(PocketBertError, ImportError):
     """An optional dependency is not installed: says which extra brings it."""
 

@@ -1,0 +1,314 @@
+"""MobileBERT (Sun et al. 2020, https://arxiv.org/abs/2004.02984) and IB-BERT, its teacher.
+
+A thin layer (128 wide inside) between wide connections (512): bottlenecks carry the residual stream into the layer
+and out again. IB-BERT is the same code with `intra_bottleneck_size` above `hidden_size`.
+
+The residual stream is never narrower than fp32: in the published weights it reaches 2.5e7, where fp16 has ended and
+bf16 counts in steps of 131,072. What lies between narrow weights and the stream goes through `wide_linear`.
+
+Shapes: B batch, S sequence, H hidden (512), T true hidden (128, inside the bottleneck), E embedding (128),
+I intermediate (512), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pocketbert.configs import MobileBertConfig, PreTrainedConfig
+from pocketbert.errors import InputError
+from pocketbert.models import heads
+from pocketbert.models.ops import ACTIVATIONS, LayerNorm, NoNorm, attend, init_parameters, wide_linear
+from pocketbert.models.outputs import PreTrainingOutput
+from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, resized
+
+TORCH_EPS = 1e-5  # what two of the published norms use under "layer_norm", whatever config.layer_norm_eps says
+
+
+def norm(config: MobileBertConfig, width: int, eps: float | None = None) -> nn.Module:
+    """The norm that `normalization_type` asks for."""
+    if config.normalization_type == "no_norm":
+        return NoNorm(width)
+    return LayerNorm(width, config.layer_norm_eps if eps is None else eps)
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Apply `layer` inside the bottleneck, in the type of its weights."""
+    return layer(x.to(layer.weight.dtype))  # type: ignore[no-any-return]
+
+
+class MobileBertEmbeddings(nn.Module):
+    """Words of width E with their neighbours, widened to H; plus position and segment, normalised."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        hidden, width = config.hidden_size, config.embedding_size
+        self.trigram, self.mask_aware = config.trigram_input, config.mask_aware_trigram
+        self.widens = config.trigram_input or width != hidden
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, hidden)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, hidden)
+        self.embedding_transformation = nn.Linear(3 * width if config.trigram_input else width, hidden)
+        self.LayerNorm = norm(config, hidden, TORCH_EPS)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+    ) -> Tensor:
+        """Ids [B, S], or word embeddings [B, S, E], to [B, S, H].
+
+        The published trigram reads the embedding of padding beside the last token. With `mask_aware_trigram` what the
+        mask [B, S] hides counts as zero there, as the text's edge does, and padding changes nothing.
+        """
+        words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # [B, S, E]
+        if position_ids is None:
+            position_ids = torch.arange(words.size(1), device=words.device)
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(position_ids)
+        if self.trigram:
+            if self.mask_aware and attention_mask is not None:
+                if attention_mask.dim() != 2:
+                    raise InputError("mask_aware_trigram needs an attention_mask of [batch, sequence]")
+                words = words * attention_mask[..., None].to(words.dtype)
+            following, previous = F.pad(words[:, 1:], (0, 0, 0, 1)), F.pad(words[:, :-1], (0, 0, 1, 0))
+            words = torch.cat([following, words, previous], dim=-1)  # [B, S, 3E], in the published order
+        if self.widens:
+            words = linear(self.embedding_transformation, words)  # [B, S, H]
+        x = words + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # the stream begins
+        return self.dropout(self.LayerNorm(x))  # type: ignore[no-any-return]
+
+
+class MobileBertSelfAttention(nn.Module):
+    """Heads of the inner width; queries, keys and values are as wide on their input side as what they read."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.num_attention_heads, config.attention_probs_dropout_prob
+        hidden, inner = config.hidden_size, config.true_hidden_size
+        narrowed = config.use_bottleneck and (config.key_query_shared_bottleneck or config.use_bottleneck_attention)
+        query_key = inner if narrowed else hidden
+        self.query = nn.Linear(query_key, inner)
+        self.key = nn.Linear(query_key, inner)
+        self.value = nn.Linear(inner if config.use_bottleneck_attention else hidden, inner)
+
+    def forward(
+        self, query_key: Tensor, value: Tensor, keep: Tensor | None, with_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Mix tokens: [B, S, T or H] to [B, S, T]."""
+        q, k = wide_linear(self.query, query_key), wide_linear(self.key, query_key)
+        v = wide_linear(self.value, value)
+        return attend(q, k, v, self.heads, keep, self.dropout if self.training else 0.0, with_weights)
+
+
+class MobileBertAttentionOutput(nn.Module):
+    """Linear, add the layer's (bottlenecked) input, normalise: T to T."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.true_hidden_size, config.true_hidden_size)
+        self.LayerNorm = norm(config, config.true_hidden_size)
+        self.dropout = nn.Dropout(0.0 if config.use_bottleneck else config.hidden_dropout_prob)
+
+    def forward(self, context: Tensor, layer_input: Tensor) -> Tensor:
+        """Join two [B, S, T] into one."""
+        return self.LayerNorm(self.dropout(linear(self.dense, context)) + layer_input)  # type: ignore[no-any-return]
+
+
+class Bottleneck(nn.Module):
+    """From the stream into the layer, H to T."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intra_bottleneck_size)
+        self.LayerNorm = norm(config, config.intra_bottleneck_size)
+
+    def forward(self, stream: Tensor) -> Tensor:
+        """Map [B, S, H] to [B, S, T]."""
+        return self.LayerNorm(wide_linear(self.dense, stream))  # type: ignore[no-any-return]
+
+
+class OutputBottleneck(nn.Module):
+    """From the layer back into the stream, T to H."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.true_hidden_size, config.hidden_size)
+        self.LayerNorm = norm(config, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, stream: Tensor) -> Tensor:
+        """Join [B, S, T] and the stream [B, S, H] into [B, S, H]."""
+        return self.LayerNorm(self.dropout(wide_linear(self.dense, x)) + stream)  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """One network of the stack that balances a thin layer's attention (section 3.2): T to I to T."""
+
+    def __init__(self, config: MobileBertConfig, eps: float | None = None) -> None:
+        super().__init__()
+        inner, between = config.true_hidden_size, config.intermediate_size
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(inner, between)})
+        self.output = nn.ModuleDict({"dense": nn.Linear(between, inner), "LayerNorm": norm(config, inner, eps)})
+
+    def forward(self, x: Tensor, dropout: nn.Module | None = None) -> Tensor:
+        """Map [B, S, T] to [B, S, T]; `dropout` falls on the network's output before it is added to `x`."""
+        out = linear(self.output["dense"], self.activation(linear(self.intermediate["dense"], x)))  # type: ignore[arg-type]
+        return self.output["LayerNorm"]((out if dropout is None else dropout(out)) + x)  # type: ignore[no-any-return]
+
+
+class MobileBertLayer(FeedForward):
+    """Bottleneck, attention, a stack of feed-forward networks, bottleneck.
+
+    The last network of the stack is the layer's own `intermediate` and `output`, as the checkpoints name them.
+    """
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__(config, TORCH_EPS)
+        self.use_bottleneck = config.use_bottleneck
+        self.bottleneck_attention = config.use_bottleneck_attention
+        self.shared = config.key_query_shared_bottleneck
+        self.attention = nn.ModuleDict(
+            {"self": MobileBertSelfAttention(config), "output": MobileBertAttentionOutput(config)}
+        )
+        self.ffn = nn.ModuleList(FeedForward(config) for _ in range(config.num_feedforward_networks - 1))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)  # only without bottlenecks; with them, theirs
+        if config.use_bottleneck:
+            self.bottleneck = nn.ModuleDict({"input": Bottleneck(config)})
+            if config.key_query_shared_bottleneck:  # published files have it even where attention does not use it
+                self.bottleneck["attention"] = Bottleneck(config)
+            self.output["bottleneck"] = OutputBottleneck(config)
+
+    def forward(  # type: ignore[override]
+        self, stream: Tensor, keep: Tensor | None, with_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map [B, S, H] to [B, S, H]."""
+        x = query_key = value = stream
+        if self.use_bottleneck:
+            x = self.bottleneck["input"](stream)  # [B, S, T]
+            if self.bottleneck_attention:
+                query_key = value = x
+            elif self.shared:
+                query_key = self.bottleneck["attention"](stream)  # [B, S, T]
+        context, weights = self.attention["self"](query_key, value, keep, with_weights)
+        x = self.attention["output"](context, x)
+        for network in self.ffn:
+            x = network(x)
+        if not self.use_bottleneck:
+            return super().forward(x, self.dropout), weights
+        return self.output["bottleneck"](super().forward(x), stream), weights
+
+
+class MobileBertPooler(nn.Module):
+    """The first token, through a linear layer and tanh if `classifier_activation`: [B, S, H] to [B, H]."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if config.classifier_activation else None
+
+    def forward(self, stream: Tensor) -> Tensor:
+        """Map [B, S, H] to [B, H]."""
+        first = stream[:, 0]
+        return first if self.dense is None else torch.tanh(wide_linear(self.dense, first))
+
+
+class MobileBertPredictions(heads.Predictions):
+    """Word scores whose matrix [H, V] is the word embeddings' transpose [E, V] on top of a `dense` [H-E, V]."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        rest = config.hidden_size - self.decoder.in_features
+        # Stored the other way round from a linear layer's weight, as published.
+        self.dense = nn.Linear(config.vocab_size, rest, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map [..., H] to [..., V]."""
+        x = self.transform(hidden).to(self.decoder.weight.dtype)
+        narrow, rest = x.split([self.decoder.in_features, self.dense.out_features], dim=-1)  # [..., E], [..., H-E]
+        return self.decoder(narrow) + F.linear(rest, self.dense.weight.t())  # type: ignore[no-any-return]
+
+    def resize(self, size: int, std: float) -> None:
+        """Follow a vocabulary of another size on the second axis of `dense` too."""
+        super().resize(size, std)
+        self.dense.weight = resized(self.dense.weight, size, 1, std)
+        self.dense.in_features = size
+
+
+# ── the public classes ──
+
+MobileBertForPreTrainingOutput = PreTrainingOutput
+
+
+class MobileBertPreTrainedModel(PreTrainedModel):
+    """What all MobileBERT classes share: configuration and prefix."""
+
+    config_class = MobileBertConfig
+    base_model_prefix = "mobilebert"
+
+
+class MobileBertModel(MobileBertPreTrainedModel, EncoderModel):
+    """MobileBERT's encoder, or IB-BERT's."""
+
+    def __init__(self, config: MobileBertConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = MobileBertEmbeddings(config)
+        layers = nn.ModuleList(MobileBertLayer(config) for _ in range(config.num_hidden_layers))
+        self.encoder = nn.ModuleDict({"layer": layers})
+        self.pooler = MobileBertPooler(config) if add_pooling_layer else None
+        init_parameters(self, config.initializer_range)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers in order."""
+        return self.encoder["layer"]  # type: ignore[return-value, index]
+
+
+class MobileBertForPreTraining(MobileBertPreTrainedModel, heads.ForPreTraining):
+    """MobileBERT with masked words and next-sentence prediction."""
+
+    encoder_class = MobileBertModel
+    predictions_class = MobileBertPredictions
+
+
+class MobileBertForMaskedLM(MobileBertPreTrainedModel, heads.ForMaskedLM):
+    """MobileBERT that fills masked words."""
+
+    encoder_class = MobileBertModel
+    predictions_class = MobileBertPredictions
+
+
+class MobileBertForNextSentencePrediction(MobileBertPreTrainedModel, heads.ForNextSentencePrediction):
+    """MobileBERT that says whether one sentence follows another."""
+
+    encoder_class = MobileBertModel
+
+
+class MobileBertForSequenceClassification(MobileBertPreTrainedModel, heads.ForSequenceClassification):
+    """MobileBERT that classifies or rates a text or a pair."""
+
+    encoder_class = MobileBertModel
+
+
+class MobileBertForMultipleChoice(MobileBertPreTrainedModel, heads.ForMultipleChoice):
+    """MobileBERT that picks one of several answers."""
+
+    encoder_class = MobileBertModel
+
+
+class MobileBertForTokenClassification(MobileBertPreTrainedModel, heads.ForTokenClassification):
+    """MobileBERT that tags tokens."""
+
+    encoder_class = MobileBertModel
+
+
+class MobileBertForQuestionAnswering(MobileBertPreTrainedModel, heads.ForQuestionAnswering):
+    """MobileBERT that finds an answer in a passage."""
+
+    encoder_class = MobileBertModel

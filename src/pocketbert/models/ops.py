@@ -1,0 +1,132 @@
+"""The few operations that are the same in all three models.
+
+Shapes: B batch, S sequence, H hidden, h heads, d width of a head (H = h·d).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+#: By the names that `configs.ACTIVATIONS` allows; "gelu" is the exact erf form.
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_fast": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+def keep_mask(attention_mask: Tensor) -> Tensor:
+    """Turn a mask of [B, S], [B, S, S] or [B, 1|h, 1|S, S] (nonzero: attend) into a boolean one of four axes."""
+    keep = attention_mask.bool()
+    if keep.dim() == 2:
+        return keep[:, None, None, :]
+    return keep[:, None] if keep.dim() == 3 else keep
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, keep: Tensor | None, dropout: float, with_weights: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Scaled dot-product attention over heads.
+
+    Args:
+        query, key, value: [B, S, h·d].
+        heads: h.
+        keep: boolean mask as `keep_mask` returns it, or None to attend everywhere.
+        dropout: rate on the probabilities; 0 outside training.
+        with_weights: compute the probabilities explicitly and return them, instead of the fused kernel.
+
+    Returns:
+        The context [B, S, h·d], and the probabilities [B, h, S, S] (before dropout) or None.
+    """
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))  # [B, h, S, d]
+    bias = None
+    if keep is not None:
+        # Half the lowest number: a score added to it stays finite in fp16 too, and exp() of it is still zero.
+        lowest = torch.finfo(q.dtype).min / 2
+        bias = torch.zeros_like(keep, dtype=q.dtype).masked_fill_(~keep, lowest)
+    weights = None
+    if with_weights:
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.size(-1))  # [B, h, S, S]
+        weights = (scores if bias is None else scores + bias).softmax(-1, dtype=torch.float32).to(v.dtype)
+        context = F.dropout(weights, dropout) @ v
+    else:
+        context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    return context.transpose(1, 2).flatten(-2), weights  # [B, S, h·d]
+
+
+def wide_linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Apply `layer` to activations that may be wider than its weights: fp16 weights compute in fp32.
+
+    MobileBERT's residual stream reaches 2.5e7 in the published weights and fp16 ends at 65,504, so what reads or
+    writes the stream must not pass through fp16. bf16 has the range of fp32 and needs no such care.
+    """
+    device = x.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if torch.float16 not in (layer.weight.dtype, autocast):
+        return layer(x.to(layer.weight.dtype))  # type: ignore[no-any-return]
+    with torch.autocast(device, enabled=False):
+        return F.linear(x.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float())
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation in the precision of its input, which may be wider than its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., width] to the same shape and type."""
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class NoNorm(nn.Module):
+    """An elementwise affine map in place of a normalisation: x·weight + bias (MobileBERT, section 3.3)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., width] to the same shape."""
+        return x * self.weight + self.bias
+
+
+def init_parameters(model: nn.Module, std: float, names: set[str] | None = None) -> None:
+    """Draw fresh parameters, of all `model` or of the full names given.
+
+    | parameter | value |
+    |---|---|
+    | bias | 0 |
+    | weight of a norm | 1 |
+    | weight of a linear layer, convolution or embedding | normal(0, std) |
+    | an embedding's row for padding | 0 |
+    """
+    with torch.no_grad():
+        for prefix, module in model.named_modules():
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                if names is not None and name not in names:
+                    continue
+                if name.endswith("bias"):
+                    parameter.zero_()
+                elif isinstance(module, (nn.LayerNorm, NoNorm)):
+                    parameter.fill_(1.0)
+                else:
+                    parameter.normal_(0.0, std)
+                    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                        parameter[module.padding_idx].zero_()

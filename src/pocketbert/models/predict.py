@@ -1,0 +1,63 @@
+"""A PyTorch model as a `features.Predictor`: features in, arrays out, nothing padded on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from pocketbert.features import Features, pad
+from pocketbert.models.outputs import ModelOutput
+from pocketbert.models.pretrained import PreTrainedModel
+
+TOKENS_A_BATCH = 4096
+PER_TOKEN = ("start_logits", "end_logits", "last_hidden_state", "prediction_logits")
+
+
+class TorchPredictor:
+    """Runs a model over inputs of any lengths, in batches of like length.
+
+    A MobileBERT whose trigram sees padding gets batches of equal length only, so that no answer depends on what else
+    is in the batch.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokens_a_batch: int = TOKENS_A_BATCH) -> None:
+        self.model, self.tokens_a_batch = model.eval(), tokens_a_batch
+        config = model.config
+        leaks = getattr(config, "trigram_input", False) and not getattr(config, "mask_aware_trigram", False)
+        self.equal_lengths = bool(leaks)
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
+        """Map every input to its outputs by name, in order; per-token arrays are as long as the input.
+
+        See `features.Predictor`.
+        """
+        results: list[dict[str, np.ndarray]] = [{} for _ in inputs]
+        for batch in self._batches([len(x.input_ids) for x in inputs]):
+            arrays = pad([inputs[i] for i in batch], self.model.config.pad_token_id or 0)
+            output = self.model(**{name: torch.from_numpy(a).to(self.model.device) for name, a in arrays.items()})
+            for name, values in self._arrays(output).items():
+                per_token = name in PER_TOKEN or (name == "logits" and values.ndim == 3)
+                for row, i in enumerate(batch):
+                    results[i][name] = values[row, : len(inputs[i].input_ids)] if per_token else values[row]
+        return results
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Indices of inputs of like length, together at most `tokens_a_batch` tokens with padding."""
+        order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+        cuts, start = [0], 0
+        for end, i in enumerate(order):
+            too_many = (end - start + 1) * lengths[i] > self.tokens_a_batch
+            unequal = self.equal_lengths and lengths[i] != lengths[order[start]]
+            if end > start and (too_many or unequal):
+                cuts.append(start := end)
+        cuts.append(len(order))
+        return ([*order[a:b]] for a, b in pairwise(cuts) if b > a)
+
+    @staticmethod
+    def _arrays(output: ModelOutput) -> dict[str, np.ndarray]:
+        names = [name for name in output.keys() if name not in ("loss", "hidden_states", "attentions")]
+        return {name: output[name].float().cpu().numpy() for name in names}

@@ -1,0 +1,328 @@
+"""What every model class can do: be loaded and saved under the official names, be resized, trade time for memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
+
+import numpy as np
+import torch
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pocketbert.checkpoints import atomic_write, match_names, read_tensors
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.errors import CheckpointError, InputError
+from pocketbert.models.ops import init_parameters, keep_mask
+from pocketbert.models.outputs import BaseModelOutputWithPooling, ModelOutput
+
+logger = logging.getLogger("pocketbert")
+
+# The parts that sit on an encoder. A file may lack them (they start fresh) or bring those of another task (unused);
+# whatever else a file lacks or brings is an error.
+HEADS = ("cls.", "classifier.", "qa_outputs.")
+POOLER = "pooler."
+# Tied to the word embeddings and to `cls.predictions.bias`, so files leave them out.
+TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+
+LoadingInfo = dict[str, list[str]]
+Output = TypeVar("Output", bound=ModelOutput)
+
+
+class PreTrainedModel(nn.Module):
+    """Base of all model classes; a family sets its configuration class and the official name of its encoder."""
+
+    config_class: ClassVar[type[PreTrainedConfig]]
+    base_model_prefix: ClassVar[str]
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            raise TypeError(f"{type(self).__name__} needs a {self.config_class.__name__}, not {type(config).__name__}")
+        self.config: PreTrainedConfig = config
+
+    # ── what it is ──
+
+    @property
+    def base_model(self) -> EncoderModel:
+        """The encoder: of a headed model its `base_model_prefix`, of an encoder itself."""
+        encoder = getattr(self, self.base_model_prefix, self)
+        assert isinstance(encoder, EncoderModel)
+        return encoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return next(self.parameters()).dtype
+
+    def num_parameters(self) -> int:
+        """Number of weights, shared ones counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The word embeddings [V, E]."""
+        return self.base_model.embeddings.word_embeddings  # type: ignore[no-any-return, union-attr]
+
+    def tie_weights(self) -> None:
+        """Share what the head shares with the encoder; a model without a word head shares nothing."""
+
+    # ── training ──
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Keep only each layer's input for the backward pass and compute the rest again: less memory, more time."""
+        self.base_model.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep everything for the backward pass again."""
+        self.base_model.gradient_checkpointing = False
+
+    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+        """Give the vocabulary `new_num_tokens` rows: the first ones stay, added ones are drawn as at initialisation.
+
+        Returns:
+            The new word embeddings [new_num_tokens, E].
+        """
+        base = self.base_model
+        self.config = base.config = self.config.replace(vocab_size=new_num_tokens)
+        old = base.embeddings.word_embeddings
+        assert isinstance(old, nn.Embedding)
+        new = nn.Embedding(new_num_tokens, old.embedding_dim, old.padding_idx, device=old.weight.device)
+        new.weight = resized(old.weight, new_num_tokens, 0, self.config.initializer_range)
+        base.embeddings.word_embeddings = new
+        return new
+
+    # ── files ──
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, output_loading_info: Literal[True], **options: Any
+    ) -> tuple[Self, LoadingInfo]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, output_loading_info: Literal[False] = False, **options: Any
+    ) -> Self: ...
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        config: PreTrainedConfig | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        dtype: torch.dtype = torch.float32,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **config_changes: Any,
+    ) -> Self | tuple[Self, LoadingInfo]:
+        """Load a model folder or a hub name, in evaluation mode.
+
+        Args:
+            name_or_path: a folder in Hugging Face layout, or a name on the hub.
+            config: used instead of the folder's `config.json`.
+            revision: a branch, tag or commit on the hub.
+            cache_dir: where downloads are kept, instead of the hub's default.
+            local_files_only: never download.
+            dtype: type of the parameters; files in fp16 are read as fp32 unless this says otherwise.
+            ignore_mismatched_sizes: start a head fresh where its shape differs from the file's (another number of
+                labels); the encoder must always fit.
+            output_loading_info: also return which parameters started fresh and which of the file were not used.
+            **config_changes: fields of the configuration to change, as `num_labels=3`.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or it is not of this model; lists every name.
+            ConfigError: `config.json` is of another family, or cannot be built.
+        """
+        where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        if config is None:
+            config = cls.config_class.from_pretrained(name_or_path, **where, **config_changes)
+        elif config_changes:
+            config = config.replace(**config_changes)
+        tensors = read_tensors(name_or_path, **where)
+        with torch.device("meta"):  # neither memory nor random numbers for what the file is about to fill
+            model = cls(config)
+        model = model.to(dtype).to_empty(device="cpu")
+        model.tie_weights()
+        info = model._load(tensors, str(name_or_path), ignore_mismatched_sizes)
+        model.eval()
+        return (model, info) if output_loading_info else model
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `model.safetensors` and `config.json`, each in one step; transformers loads the folder as it is."""
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        if self.config.tie_word_embeddings:
+            tensors = {name: t for name, t in tensors.items() if name not in TIED}
+        with atomic_write(Path(folder) / "model.safetensors") as file:
+            file.write(serialise(tensors, metadata={"format": "pt"}))
+        extra = {key: value for key, value in self.config.extra.items() if key != "torch_dtype"}
+        extra |= {"architectures": [type(self).__name__], "dtype": str(self.dtype).removeprefix("torch.")}
+        self.config.replace(extra=extra).save_pretrained(folder)
+
+    def _load(self, tensors: Mapping[str, np.ndarray], source: str, ignore_mismatched_sizes: bool) -> LoadingInfo:
+        """Copy what fits; draw anew what the file may lack; refuse the rest."""
+        own = dict(self.named_parameters(remove_duplicate=False))
+        tied = set(TIED) & own.keys() if self.config.tie_word_embeddings else set()
+        names = match_names(own.keys(), tensors.keys(), self.base_model_prefix)  # file's name → own name
+        mismatched = [mine for theirs, mine in names.items() if tensors[theirs].shape != own[mine].shape]
+        missing = sorted(own.keys() - set(names.values()) - tied)
+        unexpected = sorted(tensors.keys() - names.keys())
+
+        foreign = [name for name in unexpected if not self._is_head(name)]
+        lacking = [name for name in missing if not self._is_head(name)]
+        unfit = [name for name in mismatched if not (ignore_mismatched_sizes and self._is_head(name))]
+        shapes = {mine: f"{list(tensors[theirs].shape)} for {list(own[mine].shape)}" for theirs, mine in names.items()}
+        problems = [
+            *(f"lacks {name} {list(own[name].shape)}" for name in lacking),
+            *(f"has {name}, which {type(self).__name__} has not" for name in foreign),
+            *(f"has {name} of shape {shapes[name]}" for name in unfit),
+            *self._untied(tensors, names),
+        ]
+        if problems:
+            raise CheckpointError(f"{source} is not a file of this model; it\n  " + "\n  ".join(problems))
+
+        with torch.no_grad():
+            for theirs, mine in names.items():
+                if mine not in mismatched and mine not in tied:
+                    own[mine].copy_(torch.from_numpy(np.ascontiguousarray(tensors[theirs])))
+        fresh = sorted({*missing, *mismatched})
+        init_parameters(self, self.config.initializer_range, set(fresh))
+        if fresh:
+            logger.warning("%s: not in the file, so they start fresh: %s", source, ", ".join(fresh))
+        if unexpected:
+            logger.info("%s: in the file and not used: %s", source, ", ".join(unexpected))
+        return {"missing_keys": missing, "mismatched_keys": mismatched, "unexpected_keys": unexpected}
+
+    def _is_head(self, name: str) -> bool:
+        return name.removeprefix(f"{self.base_model_prefix}.").startswith((*HEADS, POOLER))
+
+    def _untied(self, tensors: Mapping[str, np.ndarray], names: Mapping[str, str]) -> list[str]:
+        """What the configuration ties but the file holds twice with different values."""
+        if not self.config.tie_word_embeddings:
+            return []
+        theirs = {mine: tensors[name] for name, mine in names.items()}
+        embeddings = f"{self.base_model_prefix}.embeddings.word_embeddings.weight"
+        partners = dict(zip(TIED, (embeddings, "cls.predictions.bias"), strict=True))
+        return [
+            f"has {name} that differs from {partner}: pass tie_word_embeddings=False to keep both"
+            for name, partner in partners.items()
+            if name in theirs and partner in theirs and not np.array_equal(theirs[name], theirs[partner])
+        ]
+
+
+class EncoderModel(PreTrainedModel):
+    """Embeddings, then layers, then the pooler: the pass that all three families share.
+
+    A family's class sets `embeddings`, `encoder` (with the official name of its list of layers) and `pooler`.
+    """
+
+    #: SqueezeBERT's published classes always carry a pooler, the others only where a head reads it.
+    always_pools: ClassVar[bool] = False
+
+    embeddings: nn.Module
+    encoder: nn.Module
+    pooler: nn.Module | None
+    gradient_checkpointing = False
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers: each maps (hidden, keep, with_weights) to (hidden, probabilities or None)."""
+        raise NotImplementedError  # each family names its list as its checkpoints do
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """Encode a batch.
+
+        Args:
+            input_ids: [B, S], ids of the vocabulary; or pass `inputs_embeds`.
+            attention_mask: [B, S] (or [B, S, S], or four axes), nonzero where attention may look; all by default.
+            token_type_ids: [B, S], 0 by default.
+            position_ids: [B, S] or [1, S], 0 to S-1 by default.
+            inputs_embeds: [B, S, E], in place of the word embeddings only.
+            output_attentions: return the probabilities of every layer (true probabilities in all three families;
+                transformers' SqueezeBERT returns the scores before the softmax).
+            output_hidden_states: return the input of every layer and the last output.
+            return_dict: False for a plain tuple. These three default to the configuration.
+
+        Raises:
+            InputError: both or none of `input_ids` and `inputs_embeds`; longer than the position embeddings; an id
+                outside the vocabulary.
+        """
+        given = input_ids if input_ids is not None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
+            raise InputError("pass exactly one of input_ids and inputs_embeds")
+        length, limit = given.size(1), self.config.max_position_embeddings
+        if length > limit:
+            raise InputError(f"{length} tokens are more than max_position_embeddings={limit}: truncate the text")
+        with_weights = self.config.output_attentions if output_attentions is None else output_attentions
+        with_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+
+        hidden = self._embed(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)  # [B, S, H]
+        keep = None if attention_mask is None else keep_mask(attention_mask)
+        states, weights = [hidden], []
+        for layer in self.layers:
+            if self.gradient_checkpointing and self.training:
+                hidden, probabilities = checkpoint(layer, hidden, keep, with_weights, use_reentrant=False)
+            else:
+                hidden, probabilities = layer(hidden, keep, with_weights)
+            states.append(hidden)
+            weights.append(probabilities)
+
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=hidden,
+            pooler_output=None if self.pooler is None else self.pooler(hidden),
+            hidden_states=tuple(states) if with_states else None,
+            attentions=tuple(weights) if with_weights else None,
+        )
+        return as_asked(output, self.config, return_dict)
+
+    def _embed(self, input_ids: Tensor | None, attention_mask: Tensor | None, *rest: Tensor | None) -> Tensor:
+        try:
+            return self.embeddings(input_ids, attention_mask, *rest)  # type: ignore[no-any-return]
+        except IndexError:  # CPU only: on a GPU the kernel itself stops
+            sizes = {"input_ids": self.config.vocab_size, "token_type_ids": self.config.type_vocab_size,
+                     "position_ids": self.config.max_position_embeddings}  # fmt: skip
+            given = {"input_ids": input_ids, "token_type_ids": rest[0], "position_ids": rest[1]}
+            wrong = [
+                f"{name} from {ids.min()} to {ids.max()} do not fit a table of {sizes[name]} rows"
+                for name, ids in given.items()
+                if ids is not None and ids.numel() and (ids.min() < 0 or ids.max() >= sizes[name])
+            ]
+            if not wrong:
+                raise
+            raise InputError("; ".join(wrong)) from None
+
+
+def as_asked(output: Output, config: PreTrainedConfig, return_dict: bool | None) -> Output | tuple[Any, ...]:
+    """`output` itself, or the tuple of its fields if `return_dict` (or else the configuration) says so."""
+    return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+def resized(old: Tensor, size: int, axis: int, std: float) -> nn.Parameter:
+    """A copy of `old` with `size` entries on `axis`: the first ones kept, added ones drawn from normal(0, std)."""
+    shape = list(old.shape)
+    shape[axis] = size
+    new = torch.empty(shape, dtype=old.dtype, device=old.device).normal_(0.0, std)
+    kept = min(size, old.size(axis))
+    new.narrow(axis, 0, kept).copy_(old.detach().narrow(axis, 0, kept))
+    return nn.Parameter(new)
