@@ -111,7 +111,7 @@ class PreTrainedConfig:
 
     @property
     def head_dropout_prob(self) -> float:
-        """Dropout before a classifier: `classifier_dropout` where a family has it and sets it, else that of the layers."""
+        """Dropout before a classifier: `classifier_dropout` where it exists and is set, else that of the layers."""
         rate: float | None = getattr(self, "classifier_dropout", None)
         return self.hidden_dropout_prob if rate is None else rate
 

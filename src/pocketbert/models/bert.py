@@ -41,7 +41,7 @@ class BertEmbeddings(nn.Module):
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(position_ids)
         x = words + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
-        return self.dropout(self.LayerNorm(x))  # type: ignore[no-any-return]
+        return self.dropout(self.LayerNorm(x))
 
 
 class BertSelfAttention(nn.Module):
@@ -71,7 +71,7 @@ class BertOutput(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Join [B, S, width] and the residual [B, S, H] into [B, S, H]."""
-        return self.LayerNorm(self.dropout(self.dense(x)) + residual)  # type: ignore[no-any-return]
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
 
 
 class BertLayer(nn.Module):
@@ -124,11 +124,6 @@ class BertModel(BertPreTrainedModel, EncoderModel):
         )
         self.pooler = BertPooler(config) if add_pooling_layer else None
         init_parameters(self, config.initializer_range)
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """The layers in order."""
-        return self.encoder["layer"]  # type: ignore[return-value, index]
 
 
 class BertForPreTraining(BertPreTrainedModel, heads.ForPreTraining):

@@ -37,7 +37,7 @@ class Transform(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map [..., H] to [..., H]."""
-        return self.LayerNorm(self.activation(wide_linear(self.dense, hidden)))  # type: ignore[no-any-return]
+        return self.LayerNorm(self.activation(wide_linear(self.dense, hidden)))
 
 
 class Predictions(nn.Module):
@@ -52,7 +52,7 @@ class Predictions(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map [..., H] to [..., V]."""
-        return self.decoder(self.transform(hidden).to(self.decoder.weight.dtype))  # type: ignore[no-any-return]
+        return self.decoder(self.transform(hidden).to(self.decoder.weight.dtype))
 
     def tie(self, word_embeddings: nn.Embedding) -> None:
         """Share the embeddings [V, E] and the one bias."""
@@ -68,6 +68,30 @@ class Predictions(nn.Module):
             for bias in (self.bias, self.decoder.bias):
                 bias[self.decoder.out_features :] = 0.0
         self.decoder.out_features = size
+
+
+class MLMHead(nn.Module):
+    """What the files call `cls` in a model that scores words."""
+
+    def __init__(self, predictions: Predictions) -> None:
+        super().__init__()
+        self.predictions = predictions
+
+
+class NSPHead(nn.Module):
+    """What the files call `cls` in a model that relates two segments."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.seq_relationship = nn.Linear(config.hidden_size, 2)
+
+
+class PreTrainingHeads(NSPHead):
+    """What the files call `cls` in a model that does both."""
+
+    def __init__(self, config: PreTrainedConfig, predictions: Predictions) -> None:
+        super().__init__(config)
+        self.predictions = predictions
 
 
 class Head(PreTrainedModel):
@@ -109,21 +133,21 @@ class Head(PreTrainedModel):
 class WordHead(Head):
     """What the heads with word scores share: the tie to the embeddings."""
 
-    cls: nn.Module  # as in the published files: "cls.predictions", "cls.seq_relationship"
+    cls: MLMHead | PreTrainingHeads
 
     def get_output_embeddings(self) -> nn.Linear:
         """The product with the word embeddings that ends the word scores."""
-        return self.cls.predictions.decoder  # type: ignore[no-any-return, union-attr]
+        return self.cls.predictions.decoder
 
     def tie_weights(self) -> None:
         """Share word embeddings and bias with the encoder, unless `tie_word_embeddings` is False."""
         if self.config.tie_word_embeddings:
-            self.cls.predictions.tie(self.get_input_embeddings())  # type: ignore[operator, union-attr]
+            self.cls.predictions.tie(self.get_input_embeddings())
 
     def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
         """Give embeddings and word scores `new_num_tokens` rows; see `PreTrainedModel.resize_token_embeddings`."""
         embeddings = super().resize_token_embeddings(new_num_tokens)
-        self.cls.predictions.resize(new_num_tokens, self.config.initializer_range)  # type: ignore[operator, union-attr]
+        self.cls.predictions.resize(new_num_tokens, self.config.initializer_range)
         self.tie_weights()
         return embeddings
 
@@ -135,7 +159,7 @@ class ForMaskedLM(WordHead):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        self.cls = nn.ModuleDict({"predictions": self.predictions_class(config)})
+        self.cls = MLMHead(self.predictions_class(config))
         self.finish()
 
     def forward(
@@ -160,7 +184,7 @@ class ForMaskedLM(WordHead):
             output_attentions,
             output_hidden_states,
         )
-        logits = self.cls.predictions(encoded.last_hidden_state)  # type: ignore[operator]
+        logits = self.cls.predictions(encoded.last_hidden_state)
         loss = None if labels is None else word_loss(logits, labels)
         output = LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
         return as_asked(output, self.config, return_dict)
@@ -175,8 +199,7 @@ class ForPreTraining(WordHead):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        relationship = nn.Linear(config.hidden_size, 2)
-        self.cls = nn.ModuleDict({"predictions": self.predictions_class(config), "seq_relationship": relationship})
+        self.cls = PreTrainingHeads(config, self.predictions_class(config))
         self.finish()
 
     def forward(
@@ -192,7 +215,7 @@ class ForPreTraining(WordHead):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> PreTrainingOutput | Result:
-        """Logits [B, S, V] and [B, 2]; with `labels` [B, S] and `next_sentence_label` [B] both, the sum of the losses."""
+        """Logits [B, S, V] and [B, 2]; given `labels` [B, S] and `next_sentence_label` [B], the sum of both losses."""
         encoded = self.encode(
             input_ids,
             attention_mask,
@@ -203,8 +226,8 @@ class ForPreTraining(WordHead):
             output_hidden_states,
         )
         assert encoded.pooler_output is not None
-        logits = self.cls.predictions(encoded.last_hidden_state)  # type: ignore[operator]
-        relationship = wide_linear(self.cls.seq_relationship, encoded.pooler_output)  # type: ignore[arg-type]
+        logits = self.cls.predictions(encoded.last_hidden_state)
+        relationship = wide_linear(self.cls.seq_relationship, encoded.pooler_output)
         loss = None
         if labels is not None and next_sentence_label is not None:
             loss = word_loss(logits, labels) + F.cross_entropy(relationship, next_sentence_label.view(-1))
@@ -215,9 +238,11 @@ class ForPreTraining(WordHead):
 class ForNextSentencePrediction(Head):
     """Does B continue A (0), or is it random (1)?"""
 
+    cls: NSPHead
+
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        self.cls = nn.ModuleDict({"seq_relationship": nn.Linear(config.hidden_size, 2)})
+        self.cls = NSPHead(config)
         self.finish()
 
     def forward(
@@ -243,7 +268,7 @@ class ForNextSentencePrediction(Head):
             output_hidden_states,
         )
         assert encoded.pooler_output is not None
-        logits = wide_linear(self.cls.seq_relationship, encoded.pooler_output)  # type: ignore[arg-type]
+        logits = wide_linear(self.cls.seq_relationship, encoded.pooler_output)
         loss = None if labels is None else F.cross_entropy(logits, labels.view(-1))
         output = LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
         return as_asked(output, self.config, return_dict)
@@ -333,11 +358,11 @@ class ForMultipleChoice(Head):
         if given is None:
             raise InputError("pass exactly one of input_ids and inputs_embeds")
         choices = given.size(1)
-        flat = [
-            None if x is None else x.flatten(0, 1)
+        words, mask, segments, positions, embeds = (
+            None if x is None else x.flatten(0, 1)  # [B, C, ...] → [B·C, ...]
             for x in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        ]
-        encoded = self.encode(*flat, output_attentions, output_hidden_states)
+        )
+        encoded = self.encode(words, mask, segments, positions, embeds, output_attentions, output_hidden_states)
         assert encoded.pooler_output is not None
         logits = wide_linear(self.classifier, self.dropout(encoded.pooler_output)).view(
             -1, choices

@@ -35,7 +35,7 @@ def norm(config: MobileBertConfig, width: int, eps: float | None = None) -> nn.M
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """Apply `layer` inside the bottleneck, in the type of its weights."""
-    return layer(x.to(layer.weight.dtype))  # type: ignore[no-any-return]
+    return layer(x.to(layer.weight.dtype))
 
 
 class MobileBertEmbeddings(nn.Module):
@@ -82,7 +82,7 @@ class MobileBertEmbeddings(nn.Module):
             words = linear(self.embedding_transformation, words)  # [B, S, H]
         x = words + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # the stream begins
-        return self.dropout(self.LayerNorm(x))  # type: ignore[no-any-return]
+        return self.dropout(self.LayerNorm(x))
 
 
 class MobileBertSelfAttention(nn.Module):
@@ -118,7 +118,7 @@ class MobileBertAttentionOutput(nn.Module):
 
     def forward(self, context: Tensor, layer_input: Tensor) -> Tensor:
         """Join two [B, S, T] into one."""
-        return self.LayerNorm(self.dropout(linear(self.dense, context)) + layer_input)  # type: ignore[no-any-return]
+        return self.LayerNorm(self.dropout(linear(self.dense, context)) + layer_input)
 
 
 class Bottleneck(nn.Module):
@@ -131,7 +131,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, stream: Tensor) -> Tensor:
         """Map [B, S, H] to [B, S, T]."""
-        return self.LayerNorm(wide_linear(self.dense, stream))  # type: ignore[no-any-return]
+        return self.LayerNorm(wide_linear(self.dense, stream))
 
 
 class OutputBottleneck(nn.Module):
@@ -145,7 +145,7 @@ class OutputBottleneck(nn.Module):
 
     def forward(self, x: Tensor, stream: Tensor) -> Tensor:
         """Join [B, S, T] and the stream [B, S, H] into [B, S, H]."""
-        return self.LayerNorm(self.dropout(wide_linear(self.dense, x)) + stream)  # type: ignore[no-any-return]
+        return self.LayerNorm(self.dropout(wide_linear(self.dense, x)) + stream)
 
 
 class FeedForward(nn.Module):
@@ -161,7 +161,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor, dropout: nn.Module | None = None) -> Tensor:
         """Map [B, S, T] to [B, S, T]; `dropout` falls on the network's output before it is added to `x`."""
         out = linear(self.output["dense"], self.activation(linear(self.intermediate["dense"], x)))  # type: ignore[arg-type]
-        return self.output["LayerNorm"]((out if dropout is None else dropout(out)) + x)  # type: ignore[no-any-return]
+        return self.output["LayerNorm"]((out if dropout is None else dropout(out)) + x)
 
 
 class MobileBertLayer(FeedForward):
@@ -232,7 +232,7 @@ class MobileBertPredictions(heads.Predictions):
         """Map [..., H] to [..., V]."""
         x = self.transform(hidden).to(self.decoder.weight.dtype)
         narrow, rest = x.split([self.decoder.in_features, self.dense.out_features], dim=-1)  # [..., E], [..., H-E]
-        return self.decoder(narrow) + F.linear(rest, self.dense.weight.t())  # type: ignore[no-any-return]
+        return self.decoder(narrow) + F.linear(rest, self.dense.weight.t())
 
     def resize(self, size: int, std: float) -> None:
         """Follow a vocabulary of another size on the second axis of `dense` too."""
@@ -263,11 +263,6 @@ class MobileBertModel(MobileBertPreTrainedModel, EncoderModel):
         self.encoder = nn.ModuleDict({"layer": layers})
         self.pooler = MobileBertPooler(config) if add_pooling_layer else None
         init_parameters(self, config.initializer_range)
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """The layers in order."""
-        return self.encoder["layer"]  # type: ignore[return-value, index]
 
 
 class MobileBertForPreTraining(MobileBertPreTrainedModel, heads.ForPreTraining):

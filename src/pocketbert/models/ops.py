@@ -47,7 +47,9 @@ def attend(
     """Scaled dot-product attention over heads.
 
     Args:
-        query, key, value: [B, S, h·d].
+        query: [B, S, h·d].
+        key: [B, S, h·d].
+        value: [B, S, h·d].
         heads: h.
         keep: boolean mask as `keep_mask` returns it, or None to attend everywhere.
         dropout: rate on the probabilities; 0 outside training.
@@ -81,7 +83,7 @@ def wide_linear(layer: nn.Linear, x: Tensor) -> Tensor:
     device = x.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     if torch.float16 not in (layer.weight.dtype, autocast):
-        return layer(x.to(layer.weight.dtype))  # type: ignore[no-any-return]
+        return layer(x.to(layer.weight.dtype))
     with torch.autocast(device, enabled=False):
         return F.linear(x.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float())
 

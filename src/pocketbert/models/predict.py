@@ -59,5 +59,5 @@ class TorchPredictor:
 
     @staticmethod
     def _arrays(output: ModelOutput) -> dict[str, np.ndarray]:
-        names = [name for name in output.keys() if name not in ("loss", "hidden_states", "attentions")]
+        names = [name for name in output if name not in ("loss", "hidden_states", "attentions")]
         return {name: output[name].float().cpu().numpy() for name in names}

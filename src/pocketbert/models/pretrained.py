@@ -69,7 +69,9 @@ class PreTrainedModel(nn.Module):
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The word embeddings [V, E]."""
-        return self.base_model.embeddings.word_embeddings  # type: ignore[no-any-return, union-attr]
+        embeddings = self.base_model.embeddings.word_embeddings
+        assert isinstance(embeddings, nn.Embedding)
+        return embeddings
 
     def tie_weights(self) -> None:
         """Share what the head shares with the encoder; a model without a word head shares nothing."""
@@ -90,10 +92,8 @@ class PreTrainedModel(nn.Module):
         Returns:
             The new word embeddings [new_num_tokens, E].
         """
-        base = self.base_model
+        base, old = self.base_model, self.get_input_embeddings()
         self.config = base.config = self.config.replace(vocab_size=new_num_tokens)
-        old = base.embeddings.word_embeddings
-        assert isinstance(old, nn.Embedding)
         new = nn.Embedding(new_num_tokens, old.embedding_dim, old.padding_idx, device=old.weight.device)
         new.weight = resized(old.weight, new_num_tokens, 0, self.config.initializer_range)
         base.embeddings.word_embeddings = new
@@ -224,21 +224,23 @@ class PreTrainedModel(nn.Module):
 class EncoderModel(PreTrainedModel):
     """Embeddings, then layers, then the pooler: the pass that all three families share.
 
-    A family's class sets `embeddings`, `encoder` (with the official name of its list of layers) and `pooler`.
+    A family's class sets `embeddings`, `encoder` and `pooler`.
     """
 
+    #: What the published files call the list of layers inside `encoder`.
+    layers_name: ClassVar[str] = "layer"
     #: SqueezeBERT's published classes always carry a pooler, the others only where a head reads it.
     always_pools: ClassVar[bool] = False
 
     embeddings: nn.Module
-    encoder: nn.Module
+    encoder: nn.ModuleDict
     pooler: nn.Module | None
     gradient_checkpointing = False
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> list[nn.Module]:
         """The layers: each maps (hidden, keep, with_weights) to (hidden, probabilities or None)."""
-        raise NotImplementedError  # each family names its list as its checkpoints do
+        return list(self.encoder[self.layers_name].children())
 
     def forward(
         self,
@@ -298,7 +300,7 @@ class EncoderModel(PreTrainedModel):
 
     def _embed(self, input_ids: Tensor | None, attention_mask: Tensor | None, *rest: Tensor | None) -> Tensor:
         try:
-            return self.embeddings(input_ids, attention_mask, *rest)  # type: ignore[no-any-return]
+            return self.embeddings(input_ids, attention_mask, *rest)
         except IndexError:  # CPU only: on a GPU the kernel itself stops
             sizes = {"input_ids": self.config.vocab_size, "token_type_ids": self.config.type_vocab_size,
                      "position_ids": self.config.max_position_embeddings}  # fmt: skip

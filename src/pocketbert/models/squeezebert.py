@@ -9,7 +9,7 @@ Shapes: B batch, S sequence, N = B·S tokens, H hidden, I intermediate, C and C'
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,12 +34,12 @@ def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     rows = x.reshape(-1, x.size(-1))  # [N, C]
     if device == "cpu" and rows.numel():
-        out = _NhwcProduct.apply(rows, weight, bias, groups)
+        out = cast("Tensor", _NhwcProduct.apply(rows, weight, bias, groups))  # type: ignore[no-untyped-call]
     else:
         blocks = weight.view(groups, -1, weight.size(1)).transpose(1, 2)  # [G, C/G, C'/G]
         parts = torch.baddbmm(bias.view(groups, 1, -1), _grouped(rows, groups), blocks)  # [G, N, C'/G]
         out = parts.transpose(0, 1).reshape(rows.size(0), -1)
-    return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+    return out.view(*x.shape[:-1], -1)
 
 
 def _grouped(rows: Tensor, groups: int) -> Tensor:
@@ -67,7 +67,7 @@ class _NhwcProduct(Function):
         return out.permute(0, 2, 3, 1).reshape(rows.size(0), -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         rows, weight = ctx.saved_tensors
         grad = grad.contiguous()
@@ -129,7 +129,7 @@ class SqueezeBertOutput(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Join [B, S, width] and the residual [B, S, H] into [B, S, H]."""
-        return self.layernorm(self.dropout(self.conv1d(x)) + residual)  # type: ignore[no-any-return]
+        return self.layernorm(self.dropout(self.conv1d(x)) + residual)
 
 
 class SqueezeBertLayer(nn.Module):
@@ -168,6 +168,7 @@ class SqueezeBertPreTrainedModel(PreTrainedModel):
 class SqueezeBertModel(SqueezeBertPreTrainedModel, EncoderModel):
     """SqueezeBERT's encoder."""
 
+    layers_name = "layers"
     always_pools = True
 
     def __init__(self, config: SqueezeBertConfig, add_pooling_layer: bool = True) -> None:
@@ -177,11 +178,6 @@ class SqueezeBertModel(SqueezeBertPreTrainedModel, EncoderModel):
         self.encoder = nn.ModuleDict({"layers": layers})
         self.pooler = BertPooler(config) if add_pooling_layer else None
         init_parameters(self, config.initializer_range)
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """The layers in order."""
-        return self.encoder["layers"]  # type: ignore[return-value, index]
 
 
 class SqueezeBertForPreTraining(SqueezeBertPreTrainedModel, heads.ForPreTraining):
