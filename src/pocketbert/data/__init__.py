@@ -1,0 +1,1 @@
+"""Files → examples → batches: what training and evaluation read."""

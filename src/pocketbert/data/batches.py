@@ -1,0 +1,142 @@
+"""Which examples make up batch *t*: a pure function of a seed and of *t*.
+
+The state of the data is therefore one integer. Randomness comes from Philox, a counter-based generator, keyed by what
+it is for: nothing is ever carried from one batch to the next.
+"""
+
+import bisect
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketbert.features import Features, pad
+
+Indices = npt.NDArray[np.int64]
+
+
+def random_words(seed: int, purpose: str, index: int, count: int) -> npt.NDArray[np.uint64]:
+    """[count] random 64-bit words, a pure function of (`seed`, `purpose`, `index`); purposes are independent."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=16).digest()
+    bits = np.random.Philox(key=np.frombuffer(digest, dtype="<u8").astype(np.uint64))
+    # The raw stream, not Generator: NumPy promises only the former from release to release.
+    return np.asarray(bits.random_raw(count), dtype=np.uint64)
+
+
+def random_order(seed: int, purpose: str, index: int, count: int) -> Indices:
+    """[count] a permutation, a pure function of (`seed`, `purpose`, `index`)."""
+    return np.argsort(random_words(seed, purpose, index, count), kind="stable")
+
+
+class BatchOrder:
+    """The examples of every batch: all of them once an epoch, those of similar length together.
+
+    An epoch is a fresh permutation, cut into windows of `window` batches. Inside a window the examples are sorted by
+    length and cut into batches; then the batches of the whole epoch are shuffled. Nothing is left out: the last
+    batch of a permutation may be smaller than the others.
+
+    Args:
+        lengths: [examples] the number of tokens of each example.
+        batch_size: the number of examples of a batch; or
+        tokens: the most tokens of a batch, padding included. An example that is longer makes a batch of its own.
+        seed: decides the permutations.
+        window: how many batches are sorted together: more leave less padding, and less chance.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int] | npt.NDArray[np.integer],
+        *,
+        batch_size: int | None = None,
+        tokens: int | None = None,
+        seed: int,
+        window: int = 64,
+    ) -> None:
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.seed = seed
+        if (batch_size is None) == (tokens is None):
+            raise ValueError("give either batch_size or tokens")
+        if len(self.lengths) == 0 or min(batch_size or tokens or 0, window) < 1:
+            raise ValueError("there must be examples, and batch_size, tokens and window must be at least 1")
+        self._batch_size, self._tokens = batch_size, tokens
+        mean = float(self.lengths.mean())
+        self._window = window * (batch_size or max(1, int((tokens or 0) / max(mean, 1.0))))
+        self._ends = [0]  # the number of batches before epoch e
+        self._cached: tuple[int, list[Indices]] = (-1, [])
+
+    def __getitem__(self, t: int) -> Indices:
+        """[batch] the examples of batch `t` = 0, 1, 2, …, short ones first."""
+        if t < 0:
+            raise IndexError(f"there is no batch {t}")
+        if self._batch_size is not None:
+            epoch, index = divmod(t, math.ceil(len(self.lengths) / self._batch_size))
+            return self._epoch(epoch)[index]
+        while self._ends[-1] <= t:
+            self._ends.append(self._ends[-1] + len(self._epoch(len(self._ends) - 1)))
+        epoch = bisect.bisect_right(self._ends, t) - 1
+        return self._epoch(epoch)[t - self._ends[epoch]]
+
+    def batches_before(self, epoch: int) -> int:
+        """How many batches the first `epoch` epochs have together."""
+        if self._batch_size is not None:
+            return epoch * math.ceil(len(self.lengths) / self._batch_size)
+        while len(self._ends) <= epoch:
+            self._ends.append(self._ends[-1] + len(self._epoch(len(self._ends) - 1)))
+        return self._ends[epoch]
+
+    def _epoch(self, epoch: int) -> list[Indices]:
+        if self._cached[0] != epoch:
+            order = random_order(self.seed, "examples", epoch, len(self.lengths))
+            batches: list[Indices] = []
+            for start in range(0, len(order), self._window):
+                window = order[start : start + self._window]
+                window = window[np.argsort(self.lengths[window], kind="stable")]
+                batches += np.split(window, self._cuts(self.lengths[window]))
+            shuffled = random_order(self.seed, "batches", epoch, len(batches))
+            self._cached = (epoch, [batches[i] for i in shuffled])
+        return self._cached[1]
+
+    def _cuts(self, lengths: Indices) -> list[int]:
+        """Where to cut a window whose lengths increase."""
+        if self._batch_size is not None:
+            return list(range(self._batch_size, len(lengths), self._batch_size))
+        cuts, start = [], 0
+        for i, length in enumerate(lengths.tolist()):
+            if i > start and (i + 1 - start) * length > (self._tokens or 0):
+                cuts.append(i)
+                start = i
+        return cuts
+
+
+class LabelledBatches:
+    """Batches of encoded texts with one label each: step → its micro-batches.
+
+    Args:
+        features: the encoded examples.
+        labels: [examples] class ids or numbers.
+        order: which examples make up which batch.
+        parts: into how many micro-batches each batch is divided.
+        pad_token_id: fills the shorter examples of a micro-batch.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[Features],
+        labels: npt.NDArray[np.generic],
+        order: BatchOrder,
+        *,
+        parts: int = 1,
+        pad_token_id: int = 0,
+    ) -> None:
+        self.features, self.labels, self.order = features, labels, order
+        self.parts, self.pad_token_id = parts, pad_token_id
+
+    def __call__(self, step: int) -> list[dict[str, npt.NDArray[np.generic]]]:
+        """The micro-batches of batch `step`: `pad`'s arrays [micro-batch, longest] and "labels" [micro-batch]."""
+        return [
+            {**pad([self.features[i] for i in part], self.pad_token_id), "labels": self.labels[part]}
+            for part in np.array_split(self.order[step], self.parts)
+            if len(part)
+        ]
