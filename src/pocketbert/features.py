@@ -1,0 +1,303 @@
+"""Text → arrays: one text, a pair, words with tags, questions over long contexts, choices. NumPy only.
+
+Whatever goes into a model, in training or after it, comes from here. Nothing is padded until a batch is made (`pad`),
+and each input carries what `decode` needs to find its way back into the text.
+
+Length: an input has at most 512 tokens, or fewer where the tokenizer, the model or the caller says so (`fit`). What is
+longer is cut at its end, of a pair the longer text first; only contexts of questions are read in several windows.
+An empty text is an input as well: [CLS] [SEP].
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketbert.errors import InputError, TokenizerError
+
+if TYPE_CHECKING:
+    from pocketbert.tokenization import BertTokenizer
+
+Ints = NDArray[np.int32]
+
+IGNORED = -100  # the label that no loss counts
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """One input of a model, without padding."""
+
+    input_ids: Ints  # [tokens]
+    token_type_ids: Ints  # [tokens]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens(Features):
+    """One text for a tagger: where each token lies, and which word it belongs to."""
+
+    offsets: Ints  # [tokens, 2], characters of the text; of pre-split words, of the words joined with single spaces
+    word_ids: Ints  # [tokens], -1 for [CLS] and [SEP]
+    words: int  # of the text, those that were cut off included
+
+    @property
+    def first_tokens(self) -> NDArray[np.bool_]:
+        """[tokens], True at the first token of each word: where a tag is learned and read."""
+        before = np.concatenate([[-1], self.word_ids[:-1]])
+        return np.asarray((self.word_ids >= 0) & (self.word_ids != before))
+
+    def tokens_of_words(self) -> list[list[int]]:
+        """The token indices of each word that has any."""
+        inside = np.flatnonzero(self.word_ids >= 0)
+        words = np.split(inside, np.flatnonzero(self.first_tokens[inside])[1:])
+        return [word.tolist() for word in words if len(word)]
+
+    def align(self, labels: Sequence[int]) -> NDArray[np.int64]:
+        """[tokens] label ids for training from one a word: each at its word's first token, `IGNORED` elsewhere."""
+        if len(labels) != self.words:
+            raise InputError(f"{len(labels)} tags do not fit {self.words} words")
+        first = self.first_tokens
+        aligned = np.full(len(self), IGNORED, dtype=np.int64)
+        aligned[first] = np.asarray(labels, dtype=np.int64)[self.word_ids[first]]
+        return aligned
+
+
+@dataclass(frozen=True, eq=False)
+class Window(Features):
+    """A question with a part of its context: [CLS] question [SEP] part [SEP]."""
+
+    context: slice  # the tokens of the part
+    offsets: Ints  # [part, 2], characters of the whole context
+    max_context: NDArray[np.bool_]  # [part], True where no other window shows more around the token
+    seen: tuple[int, int]  # characters that no token before or after the part reaches into
+
+    def locate(self, start: int, end: int) -> tuple[int, int]:
+        """First and last token of the characters `start` to `end` (exclusive); (0, 0), [CLS], if not all are here."""
+        first = int(np.searchsorted(self.offsets[:, 1], start, side="right"))
+        last = int(np.searchsorted(self.offsets[:, 0], end, side="left")) - 1
+        if start < self.seen[0] or end > self.seen[1] or first > last:
+            return 0, 0
+        return self.context.start + first, self.context.start + last
+
+
+class Predictor(Protocol):
+    """Anything that runs a model: one dictionary of arrays for each input, in order, without padding.
+
+    The names are those of the model's output: "logits" [labels], [tokens, labels] or [tokens, vocabulary],
+    "start_logits" and "end_logits" [tokens], "last_hidden_state" [tokens, hidden], "pooler_output" [hidden]. Sorting by
+    length and batching are the predictor's business.
+    """
+
+    def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
+        """Run the model on `inputs`."""
+        ...
+
+
+def pad(inputs: Sequence[Features], pad_token_id: int = 0) -> dict[str, NDArray[np.int64]]:
+    """A batch: `input_ids`, `attention_mask` and `token_type_ids`, each [batch, longest]."""
+    shape = len(inputs), max(map(len, inputs), default=0)
+    ids = np.full(shape, pad_token_id, dtype=np.int64)
+    mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for row, one in enumerate(inputs):
+        ids[row, : len(one)] = one.input_ids
+        mask[row, : len(one)] = 1
+        types[row, : len(one)] = one.token_type_ids
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def fit(tokenizer: BertTokenizer, max_length: int | None = None) -> int:
+    """The number of tokens that inputs are cut to: the least of 512, the tokenizer's limit and `max_length`."""
+    length = min(512, tokenizer.model_max_length, 512 if max_length is None else max_length)
+    if length < 4:
+        raise TokenizerError(f"max_length={length} leaves no room for text between [CLS] and [SEP]: 4 is the least")
+    return length
+
+
+# ── texts ──
+
+
+def encode_texts(
+    tokenizer: BertTokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int | None = None,
+    truncation: str = "longest_first",
+) -> list[Features]:
+    """Texts, or pairs of texts, as inputs of a classifier, of an encoder or of a mask filler.
+
+    `truncation` says which text of an over-long pair is cut: "longest_first", "only_first" or "only_second".
+    """
+    if not texts:
+        return []
+    _check_texts(texts)
+    if pairs is not None:
+        _check_texts(pairs)
+        if len(pairs) != len(texts):
+            raise InputError(f"{len(texts)} texts and {len(pairs)} second texts do not make pairs")
+    encoded = tokenizer(
+        list(texts),
+        None if pairs is None else list(pairs),
+        truncation=truncation,
+        max_length=fit(tokenizer, max_length),
+        return_attention_mask=False,
+        return_token_type_ids=True,
+    )
+    return [
+        Features(_ints(ids), _ints(types))
+        for ids, types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+    ]
+
+
+def _ints(values: Any) -> Ints:
+    return np.asarray(values, dtype=np.int32)
+
+
+def _check_texts(texts: Sequence[Any]) -> None:
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"input {number} is {type(text).__name__} {text!r:.60}, not a text")
+
+
+def encode_choices(
+    tokenizer: BertTokenizer,
+    prompts: Sequence[str],
+    choices: Sequence[Sequence[str]],
+    *,
+    max_length: int | None = None,
+) -> list[list[Features]]:
+    """For each prompt one input a choice: [CLS] prompt [SEP] choice [SEP]."""
+    flat = [(prompt, choice) for prompt, options in zip(prompts, choices, strict=True) for choice in options]
+    features = iter(encode_texts(tokenizer, [p for p, _ in flat], [c for _, c in flat], max_length=max_length))
+    return [[next(features) for _ in options] for options in choices]
+
+
+# ── words and tokens ──
+
+
+def encode_tokens(tokenizer: BertTokenizer, texts: Sequence[str], *, max_length: int | None = None) -> list[Tokens]:
+    """Texts as inputs of a tagger; the words are those of the tokenizer, which parts punctuation from letters."""
+    _check_texts(texts)
+    return list(_encode_tokens(tokenizer, texts, max_length)) if texts else []
+
+
+def encode_words(
+    tokenizer: BertTokenizer, sentences: Sequence[Sequence[str]], *, max_length: int | None = None
+) -> list[Tokens]:
+    """Sentences of words as inputs of a tagger. Words past the length limit have no token and can get no tag."""
+    for words in sentences:
+        if isinstance(words, str):
+            raise InputError(f"a sentence must be a sequence of words, not the text {words!r:.60}")
+        _check_texts(words)
+    return list(_encode_tokens(tokenizer, sentences, max_length, split=True)) if sentences else []
+
+
+def _encode_tokens(
+    tokenizer: BertTokenizer, texts: Sequence[Any], max_length: int | None, *, split: bool = False
+) -> Iterator[Tokens]:
+    encoded = tokenizer(
+        [list(words) for words in texts] if split else list(texts),
+        is_split_into_words=split,
+        truncation=True,
+        max_length=fit(tokenizer, max_length),
+        return_attention_mask=False,
+        return_token_type_ids=True,
+        return_offsets_mapping=True,
+    )
+    for row, text in enumerate(texts):
+        word_ids = _ints([-1 if word is None else word for word in encoded.word_ids(row)])
+        offsets = _ints(encoded["offset_mapping"][row]).reshape(-1, 2)
+        if split:  # the tokenizer counts from the start of each word
+            lengths = [0, *(len(word) + 1 for word in text)]
+            offsets = offsets + np.where(word_ids >= 0, np.cumsum(lengths)[word_ids], 0)[:, None].astype(np.int32)
+        words = len(text) if split else int(word_ids.max(initial=-1)) + 1
+        yield Tokens(_ints(encoded["input_ids"][row]), _ints(encoded["token_type_ids"][row]), offsets, word_ids, words)
+
+
+# ── questions ──
+
+
+def encode_questions(
+    tokenizer: BertTokenizer,
+    questions: Sequence[str],
+    contexts: Sequence[str],
+    *,
+    max_length: int = 384,
+    doc_stride: int = 128,
+    max_question_length: int = 64,
+) -> list[list[Window]]:
+    """For each question the windows that cover its context, each starting `doc_stride` tokens after the one before.
+
+    This is the original BERT's stride, the step; elsewhere the word means the overlap. Question tokens past
+    `max_question_length` are dropped. A context that several questions share is tokenised once.
+
+    Raises:
+        InputError: If the windows, next to the longest question allowed, have less room than one step, so that tokens
+            would be skipped.
+    """
+    _check_texts(questions)
+    _check_texts(contexts)
+    if len(questions) != len(contexts):
+        raise InputError(f"{len(questions)} questions do not go with {len(contexts)} contexts: one is needed for each")
+    length = fit(tokenizer, max_length)
+    room = length - max_question_length - 3
+    if max_question_length < 1 or not 1 <= doc_stride <= room:
+        raise InputError(
+            f"{length} tokens less a question of {max_question_length} and 3 special tokens leave {room} for the "
+            f"context: no room for doc_stride={doc_stride}; lower doc_stride or max_question_length"
+        )
+    # Texts cut before they are tokenised would lose answers, so no limit here: the windows are the limit.
+    asked = tokenizer([q.strip() for q in questions], **_BARE)["input_ids"] if questions else []
+    texts = list(dict.fromkeys(contexts))
+    read = tokenizer(texts, return_offsets_mapping=True, **_BARE) if texts else {}
+    tokens = {
+        text: (_ints(read["input_ids"][row]), _ints(read["offset_mapping"][row]).reshape(-1, 2))
+        for row, text in enumerate(texts)
+    }
+    cls, sep = _ints([tokenizer.cls_token_id]), _ints([tokenizer.sep_token_id])
+    return [
+        list(_windows(cls, _ints(ids[:max_question_length]), sep, *tokens[context], length=length, step=doc_stride))
+        for ids, context in zip(asked, contexts, strict=True)
+    ]
+
+
+_BARE: dict[str, Any] = {
+    "add_special_tokens": False,
+    "return_attention_mask": False,
+    "return_token_type_ids": False,
+    "verbose": False,  # contexts are longer than a model's input, and may be
+}
+
+
+def _windows(
+    cls: Ints, question: Ints, sep: Ints, ids: Ints, offsets: Ints, *, length: int, step: int
+) -> Iterator[Window]:
+    room = length - len(question) - 3
+    starts = range(0, max(len(ids) - room, 0) + step, step)
+    ends = [min(start + room, len(ids)) for start in starts]
+    # [windows, tokens]: how much of the text each window shows around each token, as the original BERT counts it.
+    places = np.arange(len(ids))
+    first, last = np.array(starts)[:, None], np.array(ends)[:, None] - 1
+    around = np.minimum(places - first, last - places) + 0.01 * (last - first + 1)
+    around[(places < first) | (places > last)] = -np.inf
+    widest = around.argmax(axis=0)
+    opening = np.concatenate([cls, question, sep])
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        yield Window(
+            np.concatenate([opening, ids[start:end], sep]),
+            np.repeat(_ints([0, 1]), [len(opening), end - start + 1]),
+            slice(len(opening), len(opening) + end - start),
+            offsets[start:end],
+            widest[start:end] == number,
+            (
+                int(offsets[start - 1, 1]) if start else 0,
+                int(offsets[end, 0]) if end < len(offsets) else sys.maxsize,
+            ),
+        )
