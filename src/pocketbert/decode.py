@@ -1,0 +1,302 @@
+"""Arrays → answers: logits become labels, entities, spans, choices, mask fills and vectors. NumPy only.
+
+The one place where a prediction is read: evaluation, the pipelines, the server and the exports all decode with it.
+Every function takes the arrays of one example, without batch axis and without padding. Scores are plain floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketbert.errors import InputError
+from pocketbert.features import Tokens, Window
+
+Floats = NDArray[np.floating[Any]]
+Output = Mapping[str, Floats]
+
+
+def _one_of(name: str, value: Any, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
+
+
+# ── probabilities ──
+
+
+def softmax(logits: Floats, axis: int = -1) -> Floats:
+    """Probabilities along `axis`, safe for logits of any size; infinite ones are allowed, unless all are -inf."""
+    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """1 / (1 + exp(-logits)), safe for logits of any size."""
+    small = np.exp(-np.abs(logits))  # at most 1
+    return np.asarray(np.where(logits >= 0, 1.0, small) / (1.0 + small))
+
+
+# ── labels ──
+
+
+def label_scores(logits: Floats, *, problem_type: str | None = None, function_to_apply: str | None = None) -> Floats:
+    """Scores of [labels] logits: raw, sigmoid or softmax.
+
+    `function_to_apply` ("none", "sigmoid", "softmax") decides; else the published rule of text classification: raw for
+    regression, sigmoid for several labels at once or for a single one, softmax otherwise.
+    """
+    if function_to_apply is None:
+        if problem_type == "regression":
+            function_to_apply = "none"
+        else:
+            several = problem_type == "multi_label_classification" or len(logits) == 1
+            function_to_apply = "sigmoid" if several else "softmax"
+    _one_of("function_to_apply", function_to_apply, ("none", "sigmoid", "softmax"))
+    if function_to_apply == "none":
+        return logits
+    return softmax(logits) if function_to_apply == "softmax" else sigmoid(logits)
+
+
+def labels(scores: Floats, id2label: Mapping[int, str], top_k: int | None = None) -> list[dict[str, Any]]:
+    """`{"label", "score"}` of [labels] scores, best first; all of them if `top_k` is None."""
+    return [{"label": id2label[i], "score": float(scores[i])} for i in _best(scores, top_k)]
+
+
+def _best(scores: Floats, k: int | None = None) -> list[int]:
+    """Indices of the `k` best scores, best first, the earlier one where two are equal."""
+    k = len(scores) if k is None else min(k, len(scores))
+    if k < 1:
+        return []
+    # A whole sort of a vocabulary is ten times the work; what ties with the k-th best stays in.
+    candidates = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+    return [int(i) for i in candidates[np.argsort(-scores[candidates], kind="stable")][:k]]
+
+
+def entailment(logits: Floats, entails: int, contradicts: int | None = None) -> Floats:
+    """Scores of [candidates] from the [candidates, labels] logits of a language-inference model.
+
+    Without `contradicts` the candidates share one softmax; with it each stands alone, entailment against contradiction.
+    """
+    if contradicts is None:
+        return softmax(logits[:, entails])
+    return softmax(logits[:, [contradicts, entails]])[:, 1]
+
+
+def choices(logits: Floats, options: Sequence[str]) -> list[dict[str, Any]]:
+    """`{"choice", "index", "score"}` of [choices] logits, best first; the scores add up to 1."""
+    shares = softmax(logits)
+    return [{"choice": options[i], "index": i, "score": float(shares[i])} for i in _best(shares)]
+
+
+def fills(logits: Floats, top_k: int = 5, targets: Sequence[int] | None = None) -> list[tuple[int, float]]:
+    """The `top_k` best (token id, probability) of the [vocabulary] logits at a mask, among `targets` if given.
+
+    A probability is that among the whole vocabulary, also if only some targets compete.
+    """
+    shares = softmax(logits)
+    if targets is None:
+        return [(i, float(shares[i])) for i in _best(shares, top_k)]
+    return [(targets[i], float(shares[targets[i]])) for i in _best(shares[list(targets)], top_k)]
+
+
+# ── vectors ──
+
+
+def pool(hidden: Floats, how: str, *, normalize: bool = False) -> Floats:
+    """One [hidden] vector from [tokens, hidden]: "mean" of all tokens, or that of "cls"; of length 1 if `normalize`."""
+    _one_of("pooling", how, ("mean", "cls"))
+    vector = hidden.mean(axis=0) if how == "mean" else hidden[0]
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12)) if normalize else vector
+
+
+# ── tags and entities ──
+
+AGGREGATIONS = ("none", "simple", "first", "average", "max")
+_OPENS, _CLOSES = frozenset("BSU"), frozenset("ESLU")
+
+
+def _parts(tag: str) -> tuple[str, str]:
+    """A tag's prefix and type: "B-PER" → ("B", "PER"). A tag without one of the known prefixes is all type."""
+    prefix, dash, kind = tag.partition("-")
+    return (prefix, kind) if dash and prefix in {"B", "I"} | _OPENS | _CLOSES else ("I", tag)
+
+
+def _groups(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Cut tags into runs (type, start, end), "O" being a type like others.
+
+    A run ends where the type changes, before B, S and U, and after E, L, S and U: that reads IOB1, IOB2, BIOES, BILOU
+    and bare types alike, and an I or E that follows nothing of its kind begins an entity, as conlleval has it.
+    """
+    runs: list[tuple[str, int, int]] = []
+    closed = True
+    for i, (prefix, kind) in enumerate(map(_parts, tags)):
+        if closed or prefix in _OPENS or kind != runs[-1][0]:
+            runs.append((kind, i, i + 1))
+        else:
+            runs[-1] = (kind, runs[-1][1], i + 1)
+        closed = prefix in _CLOSES
+    return runs
+
+
+def chunks(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Entities of one sentence of tags as (type, start, end) in words, `end` exclusive."""
+    return [run for run in _groups(tags) if run[0] != "O"]
+
+
+def word_tags(logits: Floats, tokens: Tokens, id2label: Mapping[int, str]) -> list[str]:
+    """One tag a word, read at the word's first token, from [tokens, labels] logits.
+
+    Words that have no token (cut off, or nothing that the vocabulary knows) get "O", so that they count as missed.
+    """
+    tags = ["O"] * tokens.words
+    first = tokens.first_tokens
+    for word, best in zip(tokens.word_ids[first], logits[first].argmax(axis=-1), strict=True):
+        tags[word] = id2label[int(best)]
+    return tags
+
+
+def entities(
+    logits: Floats,
+    tokens: Tokens,
+    names: Sequence[str],
+    id2label: Mapping[int, str],
+    *,
+    aggregation_strategy: str = "none",
+    ignore_labels: Sequence[str] = ("O",),
+    join: Callable[[list[str]], str] = " ".join,
+) -> list[dict[str, Any]]:
+    """Entities of one text, as token-classification pipelines publish them.
+
+    "none" gives every token its own `{"entity", "score", "index", "word", "start", "end"}`. The others group tokens to
+    `{"entity_group", "score", "word", "start", "end"}`: "simple" by the tags of the tokens; "first", "average" and
+    "max" let a word decide as one, by its first token, by the mean of its tokens or by the surest one. The score of a
+    group is the mean over its tokens or words.
+
+    Args:
+        logits: [tokens, labels].
+        tokens: The input, with the place of each token in the text.
+        names: The vocabulary entry of each token.
+        id2label: Label names.
+        aggregation_strategy: One of `AGGREGATIONS`.
+        ignore_labels: Tags or types to leave out.
+        join: Turns vocabulary entries into the text that `word` shows.
+    """
+    _one_of("aggregation_strategy", aggregation_strategy, AGGREGATIONS)
+    shares = softmax(logits)
+    if aggregation_strategy in ("none", "simple"):
+        units = [_Unit([int(i)], shares[i]) for i in np.flatnonzero(tokens.word_ids >= 0)]
+    else:
+        units = [_Unit(word, _agree(shares[word], aggregation_strategy)) for word in tokens.tokens_of_words()]
+    tags = [id2label[unit.best] for unit in units]
+    alone = aggregation_strategy == "none"
+    runs = [(tag, i, i + 1) for i, tag in enumerate(tags)] if alone else _groups(tags)
+    found = []
+    for kind, start, end in runs:
+        if kind in ignore_labels:
+            continue
+        run = [i for unit in units[start:end] for i in unit.tokens]
+        place = {"start": int(tokens.offsets[run[0], 0]), "end": int(tokens.offsets[run[-1], 1])}
+        score = float(np.mean([unit.scores[unit.best] for unit in units[start:end]]))
+        if alone:
+            found.append({"entity": kind, "score": score, "index": run[0], "word": names[run[0]], **place})
+        else:
+            found.append({"entity_group": kind, "score": score, "word": join([names[i] for i in run]), **place})
+    return found
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What carries one tag: a token, or a word of several."""
+
+    tokens: list[int]
+    scores: Floats  # [labels]
+
+    @property
+    def best(self) -> int:
+        return int(self.scores.argmax())
+
+
+def _agree(scores: Floats, how: str) -> Floats:
+    """Scores of a word, [labels], from those of its tokens, [tokens, labels]."""
+    if how == "average":
+        return np.asarray(scores.mean(axis=0))
+    return np.asarray(scores[0 if how == "first" else scores.max(axis=1).argmax()])
+
+
+# ── spans ──
+
+
+@dataclass(frozen=True)
+class Span:
+    """A candidate answer: characters `start` to `end` of the context, and the sum of its start and end logits."""
+
+    start: int
+    end: int
+    logit: float
+
+
+def spans(
+    windows: Sequence[Window], outputs: Sequence[Output], *, n_best: int = 20, max_answer_length: int = 30
+) -> list[Span]:
+    """The `n_best` spans of a question over all its windows, best first.
+
+    A span begins and ends in the context, has at most `max_answer_length` tokens, and starts where its token has the
+    most context of all windows, so that none is found twice. All such spans compete, where the original script lets
+    only the best 20 starts meet the best 20 ends.
+
+    Args:
+        windows: The windows of one question.
+        outputs: `start_logits` and `end_logits` of each, [tokens].
+        n_best: How many to return.
+        max_answer_length: In tokens.
+    """
+    found: list[Span] = []
+    for window, output in zip(windows, outputs, strict=True):
+        context = window.context
+        start_logits = np.where(window.max_context, output["start_logits"][context], -np.inf)
+        # Row: start; column: tokens after it. Past the last token there is nothing to end on.
+        end_logits = np.pad(output["end_logits"][context], (0, max_answer_length), constant_values=-np.inf)
+        width = max(min(max_answer_length, len(start_logits)), 1)
+        ends = np.lib.stride_tricks.sliding_window_view(end_logits, width)[: len(start_logits)]
+        sums = (start_logits[:, None] + ends).ravel()
+        for i in _best(sums, n_best):
+            if sums[i] > -np.inf:
+                first, last = i // width, i // width + i % width
+                found.append(Span(int(window.offsets[first, 0]), int(window.offsets[last, 1]), float(sums[i])))
+    return sorted(found, key=lambda span: -span.logit)[:n_best]
+
+
+def null_logit(outputs: Sequence[Output]) -> float:
+    """How well "no answer" fits: start and end at [CLS], the least over all windows of a question."""
+    return min(float(output["start_logits"][0] + output["end_logits"][0]) for output in outputs)
+
+
+def answers(
+    found: Sequence[Span],
+    context: str,
+    *,
+    top_k: int | None = 1,
+    null: float | None = None,
+    null_threshold: float = 0.0,
+) -> list[dict[str, Any]]:
+    """`{"score", "start", "end", "answer"}` of a question's spans, best first.
+
+    The score is the softmax over `found` (as in the original SQuAD script), "no answer" among them if `null` is given:
+    that is `{"start": 0, "end": 0, "answer": ""}`, and it comes first if it beats the best span by more than
+    `null_threshold`. Without anything to choose from the answer is empty and its score 0.
+    """
+    ranked = [(span.logit, span) for span in found]
+    if null is not None:
+        nothing = Span(0, 0, null)
+        ranked = sorted([*ranked, (null - null_threshold, nothing)], key=lambda pair: -pair[0])
+    if not ranked:
+        return [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
+    shares = softmax(np.array([span.logit for _, span in ranked]))
+    return [
+        {"score": float(share), "start": span.start, "end": span.end, "answer": context[span.start : span.end]}
+        for share, (_, span) in zip(shares[:top_k], ranked, strict=False)
+    ]

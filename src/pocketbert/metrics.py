@@ -1,0 +1,251 @@
+"""Scores: accuracy, F1, correlations, SQuAD, entities. Fractions from 0 to 1 (correlations from -1 to 1), plain floats.
+
+NumPy only, and equal to scikit-learn, scipy, seqeval and the official SQuAD scripts wherever those give a number. Where
+they give none (a constant input has no correlation) the score is 0.0: who answers always the same has learned nothing,
+and a training run can compare 0.0 but not nan.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pocketbert.decode import chunks
+from pocketbert.errors import InputError
+
+Scores = dict[str, float]
+
+
+def _paired(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both as arrays of one shape. [n, 1] against [n] would broadcast to [n, n] and score nonsense: refused."""
+    predicted, gold = np.asarray(predictions), np.asarray(labels)
+    if predicted.shape != gold.shape:
+        raise InputError(f"{predicted.shape} predictions cannot be scored against {gold.shape} labels: shapes differ")
+    if gold.size == 0:
+        raise InputError("there is nothing to score: no labels")
+    return predicted, gold
+
+
+# ── classes ──
+
+
+def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Share of examples that are right: [n] classes, or [n, classes] of 0 and 1 where the whole row must agree."""
+    predicted, gold = _paired(predictions, labels)
+    return float(np.all((predicted == gold).reshape(len(gold), -1), axis=1).mean())
+
+
+def f1(predictions: ArrayLike, labels: ArrayLike, average: str = "binary") -> float:
+    """F1 of [n] classes or of [n, classes] of 0 and 1.
+
+    "binary" is the F1 of class 1, "macro" the mean over the classes that occur, "micro" counts all classes together.
+    A class without predictions and without labels scores 0.
+    """
+    predicted, gold = _paired(predictions, labels)
+    if average not in ("binary", "macro", "micro"):
+        raise InputError(f"average={average!r} must be 'binary', 'macro' or 'micro'")
+    if gold.ndim == 1:
+        classes = np.array([1]) if average == "binary" else np.union1d(predicted, gold)
+        predicted, gold = predicted[:, None] == classes, gold[:, None] == classes
+    elif average == "binary":
+        raise InputError("average='binary' needs one class an example: choose 'macro' or 'micro' for several")
+    predicted, gold = predicted.astype(bool), gold.astype(bool)
+    hits, named, there = (x.sum(axis=0).astype(float) for x in (predicted & gold, predicted, gold))
+    if average == "micro":
+        hits, named, there = (x.sum(keepdims=True) for x in (hits, named, there))
+    return float(_ratio(2 * hits, named + there).mean())
+
+
+def _ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[Any]:
+    """`above / below`, 0 where `below` is 0."""
+    return np.asarray(np.divide(above, below, out=np.zeros_like(above), where=below != 0))
+
+
+def matthews_correlation(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Matthews correlation of [n] classes, two or more (Gorodkin 2004); 0.0 if either side is constant."""
+    predicted, gold = _paired(predictions, labels)
+    classes = np.union1d(predicted, gold)
+    predicted, gold = ((x[:, None] == classes).astype(float) for x in (predicted, gold))
+    n = len(gold)
+    named, there = predicted.sum(axis=0), gold.sum(axis=0)
+    spread = (n * n - named @ named) * (n * n - there @ there)
+    return float((n * (predicted * gold).sum() - named @ there) / np.sqrt(spread)) if spread else 0.0
+
+
+# ── numbers ──
+
+
+def pearson(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Linear correlation of two [n] series; 0.0 if either is constant, nan if either holds a nan."""
+    x, y = (np.asarray(values, dtype=np.float64) for values in _paired(predictions, labels))
+    if (x == x.flat[0]).all() or (y == y.flat[0]).all():  # rounding of the mean would make up a spread
+        return 0.0
+    x, y = x - x.mean(), y - y.mean()
+    # Scaled first, so that squares of tiny or huge numbers neither vanish nor overflow.
+    x, y = x / np.abs(x).max(), y / np.abs(y).max()
+    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1.0, 1.0))
+
+
+def spearman(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Rank correlation of two [n] series, ties at their average rank; 0.0 if either is constant."""
+    x, y = _paired(predictions, labels)
+    if np.isnan(np.asarray(x, dtype=np.float64)).any() or np.isnan(np.asarray(y, dtype=np.float64)).any():
+        return float("nan")
+    return pearson(_ranks(x), _ranks(y))
+
+
+def _ranks(values: NDArray[Any]) -> NDArray[Any]:
+    """Rank of each value from 1; equal values share the mean of their ranks."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray(last - (counts - 1) / 2)[which]
+
+
+# ── questions ──
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, no ASCII punctuation, no English articles, single spaces: as the official SQuAD scripts compare."""
+    text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def _answer_scores(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
+    """(exact match, F1) of one prediction: the best over its gold answers, none of which means "no answer"."""
+    named = normalize_answer(prediction)
+    known = [gold for gold in map(normalize_answer, golds) if gold] or [""]
+    return max(float(named == gold) for gold in known), max(_word_f1(named, gold) for gold in known)
+
+
+def _word_f1(prediction: str, gold: str) -> float:
+    named, there = prediction.split(), gold.split()
+    if not named or not there:
+        return float(named == there)
+    return 2 * sum((Counter(named) & Counter(there)).values()) / (len(named) + len(there))
+
+
+def squad(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Scores:
+    """Exact match and F1 over all questions of `references`: question id → gold answers, none if unanswerable.
+
+    A question without prediction scores 0; the prediction "" says that there is no answer. If some questions are
+    unanswerable, `has_answer_f1` and `no_answer_f1` say how the two kinds fared. Predictions for unknown ids are
+    ignored, as in the official scripts.
+    """
+    if not references:
+        raise InputError("there is nothing to score: no questions")
+    scores = {
+        key: _answer_scores(predictions[key], golds) if key in predictions else (0.0, 0.0)
+        for key, golds in references.items()
+    }
+    result = {"exact_match": _mean(s[0] for s in scores.values()), "f1": _mean(s[1] for s in scores.values())}
+    impossible = {key for key, golds in references.items() if not golds}
+    if impossible:
+        result["no_answer_f1"] = _mean(scores[key][1] for key in impossible)
+    if impossible and len(impossible) < len(scores):
+        result["has_answer_f1"] = _mean(score[1] for key, score in scores.items() if key not in impossible)
+    return result
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(list(values)))
+
+
+def squad_best_threshold(
+    answers: Mapping[str, str], null_differences: Mapping[str, float], references: Mapping[str, Sequence[str]]
+) -> Scores:
+    """The best that any null threshold could reach: `best_f1`, `best_exact_match` and the threshold of each.
+
+    `answers` are the best non-empty answers and `null_differences` the null score minus theirs: a question counts as
+    unanswerable where the difference exceeds the threshold. Chosen on the data that it is measured on, so optimistic:
+    report it beside the score at threshold 0, never instead.
+    """
+    if not references:
+        raise InputError("there is nothing to score: no questions")
+    keys = sorted((key for key in references if key in answers), key=lambda key: null_differences[key])
+    differences = np.array([-np.inf, *(null_differences[key] for key in keys)])
+    empty = np.array([_answer_scores("", references[key]) for key in keys]).reshape(-1, 2)
+    full = np.array([_answer_scores(answers[key], references[key]) for key in keys]).reshape(-1, 2)
+    # Row i: the i questions of the smallest differences get their answers, the others none.
+    totals = empty.sum(axis=0) + np.concatenate([np.zeros((1, 2)), np.cumsum(full - empty, axis=0)])
+    possible = np.append(differences[:-1] < differences[1:], True)  # no threshold parts equal differences
+    result: Scores = {}
+    for name, total in zip(("exact_match", "f1"), totals.T, strict=True):
+        best = int(np.argmax(np.where(possible, total, -np.inf)))
+        result[f"best_{name}"] = float(total[best]) / len(references)
+        result[f"best_{name}_threshold"] = float(differences[best])
+    return result
+
+
+# ── entities ──
+
+
+def entity_f1(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> Scores:
+    """Precision, recall and F1 of whole entities, over sentences of tags (IOB1, IOB2 or BIOES).
+
+    An entity counts only with its exact limits and type, micro-averaged, as conlleval and seqeval's default mode do.
+    """
+    if not labels:
+        raise InputError("there is nothing to score: no sentences")
+    if [len(sentence) for sentence in predictions] != [len(sentence) for sentence in labels]:
+        raise InputError("predictions and labels do not have as many sentences, or sentences of other lengths")
+    named, there = (
+        {(number, *chunk) for number, tags in enumerate(sentences) for chunk in chunks(tags)}
+        for sentences in (predictions, labels)
+    )
+    hits = len(named & there)
+    return {
+        "precision": hits / len(named) if named else 0.0,
+        "recall": hits / len(there) if there else 0.0,
+        "f1": 2 * hits / (len(named) + len(there)) if named or there else 0.0,
+    }
+
+
+# ── GLUE ──
+
+
+def _accuracy(predictions: ArrayLike, labels: ArrayLike) -> Scores:
+    return {"accuracy": accuracy(predictions, labels)}
+
+
+def _accuracy_and_f1(predictions: ArrayLike, labels: ArrayLike) -> Scores:
+    return {"accuracy": accuracy(predictions, labels), "f1": f1(predictions, labels)}
+
+
+def _matthews(predictions: ArrayLike, labels: ArrayLike) -> Scores:
+    return {"matthews_correlation": matthews_correlation(predictions, labels)}
+
+
+def _correlations(predictions: ArrayLike, labels: ArrayLike) -> Scores:
+    return {"pearson": pearson(predictions, labels), "spearman": spearman(predictions, labels)}
+
+
+_GLUE: dict[str, Callable[[ArrayLike, ArrayLike], Scores]] = {
+    "cola": _matthews,
+    "sst-2": _accuracy,
+    "mrpc": _accuracy_and_f1,
+    "qqp": _accuracy_and_f1,
+    "sts-b": _correlations,
+    "mnli": _accuracy,
+    "qnli": _accuracy,
+    "rte": _accuracy,
+    "wnli": _accuracy,
+    "ax": _matthews,
+}
+
+
+def glue_metrics(task: str) -> Callable[[ArrayLike, ArrayLike], Scores]:
+    """The official metrics of a GLUE task ("SST-2" or "sst2", …): a function of [n] predictions and [n] labels.
+
+    The score of a task is the mean of its metrics. F1 is that of class 1. Classes are whole numbers, except for STS-B,
+    whose similarities from 0 to 5 are numbers.
+    """
+    for name, metric in _GLUE.items():
+        if name.replace("-", "") == task.lower().replace("-", "").replace("_", ""):
+            return metric
+    raise InputError(f"GLUE has no task {task!r}: choose one of {', '.join(_GLUE)}")
