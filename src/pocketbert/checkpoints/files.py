@@ -1,0 +1,106 @@
+"""Files that are there whole or not at all, and a look at what a weight file is before it is parsed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from pocketbert.errors import CheckpointError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space and save again",
+    errno.EDQUOT: "the quota is used up: free some space and save again",
+    errno.EFBIG: "the file grew beyond the size that is allowed here: raise the limit and save again",
+    errno.EACCES: "no permission to write there: choose another folder",
+    errno.EPERM: "no permission to write there: choose another folder",
+    errno.EROFS: "that disk is read-only: choose another folder",
+    errno.EEXIST: "a file stands where a folder is needed: choose another folder",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another folder",
+    errno.EISDIR: "a folder stands where the file should go: choose another name",
+}
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
+    """Open a file that appears under `path` when the block ends well, and leaves no trace when it does not.
+
+    Missing folders are made. Text is UTF-8 with plain newlines. What stood under `path` stays until it is replaced.
+
+    Raises:
+        CheckpointError: the disk is full, there is no permission, …
+    """
+    path = Path(path)
+    # Not `tempfile`: its files are private to the user, and the permissions would stay after the renaming.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open(mode.replace("w", "x"), **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, str(error))
+        raise CheckpointError(f"cannot write {path}: {advice}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 in one step; raises `CheckpointError` as `atomic_write` does."""
+    with atomic_write(path, "w") as file:
+        file.write(text)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; raises `CheckpointError` for whatever else is there."""
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        look_at(path)  # says so if the file is empty, a web page or a git-lfs pointer
+        raise CheckpointError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # digits without end, brackets without end
+        raise CheckpointError(f"{path}: not JSON that can be read: {error}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, not a {type(value).__name__}")
+    return value
+
+
+def look_at(path: Path) -> bytes:
+    """The first bytes of `path`, once it is known to be a file with something in it that may be weights.
+
+    Raises:
+        CheckpointError: the file is missing, a folder, unreadable or empty, or a web page or a git-lfs pointer.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path} is a folder, not a file") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    if not start:
+        raise CheckpointError(f"{path} is empty: download or save it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder")
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(f"{path} is a web page that was saved under this name: download the file itself")
+    return start

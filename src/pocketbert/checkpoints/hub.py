@@ -1,0 +1,109 @@
+"""Hub names to folders, through huggingface_hub: its cache, its environment variables, our one error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from pocketbert.errors import CheckpointError
+
+
+def resolve(
+    name_or_path: str | Path,
+    *,
+    files: Sequence[str],
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of a model: `name_or_path` itself if it is one, the hub's snapshot otherwise.
+
+    Args:
+        name_or_path: a folder, or a name on the hub such as `google/mobilebert-uncased`.
+        files: names or glob patterns of what to download; a file that the hub does not have is not an error here.
+        revision: branch, tag or commit on the hub; `main` by default.
+        cache_dir: where downloads are kept; huggingface_hub's folder by default.
+        local_files_only: take what was downloaded before and ask nobody, as with HF_HUB_OFFLINE=1.
+
+    Raises:
+        CheckpointError: neither folder nor model, or the hub does not give it.
+    """
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    name = _hub_name(name_or_path)
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            allow_patterns=list(files),
+        )
+    # Whatever goes wrong: the library's own errors, those of its HTTP library (it has changed that twice), a full disk.
+    except Exception as error:
+        _fail(name, revision, error)
+    return Path(folder)
+
+
+def list_files(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> list[str]:
+    """Names of the files of a model on the hub, or of those in the cache when the hub cannot be asked."""
+    hub_name = _hub_name(name)
+    if not local_files_only:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        try:
+            return HfApi().list_repo_files(hub_name, revision=revision)
+        except RevisionNotFoundError as error:
+            _fail(hub_name, revision, error)
+        except Exception:
+            pass  # offline, or the hub is down: the cache may do, and if not `resolve` says what is wrong
+    folder = resolve(name, files=(), revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+
+
+def _hub_name(name_or_path: str | Path) -> str:
+    """`name_or_path` if the hub could have a model of that name; `./x`, `/x` or `a/b/c` can only be a folder."""
+    name = str(name_or_path)
+    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not all(name.split("/")):
+        if Path(name).exists():
+            raise CheckpointError(f"{name} is a file: give its folder, or a file of weights")
+        raise CheckpointError(f"{name!r}: no such folder (and no name that a model on the hub can have)")
+    return name
+
+
+def _fail(name: str, revision: str | None, error: Exception) -> NoReturn:
+    from huggingface_hub import errors
+
+    where = f"{name!r} is no folder here"
+    if isinstance(error, errors.HFValidationError):
+        problem = "and no name that a model on the hub can have"
+    elif isinstance(error, errors.GatedRepoError):
+        problem = "and on the hub it is gated: ask for access on its page, then log in with `hf auth login`"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        problem = "and the hub shows no such model: check the spelling; for a private one run `hf auth login`"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        problem = f"and the hub's model of that name has no revision {revision!r}"
+    elif isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        cause = error.__cause__
+        offline = cause is None or isinstance(cause, errors.OfflineModeIsEnabled)
+        why = "offline, as asked" if offline else f"the hub cannot be reached: {_first_line(cause)}"
+        version = f" at revision {revision!r}" if revision else ""
+        problem = f"and what is wanted of it{version} is not in the download cache ({why}): connect once to download it"
+    else:
+        problem = f"and the hub does not give it: {_first_line(error)}"
+    raise CheckpointError(f"{where}, {problem}") from error
+
+
+def _first_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
