@@ -197,6 +197,8 @@ class ForPreTraining(WordHead):
     order (0: as written, 1: swapped; ALBERT, section 3.1) in SqueezeBERT, whose head was never published.
     """
 
+    cls: PreTrainingHeads
+
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.cls = PreTrainingHeads(config, self.predictions_class(config))

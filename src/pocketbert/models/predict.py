@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pocketbert.features import Features, pad
+from pocketbert.models.heads import ForMultipleChoice
 from pocketbert.models.outputs import ModelOutput
 from pocketbert.models.pretrained import PreTrainedModel
 
@@ -20,7 +21,7 @@ class TorchPredictor:
     """Runs a model over inputs of any lengths, in batches of like length.
 
     A MobileBERT whose trigram sees padding gets batches of equal length only, so that no answer depends on what else
-    is in the batch.
+    is in the batch. For multiple choice every input is one choice, and its logits have the shape [1].
     """
 
     def __init__(self, model: PreTrainedModel, tokens_a_batch: int = TOKENS_A_BATCH) -> None:
@@ -38,7 +39,10 @@ class TorchPredictor:
         results: list[dict[str, np.ndarray]] = [{} for _ in inputs]
         for batch in self._batches([len(x.input_ids) for x in inputs]):
             arrays = pad([inputs[i] for i in batch], self.model.config.pad_token_id or 0)
-            output = self.model(**{name: torch.from_numpy(a).to(self.model.device) for name, a in arrays.items()})
+            tensors = {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
+            if isinstance(self.model, ForMultipleChoice):
+                tensors = {name: tensor[:, None] for name, tensor in tensors.items()}  # [B, S] → [B, 1, S]
+            output = self.model(**tensors)
             for name, values in self._arrays(output).items():
                 per_token = name in PER_TOKEN or (name == "logits" and values.ndim == 3)
                 for row, i in enumerate(batch):

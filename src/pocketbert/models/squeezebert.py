@@ -34,7 +34,11 @@ def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     rows = x.reshape(-1, x.size(-1))  # [N, C]
     if device == "cpu" and rows.numel():
-        out = cast("Tensor", _NhwcProduct.apply(rows, weight, bias, groups))  # type: ignore[no-untyped-call]
+        arguments = (rows, weight, bias, groups)
+        if torch.is_grad_enabled():
+            out = cast("Tensor", _NhwcProduct.apply(*arguments))  # type: ignore[no-untyped-call]
+        else:
+            out = _nhwc_product(*arguments)
     else:
         blocks = weight.view(groups, -1, weight.size(1)).transpose(1, 2)  # [G, C/G, C'/G]
         parts = torch.baddbmm(bias.view(groups, 1, -1), _grouped(rows, groups), blocks)  # [G, N, C'/G]
@@ -52,6 +56,11 @@ def _nhwc(rows: Tensor) -> Tensor:
     return rows.view(1, -1, 1, rows.size(-1)).permute(0, 3, 1, 2)
 
 
+def _nhwc_product(rows: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    out = F.conv2d(_nhwc(rows.contiguous()), weight.unsqueeze(-1), bias, groups=groups)  # [1, C', N, 1]
+    return out.permute(0, 2, 3, 1).reshape(rows.size(0), -1)
+
+
 class _NhwcProduct(Function):
     """The product on a CPU, as a channels-last convolution, which oneDNN runs twice as fast as a batched product.
 
@@ -63,8 +72,7 @@ class _NhwcProduct(Function):
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
         ctx.save_for_backward(rows, weight)
         ctx.groups = groups
-        out = F.conv2d(_nhwc(rows.contiguous()), weight.unsqueeze(-1), bias, groups=groups)  # [1, C', N, 1]
-        return out.permute(0, 2, 3, 1).reshape(rows.size(0), -1)
+        return _nhwc_product(rows, weight, bias, groups)
 
     @staticmethod
     @once_differentiable
