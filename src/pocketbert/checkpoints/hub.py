@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pocketbert.errors import CheckpointError
 
@@ -33,6 +33,13 @@ def resolve(
         return Path(name_or_path)
     name = _hub_name(name_or_path)
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class PatientBar(tqdm):
+        """A progress bar that appears when a download takes a while, and not for what is in the cache."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{"delay": 1, **options})  # type: ignore[no-untyped-call]
 
     try:
         folder = snapshot_download(
@@ -41,6 +48,7 @@ def resolve(
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             allow_patterns=list(files),
+            tqdm_class=PatientBar,
         )
     # Whatever goes wrong: the library's own errors, those of its HTTP library (it has changed that twice), a full disk.
     except Exception as error:
@@ -62,7 +70,9 @@ def list_files(
         from huggingface_hub.errors import RevisionNotFoundError
 
         try:
-            return HfApi().list_repo_files(hub_name, revision=revision)
+            # Not `list_repo_files`, which tries for 23 seconds before it gives up.
+            info = HfApi().model_info(hub_name, revision=revision)
+            return [file.rfilename for file in info.siblings or ()]
         except RevisionNotFoundError as error:
             _fail(hub_name, revision, error)
         except Exception:
