@@ -219,26 +219,32 @@ class MobileBertPooler(nn.Module):
         return first if self.dense is None else torch.tanh(wide_linear(self.dense, first))
 
 
+class WordTable(nn.Module):
+    """A table of a column a word [width, V]: stored the other way round from a linear layer's weight, as published."""
+
+    def __init__(self, width: int, words: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, words))
+
+
 class MobileBertPredictions(heads.Predictions):
     """Word scores whose matrix [H, V] is the word embeddings' transpose [E, V] on top of a `dense` [H-E, V]."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         rest = config.hidden_size - self.decoder.in_features
-        # Stored the other way round from a linear layer's weight, as published.
-        self.dense = nn.Linear(config.vocab_size, rest, bias=False)
+        self.dense = WordTable(rest, config.vocab_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map [..., H] to [..., V]."""
         x = self.transform(hidden).to(self.decoder.weight.dtype)
-        narrow, rest = x.split([self.decoder.in_features, self.dense.out_features], dim=-1)  # [..., E], [..., H-E]
-        return self.decoder(narrow) + F.linear(rest, self.dense.weight.t())
+        narrow, rest = x.tensor_split([self.decoder.in_features], dim=-1)  # [..., E], [..., H-E]
+        return self.decoder(narrow) + rest @ self.dense.weight
 
     def resize(self, size: int, std: float) -> None:
         """Follow a vocabulary of another size on the second axis of `dense` too."""
         super().resize(size, std)
         self.dense.weight = resized(self.dense.weight, size, 1, std)
-        self.dense.in_features = size
 
 
 # ── the public classes ──

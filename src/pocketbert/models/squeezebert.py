@@ -34,11 +34,8 @@ def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     rows = x.reshape(-1, x.size(-1))  # [N, C]
     if device == "cpu" and rows.numel():
-        arguments = (rows, weight, bias, groups)
-        if torch.is_grad_enabled():
-            out = cast("Tensor", _NhwcProduct.apply(*arguments))  # type: ignore[no-untyped-call]
-        else:
-            out = _nhwc_product(*arguments)
+        product = _NhwcProduct.apply if torch.is_grad_enabled() else _nhwc_product
+        out = cast("Tensor", product(rows, weight, bias, groups))
     else:
         blocks = weight.view(groups, -1, weight.size(1)).transpose(1, 2)  # [G, C/G, C'/G]
         parts = torch.baddbmm(bias.view(groups, 1, -1), _grouped(rows, groups), blocks)  # [G, N, C'/G]
