@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from pocketbert.data.glue import GLUE, glue_task, read_glue
-from pocketbert.data.labels import Labels
 from pocketbert.errors import DataError
 
 # Made-up lines in each task's own layout.
@@ -50,7 +49,7 @@ def glue(tmp_path: Path) -> Path:
 def test_columns_quotes_and_labels(glue: Path, task: str, text: str, pair: str | None, labels: list[float]) -> None:
     table = read_glue(glue, task, "train")["train"]
     assert table.examples[0][:2] == (text, pair)
-    assert Labels(GLUE[task].labels, by_position=True).encode(table).tolist() == labels
+    assert GLUE[task].labels.encode(table).tolist() == labels
     assert read_glue(glue / GLUE[task].folder, task, "train")["train"] == table
 
 
@@ -109,5 +108,5 @@ def test_official_counts() -> None:
                 (table,) = read_glue(folder, task, split).values()
                 assert (len(table), table.skipped) == (count, 0), (task, split)
                 if split != "test":
-                    labels = Labels(GLUE[task].labels, by_position=True).encode(table)
-                    assert len(set(labels.tolist())) == len(GLUE[task].labels) or task == "sts-b"
+                    labels = GLUE[task].labels.encode(table)
+                    assert len(set(labels.tolist())) == len(GLUE[task].names) or task == "sts-b"

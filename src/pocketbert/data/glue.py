@@ -7,25 +7,30 @@ labelled files, MNLI has two development sets, and a few lines of QQP are damage
 from dataclasses import dataclass
 from pathlib import Path
 
+from pocketbert.data.labels import Labels
 from pocketbert.data.tables import Columns, Table, read_table
 from pocketbert.errors import DataError
 
 
 @dataclass(frozen=True)
 class GlueTask:
-    """Where the files of a task are, what their columns mean, and what it is measured by (the first decides)."""
+    """Where the files of a task are, and what their columns and labels mean."""
 
     folder: str
     columns: Columns
-    #: In the order of the ids that the files use, or of the usual loaders where they use names; empty: regression.
-    labels: tuple[str, ...]
-    metrics: tuple[str, ...] = ("accuracy",)
+    #: In the order of the numbers that the files use, or of the usual loaders where they use names; empty: regression.
+    names: tuple[str, ...]
     train: str | None = "train.tsv"
     #: Name of the development set in reports → file.
     dev: tuple[tuple[str, str], ...] = (("dev", "dev.tsv"),)
     test: tuple[str, ...] = ("test.tsv",)
     header: tuple[str, ...] | None = None
     skip_ragged: bool = False
+
+    @property
+    def labels(self) -> Labels:
+        """Its labels."""
+        return Labels(self.names, numbered=self.names)
 
 
 _SENTENCES = Columns("sentence1", "sentence2", "label")
@@ -37,7 +42,6 @@ GLUE: dict[str, GlueTask] = {
         "CoLA",
         Columns("sentence", None, "label"),
         ("unacceptable", "acceptable"),
-        ("matthews",),
         header=("source", "label", "star", "sentence"),
     ),
     "sst-2": GlueTask("SST-2", Columns("sentence", None, "label"), ("negative", "positive")),
@@ -45,14 +49,12 @@ GLUE: dict[str, GlueTask] = {
         "MRPC",
         Columns("#1 String", "#2 String", "Quality"),
         ("not_equivalent", "equivalent"),
-        ("accuracy", "f1"),
     ),
-    "sts-b": GlueTask("STS-B", Columns("sentence1", "sentence2", "score"), (), ("pearson", "spearman")),
+    "sts-b": GlueTask("STS-B", Columns("sentence1", "sentence2", "score"), ()),
     "qqp": GlueTask(
         "QQP",
         Columns("question1", "question2", "is_duplicate"),
         ("not_duplicate", "duplicate"),
-        ("accuracy", "f1"),
         skip_ragged=True,
     ),
     "mnli": GlueTask(
@@ -66,7 +68,7 @@ GLUE: dict[str, GlueTask] = {
     "rte": GlueTask("RTE", _SENTENCES, _ENTAILMENT),
     "wnli": GlueTask("WNLI", _SENTENCES, ("not_entailment", "entailment")),
     # No labels, and nothing to train on: an MNLI model answers it.
-    "ax": GlueTask("AX", _SENTENCES, _THREE_WAY, ("matthews",), train=None, dev=(), test=("diagnostic.tsv",)),
+    "ax": GlueTask("AX", _SENTENCES, _THREE_WAY, train=None, dev=(), test=("diagnostic.tsv",)),
 }
 
 

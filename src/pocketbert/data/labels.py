@@ -30,11 +30,12 @@ def _number(label: str) -> float | None:
 class Labels:
     """The names of the classes in the order of their ids; no names at all means that the label is a number.
 
-    With `by_position`, a file may also write the ids instead of the names, as those of GLUE do.
+    A file may also write numbers instead of names, as those of GLUE do: `numbered` says what 0, 1, … mean there, which
+    need not be the ids.
     """
 
     names: tuple[str, ...]
-    by_position: bool = False
+    numbered: tuple[str, ...] = ()
 
     @property
     def regression(self) -> bool:
@@ -45,16 +46,16 @@ class Labels:
     def of(cls, table: Table, names: Sequence[str] | None = None) -> Self:
         """The labels of a training table.
 
-        With `names`, these in this order, or their positions. Otherwise numbers, some written with a decimal point,
-        mean regression; whole numbers are classes in the order of their size; anything else, classes in alphabetical
-        order.
+        With `names`, these in this order, or numbers from 0 that stand for them. Otherwise numbers, some written with a
+        decimal point, mean regression; whole numbers are classes in the order of their size; anything else, classes
+        in alphabetical order.
 
         Raises:
             DataError: there is one class only, or a label is not among `names`.
         """
         found = Counter(example.label for example in table.examples if example.label is not None)
         if names is not None:
-            labels = cls(tuple(names), by_position=True)
+            labels = cls(tuple(names), numbered=tuple(names))
             labels.encode(table)
             return labels
         if all(_number(label) is not None for label in found) and not all(map(_is_whole, found)):
@@ -83,8 +84,8 @@ class Labels:
             self._refuse(table, [i for i, number in enumerate(numbers) if number is None])
             return np.array(numbers, dtype=np.float32)
         ids = {name: i for i, name in enumerate(self.names)}
-        if self.by_position and not ids.keys() & set(written) and all(map(_is_whole, written)):
-            ids = {str(i): i for i in range(len(self.names))}
+        if self.numbered and not ids.keys() & set(written) and all(map(_is_whole, written)):
+            ids = {str(i): ids[name] for i, name in enumerate(self.numbered)}
         self._refuse(table, [i for i, label in enumerate(written) if label not in ids])
         return np.array([ids[label] for label in written], dtype=np.int64)
 

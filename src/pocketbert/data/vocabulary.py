@@ -1,0 +1,44 @@
+"""A WordPiece vocabulary from texts, by the `tokenizers` library."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from pocketbert.errors import DataError
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def train_vocabulary(texts: Sequence[str], size: int, *, lower_case: bool = True) -> dict[str, int]:
+    """Learn at most `size` pieces from `texts`; the same texts give the same vocabulary.
+
+    Returns:
+        Piece → id, the special tokens first.
+
+    Raises:
+        DataError: `size` leaves no room for pieces.
+    """
+    if size < 100:
+        raise DataError(f"a vocabulary of {size} pieces is too small: ask for at least 100")
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    counts = Counter(letter for text in texts for letter in normalizer.normalize_str(text) if not letter.isspace())
+    # Every letter takes two places, as the start of a word and inside it: rare ones may not fill a small vocabulary.
+    commonest = sorted(counts, key=lambda letter: (-counts[letter], letter))[: min(1000, size // 4)]
+    alphabet = sorted(commonest)
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        # Left to itself, the trainer numbers inner letters in the order of a hash map, another in every process, and
+        # equally frequent pairs are merged in the order of those numbers. Named in advance, they have fixed numbers.
+        special_tokens=[*SPECIAL, *alphabet, *(f"##{letter}" for letter in alphabet)],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))

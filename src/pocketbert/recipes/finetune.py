@@ -1,0 +1,167 @@
+"""Fine-tune a model on a table of texts or a GLUE task.
+
+The output folder is the best model in Hugging Face layout. Beside it: `run.json`, `last/` (the model as it was at the
+end), `checkpoints/` (the newest state, from which the run can be resumed) and `tensorboard/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from pocketbert.data.batches import BatchOrder, random_words
+from pocketbert.errors import ConfigError
+from pocketbert.models.predict import TorchPredictor
+from pocketbert.recipes.classification import TextClassification
+from pocketbert.recipes.models import choose_device, prepare
+from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.record import Record, claim
+from pocketbert.training.loop import Plan, train
+from pocketbert.training.objectives import ExampleLoss
+from pocketbert.training.optim import adamw, linear_schedule
+from pocketbert.training.progress import Progress, Writer, say
+from pocketbert.training.state import State, latest_state
+
+TASKS = {"text-classification": TextClassification}
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What came out of a run."""
+
+    folder: Path
+    """The best model, ready to be loaded."""
+    metrics: dict[str, float]
+    """Of the best model, on the evaluation data."""
+    best_step: int
+    """After how many steps it was the best."""
+    steps: int
+    """How many steps there were."""
+    history: list[dict[str, float]]
+    """Step and metrics of every evaluation."""
+    seconds: float
+    """How long the run took, before it was resumed included."""
+
+
+def finetune(options: FinetuneOptions, *, console: Console | None = None, argv: Sequence[str] = ()) -> FinetuneResult:
+    """Fine-tune a model, or continue to.
+
+    Args:
+        options: what to do.
+        console: where to show progress: a bar if it is a terminal, lines otherwise; the log gets the lines when None.
+        argv: the command to note in `run.json`.
+
+    Raises:
+        DataError: something is wrong with the data.
+        ConfigError: options contradict each other, the model, or the run that is to be resumed.
+        CheckpointError: a model or state cannot be read or written, or the output folder is in use.
+        TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
+        TrainingError: the loss is not a number.
+    """
+    if options.task not in TASKS:
+        raise ConfigError(f"--task {options.task} is none of: {', '.join(TASKS)}")
+    folder = Path(options.output)
+    previous = claim(folder, resume=options.resume)
+    device = choose_device(options.device)
+    bf16 = options.precision == "bf16" or (
+        options.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    task = TASKS[options.task](options)
+    settled = {"data": task.facts(), "precision": "bf16" if bf16 else "fp32"}
+    record = Record(folder, options, settled, list(argv), previous)
+
+    tell = partial(say, console)
+    tell(task.describe())
+    with torch.random.fork_rng([]):
+        torch.manual_seed(int(random_words(options.seed, "weights", 0, 1)[0]))
+        tokenizer, model = prepare(folder, options, task, tell)
+    task.encode(tokenizer, min(options.max_length, model.config.max_position_embeddings))
+    batches = task.batches()
+    metric = _choose_metric(options.metric, task.evaluation.metrics())
+
+    objective = ExampleLoss(model).to(device)
+    peak = options.learning_rate or (5e-5 if options.from_scratch is None else 5e-4)
+    plan = _plan(options, batches.order, metric, bf16=bf16)
+    tell(
+        f"{type(model).__name__} of {model.num_parameters() / 1e6:.1f} M parameters on {device} in "
+        f"{settled['precision']}; {plan.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
+    )
+    record.write(labels=model.config.id2label, metric=metric, steps=plan.steps, parameters=model.num_parameters())
+
+    def keep(state: State) -> None:
+        best = state.best(metric)
+        if best is state.history[-1]:
+            model.save_pretrained(folder)
+        record.write(best=best, history=state.history)
+
+    with Progress(plan.steps, console) as progress, _curves(folder, options.tensorboard) as writer:
+        state = train(
+            objective,
+            adamw(objective, learning_rate=peak, weight_decay=options.weight_decay),
+            batches,
+            plan,
+            schedule=partial(linear_schedule, steps=plan.steps, warmup=options.warmup),
+            evaluate=lambda: task.evaluation(TorchPredictor(model)),
+            record=keep,
+            folder=folder / "checkpoints",
+            progress=progress,
+            writer=writer,
+        )
+    model.save_pretrained(folder / "last")
+    tokenizer.save_pretrained(folder / "last")
+    record.write(finished=True)
+    best = state.best(metric)
+    assert best is not None  # there is an evaluation after the last step
+    metrics = {name: value for name, value in best.items() if name != "step"}
+    return FinetuneResult(folder, metrics, int(best["step"]), state.step, state.history, record.seconds)
+
+
+# ── what else the loop needs ──
+
+
+def _plan(options: FinetuneOptions, order: BatchOrder, metric: str, *, bf16: bool) -> Plan:
+    """Epochs in steps."""
+    whole = math.floor(options.epochs)
+    ends = [order.batches_before(epoch) for epoch in range(whole + 2)]
+    steps = max(1, ends[whole] + math.ceil((options.epochs - whole) * (ends[whole + 1] - ends[whole])))
+    every = options.eval_every
+    evaluate_at = ends[1 : whole + 1] if every is None else range(every, steps, every)
+    return Plan(
+        steps=steps,
+        evaluate_at={*evaluate_at, steps},
+        metric=metric,
+        patience=options.patience,
+        seed=options.seed,
+        clip=options.clip,
+        bf16=bf16,
+    )
+
+
+def _choose_metric(wanted: str | None, there: Sequence[str]) -> str:
+    if wanted is not None and wanted not in there:
+        raise ConfigError(f"--metric {wanted} is none of: {', '.join(there)}")
+    return wanted or there[0]
+
+
+@contextlib.contextmanager
+def _curves(folder: Path, wanted: bool) -> Iterator[Writer | None]:
+    if not wanted:
+        yield None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    state = latest_state(folder / "checkpoints")
+    options: dict[str, Any] = {"purge_step": int(state.name.removeprefix("step-")) + 1} if state else {}
+    writer = SummaryWriter(folder / "tensorboard", **options)
+    try:
+        yield writer
+    finally:
+        writer.close()

@@ -1,0 +1,93 @@
+"""The model, the tokenizer and the device of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pocketbert.checkpoints.files import read_json
+from pocketbert.configs import PRESETS, AutoConfig, PreTrainedConfig
+from pocketbert.data.vocabulary import train_vocabulary
+from pocketbert.errors import ConfigError
+from pocketbert.models.auto import model_class
+from pocketbert.models.ops import init_parameters
+from pocketbert.models.pretrained import HEADS, PreTrainedModel
+from pocketbert.recipes.classification import TextClassification
+from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.tokenization import AutoTokenizer, BertTokenizer
+from pocketbert.training.state import latest_state
+
+
+def prepare(
+    folder: Path, options: FinetuneOptions, task: TextClassification, tell: Callable[[str], None]
+) -> tuple[BertTokenizer, PreTrainedModel]:
+    """Tokenizer and model, both also written to `folder`: the model's configuration only, until it is worth more."""
+    state = latest_state(folder / "checkpoints")
+    if state is not None:  # its weights replace whatever these are
+        tell(f"resuming from {state}")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        config, _ = task.adapt(AutoConfig.from_pretrained(folder))
+        return tokenizer, model_class(config, task.head)(config)
+    if options.from_scratch is not None:
+        config, _ = task.adapt(_scratch_config(options.from_scratch))
+        tokenizer = _scratch_tokenizer(options, task)
+        if not len(tokenizer) <= config.vocab_size < len(tokenizer) + 64:  # up to 63 rows of padding are customary
+            tell(f"vocab_size is {len(tokenizer)}, as the tokenizer has it, instead of {config.vocab_size}")
+            config = config.replace(vocab_size=len(tokenizer))
+        model = model_class(config, task.head)(config.replace(pad_token_id=tokenizer.pad_token_id))
+    else:
+        assert options.model is not None
+        tokenizer = read_tokenizer(options.tokenizer or options.model)
+        theirs = AutoConfig.from_pretrained(options.model)
+        config, fits = task.adapt(theirs)
+        model = model_class(config, task.head).from_pretrained(
+            options.model, config=config, ignore_mismatched_sizes=not fits
+        )
+        if not fits:
+            heads = {name for name, _ in model.named_parameters() if name.startswith(HEADS)}
+            init_parameters(model, config.initializer_range, heads)
+            names = ", ".join(list(theirs.id2label.values())[:10])
+            tell(f"the labels of {options.model} ({names}) are not those of the data: the head starts fresh")
+        if len(tokenizer) > config.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not go together"
+            )
+    tokenizer.save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    return tokenizer, model
+
+
+def _scratch_config(name: str) -> PreTrainedConfig:
+    if name in PRESETS:
+        return PRESETS[name]
+    if Path(name).is_file():
+        return AutoConfig.from_dict(read_json(Path(name)))
+    if Path(name).is_dir():
+        return AutoConfig.from_pretrained(name)
+    raise ConfigError(f"--from-scratch {name} is neither a file nor a folder, and no preset: {', '.join(PRESETS)}")
+
+
+def _scratch_tokenizer(options: FinetuneOptions, task: TextClassification) -> BertTokenizer:
+    if options.vocab_size is not None:
+        return BertTokenizer(vocab=train_vocabulary(list(task.texts()), options.vocab_size))
+    assert options.tokenizer is not None
+    return read_tokenizer(options.tokenizer)
+
+
+def read_tokenizer(name: str) -> BertTokenizer:
+    """The tokenizer of a folder or hub name, or of a `vocab.txt`."""
+    return BertTokenizer(vocab_file=name) if Path(name).is_file() else AutoTokenizer.from_pretrained(name)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of this name; without one a GPU, if there is any. Raises `ConfigError`."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
+    return device

@@ -1,0 +1,150 @@
+"""`run.json`: what a run was told, what it ran on, and what came out; and who may continue it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pocketbert
+from pocketbert.checkpoints import write_text
+from pocketbert.checkpoints.files import read_json
+from pocketbert.errors import CheckpointError, ConfigError
+from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.training.state import latest_state
+
+# These decide where a run happens and what is seen of it, not what comes out. Data files count by their hashes.
+_WITHOUT_EFFECT = ("data", "eval_data", "output", "resume", "device", "tensorboard")
+
+
+def claim(folder: Path, *, resume: bool) -> dict[str, Any] | None:
+    """Check that a run may use `folder`; the `run.json` of the one to be resumed, None for a new one.
+
+    Raises:
+        CheckpointError: the folder is not empty, and not (or not to be) resumed, or no folder can be there.
+    """
+    try:
+        contents = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be used as a folder: {error.strerror}") from None
+    if not contents:
+        return None
+    if "run.json" not in contents:
+        raise CheckpointError(f"{folder} is not empty and holds no run ({', '.join(contents[:5])}); choose another")
+    if not resume:
+        state = latest_state(folder / "checkpoints")
+        progress = f"at {state.name}" if state else "that has not saved a state yet"
+        raise CheckpointError(f"{folder} holds a run {progress}: continue it with --resume, or choose another folder")
+    for leftover in folder.glob(".*.tmp"):  # of a file that was being written when the run was killed
+        leftover.unlink()
+    return read_json(folder / "run.json")
+
+
+class Record:
+    """The contents of `run.json`, written again after every evaluation.
+
+    Args:
+        folder: where it is.
+        options: of the run.
+        settled: what decides the result besides the options: data, precision, …; must be JSON.
+        argv: the command.
+        previous: the `run.json` of the run that is continued.
+
+    Raises:
+        ConfigError: `previous` was a run with other options or data; lists them.
+        CheckpointError: the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        options: FinetuneOptions,
+        settled: Mapping[str, Any],
+        argv: list[str],
+        previous: Mapping[str, Any] | None,
+    ) -> None:
+        self.folder = folder
+        # Through JSON, so that it compares equal to what is read back.
+        told = json.loads(json.dumps({"options": asdict(options), **settled}, default=str))
+        if previous is not None:
+            _compare(previous, told)
+        before = previous or {}
+        self._seconds, self._started = float(before.get("seconds", 0.0)), time.monotonic()
+        self.content: dict[str, Any] = {
+            **told,
+            "argv": argv,
+            "pocketbert": pocketbert.__version__,
+            "git": _commit(),
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")},
+            "machine": _machine(),
+            "started": before.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
+        }
+        self.write(finished=False)
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, earlier parts included."""
+        return self._seconds + time.monotonic() - self._started
+
+    def write(self, **more: Any) -> None:
+        """Write `run.json` with `more` in it."""
+        self.content |= {**more, "seconds": round(self.seconds, 1)}
+        write_text(self.folder / "run.json", json.dumps(self.content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def _compare(previous: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    before, now = _flat(previous, told), _flat(told, told)
+    differing = [
+        f"{name}: {before.get(name, 'nothing')} then, {now.get(name, 'nothing')} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            "the run cannot be resumed, for it was begun with other options or data; the result would be neither "
+            "one nor the other:\n  " + "\n  ".join(differing)
+        )
+
+
+def _flat(content: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """What counts of `content`, as "options.epochs" → 3.0."""
+    flat: dict[str, Any] = {}
+    for section in like:
+        value = content.get(section)
+        for name, inner in value.items() if isinstance(value, dict) else [("", value)]:
+            if not (section == "options" and name in _WITHOUT_EFFECT):
+                flat[f"{section}.{name}".rstrip(".")] = inner
+    return flat
+
+
+def _commit() -> str | None:
+    """The commit of PocketBERT's own source tree, when it runs from one."""
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here)]
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], check=True, capture_output=True)
+        describe = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

@@ -1,0 +1,216 @@
+"""The training loop: batches, steps, accumulation, precision, evaluation, checkpoints, resuming. Nothing of any task.
+
+Everything random in step *t* is a function of the seed and of *t* (the data's order likewise), and the state on disk is
+whole at any moment: a run that was killed and resumed is, in fp32 on a CPU, bit for bit the run that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from pocketbert.data.batches import random_words
+from pocketbert.training.objectives import Batch, Objective
+from pocketbert.training.progress import Meter, Progress, Writer
+from pocketbert.training.state import (
+    State,
+    TrainingInterrupted,
+    latest_state,
+    load_state,
+    save_state,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long to train, and when to do what."""
+
+    steps: int
+    """How many optimiser steps."""
+    evaluate_at: Collection[int]
+    """After how many steps to evaluate."""
+    metric: str
+    """Which metric decides what is best; the smallest is if its name ends in "loss", otherwise the largest."""
+    patience: int | None = None
+    """Stop after so many evaluations in a row without a new best."""
+    seed: int = 42
+    """Decides dropout."""
+    clip: float | None = 1.0
+    """The largest norm of the gradient."""
+    bf16: bool = False
+    """Compute in bfloat16 where that is safe; weights and moments stay in fp32."""
+    save_seconds: float = 300.0
+    """Save at least so often; every evaluation saves as well."""
+
+
+def train(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batches: Callable[[int], Sequence[Batch]],
+    plan: Plan,
+    *,
+    schedule: Callable[[int], float],
+    evaluate: Callable[[], Mapping[str, float]],
+    record: Callable[[State], None],
+    folder: Path,
+    progress: Progress,
+    writer: Writer | None = None,
+) -> State:
+    """Train `objective`, from the newest state in `folder` if there is one.
+
+    Args:
+        objective: what to train, on the device to train on.
+        optimizer: over the objective's parameters; its groups carry `peak_lr`.
+        batches: step → micro-batches.
+        plan: how long, and when to do what.
+        schedule: step → fraction of the peak rate.
+        evaluate: the metrics of the model as it is; called in evaluation mode.
+        record: called after every evaluation and before the state is saved. The weights are those of a new best if
+            `state.best(plan.metric)` is the last of the history.
+        folder: where the states are kept.
+        progress: what a person sees.
+        writer: where curves go.
+
+    Raises:
+        TrainingInterrupted: SIGINT or SIGTERM came; the step was finished and its state saved.
+        TrainingError: the loss is not finite; the state from before is kept.
+        CheckpointError: a state cannot be written or read.
+    """
+    newest = latest_state(folder)
+    state = State() if newest is None else load_state(newest, objective, optimizer)
+    device = next(objective.parameters()).device
+    meter = Meter(progress, writer, steps_between=1 if device.type == "cpu" else 10)
+    saved_step, saved_at = state.step, time.monotonic()
+
+    def save() -> Path:
+        nonlocal saved_step, saved_at
+        meter.flush()  # raises if the loss was not finite: such weights must not replace good ones
+        path = save_state(folder, state, objective, optimizer)
+        saved_step, saved_at = state.step, time.monotonic()
+        return path
+
+    with _Signals() as signals, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        objective.train()
+        while True:
+            if state.step in plan.evaluate_at and not state.evaluated():
+                meter.flush()
+                progress.busy("evaluating")
+                objective.eval()
+                with signals.at_once():
+                    state.history.append({"step": state.step, **evaluate()})
+                objective.train()
+                if state.evaluated():
+                    _report(state, plan, progress, writer)
+                    record(state)
+                    save()
+            if signals.caught is not None:
+                raise TrainingInterrupted(
+                    f"stopped by {signal.Signals(signals.caught).name} after step {state.step:,} of {plan.steps:,}; "
+                    f"the state is in {save()}: run the same command with --resume to go on",
+                    signals.caught,
+                )
+            if state.step >= plan.steps or _impatient(state, plan):
+                break
+            if time.monotonic() - saved_at >= plan.save_seconds:
+                save()
+            started = time.perf_counter()
+            rate = schedule(state.step)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * rate
+            scalars, examples = _step(objective, optimizer, batches(state.step), plan, state.step, device)
+            state.step += 1
+            scalars["learning_rate"] = torch.tensor(optimizer.param_groups[0]["lr"])
+            meter.add(state.step, scalars, examples, started)
+        if saved_step != state.step:
+            save()
+    return state
+
+
+def _step(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batch: Sequence[Batch],
+    plan: Plan,
+    step: int,
+    device: torch.device,
+) -> tuple[dict[str, Tensor], int]:
+    """One optimiser step; returns the objective's scalars for the whole batch and its number of examples."""
+    totals: dict[str, int] = {}
+    for part in batch:
+        for unit, count in objective.units(part).items():
+            totals[unit] = totals.get(unit, 0) + count
+    optimizer.zero_grad(set_to_none=True)
+    scalars: dict[str, Tensor] = {}
+    for part, seed in zip(batch, random_words(plan.seed, "dropout", step, len(batch)).tolist(), strict=True):
+        torch.manual_seed(seed)
+        tensors = {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in part.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
+            shares = objective(tensors, totals)
+        shares["loss"].backward()
+        for name, share in shares.items():
+            scalars[name] = scalars[name] + share.detach() if name in scalars else share.detach()
+    limit = math.inf if plan.clip is None else plan.clip
+    scalars["gradient_norm"] = torch.nn.utils.clip_grad_norm_(objective.parameters(), limit)
+    optimizer.step()
+    return scalars, totals["examples"]
+
+
+def _impatient(state: State, plan: Plan) -> bool:
+    return plan.patience is not None and state.stale(plan.metric) >= plan.patience
+
+
+def _report(state: State, plan: Plan, progress: Progress, writer: Writer | None) -> None:
+    latest = state.history[-1]
+    metrics = {name: value for name, value in latest.items() if name != "step"}
+    best = " · best so far" if state.best(plan.metric) is latest else ""
+    values = " · ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    progress.line(f"step {state.step:,} of {plan.steps:,}: {values}{best}")
+    for name, value in metrics.items():
+        if writer is not None:
+            writer.add_scalar(f"eval/{name}", value, state.step)
+
+
+class _Signals:
+    """SIGINT and SIGTERM wait until a step is finished; a second one does not wait."""
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+        self._waits = True
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # only there can Python handle signals
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block that changes nothing of the state, and that the first signal ends already."""
+        self._waits = False
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.caught is None:
+                raise
+        finally:
+            self._waits = True
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        second, self.caught = self.caught is not None, number
+        if second or not self._waits:
+            raise KeyboardInterrupt

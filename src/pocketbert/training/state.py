@@ -1,0 +1,171 @@
+"""The state of a run on disk: weights, optimiser moments, and one integer, the number of steps done.
+
+A state is a folder `step-00000100` of two safetensors files and a JSON file. It is written under another name, flushed
+to the disk and renamed, and only then is the one before removed: at any moment there is one complete state, or none
+yet. Order, masks and dropout are functions of the step, so nothing else is needed to continue bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from pocketbert.checkpoints import atomic_write, write_text
+from pocketbert.errors import CheckpointError, PocketBertError
+
+
+class TrainingInterrupted(PocketBertError):
+    """A signal stopped the run after its state was saved; `signal` is its number (the exit status is 128 more)."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+class TrainingError(PocketBertError, ArithmeticError):
+    """The run cannot go on: its loss is no longer a number."""
+
+
+@dataclass
+class State:
+    """How far a run is, and how it went."""
+
+    step: int = 0
+    #: One entry for each evaluation: "step" and the metrics.
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def evaluated(self) -> bool:
+        """Whether the evaluation that belongs to this step is done."""
+        return bool(self.history) and self.history[-1]["step"] == self.step
+
+    def best(self, metric: str) -> dict[str, float] | None:
+        """The entry with the best value, the earlier of equal ones; losses are best when small."""
+        sign = -1.0 if metric.endswith("loss") else 1.0
+
+        def value(entry: Mapping[str, float]) -> float:
+            return -math.inf if math.isnan(entry[metric]) else sign * entry[metric]
+
+        return max(self.history, key=value, default=None)
+
+    def stale(self, metric: str) -> int:
+        """How many evaluations there were after the best one."""
+        best = self.best(metric)
+        return 0 if best is None else len(self.history) - 1 - self.history.index(best)
+
+
+def save_state(folder: Path, state: State, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+    """Write the state into `folder`, then remove older ones.
+
+    Raises:
+        CheckpointError: the disk is full, or the folder cannot be written; the last good state is still there.
+    """
+    final = folder / f"step-{state.step:08d}"
+    unfinished = final.with_suffix(".tmp")
+    summary = json.dumps(asdict(state), indent=1) + "\n"
+    try:
+        if final.exists():  # the same step once more, now evaluated: its tensors are the same
+            write_text(final / "state.json", summary)
+            return final
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for name, tensors in (("weights", _weights(objective)), ("optimizer", _moments(objective, optimizer))):
+            with atomic_write(unfinished / f"{name}.safetensors") as file:
+                file.write(save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors}))
+        write_text(unfinished / "state.json", summary)
+        unfinished.replace(final)
+        _flush_folder(folder)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        kept = latest_state(folder)
+        there = f"the last good state is {kept}" if kept else "there is no state to continue from yet"
+        raise CheckpointError(f"{error}; {there}") from error
+    for other in (path for path in folder.iterdir() if path != final and path.name.startswith("step-")):
+        shutil.rmtree(other, ignore_errors=True)
+    return final
+
+
+def latest_state(folder: Path) -> Path | None:
+    """The newest complete state in `folder`, if there is one."""
+    if not folder.is_dir():
+        return None
+    complete = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
+    return max(complete, key=lambda path: int(path.name[5:]), default=None)
+
+
+def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """Fill `objective` and `optimizer` from a state.
+
+    Raises:
+        CheckpointError: the state is damaged or of another model.
+    """
+    try:
+        state = State(**json.loads((path / "state.json").read_text(encoding="utf-8")))
+        weights = load_file(path / "weights.safetensors")
+        moments = load_file(path / "optimizer.safetensors")
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: is damaged and cannot be continued from: {error}") from None
+    own = dict(_weights(objective))
+    if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in weights.items()}:
+        names = sorted(name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name))
+        raise CheckpointError(f"{path}: is the state of another model; these differ: {', '.join(names[:10])}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+    _load_moments(moments, objective, optimizer)
+    return state
+
+
+# ── tensors by name ──
+
+
+def _weights(objective: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and persistent buffers; what is shared appears once."""
+    seen: set[int] = set()
+    for name, tensor in objective.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
+
+
+def _moments(objective: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """What the optimiser keeps for each parameter, as `name/exp_avg`."""
+    for name, parameter in objective.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            yield f"{name}/{key}", value
+
+
+def _load_moments(moments: Mapping[str, Tensor], objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    names = {id(parameter): name for name, parameter in objective.named_parameters()}
+    places = {names[id(p)]: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    state: dict[int, dict[str, Tensor]] = {}
+    for full, tensor in moments.items():
+        name, _, key = full.rpartition("/")
+        if name not in places:
+            raise CheckpointError(f"the saved optimiser knows {name}, which this model does not train")
+        # Cloned into memory that is aligned as the optimiser's own: vector units must see it the same way.
+        state.setdefault(places[name], {})[key] = tensor.clone()
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power failure, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,144 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pocketbert.errors import CheckpointError
+from pocketbert.training.optim import adamw
+from pocketbert.training.state import State, latest_state, load_state, save_state
+
+
+class Tied(nn.Module):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, width)
+        self.decoder = nn.Linear(width, 5)
+        self.decoder.weight = self.embedding.weight
+        self.unused = nn.Linear(2, 2)
+        self.register_buffer("count", torch.zeros(3))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.decoder(self.embedding(ids)).sum()  # type: ignore[no-any-return]
+
+
+def trained(steps: int) -> tuple[Tied, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    module = Tied()
+    optimizer = adamw(module, learning_rate=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        module(torch.arange(5)).square().backward()
+        optimizer.step()
+    module.get_buffer("count").add_(steps)
+    return module, optimizer
+
+
+def test_a_state_restores_everything_bit_for_bit(tmp_path: Path) -> None:
+    module, optimizer = trained(3)
+    state = State(step=3, history=[{"step": 3, "accuracy": 0.1 + 0.2}])
+    path = save_state(tmp_path, state, module, optimizer)
+    other, other_optimizer = trained(0)
+    assert load_state(path, other, other_optimizer) == state
+    assert other.decoder.weight is other.embedding.weight
+    for a, b in zip(module.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    mine, theirs = optimizer.state_dict()["state"], other_optimizer.state_dict()["state"]
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[i][key], theirs[i][key]) for i in mine for key in mine[i])
+    assert {key for i in mine for key in mine[i]} == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_only_the_newest_state_is_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10):
+        save_state(tmp_path, State(step=step), *trained(0))
+        assert [path.name for path in tmp_path.iterdir()] == [f"step-{step:08d}"]
+    assert latest_state(tmp_path) == tmp_path / "step-00000010"
+
+
+def test_an_unfinished_state_is_ignored_and_removed(tmp_path: Path) -> None:
+    assert latest_state(tmp_path / "none") is None
+    save_state(tmp_path, State(step=1), *trained(0))
+    (tmp_path / "step-00000002.tmp").mkdir()
+    (tmp_path / "step-00000002.tmp" / "weights.safetensors").write_bytes(b"half")
+    assert latest_state(tmp_path) == tmp_path / "step-00000001"
+    save_state(tmp_path, State(step=2), *trained(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+
+
+def test_a_step_may_be_saved_again_once_it_is_evaluated(tmp_path: Path) -> None:
+    module, optimizer = trained(1)
+    save_state(tmp_path, State(step=1), module, optimizer)
+    evaluated = State(step=1, history=[{"step": 1, "loss": 0.5}])
+    path = save_state(tmp_path, evaluated, module, optimizer)
+    assert load_state(path, module, optimizer) == evaluated
+    assert sorted(p.name for p in path.iterdir()) == ["optimizer.safetensors", "state.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "other"])
+def test_damaged_states_are_refused(tmp_path: Path, name: str, damage: str) -> None:
+    path = save_state(tmp_path, State(step=1), *trained(1))
+    whole = (path / name).read_bytes()
+    contents = {"empty": b"", "truncated": whole[: len(whole) // 2], "other": b"[1, 2, 3]"}
+    if damage == "missing":
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes(contents[damage])
+    with pytest.raises(CheckpointError, match=r"step-00000001: is damaged"):
+        load_state(path, *trained(0))
+
+
+def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    path = save_state(tmp_path, State(step=1), *trained(1))
+    other = Tied(width=6)
+    with pytest.raises(CheckpointError, match=r"another model; these differ: embedding\.weight"):
+        load_state(path, other, adamw(other, learning_rate=0.1))
+
+
+def test_a_full_disk_leaves_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = save_state(tmp_path, State(step=1), *trained(1))
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"disk is full.*last good state is .*step-00000001"):
+        save_state(tmp_path, State(step=2), *trained(2))
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert load_state(good, *trained(0)).step == 1
+
+
+def test_a_failing_rename_leaves_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_state(tmp_path, State(step=1), *trained(1))
+    replace = Path.replace
+
+    def fails(path: Path, target: Path) -> Path:
+        if path.is_dir():
+            raise OSError(5, "Input/output error")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(CheckpointError, match=r"Input/output error; the last good state is"):
+        save_state(tmp_path, State(step=2), *trained(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_no_folder_can_be_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CheckpointError, match="there is no state to continue from yet"):
+        save_state(tmp_path / "file" / "checkpoints", State(step=1), *trained(1))
+
+
+def test_best_and_stale() -> None:
+    state = State(history=[{"step": i, "accuracy": a, "loss": -a} for i, a in enumerate((0.1, 0.5, float("nan"), 0.5))])
+    for metric in ("accuracy", "loss"):
+        best = state.best(metric)
+        assert best is state.history[1]
+        assert state.stale(metric) == 2
+    assert State().best("accuracy") is None
+    assert State().stale("accuracy") == 0
+    assert json.loads(json.dumps(state.history[1])) == state.history[1]
