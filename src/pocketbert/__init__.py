@@ -24,6 +24,7 @@ _HOME: dict[str, str] = {
             "CheckpointError",
             "ConfigError",
             "DataError",
+            "InputError",
             "MissingExtraError",
             "PocketBertError",
             "TokenizerError",

@@ -181,6 +181,7 @@ def test_the_published_sizes() -> None:
     from pocketbert import PRESETS
 
     squeeze, mobile = PRESETS["squeezebert-uncased"], PRESETS["mobilebert-uncased"]
+    assert isinstance(mobile, MobileBertConfig)
     expected = {
         pocketbert.SqueezeBertModel: (squeeze, 51_094_272),
         pocketbert.SqueezeBertForMaskedLM: (squeeze, 51_716_928),

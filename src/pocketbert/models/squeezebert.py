@@ -39,8 +39,8 @@ def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
     else:
         blocks = weight.view(groups, -1, weight.size(1)).transpose(1, 2)  # [G, C/G, C'/G]
         parts = torch.baddbmm(bias.view(groups, 1, -1), _grouped(rows, groups), blocks)  # [G, N, C'/G]
-        out = parts.transpose(0, 1).reshape(rows.size(0), -1)
-    return out.view(*x.shape[:-1], -1)
+        out = parts.transpose(0, 1).reshape(rows.size(0), weight.size(0))
+    return out.view(*x.shape[:-1], weight.size(0))
 
 
 def _grouped(rows: Tensor, groups: int) -> Tensor:

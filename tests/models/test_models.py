@@ -1,0 +1,245 @@
+"""What all three families must do, beyond agreeing with transformers on plain inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import pocketbert
+from parity.families import CONFIGS, HEADS, batch, our_class, randomise
+from pocketbert import InputError, MobileBertConfig, SqueezeBertConfig
+from pocketbert.configs import PRESETS
+from pocketbert.models import ops
+
+EACH = pytest.mark.parametrize("name", list(CONFIGS))
+
+
+def build(name: str, head: str = "Model", **changes: Any) -> Any:
+    config = CONFIGS[name].replace(**changes)
+    model = our_class(config, head)(config).eval()
+    randomise(model, 0)
+    return model
+
+
+@EACH
+@pytest.mark.parametrize("head", HEADS)
+def test_every_class_trains_a_step(name: str, head: str) -> None:
+    cls = our_class(CONFIGS[name], head)
+    if cls is None:
+        pytest.skip("no such class in the published surface")
+    model = cls(CONFIGS[name]).train()
+    output = model(**batch(head, seed=1))
+    (output.loss if head != "Model" else output.pooler_output.sum()).backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+@EACH
+def test_attention_probabilities_sum_to_one_and_respect_the_mask(name: str) -> None:
+    inputs = batch("Model", seed=2)
+    output = build(name)(**inputs, output_attentions=True, output_hidden_states=True)
+    assert len(output.attentions) == 2
+    assert len(output.hidden_states) == 3
+    assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
+    for weights in output.attentions:
+        torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
+        assert not weights[1, ..., 7:].any()
+
+
+@EACH
+def test_masks_of_three_and_four_axes_mean_the_same(name: str) -> None:
+    model, inputs = build(name), batch("Model", seed=3)
+    mask = inputs.pop("attention_mask")
+    expected = model(**inputs, attention_mask=mask).last_hidden_state
+    for wide in (mask[:, None, :].expand(-1, 11, -1), mask[:, None, None, :]):
+        torch.testing.assert_close(model(**inputs, attention_mask=wide).last_hidden_state, expected)
+
+
+@EACH
+def test_a_row_with_everything_masked_is_finite(name: str) -> None:
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        model, inputs = build(name).to(dtype), batch("Model", seed=4)
+        inputs["attention_mask"][0] = 0
+        for weights in (False, True):
+            assert model(**inputs, output_attentions=weights).last_hidden_state.isfinite().all()
+
+
+@EACH
+def test_gradient_checkpointing_changes_nothing(name: str) -> None:
+    grads = []
+    for checkpointing in (False, True):
+        model = build(name, "ForMaskedLM").train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(**batch("ForMaskedLM", seed=5)).loss.backward()
+        grads.append({key: p.grad for key, p in model.named_parameters()})
+    for key, grad in grads[0].items():
+        assert (grad is None) == (grads[1][key] is None)
+        if grad is not None:
+            torch.testing.assert_close(grad, grads[1][key], msg=key)
+
+
+@EACH
+def test_dropout_falls_only_in_training(name: str) -> None:
+    model, inputs = build(name, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5), batch("Model", seed=6)
+    assert torch.equal(model(**inputs).last_hidden_state, model(**inputs).last_hidden_state)
+    model.train()
+    assert not torch.equal(model(**inputs).last_hidden_state, model(**inputs).last_hidden_state)
+
+
+@EACH
+def test_half_precision_follows_fp32(name: str) -> None:
+    model, inputs = build(name), batch("Model", seed=7)
+    expected = model(**inputs).last_hidden_state
+    for dtype, tolerance in ((torch.float16, 0.02), (torch.bfloat16, 0.15)):
+        got = build(name).to(dtype)(**inputs).last_hidden_state.float()
+        assert (got - expected).norm() / expected.norm() < tolerance
+        with torch.autocast("cpu", dtype=dtype):
+            got = model(**inputs).last_hidden_state.float()
+        assert (got - expected).norm() / expected.norm() < tolerance
+
+
+@pytest.mark.parametrize("head", ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"])
+def test_mobilebert_survives_a_stream_that_fp16_cannot_hold(head: str) -> None:
+    """The published weights reach 2.5e7 on the first feature of [CLS]; fp16 ends at 65,504."""
+    name, tiny = "mobilebert, layer_norm, raw pooler", 2.0**-20
+    model = build(name, head, normalization_type="no_norm")
+    with torch.no_grad():
+        for layer in model.base_model.layers:
+            layer.output["bottleneck"].dense.bias[0] = 30.0
+            layer.output["bottleneck"].LayerNorm.weight[0] = 30_000.0
+            for reader in (
+                layer.bottleneck["input"].dense,
+                layer.bottleneck["attention"].dense,
+                layer.attention["self"].value,
+            ):
+                reader.weight[:, 0] = tiny
+    inputs = {k: v for k, v in batch(head, seed=8).items() if k != "labels"}
+    expected = model(**inputs)[0]
+    narrow = model.half()
+    states = narrow(**inputs, output_hidden_states=True).hidden_states
+    assert states[-1].dtype == torch.float32
+    assert states[-1].max() > 65504
+    got = narrow(**inputs)[0].float()
+    assert got.isfinite().all()
+    assert (got - expected).norm() / expected.norm() < 0.05
+
+
+def test_mask_aware_trigram_makes_padding_harmless() -> None:
+    ids = torch.tensor([[5, 6, 7, 8]])
+    padded = {"input_ids": torch.tensor([[5, 6, 7, 8, 0, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0]])}
+    for aware in (True, False):
+        model = build("mobilebert", mask_aware_trigram=aware)  # with a random row for padding, as published files have
+        alone = model(ids).last_hidden_state
+        together = model(**padded).last_hidden_state[:, :4]
+        assert torch.allclose(alone, together, rtol=1e-4, atol=1e-4) == aware
+    with pytest.raises(InputError, match="mask_aware_trigram"):
+        build("mobilebert", mask_aware_trigram=True)(ids, attention_mask=torch.ones(1, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["bert", "squeezebert", "squeezebert, a different group everywhere"])
+def test_padding_is_harmless_in_the_others(name: str) -> None:
+    model = build(name)
+    ids = torch.tensor([[5, 6, 7, 8, 0, 0]])
+    padded = model(ids, attention_mask=(ids > 0).long()).last_hidden_state[:, :4]
+    torch.testing.assert_close(model(ids[:, :4]).last_hidden_state, padded, rtol=1e-4, atol=1e-4)
+
+
+def test_ib_bert_builds_and_runs() -> None:
+    """Wide inside (1024), narrow between the layers (512): query and key read the 512."""
+    config = PRESETS["ib-bert"].replace(num_hidden_layers=2)
+    assert isinstance(config, MobileBertConfig)
+    model = pocketbert.MobileBertForPreTraining(config).eval()
+    layer: Any = model.base_model.layers[0]
+    assert layer.attention["self"].query.weight.shape == (1024, 512)
+    assert layer.attention["self"].value.weight.shape == (1024, 512)
+    assert layer.bottleneck["input"].dense.weight.shape == (1024, 512)
+    assert "attention" not in layer.bottleneck
+    output = model(torch.randint(0, 1000, (2, 9)))
+    assert output.prediction_logits.shape == (2, 9, 30522)
+    assert output.prediction_logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
+def test_inputs_that_do_not_fit(name: str) -> None:
+    model = build(name)
+    ids = torch.tensor([[1, 2, 3]])
+    with pytest.raises(InputError, match="exactly one of input_ids and inputs_embeds"):
+        model()
+    with pytest.raises(InputError, match="exactly one"):
+        model(ids, inputs_embeds=torch.randn(1, 3, 32))
+    with pytest.raises(InputError, match=r"input_ids from 1 to 99 do not fit a table of 99 rows"):
+        model(torch.tensor([[1, 99]]))
+    with pytest.raises(InputError, match="input_ids from -1 to 1"):
+        model(torch.tensor([[1, -1]]))
+    with pytest.raises(InputError, match=r"token_type_ids from 0 to 2 do not fit a table of 2 rows"):
+        model(ids, token_type_ids=torch.tensor([[0, 2, 0]]))
+    with pytest.raises(InputError, match="41 tokens are more than max_position_embeddings=40"):
+        model(torch.ones(1, 41, dtype=torch.long))
+
+
+def test_a_span_has_two_labels() -> None:
+    with pytest.raises(InputError, match="num_labels=3"):
+        build("bert", "ForQuestionAnswering", num_labels=3)
+
+
+def test_a_model_wants_its_own_configuration() -> None:
+    with pytest.raises(TypeError, match="SqueezeBertConfig, not BertConfig"):
+        our_class(CONFIGS["squeezebert"], "Model")(CONFIGS["bert"])
+
+
+def test_untied_word_embeddings_are_separate() -> None:
+    tied, untied = (build("bert", "ForMaskedLM", tie_word_embeddings=t) for t in (True, False))
+    assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
+    assert untied.get_output_embeddings().weight is not untied.get_input_embeddings().weight
+    assert untied.num_parameters() - tied.num_parameters() == 99 * 32 + 99
+
+
+def test_initial_weights() -> None:
+    torch.manual_seed(0)
+    config = SqueezeBertConfig(num_hidden_layers=1, hidden_size=128, embedding_size=128, num_attention_heads=4)
+    model = pocketbert.SqueezeBertForMaskedLM(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif "norm" in name.lower():
+            assert (parameter == 1).all(), name
+        else:
+            assert abs(parameter.std().item() - 0.02) < 0.004, name
+    assert not model.get_input_embeddings().weight[0].any()
+
+
+def test_outputs_are_tuples_and_names() -> None:
+    output = build("bert", "ForQuestionAnswering")(torch.tensor([[1, 2, 3]]))
+    assert list(output) == ["start_logits", "end_logits"]
+    assert output[0] is output.start_logits is output["start_logits"]
+    assert len(output) == 2
+    with pytest.raises(KeyError):
+        output["loss"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_fused_attention_equals_the_plain_one(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 9, 24).to(dtype) for _ in range(3))
+    keep = ops.keep_mask(torch.tensor([[1] * 9, [1] * 4 + [0] * 5]))
+    for mask in (None, keep):
+        fused, none = ops.attend(q, k, v, 3, mask, 0.0, with_weights=False)
+        plain, weights = ops.attend(q, k, v, 3, mask, 0.0, with_weights=True)
+        assert none is None
+        assert weights is not None
+        torch.testing.assert_close(fused, plain, rtol=2e-2 if dtype != torch.float32 else 1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", sorted(ops.ACTIVATIONS))
+def test_activations_are_those_of_the_field(name: str) -> None:
+    from transformers.activations import ACT2FN
+
+    from pocketbert.configs import ACTIVATIONS
+
+    assert set(ACTIVATIONS) == set(ops.ACTIVATIONS)
+    x = torch.linspace(-8, 8, 101)
+    expected: Tensor = ACT2FN[name](x)
+    torch.testing.assert_close(ops.ACTIVATIONS[name](x), expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,49 @@
+"""The predictor: the same answers as the model alone, whatever is in the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from parity.families import CONFIGS, our_class, randomise
+from pocketbert.features import Features
+from pocketbert.models.predict import TorchPredictor
+
+
+def some(lengths: list[int]) -> list[Features]:
+    draw = np.random.default_rng(0)
+    return [
+        Features(draw.integers(1, 99, n).astype(np.int32), draw.integers(0, 2, n).astype(np.int32)) for n in lengths
+    ]
+
+
+@pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
+@pytest.mark.parametrize(
+    "head", ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"]
+)
+@pytest.mark.parametrize("tokens_a_batch", [1, 40, 4096])
+def test_each_input_as_if_alone(name: str, head: str, tokens_a_batch: int) -> None:
+    model: Any = our_class(CONFIGS[name], head)(CONFIGS[name])
+    randomise(model, 0)
+    inputs = some([9, 1, 30, 9, 2, 17, 30])
+    results = TorchPredictor(model, tokens_a_batch)(inputs)
+    assert not model.training
+    for features, result in zip(inputs, results, strict=True):
+        ids, segments = (
+            torch.from_numpy(a.astype(np.int64))[None] for a in (features.input_ids, features.token_type_ids)
+        )
+        with torch.no_grad():
+            expected = model(ids, token_type_ids=segments)
+        assert sorted(result) == sorted(expected)
+        for key, array in result.items():
+            reference = expected[key][0].numpy()
+            scale = max(1.0, np.abs(reference).max())
+            np.testing.assert_allclose(array / scale, reference / scale, atol=1e-5)
+
+
+def test_no_inputs() -> None:
+    model = our_class(CONFIGS["bert"], "Model")(CONFIGS["bert"])
+    assert TorchPredictor(model)([]) == []
