@@ -1,0 +1,672 @@
+"""WordPiece tokenizers of BERT, SqueezeBERT and MobileBERT, on the `tokenizers` library.
+
+The three families share one algorithm and one set of special tokens, so there is one class under the published names.
+Arguments, results and files follow transformers: each side reads the folders that the other writes, to equal ids.
+
+A call changes nothing in its tokenizer. `tokenizers` keeps truncation and padding as state, so each combination of
+settings gets a backend of its own (microseconds: all share one vocabulary), and threads cannot disturb each other.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from tokenizers import AddedToken, Encoding, Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+
+from pocketbert.encoding import BatchEncoding, as_batch, as_list, as_tensors, broken_text
+from pocketbert.errors import TokenizerError
+from pocketbert.tokenizer_files import (
+    NO_LIMIT,
+    STORED_OPTIONS,
+    TOKEN_NAMES,
+    TOKENIZER_FILES,
+    FilePath,
+    Token,
+    as_token,
+    as_tokens,
+    check,
+    one_of,
+    read_backend,
+    read_json_if_any,
+    stored_options,
+)
+
+__all__ = [
+    "AutoTokenizer", "BatchEncoding", "BertTokenizer", "BertTokenizerFast", "MobileBertTokenizer",
+    "MobileBertTokenizerFast", "SqueezeBertTokenizer", "SqueezeBertTokenizerFast",
+]  # fmt: skip
+
+_MAX_BACKENDS = 32
+
+logger = logging.getLogger(__name__)
+
+
+class _Truncation(NamedTuple):
+    max_length: int
+    stride: int
+    strategy: str
+    direction: str
+
+
+class _Padding(NamedTuple):
+    length: int | None
+    direction: str
+    pad_id: int
+    pad_token: str
+    pad_to_multiple_of: int | None
+
+
+def _special(name: str) -> tuple[property, property]:
+    """Read-only properties of a special token's text and of its id; `add_special_tokens` changes them."""
+    return (
+        property(lambda self: self.special_tokens_map[name]),
+        property(lambda self: self._backend.token_to_id(self.special_tokens_map[name])),
+    )
+
+
+class BertTokenizer:
+    """WordPiece tokenizer of BERT.
+
+    Args:
+        vocab_file: `vocab.txt`, one token a line, the id being the line's number from 0.
+        tokenizer_file: `tokenizer.json` of the `tokenizers` library; used instead of `vocab_file` where both are given.
+        vocab: token → id, for a vocabulary in memory.
+        do_lower_case: lower-case the text. Default: as stored in `tokenizer_file`, True otherwise; so with the next
+            four (`strip_accents`: as `do_lower_case`, `wordpieces_prefix`: "##").
+        tokenize_chinese_chars: put spaces around CJK ideographs.
+        strip_accents: drop combining marks.
+        clean_text: drop control characters, turn all whitespace into spaces.
+        wordpieces_prefix: what marks a piece inside a word.
+        do_basic_tokenize: False only splits at whitespace before WordPiece, without normalising.
+        never_split: words of the vocabulary to keep as they are, wherever they stand as a word of their own.
+        unk_token: stands for what the vocabulary cannot express. Default: as stored, "[UNK]" otherwise.
+        sep_token: ends each text.
+        pad_token: fills rows.
+        cls_token: begins the input.
+        mask_token: is to be predicted.
+        additional_special_tokens: more tokens that no text is split at; new ones are added after the vocabulary.
+        added_tokens_decoder: id → token, tokens added to the vocabulary earlier.
+        model_max_length: longest input of the model, in tokens: what `truncation` and `padding="max_length"` mean
+            where a call gives no `max_length`.
+        padding_side: "right" or "left".
+        truncation_side: "right" or "left".
+
+    Raises:
+        TokenizerError: no vocabulary, a damaged one, one without a special token, or an option that cannot be.
+
+    Source: transformers' BertTokenizer(Fast); google-research/bert tokenization.py.
+    """
+
+    model_input_names = ("input_ids", "token_type_ids", "attention_mask")
+
+    unk_token, unk_token_id = _special("unk_token")
+    sep_token, sep_token_id = _special("sep_token")
+    pad_token, pad_token_id = _special("pad_token")
+    cls_token, cls_token_id = _special("cls_token")
+    mask_token, mask_token_id = _special("mask_token")
+    pad_token_type_id = 0
+
+    def __init__(
+        self,
+        vocab_file: FilePath | None = None,
+        tokenizer_file: FilePath | None = None,
+        *,
+        vocab: Mapping[str, int] | None = None,
+        do_lower_case: bool | None = None,
+        do_basic_tokenize: bool | None = None,
+        never_split: Iterable[str] | None = None,
+        unk_token: Token | None = None,
+        sep_token: Token = "[SEP]",
+        pad_token: Token = "[PAD]",
+        cls_token: Token = "[CLS]",
+        mask_token: Token = "[MASK]",
+        additional_special_tokens: Iterable[Token] = (),
+        added_tokens_decoder: Mapping[int, AddedToken] | None = None,
+        tokenize_chinese_chars: bool | None = None,
+        strip_accents: bool | None = None,
+        clean_text: bool | None = None,
+        wordpieces_prefix: str | None = None,
+        model_max_length: int = 512,
+        padding_side: str = "right",
+        truncation_side: str = "right",
+    ) -> None:
+        switches = {
+            "lowercase": do_lower_case,
+            "strip_accents": strip_accents,
+            "handle_chinese_chars": tokenize_chinese_chars,
+            "clean_text": clean_text,
+        }
+        for name, value in (switches | {"do_basic_tokenize": do_basic_tokenize}).items():
+            check(name, value, bool | None, "true, false or None")
+        check("wordpieces_prefix", wordpieces_prefix, str | None, "a text")
+        check("model_max_length", model_max_length, int, "a whole number")
+        if model_max_length < 1:
+            raise TokenizerError(f"{model_max_length=} must be at least 1")
+        self.model_max_length = model_max_length
+        self._warned = False
+        self.padding_side = one_of("padding_side", padding_side, "left", "right")
+        self.truncation_side = one_of("truncation_side", truncation_side, "left", "right")
+
+        stored = read_backend(vocab_file, tokenizer_file, vocab)
+        self._model: WordPiece = stored.model
+        if wordpieces_prefix is not None:
+            self._model.continuing_subword_prefix = wordpieces_prefix
+        self.wordpieces_prefix: str = self._model.continuing_subword_prefix
+        self._normalizer, self._pre_tokenizer = stored.normalizer, stored.pre_tokenizer
+        self._set_basic_step(switches, do_basic_tokenize)
+
+        # In the order of their ids: `tokenizers` numbers what the vocabulary lacks in the order of addition.
+        decoder = added_tokens_decoder or {}
+        added = {token.content: token for _, token in sorted(stored.get_added_tokens_decoder().items())}
+        added |= {token.content: token for _, token in sorted(decoder.items())}
+        given = (unk_token or self._model.unk_token, sep_token, pad_token, cls_token, mask_token)
+        named = dict(zip(TOKEN_NAMES, (as_token(token, True, added) for token in given), strict=True))
+        for name, token in named.items():
+            known = self._model.token_to_id(token.content) is not None
+            if not known and (name == "unk_token" or token.content not in added):
+                raise TokenizerError(
+                    f"the vocabulary has no {token.content!r}: it is damaged, or it calls this token by another name, "
+                    f"to be given as {name}=…"
+                )
+        self.special_tokens_map = {name: token.content for name, token in named.items()}
+        self._model.unk_token = self.unk_token
+        others = [as_token(token, True, added) for token in as_tokens(additional_special_tokens)]
+        special = {token.content: token for token in (*named.values(), *others)}
+        self.never_split = sorted({str(word) for word in as_tokens(never_split or ())} - set(special))
+        for word in self.never_split:
+            if self._model.token_to_id(word) is None and word not in added:
+                raise TokenizerError(f"never_split word {word!r} is not in the vocabulary; `add_tokens` can add it")
+        kept = [AddedToken(word, single_word=True, normalized=False) for word in self.never_split]
+        self._assemble([*added.values(), *special.values(), *kept])
+        for index, token in decoder.items():
+            if (found := self._backend.token_to_id(token.content)) != index:
+                raise TokenizerError(
+                    f"added token {token.content!r} should have id {index} but gets {found}: the added tokens belong "
+                    "to another vocabulary"
+                )
+
+    def _set_basic_step(self, switches: Mapping[str, bool | None], do_basic_tokenize: bool | None) -> None:
+        """Normaliser and pre-tokenizer: as stored, changed where an option was given."""
+        self.do_basic_tokenize = do_basic_tokenize is not False
+        if not self.do_basic_tokenize:
+            self._normalizer, self._pre_tokenizer = None, pre_tokenizers.WhitespaceSplit()
+        basic = self._normalizer if isinstance(self._normalizer, BertNormalizer) else BertNormalizer()
+        options = {name: getattr(basic, name) if switch is None else switch for name, switch in switches.items()}
+        if isinstance(self._normalizer, BertNormalizer):  # any other stored normaliser is its file's own affair
+            self._normalizer = BertNormalizer(**options)
+        self.do_lower_case, self.strip_accents = options["lowercase"], options["strip_accents"]
+        self.tokenize_chinese_chars, self.clean_text = options["handle_chinese_chars"], options["clean_text"]
+
+    def _assemble(self, added: Iterable[AddedToken]) -> None:
+        """Put the backend together anew; of two added tokens with the same text the later one counts."""
+        self._added = list({token.content: token for token in added}.values())
+        self._backend = self._new_backend()
+        self._special_ids = {self.convert_tokens_to_ids(token.content) for token in self._added if token.special}
+        self._configured: dict[tuple[_Truncation | None, _Padding | None], Tokenizer] = {}
+
+    def _new_backend(self) -> Tokenizer:
+        backend = Tokenizer(self._model)
+        backend.normalizer = self._normalizer
+        backend.pre_tokenizer = self._pre_tokenizer
+        backend.decoder = decoders.WordPiece(prefix=self.wordpieces_prefix)
+        backend.add_tokens(self._added)
+        cls, sep = self.cls_token, self.sep_token
+        backend.post_processor = processors.TemplateProcessing(
+            single=[f"{cls}:0", "$A:0", f"{sep}:0"],
+            pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
+            special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
+        )
+        return backend
+
+    def _backend_for(self, truncation: _Truncation | None, padding: _Padding | None) -> Tokenizer:
+        """The backend with these settings, which are never changed afterwards."""
+        backend = self._configured.get((truncation, padding))
+        if backend is None:
+            backend = self._new_backend()
+            if truncation is not None:
+                backend.enable_truncation(**truncation._asdict())
+            if padding is not None:
+                backend.enable_padding(**padding._asdict())
+            if len(self._configured) >= _MAX_BACKENDS:
+                self._configured.clear()
+            self._configured[truncation, padding] = backend
+        return backend
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_configured": {}}  # a pickle of each would hold the whole vocabulary
+
+    # Text → ids
+
+    def __call__(
+        self,
+        text: str | Sequence[Any],
+        text_pair: str | Sequence[Any] | None = None,
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool = True,
+        return_attention_mask: bool = True,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Encode one text or a batch, each with a second text or without.
+
+        Args:
+            text: a text, a list of texts, or a list of (text, text) pairs; with `is_split_into_words` each text is a
+                list of words.
+            text_pair: the second text, or as many as `text` has.
+            add_special_tokens: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP].
+            padding: True or "longest" (row of the batch), "max_length", or False.
+            truncation: True or "longest_first", "only_first", "only_second", or False. Default: "longest_first" where
+                `max_length` is given without padding, else False.
+            max_length: in tokens, special ones included; default `model_max_length`.
+            stride: tokens that a piece cut off shares with the one before it.
+            is_split_into_words: the texts are lists of words.
+            pad_to_multiple_of: round the padded length up to a multiple of this.
+            return_tensors: None for lists, "np" for arrays, "pt" for tensors: int64 [batch, tokens], also of one text.
+            return_token_type_ids: include `token_type_ids`: 0 for the first text, 1 for the second.
+            return_attention_mask: include `attention_mask`: 1 for tokens, 0 for padding.
+            return_overflowing_tokens: also return what was cut off, as further rows; `overflow_to_sample_mapping` says
+                which input each row is of.
+            return_special_tokens_mask: include `special_tokens_mask`: 1 for special tokens and padding.
+            return_offsets_mapping: include `offset_mapping`: (start, end) of each token in its text (with
+                `is_split_into_words` in its word), (0, 0) for special tokens.
+            return_length: include `length`: tokens of each row, padding included.
+            verbose: warn once of a text longer than `model_max_length` that is not truncated.
+
+        Returns:
+            `input_ids` and what was asked for: a list an input, or of a single text its own lists.
+
+        Raises:
+            TokenizerError: something that is not a text (its position is named), rows of different lengths where
+                tensors were asked for, or lengths that cannot be met.
+        """
+        check("max_length", max_length, int | None, "a whole number")
+        inputs, batched = as_batch(text, text_pair, is_split_into_words)
+        special = 2 + any(isinstance(item, tuple) for item in inputs) if add_special_tokens else 0
+        cut = self._truncation(truncation, max_length, stride, special, padding)
+        fill = self._padding(padding, max_length, pad_to_multiple_of)
+        if cut and fill and pad_to_multiple_of and cut.max_length % pad_to_multiple_of:
+            raise TokenizerError(f"max_length={cut.max_length} is not a multiple of {pad_to_multiple_of=}")
+        if cut and stride:
+            self._check_stride(inputs, cut, special, is_split_into_words)
+        try:
+            encoded = self._backend_for(cut, fill).encode_batch(
+                inputs, is_pretokenized=is_split_into_words, add_special_tokens=add_special_tokens
+            )
+        except Exception as error:
+            raise TokenizerError(broken_text(inputs) or f"the text cannot be encoded: {error}") from error
+
+        rows = [(i, row) for i, first in enumerate(encoded)
+                for row in ([first, *first.overflowing] if return_overflowing_tokens else [first])]  # fmt: skip
+        encodings = [row for _, row in rows]
+        fields = {
+            "input_ids": ("ids", True),
+            "token_type_ids": ("type_ids", return_token_type_ids),
+            "attention_mask": ("attention_mask", return_attention_mask),
+            "special_tokens_mask": ("special_tokens_mask", return_special_tokens_mask),
+            "offset_mapping": ("offsets", return_offsets_mapping),
+        }
+        data: dict[str, Any] = {
+            key: [getattr(row, name) for row in encodings] for key, (name, wanted) in fields.items() if wanted
+        }
+        if verbose and max_length is None:
+            self._warn_if_too_long(encodings)
+        if not batched and return_tensors is None and not return_overflowing_tokens:
+            data = {key: value[0] for key, value in data.items()}
+        if return_length:
+            data["length"] = [len(row) for row in encodings]
+        if return_overflowing_tokens:
+            data["overflow_to_sample_mapping"] = [i for i, _ in rows]
+        return BatchEncoding(as_tensors(data, return_tensors), encodings)
+
+    def _truncation(
+        self, truncation: bool | str | None, max_length: int | None, stride: int, special: int, padding: bool | str
+    ) -> _Truncation | None:
+        if truncation is None:
+            truncation = max_length is not None and padding is False
+        if truncation is False or truncation == "do_not_truncate":
+            return None
+        strategy = "longest_first" if truncation is True else truncation
+        one_of("truncation", strategy, "longest_first", "only_first", "only_second")
+        length = self.model_max_length if max_length is None else max_length
+        if length >= NO_LIMIT:
+            return None
+        if length < special:
+            raise TokenizerError(f"max_length={length} leaves no room for the {special} special tokens")
+        bound = max(1, length - max(special, 1))
+        if not 0 <= stride < bound:
+            raise TokenizerError(f"stride={stride} must be at least 0 and below {bound} for max_length={length}")
+        return _Truncation(length, stride, strategy, self.truncation_side)
+
+    def _padding(self, padding: bool | str, max_length: int | None, pad_to_multiple_of: int | None) -> _Padding | None:
+        if padding is False or padding == "do_not_pad":
+            return None
+        strategy = "longest" if padding is True else one_of("padding", padding, "longest", "max_length")
+        length = None
+        if strategy == "max_length":
+            length = self.model_max_length if max_length is None else max_length
+            if length >= NO_LIMIT:
+                return None
+        return _Padding(length, self.padding_side, self.pad_token_id, self.pad_token, pad_to_multiple_of or None)
+
+    def _check_stride(self, inputs: list[Any], cut: _Truncation, special: int, split: bool) -> None:
+        """Refuse pairs of which a text would be cut to `stride` tokens or fewer, where `tokenizers` aborts."""
+        pairs = [(position, item) for position, item in enumerate(inputs) if isinstance(item, tuple)]
+        texts = [text for _, pair in pairs for text in pair]
+        pieces = self._backend.encode_batch_fast(texts, is_pretokenized=split, add_special_tokens=False)
+        room = cut.max_length - special
+        for (position, _), first, second in zip(pairs, map(len, pieces[::2]), map(len, pieces[1::2]), strict=True):
+            if cut.strategy == "only_first":
+                left = room - second
+            elif cut.strategy == "only_second":
+                left = room - first
+            else:  # the longer one is cut first, then both to a half each
+                left = max(room - min(first, second), room // 2)
+            if first + second > room and left <= cut.stride:
+                raise TokenizerError(
+                    f"text {position}: max_length={cut.max_length} would leave {left} tokens of the text to be cut, "
+                    f"which must be more than stride={cut.stride}"
+                )
+
+    def _warn_if_too_long(self, encodings: Iterable[Encoding]) -> None:
+        longest = max(map(len, encodings), default=0)
+        if longest > self.model_max_length and not self._warned:
+            self._warned = True
+            logger.warning(
+                "a text has %d tokens, more than the %d that the model reads: pass truncation=True to cut it",
+                longest,
+                self.model_max_length,
+            )
+
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
+        """Token strings of a text, or of both texts of a pair."""
+        return self(text, pair, add_special_tokens=add_special_tokens, verbose=False).tokens()
+
+    def encode(self, text: str | Sequence[Any], text_pair: str | Sequence[Any] | None = None, **options: Any) -> Any:
+        """The `input_ids` of a call with these arguments."""
+        return self(text, text_pair, **options)["input_ids"]
+
+    def pad(
+        self,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        *,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool = True,
+        return_tensors: str | None = None,
+    ) -> BatchEncoding:
+        """Pad what was encoded without padding: one encoding, a batch, or a list of encodings as a data loader has it.
+
+        Names other than the ids and masks of a call (labels, say) are handed on as they are. The arguments are those of
+        a call.
+        """
+        if isinstance(encoded_inputs, Mapping):
+            data = {name: as_list(value) for name, value in encoded_inputs.items()}
+        else:
+            names = encoded_inputs[0] if encoded_inputs else {"input_ids": []}
+            data = {name: [as_list(row[name]) for row in encoded_inputs] for name in names}
+        if "input_ids" not in data:
+            raise TokenizerError(f"padding needs input_ids; there are {', '.join(data) or 'no values'}")
+        single = bool(data["input_ids"]) and not isinstance(data["input_ids"][0], (list, tuple))
+        fillers = {"input_ids": self.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
+        columns = {name: [data[name]] if single else data[name] for name in fillers if name in data}
+        lengths = [len(row) for row in columns["input_ids"]]
+        if return_attention_mask and "attention_mask" not in columns:
+            columns["attention_mask"] = [[1] * length for length in lengths]
+        fill = self._padding(padding, max_length, pad_to_multiple_of)
+        if fill:
+            width = max(lengths, default=0) if fill.length is None else fill.length
+            multiple = pad_to_multiple_of or 1
+            width = -(-width // multiple) * multiple
+            for name, rows in columns.items():
+                gaps = ([fillers[name]] * (width - len(row)) for row in rows)
+                right = self.padding_side == "right"
+                columns[name] = [[*row, *gap] if right else [*gap, *row] for row, gap in zip(rows, gaps, strict=True)]
+        padded = {name: rows[0] if single and return_tensors is None else rows for name, rows in columns.items()}
+        return BatchEncoding(as_tensors({**data, **padded}, return_tensors))
+
+    # Ids → text
+
+    def decode(
+        self, token_ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = True
+    ) -> str:
+        """Text of one row of ids (list, array or tensor); `clean_up_…` takes out the spaces before punctuation."""
+        ids = as_list(token_ids)
+        tokens = self.convert_ids_to_tokens([ids] if isinstance(ids, int) else ids, skip_special_tokens)
+        decoder = decoders.WordPiece(prefix=self.wordpieces_prefix, cleanup=clean_up_tokenization_spaces)
+        return str(decoder.decode(tokens))
+
+    def batch_decode(
+        self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = True
+    ) -> list[str]:
+        """Text of each row of ids; see `decode`."""
+        return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in sequences]
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        """Id of a token, or of each of a list; the unknown token's where the vocabulary has none."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        index = self._backend.token_to_id(tokens)
+        return self.unk_token_id if index is None else index
+
+    def convert_ids_to_tokens(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> Any:
+        """Token of an id, or of each of a list. Raises `TokenizerError` for an id that no token has."""
+        if isinstance(ids, int):
+            token = self._backend.id_to_token(ids) if 0 <= ids < 2**32 else None
+            if token is None:
+                raise TokenizerError(f"id {ids} is not in the vocabulary of {len(self)} tokens")
+            return token
+        skipped = self._special_ids if skip_special_tokens else ()
+        return [self.convert_ids_to_tokens(int(index)) for index in ids if index not in skipped]
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Tokens joined by spaces, the pieces of a word without."""
+        return " ".join(tokens).replace(f" {self.wordpieces_prefix}", "").strip()
+
+    # Rows of ids
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """[CLS] a [SEP], or [CLS] a [SEP] b [SEP]: also of an empty b."""
+        first = [self.cls_token_id, *token_ids_0, self.sep_token_id]
+        return first if token_ids_1 is None else [*first, *token_ids_1, self.sep_token_id]
+
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """0 for [CLS] a [SEP], 1 for b [SEP]."""
+        second = 0 if token_ids_1 is None else len(token_ids_1) + 1
+        return [0] * (len(token_ids_0) + 2) + [1] * second
+
+    def get_special_tokens_mask(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
+        """1 for special tokens, 0 for others: of the row built from a and b, or of `token_ids_0` as it stands."""
+        if already_has_special_tokens:
+            if token_ids_1 is not None:
+                raise TokenizerError("a row that already has its special tokens is one list of ids, not two")
+            return [int(index in self._special_ids) for index in token_ids_0]
+        second = [] if token_ids_1 is None else [0] * len(token_ids_1) + [1]
+        return [1, *[0] * len(token_ids_0), 1, *second]
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """How many special tokens a row gets: 2, or 3 of a pair."""
+        return 3 if pair else 2
+
+    # The vocabulary
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the vocabulary, without added ones; `len(tokenizer)` counts those too."""
+        return int(self._backend.get_vocab_size(with_added_tokens=False))
+
+    def __len__(self) -> int:
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token → id, added tokens included."""
+        return dict(self._backend.get_vocab(with_added_tokens=True))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """Ids of the five named special tokens, then of all other special ones."""
+        named = map(self.convert_tokens_to_ids, self.special_tokens_map.values())
+        return list(dict.fromkeys([*named, *sorted(self._special_ids)]))
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The tokens of `all_special_ids`."""
+        return list(self.convert_ids_to_tokens(self.all_special_ids))
+
+    def add_tokens(self, new_tokens: Token | Sequence[Token], special_tokens: bool = False) -> int:
+        """Add tokens that no text is split at; the model's embeddings must be resized to `len(tokenizer)`.
+
+        Returns:
+            How many were not in the vocabulary. Not to be called while other threads encode.
+        """
+        tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else as_tokens(new_tokens)
+        before = len(self)
+        self._assemble([*self._added, *(as_token(token, special_tokens) for token in tokens)])
+        return len(self) - before
+
+    def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
+        """Rename named special tokens (`cls_token` …) and add `additional_special_tokens`; see `add_tokens`."""
+        given = dict(special_tokens_dict)
+        others = [as_token(token, True) for token in as_tokens(given.pop("additional_special_tokens", ()))]
+        named = {one_of("special token", name, *TOKEN_NAMES): as_token(token, True) for name, token in given.items()}
+        renamed = self.special_tokens_map | {name: token.content for name, token in named.items()}
+        if self._model.token_to_id(renamed["unk_token"]) is None:
+            raise TokenizerError(f"unk_token={renamed['unk_token']!r} is not in the vocabulary")
+        self._model.unk_token = renamed["unk_token"]
+        self.special_tokens_map = renamed
+        return self.add_tokens([*named.values(), *others], special_tokens=True)
+
+    # Files
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: FilePath,
+        *,
+        revision: str | None = None,
+        cache_dir: FilePath | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Read the tokenizer of a folder or hub name; `options` (of the class) override what is stored there."""
+        from pocketbert.checkpoints import resolve
+
+        folder = resolve(
+            name_or_path,
+            files=TOKENIZER_FILES,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        try:
+            return cls(**stored_options(folder) | options)
+        except TokenizerError as error:
+            if str(folder) in str(error):
+                raise
+            raise TokenizerError(f"{folder}: {error}") from None
+
+    def save_pretrained(self, save_directory: FilePath) -> tuple[str, ...]:
+        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`; returns their paths."""
+        from pocketbert.checkpoints import write_text
+
+        folder = Path(save_directory)
+        # transformers rebuilds a BertTokenizer from the options it knows; under the other name it takes the whole file.
+        published = (
+            isinstance(self._normalizer, BertNormalizer)
+            and isinstance(self._pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+            and self.clean_text
+            and self.wordpieces_prefix == "##"
+        )
+        config = {
+            "tokenizer_class": type(self).__name__ if published else "PreTrainedTokenizerFast",
+            "model_input_names": self.model_input_names,
+            **{name: getattr(self, name) for name in STORED_OPTIONS},
+        }
+        write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True))
+        write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        (vocab,) = self.save_vocabulary(folder)
+        return str(folder / "tokenizer.json"), str(folder / "tokenizer_config.json"), vocab
+
+    def save_vocabulary(self, save_directory: FilePath, filename_prefix: str | None = None) -> tuple[str]:
+        """Write `[prefix-]vocab.txt`, one token a line in the order of ids, without added tokens; returns its path."""
+        from pocketbert.checkpoints import write_text
+
+        path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}vocab.txt"
+        vocab = self._backend.get_vocab(with_added_tokens=False)
+        tokens = sorted(vocab, key=lambda token: vocab[token])
+        if vocab[tokens[-1]] != len(tokens) - 1:
+            logger.warning("%s: the ids have gaps, so tokens read back from this file get other ids", path)
+        write_text(path, "".join(f"{token}\n" for token in tokens))
+        return (str(path),)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({len(self)} tokens, do_lower_case={self.do_lower_case}, "
+            f"model_max_length={self.model_max_length})"
+        )
+
+
+class SqueezeBertTokenizer(BertTokenizer):
+    """WordPiece tokenizer of SqueezeBERT: that of BERT."""
+
+
+class MobileBertTokenizer(BertTokenizer):
+    """WordPiece tokenizer of MobileBERT: that of BERT."""
+
+
+# The published names of what was once a second implementation.
+BertTokenizerFast = BertTokenizer
+SqueezeBertTokenizerFast = SqueezeBertTokenizer
+MobileBertTokenizerFast = MobileBertTokenizer
+
+
+class AutoTokenizer:
+    """The tokenizer class that a folder or hub name asks for."""
+
+    @staticmethod
+    def from_pretrained(
+        name_or_path: FilePath,
+        *,
+        revision: str | None = None,
+        cache_dir: FilePath | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> BertTokenizer:
+        """Read a tokenizer: `tokenizer_class` of tokenizer_config.json decides, then `model_type` of config.json."""
+        from pocketbert.checkpoints import resolve
+
+        folder = resolve(
+            name_or_path,
+            files=(*TOKENIZER_FILES, "config.json"),
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        by_model = {"bert": BertTokenizer, "squeezebert": SqueezeBertTokenizer, "mobilebert": MobileBertTokenizer}
+        by_name = {cls.__name__: cls for cls in by_model.values()}
+        name = str(read_json_if_any(folder / "tokenizer_config.json").get("tokenizer_class")).removesuffix("Fast")
+        model = str(read_json_if_any(folder / "config.json").get("model_type"))
+        return by_name.get(name, by_model.get(model, BertTokenizer)).from_pretrained(folder, **options)
