@@ -351,7 +351,7 @@ def test_clean_text_and_prefix() -> None:
     assert tokenizer.decode([5, 6]) == tokenizer.convert_tokens_to_string(["low", "@@est"]) == "lowest"
 
 
-# Helper methods
+# Rows, tokens and ids
 
 
 def test_rows_of_ids(mini: BertTokenizer, tmp_path: Path) -> None:
