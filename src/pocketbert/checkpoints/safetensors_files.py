@@ -15,6 +15,8 @@ from pocketbert.errors import CheckpointError
 
 Tensors = dict[str, np.ndarray]
 
+NUMPY_TYPES = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+
 
 def read_safetensors(path: Path) -> Tensors:
     """All tensors of one file, in memory of their own; bf16, which NumPy lacks, comes as float32.
@@ -31,9 +33,11 @@ def read_safetensors(path: Path) -> Tensors:
         with safe_open(path, framework="numpy") as file:  # maps the file, and checks every offset in it
             for name in file.keys():  # noqa: SIM118 - the handle is no dict
                 dtype = file.get_slice(name).get_dtype()
+                if dtype not in NUMPY_TYPES and dtype != "BF16":
+                    raise CheckpointError(f"{path}: {name} is of type {dtype}, which NumPy does not have")
                 tensors[name] = _read_bf16(path, name) if dtype == "BF16" else file.get_tensor(name)
-    except TypeError:
-        raise CheckpointError(f"{path}: {name} is of type {dtype}, which NumPy does not have") from None
+    except CheckpointError:
+        raise
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is damaged or no safetensors file ({error}): download or save it again"

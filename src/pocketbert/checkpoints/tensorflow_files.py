@@ -252,6 +252,7 @@ def _entry(message: bytes) -> Entry:
     shape = tuple(_dimensions(numbers[2]))
     if len(shape) > MAX_DIMS:
         raise ValueError(f"it has a tensor of {len(shape)} dimensions")
+    _number(math.prod(n or 1 for n in shape))  # NumPy minds even where one of them is 0
     return Entry(
         dtype=_number(numbers[1]),
         shape=shape,

@@ -30,6 +30,7 @@ from pocketbert.errors import CheckpointError
 MAGIC = 0x1950A86A20F9469CFC6C  # begins the stream format
 PROTOCOL = 1001
 MAX_PICKLE = 16 * 2**20  # bytes; a thousand tensors take 150 kB
+MAX_DIMS = 32
 MAX_SHARING = 16  # tied weights share a storage; all tensors together may not claim more than so many times the file
 
 # bf16 is read as its 16-bit words and widened.
@@ -254,7 +255,12 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Te
     """`torch._utils._rebuild_tensor(_v2)`; what follows concerns gradients."""
     if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise PickleError("it describes a tensor in a way that PyTorch does not")
-    if len(shape) != len(strides) or len(shape) > 32 or not _whole(offset, *shape, *strides):
+    if (
+        len(shape) != len(strides)
+        or len(shape) > MAX_DIMS
+        or not _whole(offset, *shape, *strides)
+        or not _whole(math.prod(n or 1 for n in shape))  # NumPy minds even where one of them is 0
+    ):
         raise PickleError("it has a tensor of an impossible shape")
     count = math.prod(shape)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) if count else offset - 1

@@ -1,0 +1,125 @@
+"""A small server on the loopback address that answers as the hub does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Repo:
+    """A model on the hub."""
+
+    files: dict[str, bytes]
+    sha: str = SHA
+    revisions: tuple[str, ...] = ("main",)
+    gated: bool = False
+
+
+@dataclass
+class Hub:
+    """The models that there are, and what was asked for."""
+
+    endpoint: str = ""
+    repos: dict[str, Repo] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    broken: bool = False
+
+    def downloaded(self) -> list[str]:
+        """Names of the files that were fetched."""
+        return sorted(line.rsplit("/", 1)[1] for line in self.asked if line.startswith("GET") and "/resolve/" in line)
+
+
+@contextmanager
+def serve() -> Iterator[Hub]:
+    """Run a hub while the block runs."""
+    hub = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+Answer = tuple[int, bytes, dict[str, str]]
+
+
+def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def answer(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            hub.asked.append(f"{self.command} {path}")
+            status, body, headers = _route(hub, path)
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+    return Handler
+
+
+def _route(hub: Hub, path: str) -> Answer:
+    if hub.broken:
+        return _problem(503, "", "the hub rests")
+    api = path.startswith("/api/models/")
+    rest = path.removeprefix("/api/models/").lstrip("/")
+    named = [name for name in hub.repos if f"{rest}/".startswith(f"{name}/")]
+    if not named:
+        return _problem(401, "RepoNotFound", "Repository Not Found")
+    name, repo = named[0], hub.repos[named[0]]
+    what, _, rest = rest.removeprefix(name).lstrip("/").partition("/")
+    revision, _, file = rest.partition("/")
+    if (revision or "main") not in (*repo.revisions, repo.sha):
+        return _problem(404, "RevisionNotFound", "Invalid rev id")
+    if what in ("", "revision"):
+        siblings = [{"rfilename": file} for file in repo.files]
+        return _json({"id": name, "modelId": name, "sha": repo.sha, "siblings": siblings, "tags": []})
+    if what == "tree":
+        sizes = [(file, len(data), _hash(data)) for file, data in repo.files.items()]
+        return _json([{"type": "file", "path": file, "size": size, "oid": oid} for file, size, oid in sizes])
+    if repo.gated and not api:
+        return _problem(403, "GatedRepo", "Access to this model is restricted")
+    if file not in repo.files:
+        return _problem(404, "EntryNotFound", "Entry not found")
+    data = repo.files[file]
+    return 200, data, {"ETag": f'"{_hash(data)}"', "X-Repo-Commit": repo.sha, "Accept-Ranges": "bytes"}
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _json(value: Any) -> Answer:
+    return 200, json.dumps(value).encode(), {"Content-Type": "application/json"}
+
+
+def _problem(status: int, code: str, message: str) -> Answer:
+    headers = {"X-Error-Code": code, "X-Error-Message": message} if code else {}
+    return status, json.dumps({"error": message}).encode(), {"Content-Type": "application/json", **headers}

@@ -1,0 +1,136 @@
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pocketbert.checkpoints import atomic_write, write_text
+from pocketbert.checkpoints.files import look_at, read_json
+from pocketbert.errors import CheckpointError
+
+
+class TestWriting:
+    def test_makes_folders_and_leaves_nothing_else(self, tmp_path: Path) -> None:
+        path = tmp_path / "a" / "b" / "notes.txt"
+        write_text(path, "naïve\nlines\n")
+        assert path.read_bytes() == "naïve\nlines\n".encode()
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_permissions_are_those_of_any_new_file(self, tmp_path: Path) -> None:
+        write_text(tmp_path / "ours", "")
+        (tmp_path / "any").write_text("")
+        assert (tmp_path / "ours").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, CheckpointError])
+    def test_a_block_that_fails_changes_nothing(self, tmp_path: Path, error: type[BaseException]) -> None:
+        path = tmp_path / "model"
+        path.write_bytes(b"before")
+
+        def fail() -> None:
+            with atomic_write(path) as file:
+                file.write(b"half")
+                file.flush()
+                raise error("stop")
+
+        with pytest.raises(error, match="stop"):
+            fail()
+        assert path.read_bytes() == b"before"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_link_into_the_download_cache_is_replaced_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "blob").write_text("shared")
+        (tmp_path / "config.json").symlink_to(tmp_path / "blob")
+        write_text(tmp_path / "config.json", "ours")
+        assert (tmp_path / "blob").read_text() == "shared"
+        assert (tmp_path / "config.json").read_text() == "ours"
+
+    def test_a_full_disk(self, tmp_path: Path) -> None:
+        """A limit on the size of files stands for the disk; it needs a process of its own."""
+        path = tmp_path / "model"
+        path.write_bytes(b"before")
+        code = (
+            "import resource, sys; from pocketbert.checkpoints import atomic_write\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+            "with atomic_write(sys.argv[1]) as file:\n    file.write(bytes(100_000))"
+        )
+        assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+        assert done.stderr.splitlines()[-1].startswith(f"pocketbert.errors.CheckpointError: cannot write {path}: ")
+        assert path.read_bytes() == b"before"
+        assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize(("number", "advice"), [(28, "disk is full"), (13, "no permission"), (30, "read-only")])
+    def test_what_to_do_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", refuse)
+        with pytest.raises(CheckpointError, match=rf"cannot write .*model: .*{advice}"):
+            write_text(tmp_path / "model", "x")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_where_a_folder_should_be(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(CheckpointError, match="a file stands where a folder is needed"):
+            write_text(tmp_path / "file" / "config.json", "x")
+
+    def test_a_folder_where_the_file_should_be(self, tmp_path: Path) -> None:
+        (tmp_path / "config.json").mkdir()
+        with pytest.raises(CheckpointError, match="a folder stands where the file should go"):
+            write_text(tmp_path / "config.json", "x")
+        assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+class TestLooking:
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", "is empty"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 5\n", "git lfs pull"),
+            (b"<!doctype html><html>404</html>", "web page"),
+            (b"\xef\xbb\xbf\n  <HTML lang=en>", "web page"),
+            (b'<?xml version="1.0"?><Error>AccessDenied</Error>', "web page"),
+        ],
+    )
+    def test_what_stands_in_place_of_weights(self, tmp_path: Path, content: bytes, message: str) -> None:
+        path = tmp_path / "model.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"model\.safetensors .*{message}"):
+            look_at(path)
+
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="no such file"):
+            look_at(tmp_path / "x")
+        with pytest.raises(CheckpointError, match="is a folder"):
+            look_at(tmp_path)
+
+
+class TestJson:
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", "is empty"),
+            (b"   ", "line 1: not JSON"),
+            (b'{\n"a": 1,\n}', "line 3: not JSON"),
+            (b"[1]", "must hold a JSON object, not a list"),
+            (b"null", "must hold a JSON object"),
+            ('{"a": "é"}'.encode("latin-1"), "is not UTF-8"),
+            (b"<html>", "web page"),
+            (b'{"a": %s1}' % (b"[" * 100_000), "cannot|can be read|not JSON"),
+            (b'{"a": %s}' % (b"1" * 10_000), "can be read"),
+        ],
+    )
+    def test_what_is_no_object(self, tmp_path: Path, content: bytes, message: str) -> None:
+        path = tmp_path / "config.json"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=message) as caught:
+            read_json(path)
+        assert str(path) in str(caught.value)
+
+    def test_a_byte_order_mark_is_no_harm(self, tmp_path: Path) -> None:
+        (tmp_path / "c.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+        assert read_json(tmp_path / "c.json") == {"a": 1}

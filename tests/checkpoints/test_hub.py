@@ -1,0 +1,199 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+from hub_server import SHA, Hub, Repo, serve
+from safetensors.numpy import save
+
+from pocketbert.checkpoints import read_config, read_tensors, resolve
+from pocketbert.errors import CheckpointError
+
+CONFIG = json.dumps({"model_type": "bert"}).encode()
+WEIGHTS = save({"x": np.arange(3, dtype=np.float16)})
+TINY = {
+    "config.json": CONFIG,
+    "vocab.txt": b"[PAD]\n",
+    "model.safetensors": WEIGHTS,
+    "pytorch_model.bin": b"not wanted",
+    "tf_model.h5": b"not wanted",
+    "onnx/model.safetensors": b"not wanted",
+}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub with one model; huggingface_hub has read the environment when it was imported, hence the patches."""
+    constants = huggingface_hub.constants
+    with serve() as hub:
+        hub.repos["acme/tiny"] = Repo(dict(TINY), revisions=("main", "v1"))
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield hub
+
+
+def test_only_what_is_wanted_is_downloaded(hub: Hub) -> None:
+    assert read_config("acme/tiny") == {"model_type": "bert"}
+    assert hub.downloaded() == ["config.json"]
+    found = read_tensors("acme/tiny")
+    assert found["x"].tolist() == [0, 1, 2]
+    assert found["x"].dtype == np.float32
+    assert hub.downloaded() == ["config.json", "model.safetensors"]
+
+
+def test_what_is_in_the_cache_takes_one_request_or_two(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
+    read_config("acme/tiny")
+    read_tensors("acme/tiny")
+    hub.asked.clear()
+    read_config("acme/tiny")
+    assert len(hub.asked) <= 1
+    read_tensors("acme/tiny")
+    assert len(hub.asked) <= 3
+    assert hub.downloaded() == []
+    assert capfd.readouterr() == ("", "")  # no progress bars
+
+
+def test_patterns_and_files_that_are_not_there(hub: Hub) -> None:
+    folder = resolve("acme/tiny", files=["*.txt", "config.json", "tokenizer.json"])
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "vocab.txt"]
+
+
+def test_other_revisions_and_folders(hub: Hub, tmp_path: Path) -> None:
+    for revision in ("v1", SHA):
+        folder = resolve("acme/tiny", files=["config.json"], revision=revision, cache_dir=tmp_path / "elsewhere")
+        assert folder == tmp_path / "elsewhere" / "models--acme--tiny" / "snapshots" / SHA
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_local_folder_comes_first(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "acme" / "tiny").mkdir(parents=True)
+    (tmp_path / "acme" / "tiny" / "config.json").write_text('{"here": true}')
+    monkeypatch.chdir(tmp_path)
+    assert read_config("acme/tiny") == {"here": True}
+    assert hub.asked == []
+
+
+class TestFormats:
+    @pytest.mark.parametrize(
+        ("wanted", "not_wanted"),
+        [
+            (["model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"], ["pytorch_model.bin"]),
+            (["pytorch_model.bin"], ["rust_model.ot", "flax_model.msgpack"]),
+            (["pytorch_model-1.bin", "pytorch_model.bin.index.json"], ["other.bin", "tf_model.h5"]),
+            (["bert_model.ckpt.data-00000-of-00001", "bert_model.ckpt.index"], ["bert_model.ckpt.meta"]),
+        ],
+    )
+    def test_the_files_of_each(self, hub: Hub, wanted: list[str], not_wanted: list[str]) -> None:
+        hub.repos["acme/other"] = Repo({name: name.encode() for name in wanted + not_wanted})
+        with pytest.raises(CheckpointError, match="snapshots"):  # it names the damaged file
+            read_tensors("acme/other")
+        assert hub.downloaded() == wanted
+
+    def test_none(self, hub: Hub) -> None:
+        hub.repos["acme/keras"] = Repo({"config.json": CONFIG, "tf_model.h5": b"x"})
+        with pytest.raises(CheckpointError, match=r"acme/keras has no weights.*it has tf_model\.h5, which"):
+            read_tensors("acme/keras")
+        hub.repos["acme/nothing"] = Repo({".gitattributes": b""})
+        with pytest.raises(CheckpointError, match=r"acme/nothing has no config\.json"):
+            read_config("acme/nothing")
+
+
+class TestFailures:
+    @pytest.mark.parametrize("read", [read_config, read_tensors])
+    def test_no_such_model(self, hub: Hub, read: Callable[..., object]) -> None:
+        with pytest.raises(CheckpointError, match=r"^'acme/nope' is no folder here, and the hub shows no such model"):
+            read("acme/nope")
+
+    @pytest.mark.parametrize("read", [read_config, read_tensors])
+    def test_no_such_revision(self, hub: Hub, read: Callable[..., object]) -> None:
+        with pytest.raises(CheckpointError, match="the hub's model of that name has no revision 'v9'"):
+            read("acme/tiny", revision="v9")
+
+    @pytest.mark.parametrize("read", [read_config, read_tensors])
+    def test_gated(self, hub: Hub, read: Callable[..., object]) -> None:
+        hub.repos["acme/tiny"].gated = True
+        with pytest.raises(CheckpointError, match="on the hub it is gated: ask for access"):
+            read("acme/tiny")
+
+    @pytest.mark.parametrize("name", ["a/b/c", "./model", "../model", "/model", "~/model", "model/", "a\\b", "a//b"])
+    def test_what_can_only_be_a_folder(self, hub: Hub, name: str) -> None:
+        with pytest.raises(CheckpointError, match="no such folder"):
+            read_config(name)
+        assert hub.asked == []
+
+    @pytest.mark.parametrize("name", ["my model", "a--b", "-a", "a..b", "x" * 200])
+    def test_what_can_be_neither(self, hub: Hub, name: str) -> None:
+        with pytest.raises(CheckpointError, match="is no folder here, and no name that a model on the hub can have"):
+            read_config(name)
+        assert hub.asked == []
+
+    def test_the_hub_is_down(self, hub: Hub) -> None:
+        read_config("acme/tiny")
+        read_tensors("acme/tiny")
+        hub.broken = True
+        assert read_config("acme/tiny") == {"model_type": "bert"}
+        assert list(read_tensors("acme/tiny")) == ["x"]
+        for read in (read_config, read_tensors):
+            with pytest.raises(CheckpointError, match=r"not in the download cache \(the hub cannot be reached: .*503"):
+                read("acme/other")
+
+    def test_no_network(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+        with pytest.raises(CheckpointError, match=r"the hub cannot be reached: .*refused"):
+            read_tensors("acme/tiny")
+
+    def test_a_full_disk(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+        with pytest.raises(CheckpointError, match=r"the hub does not give it: .*No space left"):
+            read_config("acme/tiny")
+
+
+class TestOffline:
+    @pytest.mark.parametrize("how", ["argument", "environment"])
+    def test_the_cache_is_enough(self, hub: Hub, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+        read_config("acme/tiny")
+        read_tensors("acme/tiny")
+        hub.asked.clear()
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", how == "environment")
+        local = how == "argument"
+        assert read_config("acme/tiny", local_files_only=local) == {"model_type": "bert"}
+        assert list(read_tensors("acme/tiny", local_files_only=local)) == ["x"]
+        for name in ("acme/other", "other"):
+            with pytest.raises(CheckpointError, match=r"is not in the download cache \(offline, as asked\)"):
+                read_tensors(name, local_files_only=local)
+        assert hub.asked == []
+
+    def test_a_cache_without_the_weights(self, hub: Hub) -> None:
+        read_config("acme/tiny")
+        with pytest.raises(CheckpointError, match="acme/tiny has no weights"):
+            read_tensors("acme/tiny", local_files_only=True)
+
+    def test_a_prepared_cache_in_a_process_of_its_own(self, tmp_path: Path) -> None:
+        """As an image for a server has it; the environment is read when huggingface_hub is imported."""
+        repo = tmp_path / "hub" / "models--acme--tiny"
+        for name, data in (("config.json", CONFIG), ("model.safetensors", WEIGHTS)):
+            (repo / "snapshots" / SHA).mkdir(parents=True, exist_ok=True)
+            (repo / "snapshots" / SHA / name).write_bytes(data)
+        (repo / "refs").mkdir()
+        (repo / "refs" / "main").write_text(SHA)
+        code = (
+            "from pocketbert.checkpoints import read_config, read_tensors; import sys\n"
+            "print(read_config('acme/tiny'), read_tensors('acme/tiny')['x'], 'torch' in sys.modules)\n"
+            "read_tensors('acme/other')"
+        )
+        env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+        env.pop("HF_HUB_CACHE", None)
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+        assert done.stdout == "{'model_type': 'bert'} [0. 1. 2.] False\n"
+        assert "is not in the download cache (offline, as asked): connect once" in done.stderr.splitlines()[-1]
