@@ -28,26 +28,32 @@ _WITHOUT_EFFECT = ("data", "eval_data", "output", "resume", "device", "tensorboa
 
 
 def claim(folder: Path, *, resume: bool) -> dict[str, Any] | None:
-    """Check that a run may use `folder`; the `run.json` of the one to be resumed, None for a new one.
+    """Check that a run may use `folder`; the `run.json` of the one to be resumed, None where one begins.
+
+    A run that ended before it saved anything is begun anew.
 
     Raises:
         CheckpointError: the folder is not empty, and not (or not to be) resumed, or no folder can be there.
     """
     try:
-        contents = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        contents = {path.name for path in folder.iterdir()} if folder.exists() else set()
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be used as a folder: {error.strerror}") from None
-    if not contents:
+    if contents and "run.json" not in contents:
+        names = ", ".join(sorted(contents)[:5])
+        raise CheckpointError(f"{folder} is not empty and holds no run ({names}); choose another folder")
+    state = latest_state(folder / "checkpoints")
+    if state is None and "model.safetensors" not in contents:
         return None
-    if "run.json" not in contents:
-        raise CheckpointError(f"{folder} is not empty and holds no run ({', '.join(contents[:5])}); choose another")
     if not resume:
-        state = latest_state(folder / "checkpoints")
-        progress = f"at {state.name}" if state else "that has not saved a state yet"
-        raise CheckpointError(f"{folder} holds a run {progress}: continue it with --resume, or choose another folder")
+        where = f"at {state.name}" if state else "without checkpoints"
+        raise CheckpointError(f"{folder} holds a run {where}: continue it with --resume, or choose another folder")
+    previous = read_json(folder / "run.json")
+    if state is None and previous.get("finished"):
+        raise CheckpointError(f"{folder}: the run is finished, and its checkpoints were removed; choose another folder")
     for leftover in folder.glob(".*.tmp"):  # of a file that was being written when the run was killed
         leftover.unlink()
-    return read_json(folder / "run.json")
+    return previous
 
 
 class Record:
