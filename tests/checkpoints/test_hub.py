@@ -9,6 +9,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 from hub_server import SHA, Hub, Repo, serve
+from huggingface_hub import constants
 from safetensors.numpy import save
 
 from pocketbert.checkpoints import read_config, read_tensors, resolve
@@ -29,7 +30,7 @@ TINY = {
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A hub with one model; huggingface_hub has read the environment when it was imported, hence the patches."""
-    constants = huggingface_hub.constants
+
     with serve() as hub:
         hub.repos["acme/tiny"] = Repo(dict(TINY), revisions=("main", "v1"))
         monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
@@ -146,7 +147,7 @@ class TestFailures:
                 read("acme/other")
 
     def test_no_network(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
         with pytest.raises(CheckpointError, match=r"the hub cannot be reached: .*refused"):
             read_tensors("acme/tiny")
 
@@ -165,7 +166,7 @@ class TestOffline:
         read_config("acme/tiny")
         read_tensors("acme/tiny")
         hub.asked.clear()
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", how == "environment")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", how == "environment")
         local = how == "argument"
         assert read_config("acme/tiny", local_files_only=local) == {"model_type": "bert"}
         assert list(read_tensors("acme/tiny", local_files_only=local)) == ["x"]
