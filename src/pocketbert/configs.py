@@ -194,6 +194,7 @@ class PreTrainedConfig:
             self._check(f.name, isinstance(value, allowed) and not is_bool_as_number, f"must be of type {f.type}")
 
     def _resolve_labels(self) -> None:
+        self._check("num_labels", self.num_labels >= 0, "must be at least 1")
         labels = _int_keys(self.id2label) or {i: f"LABEL_{i}" for i in range(self.num_labels or 2)}
         self._check("id2label", sorted(labels) == list(range(len(labels))), "must have the keys 0, 1, 2, …")
         self._check("id2label", len(set(labels.values())) == len(labels), "must not name two labels alike")
