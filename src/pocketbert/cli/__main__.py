@@ -1,0 +1,5 @@
+"""`python -m pocketbert.cli` is `pocketbert`."""
+
+from pocketbert.cli import main
+
+main()

@@ -1,0 +1,158 @@
+"""What is known about a model without running it: info."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pocketbert.cli import show
+
+if TYPE_CHECKING:
+    from pocketbert.checkpoints.safetensors_files import Tensors
+    from pocketbert.configs import PreTrainedConfig
+
+app = typer.Typer()
+
+# Kept in some files, though the model has them once: as its word embeddings, and as `cls.predictions.bias`.
+_TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+
+
+@app.command(
+    rich_help_panel="Look",
+    epilog=show.examples(
+        "pocketbert info my-model", "pocketbert info google/mobilebert-uncased --json | jq .parameters"
+    ),
+)
+def info(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a hub name, which is downloaded.")],
+    json: show.AsJson = None,
+) -> None:
+    """Show what a model is, how large, and where it comes from."""
+    found = _look(model)
+    if show.as_lines(json):
+        show.line(found)
+    else:
+        show.facts([(name, value) for name, value in _rows(found) if value])
+
+
+def _look(model: str) -> dict[str, Any]:
+    """All that can be said about a model; needs no PyTorch."""
+    from pocketbert.checkpoints import read_tensors, resolve
+    from pocketbert.configs import AutoConfig
+
+    folder = resolve(model, files=("*.json", "*.txt"))
+    config = AutoConfig.from_pretrained(folder)
+    with show.busy("reading the weights"):
+        tensors = read_tensors(model, widen=False)
+    sizes = {
+        name: tensor.size for name, tensor in tensors.items() if not (config.tie_word_embeddings and name in _TIED)
+    }
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return {
+        "model": model,
+        "folder": str(folder),
+        "family": type(config).__name__.removesuffix("Config"),
+        "architecture": next(iter(config.extra.get("architectures") or ()), None),
+        "parameters": sum(sizes.values()),
+        "embedding_parameters": sum(size for name, size in sizes.items() if name.endswith("_embeddings.weight")),
+        "config": {key: value for key, value in config.to_dict().items() if key not in ("id2label", "label2id")},
+        "labels": _labels(config, tensors),
+        **_words(folder, config),
+        "run": _run(folder),
+        "files": {path.name: path.stat().st_size for path in files},
+    }
+
+
+def _labels(config: PreTrainedConfig, tensors: Tensors) -> list[str] | None:
+    """The names of what the classifier tells apart; none of it for other models."""
+    head = tensors.get("classifier.weight")
+    return list(config.id2label.values()) if head is not None and len(head) == config.num_labels else None
+
+
+def _words(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
+    from pocketbert.errors import TokenizerError
+    from pocketbert.features import fit
+    from pocketbert.tokenization import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except TokenizerError:
+        return {"vocabulary": None, "tokens": None}
+    return {"vocabulary": len(tokenizer), "tokens": fit(tokenizer, config.max_position_embeddings)}
+
+
+def _run(folder: Path) -> dict[str, Any] | None:
+    """What `run.json` says of the training, where there is one."""
+    from pocketbert.checkpoints.files import read_json
+
+    path = folder / "run.json"
+    return read_json(path) if path.is_file() else None
+
+
+# ── for people ──
+
+
+def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    config, files = found["config"], found["files"]
+    labels = found["labels"]
+    if labels is not None and config.get("problem_type") == "regression":
+        labels = ["a number"]
+    total, embeddings = found["parameters"], found["embedding_parameters"]
+    vocabulary = found["vocabulary"]
+    return [
+        ("model", f"{found['architecture'] or found['family']}"),
+        ("folder", found["folder"]),
+        ("parameters", f"{total:,}, of them {embeddings:,} in embeddings"),
+        ("layers", _layers(config)),
+        ("reads", f"{found['tokens']:,} tokens at a time" if found["tokens"] else ""),
+        ("vocabulary", f"{vocabulary:,} pieces" if vocabulary else "none: no text can be read with this folder alone"),
+        ("labels", "" if labels is None else _some(labels)),
+        ("trained", _training(found["run"])),
+        ("files", ", ".join(f"{name} {_size(size)}" for name, size in files.items())),
+        ("on disk", _size(sum(files.values()))),
+    ]
+
+
+def _layers(config: Mapping[str, Any]) -> str:
+    parts = [
+        f"{config['num_hidden_layers']} of width {config['hidden_size']}",
+        f"{config['num_attention_heads']} heads",
+        f"{config['intermediate_size']} inside",
+    ]
+    if config["model_type"] == "squeezebert":
+        names = ("q", "k", "v", "post_attention", "intermediate", "output")
+        parts.append("groups " + " ".join(f"{name} {config[f'{name}_groups']}" for name in names))
+    if config["model_type"] == "mobilebert" and config["use_bottleneck"]:
+        parts.append(f"bottleneck {config['intra_bottleneck_size']}")
+        parts.append(f"{config['num_feedforward_networks']} feed-forward networks each")
+    return ", ".join(parts).replace("post_attention", "post-attention")
+
+
+def _training(run: Mapping[str, Any] | None) -> str:
+    """One line from the `run.json` of a recipe; whatever it lacks is left out."""
+    if run is None:
+        return ""
+    options, best = run.get("options") or {}, run.get("best") or {}
+    train = (run.get("data") or {}).get("train") or {}
+    metric = run.get("metric")
+    start = options.get("model") or options.get("from_scratch")
+    parts = [
+        f"{str(run.get('started', ''))[:10]} on {train.get('file', 'unknown data')}",
+        f"{train['examples']:,} examples" if "examples" in train else "",
+        f"from {start}" if start else "",
+        f"{metric} {best[metric]:.4f} after step {best['step']:,}" if metric in best else "",
+        "" if run.get("finished") else "not finished",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _some(names: list[str], limit: int = 20) -> str:
+    more = f", … ({len(names)} in all)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"

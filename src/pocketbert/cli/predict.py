@@ -1,0 +1,409 @@
+"""Ask a model: classify, tag, answer, fill-mask, choose, embed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pocketbert.cli import show, texts
+from pocketbert.cli.texts import Item, Texts
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from pocketbert.pipelines import Pipeline
+
+app = typer.Typer()
+PANEL = "Ask"
+
+TextArguments = Annotated[
+    list[str] | None, typer.Argument(metavar="TEXT", help="The texts; - reads lines from standard input.")
+]
+File = Annotated[
+    str | None,
+    typer.Option(
+        "--file", "-f", metavar="FILE",
+        help="A file with one text a line, or a CSV, TSV, JSON-lines or Parquet file with a column of texts.",
+    ),
+]  # fmt: skip
+TextColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The column of the text, where its name does not tell.")
+]
+Model = Annotated[str, typer.Option("--model", "-m", metavar="FOLDER|NAME", help="A model folder, or a hub name.")]
+Device = Annotated[str | None, typer.Option(help="Where to compute: cpu (when not given), cuda, cuda:1, …")]
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog=show.examples(
+        'pocketbert classify "a gorgeous, witty, seductive movie"',
+        "pocketbert classify --file reviews.txt > answers.jsonl",
+        "cat reviews.txt | pocketbert classify | jq -r .label",
+        'pocketbert classify --model my-pairs "Is it raining?" --pair "Take an umbrella."',
+        'pocketbert classify --model my-nli "The match was thrilling" --labels sports,politics,cooking',
+    ),
+)
+def classify(
+    text: TextArguments = None,
+    file: File = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="FOLDER|NAME",
+            help="A model folder, or a hub name; when not given, the one of this package: positive or negative?",
+        ),
+    ] = None,
+    pair: Annotated[str | None, typer.Option(metavar="TEXT", help="The second text, for a model of pairs.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", "-k", metavar="N", min=1, help="Show so many labels of each text.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Labels of your own; needs a model of language inference (zero-shot)."),
+    ] = None,
+    template: Annotated[
+        str, typer.Option(metavar="TEXT", help="With --labels: the sentence that is to follow from a text.")
+    ] = "This example is {}.",
+    entailment: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="With --labels: which label of the model means that it follows."),
+    ] = None,
+    text_column: TextColumn = None,
+    text_pair_column: Annotated[str | None, typer.Option(metavar="NAME", help="The column of the second text.")] = None,
+    device: Device = None,
+    json: show.AsJson = None,
+) -> None:
+    """Label texts, or pairs of texts, or predict a number for each."""
+    source = texts.source(
+        text or (), file, pair=pair, text_column=text_column, pair_column=text_pair_column, pairs=labels is None
+    )
+    options: dict[str, Any] = {"top_k": top_k or 1}
+    if labels is not None:
+        if model is None or pair is not None:
+            raise typer.BadParameter("--labels needs a --model of language inference, and no --pair")
+        options = {"candidate_labels": labels, "hypothesis_template": template, "entailment": entailment}
+    pipe = _load("text-classification" if labels is None else "zero-shot-classification", model, device)
+    lines = show.as_lines(json)
+    rows: list[tuple[str, ...]] = []
+    width = 1
+    for item, result in _answers(pipe, source, _one_or_pair, lines, **options):
+        best = result if labels is None else _ranked(result)[: top_k or 1]
+        both = {"text": item.text} if item.pair is None else {"text": item.text, "text_pair": item.pair}
+        width = len(both)
+        if lines:
+            show.line({**both, **(best[0] if top_k is None else {"labels": best})})
+        for rank, one in enumerate(best if not lines else ()):
+            shown = [value if rank == 0 else "" for value in both.values()]
+            rows.append((*shown, one["label"], f"{one['score']:.3f}"))
+    if not lines:
+        show.table([*("Text", "Second text")[:width], "Label", "Score"], rows, numbers=["Score"])
+
+
+def _one_or_pair(item: Item) -> Any:
+    return item.text if item.pair is None else {"text": item.text, "text_pair": item.pair}
+
+
+def _ranked(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"label": label, "score": score} for label, score in zip(result["labels"], result["scores"], strict=True)]
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog=show.examples(
+        'pocketbert tag --model my-tagger "Marie Curie was born in Warsaw."',
+        "pocketbert tag --model my-tagger --file sentences.txt | jq -r '.entities[].text'",
+    ),
+)
+def tag(
+    model: Model,
+    text: TextArguments = None,
+    file: File = None,
+    text_column: TextColumn = None,
+    device: Device = None,
+    json: show.AsJson = None,
+) -> None:
+    """Find the names of people, places and the like in texts."""
+    source = texts.source(text or (), file, text_column=text_column)
+    pipe = _load("token-classification", model, device)
+    lines = show.as_lines(json)
+    # A word is tagged by its first token, as taggers are trained.
+    for item, found in _answers(pipe, source, _text, lines, aggregation_strategy="first"):
+        entities = [
+            {
+                "label": one["entity_group"],
+                "text": item.text[one["start"] : one["end"]],
+                **{key: one[key] for key in ("score", "start", "end")},
+            }
+            for one in found
+        ]
+        if lines:
+            show.line({"text": item.text, "entities": entities})
+        else:
+            show.console().print(_marked(item.text, entities), soft_wrap=False)
+
+
+def _text(item: Item) -> str:
+    return item.text
+
+
+_COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
+
+
+def _marked(text: str, entities: Sequence[dict[str, Any]]) -> Text:
+    """A text with its entities in brackets and colours, one colour a label."""
+    from rich.text import Text
+
+    marked, end = Text(), 0
+    for one in entities:
+        marked.append(show.plain(text[end : one["start"]]))
+        colour = _COLOURS[sum(one["label"].encode()) % len(_COLOURS)]
+        marked.append(f"[{one['label']} ", f"{colour}").append(show.plain(one["text"]), f"bold {colour}")
+        marked.append("]", colour)
+        end = one["end"]
+    return marked.append(show.plain(text[end:]))
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog=show.examples(
+        'pocketbert answer "Where was she born?" --model my-reader --context "Marie Curie was born in Warsaw."',
+        'pocketbert answer "Who wrote it?" "When?" --model my-reader --file article.txt',
+        'man ls | pocketbert answer "What does -a do?" --model my-reader',
+    ),
+)
+def answer(
+    question: Annotated[list[str], typer.Argument(metavar="QUESTION", help="What to look for.")],
+    model: Model,
+    context: Annotated[str | None, typer.Option("--context", "-c", metavar="TEXT", help="The passage.")] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", "-f", metavar="FILE", help="The file of the passage, of any length.")
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, help="Show so many answers.")] = 1,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Let the model say that there is no answer (SQuAD 2 models can).")
+    ] = False,
+    device: Device = None,
+    json: show.AsJson = None,
+) -> None:
+    """Find the answers to questions in a passage: of --context, --file, or standard input."""
+    for number, one in enumerate(question, start=1):
+        texts.check(one, f"question {number}")
+    passage = texts.passage(context, file)
+    pipe = _load("question-answering", model, device)
+    lines = show.as_lines(json)
+    window = min(384, pipe.max_length)
+    options = {
+        "top_k": top_k,
+        "handle_impossible_answer": allow_empty,
+        # The usual 384, 128 and 64; less where the model itself reads less.
+        "max_seq_len": window,
+        "doc_stride": window // 3,
+        "max_question_len": window // 6,
+    }
+    over = [one for one in question if len(pipe.tokenizer.tokenize(one)) > window // 6]
+    for asked in question:
+        found = pipe({"question": asked, "context": passage}, **options)
+        answers = found if isinstance(found, list) else [found]
+        if lines:
+            show.line({"question": asked, **(answers[0] if top_k == 1 else {"answers": answers})})
+        else:
+            best = answers[0]
+            show.facts(
+                [
+                    ("question", asked),
+                    *(("answer", f"{one['answer'] or '(none)'}  {one['score']:.3f}") for one in answers),
+                    ("passage", _excerpt(passage, best["start"], best["end"])),
+                ]
+            )
+    if over:
+        show.say(f"only the first {window // 6} tokens of a question are read: {over[0]:.60}…", "note")
+
+
+def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
+    """The answer, marked, with some of what stands before and after it."""
+    from rich.text import Text
+
+    before, after = passage[max(0, start - around) : start], passage[end : end + around]
+    if start > around:
+        before = f"…{before[before.find(' ') + 1 :]}"
+    if end + around < len(passage):
+        after = f"{after[: after.rfind(' ')]}…"
+    return Text(show.plain(before)).append(show.plain(passage[start:end]), "bold reverse").append(show.plain(after))
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog=show.examples(
+        'pocketbert fill-mask --model squeezebert/squeezebert-uncased "Paris is the [MASK] of France."',
+        'pocketbert fill-mask --model my-model "The film was [MASK]." --targets good,bad',
+    ),
+)
+def fill_mask(
+    model: Model,
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT", help="Texts with \\[MASK] in them; - reads lines from standard input."),
+    ] = None,
+    file: File = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, help="Show so many words for a gap.")] = 5,
+    targets: Annotated[str | None, typer.Option(metavar="A,B,C", help="Choose among these words only.")] = None,
+    text_column: TextColumn = None,
+    device: Device = None,
+    json: show.AsJson = None,
+) -> None:
+    r"""Fill the gaps in texts, written \[MASK]."""
+    source = texts.source(text or (), file, text_column=text_column)
+    words = None if targets is None else [word.strip() for word in targets.split(",") if word.strip()]
+    pipe = _load("fill-mask", model, device)
+    lines = show.as_lines(json)
+    for item, found in _answers(pipe, source, _text, lines, top_k=top_k, targets=words):
+        gaps = [
+            [
+                {"token": one["token_str"], "id": one["token"], "score": one["score"], "sequence": one["sequence"]}
+                for one in gap
+            ]
+            for gap in (found if found and isinstance(found[0], list) else [found])
+        ]
+        if lines:
+            show.line({"text": item.text, "gaps": gaps})
+            continue
+        parts = item.text.split(str(pipe.tokenizer.mask_token))
+        for number, gap in enumerate(gaps, start=1):
+            rows = [(one["token"], f"{one['score']:.3f}", _filled(parts, number, one["token"])) for one in gap]
+            show.table(["Word", "Score", f"Gap {number}" if len(gaps) > 1 else "Text"], rows, numbers=["Score"])
+
+
+def _filled(parts: Sequence[str], gap: int, word: str) -> Text:
+    """A text that was parted at its masks, with `word` in one of them."""
+    from rich.text import Text
+
+    before, after = "[MASK]".join(parts[:gap]), "[MASK]".join(parts[gap:])
+    return Text(show.plain(before)).append(show.plain(word), "bold").append(show.plain(after))
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog=show.examples('pocketbert choose --model my-model "She poured the tea into" "a cup" "a violin" "the moon"'),
+)
+def choose(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A beginning, or a question.")],
+    choice: Annotated[list[str], typer.Argument(metavar="CHOICE", help="How it may go on, or the answers.")],
+    model: Model,
+    device: Device = None,
+    json: show.AsJson = None,
+) -> None:
+    """Choose how a text goes on, or which answer fits a question."""
+    if len(choice) < 2:
+        raise typer.BadParameter("there is nothing to choose: give two or more")
+    texts.check(prompt, "the prompt")
+    for number, one in enumerate(choice, start=1):
+        texts.check(one, f"choice {number}")
+    pipe = _load("multiple-choice", model, device)
+    cut = _too_long(pipe, [Item(prompt, one, f"choice {i}") for i, one in enumerate(choice, start=1)])
+    ranked = pipe({"prompt": prompt, "choices": choice})
+    if show.as_lines(json):
+        show.line({"prompt": prompt, "choices": ranked})
+    else:
+        rows = [(one["choice"], f"{one['score']:.3f}") for one in ranked]
+        show.table([prompt, "Score"], rows, numbers=["Score"])
+    _state_cut(pipe, cut, len(choice))
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog=show.examples(
+        'pocketbert embed --model my-model "a small model" --normalize',
+        "pocketbert embed --model my-model --file sentences.txt > vectors.jsonl",
+    ),
+)
+def embed(
+    model: Model,
+    text: TextArguments = None,
+    file: File = None,
+    pooling: Annotated[
+        str, typer.Option(metavar="mean|cls", help="The mean of all tokens' vectors, or that of the first token.")
+    ] = "mean",
+    normalize: Annotated[bool, typer.Option("--normalize", help="Give every vector the length 1.")] = False,
+    text_column: TextColumn = None,
+    device: Device = None,
+    json: show.AsJson = None,
+) -> None:
+    """Turn texts into vectors."""
+    if pooling not in ("mean", "cls"):
+        raise typer.BadParameter(f"--pooling is mean or cls, not {pooling}")
+    source = texts.source(text or (), file, text_column=text_column)
+    pipe = _load("feature-extraction", model, device)
+    lines = show.as_lines(json)
+    rows = []
+    for item, vector in _answers(pipe, source, _text, lines, pooling=pooling, normalize=normalize):
+        if lines:
+            show.line({"text": item.text, "embedding": vector})
+        else:
+            first = "  ".join(f"{value:+.3f}" for value in vector[:4])
+            rows.append((item.text, f"{first}  …", str(len(vector))))
+    if not lines:
+        show.table(["Text", "Vector", "Width"], rows, numbers=["Vector", "Width"])
+
+
+# ── what all of them do ──
+
+
+def _load(task: str, model: str | None, device: str | None) -> Pipeline:
+    # A pipeline refuses models whose weights are not all there, so nobody needs a note of what starts fresh.
+    logging.getLogger("pocketbert").disabled = True
+    try:
+        with show.busy("reading the model"):
+            from pocketbert.pipelines import pipeline
+
+            return pipeline(task, model, device=device)
+    finally:
+        logging.getLogger("pocketbert").disabled = False
+
+
+def _answers(
+    pipe: Pipeline, source: Texts, shape: Callable[[Item], Any], lines: bool, **options: Any
+) -> Iterator[tuple[Item, Any]]:
+    """Every text with its result, as they come; then remarks about what was not read."""
+    count, cut = 0, list[Item]()
+    with show.progress("texts", hidden=lines and sys.stdout.isatty()) as advance:
+        before = 0.0
+        for chunk in source.chunks():
+            cut += _too_long(pipe, chunk)
+            share = None if source.fraction is None else (source.fraction - before) / len(chunk)
+            results = pipe(iter([shape(item) for item in chunk]), **options)
+            for done, (item, result) in enumerate(zip(chunk, results, strict=True), start=1):
+                yield item, result
+                advance(count + done, None if share is None else before + share * done)
+            count += len(chunk)
+            before = source.fraction or 0.0
+    if source.skipped:
+        show.say(f"lines without text: {source.skipped:,}; they were skipped", "note")
+    _state_cut(pipe, cut, count)
+
+
+def _too_long(pipe: Pipeline, items: Sequence[Item]) -> list[Item]:
+    """Those that the model does not read to their end."""
+    # A letter makes three tokens at most (Korean ones, parted by the normaliser), so the others need no look.
+    long = [item for item in items if 3 * (len(item.text) + len(item.pair or "") + 1) > pipe.max_length]
+    if not long:
+        return []
+    pairs = None if long[0].pair is None else [item.pair or "" for item in long]
+    ids = pipe.tokenizer([item.text for item in long], pairs, verbose=False)["input_ids"]
+    return [item for item, tokens in zip(long, ids, strict=True) if len(tokens) > pipe.max_length]
+
+
+def _state_cut(pipe: Pipeline, cut: Sequence[Item], count: int) -> None:
+    if not cut:
+        return
+    limit = f"longer than the {pipe.max_length} tokens that the model reads"
+    if count == 1:
+        show.say(f"the text is {limit}: its end was ignored", "note")
+    else:
+        first = f" (the first is {cut[0].place})" if cut[0].place else ""
+        show.say(f"{len(cut):,} of {count:,} texts are {limit}: their ends were ignored{first}", "note")

@@ -1,0 +1,147 @@
+"""What the shell shows: tables to people, JSON lines to pipes, remarks and progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+AsJson = Annotated[
+    bool | None,
+    typer.Option("--json/--table", help="JSON lines, or a table; when not given, a table on a terminal."),
+]
+
+_PATIENCE = 2.0  # seconds before a progress bar is worth its place
+_CELL = 300  # letters of a text in a table
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def examples(*commands: str) -> str:
+    """The end of a help page; rich reads brackets as markup, and starts a line only after an empty one."""
+    lines = [f"[dim]$[/] {command}".replace("[MASK]", r"\[MASK]") for command in commands]
+    return "\n\n".join(["[bold]Examples[/]", *lines])
+
+
+# ── standard error ──
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where people read. Texts are shown as they are: no markup, no emoji codes, no guesses at what to colour."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def say(text: str, kind: str | None = None) -> None:
+    """One line on standard error, as `error: …` or `note: …` where a kind is given."""
+    from rich.text import Text
+
+    start = Text(f"{kind}: ", style="bold red" if kind == "error" else "bold") if kind else Text()
+    console(stderr=True).print(start + Text(plain(text)), soft_wrap=True)
+
+
+class Notes(logging.Handler):
+    """Says what the package logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        say(record.getMessage(), "note")
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Say on a terminal, for as long as the block runs, what takes the time."""
+    where = console(stderr=True)
+    if not where.is_terminal:
+        yield
+        return
+    with where.status(f"[dim]{what} …[/]"):
+        yield
+
+
+@contextmanager
+def progress(unit: str, *, hidden: bool = False) -> Iterator[Callable[[int, float | None], None]]:
+    """A bar on a terminal that appears when the work turns out to be long.
+
+    The block calls what it gets with the number of things done in all, and the fraction of all where that is known.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    where = console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), console=where, transient=True
+    )
+    task = bar.add_task("", total=None, left="")
+    begun = time.monotonic()
+
+    def advance(count: int, fraction: float | None) -> None:
+        seconds = time.monotonic() - begun
+        if hidden or not where.is_terminal or seconds < _PATIENCE:
+            return
+        left = f"{timedelta(seconds=round(seconds / fraction - seconds))} left" if fraction else ""
+        description = f"{count:,} {unit} · {count / seconds:,.0f}/s"
+        bar.update(task, description=description, left=left, total=1.0 if fraction else None, completed=fraction or 0.0)
+        bar.start()
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+# ── standard output ──
+
+
+def as_lines(wanted: bool | None) -> bool:
+    """Whether to write JSON lines: as asked for, or else unless a person looks at standard output."""
+    return wanted if wanted is not None else not sys.stdout.isatty()
+
+
+def line(values: Mapping[str, Any]) -> None:
+    """Write one JSON object, at once: a reader may wait for it. UTF-8, whatever the locale."""
+    out = sys.stdout.buffer
+    out.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+    out.flush()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], *, numbers: Sequence[str] = ()) -> None:
+    """Print a table, long texts cut; the columns named in `numbers` stand to the right and are never broken."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers, overflow="fold")
+    for row in rows:
+        made.add_row(*(plain(cell, _CELL) if isinstance(cell, str) else cell for cell in row))
+    console().print(made)
+
+
+def facts(rows: Sequence[tuple[str, RenderableType]]) -> None:
+    """Print names and values."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        made.add_row(name, plain(value) if isinstance(value, str) else value)
+    console().print(made)
+
+
+def plain(text: str, limit: int | None = None) -> str:
+    """A text from a file for a terminal: without what would steer it, and cut where it is long."""
+    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+    return text if limit is None or len(text) <= limit else f"{text[:limit].rstrip()}…"

@@ -1,0 +1,210 @@
+"""Bad input: one line that says what is wrong and what to do, status 1, and nothing half-written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from .conftest import Outcome
+
+Run = Callable[..., Outcome]
+Models = dict[str, Path]
+Change = Callable[[Path], Any]
+
+
+@pytest.fixture
+def copy(models: Models, tmp_path: Path) -> Path:
+    """A classifier to damage."""
+    return Path(shutil.copytree(models["classify"], tmp_path / "model"))
+
+
+def rewrite(name: str, **changes: Any) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def remove(*names: str) -> Change:
+    def change(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return change
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def not_numbers(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["classifier.weight"] = torch.full_like(tensors["classifier.weight"], float("nan"))
+    save_file(tensors, path, {"format": "pt"})
+
+
+DAMAGE: dict[str, tuple[Change, str]] = {
+    "missing": (remove("model.safetensors"), "has no weights"),
+    "truncated": (cut, "is damaged or no safetensors file"),
+    "empty": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "is empty"),
+    "text": (lambda folder: (folder / "model.safetensors").write_text("hello, world" * 9), "damaged or no safetensors"),
+    "zip": (lambda folder: (folder / "model.safetensors").write_bytes(b"PK\3\4" + b"x" * 99), "pytorch_model.bin"),
+    "page": (lambda folder: (folder / "model.safetensors").write_text("<!DOCTYPE html><html>"), "web page"),
+    "nan": (not_numbers, "nan"),
+    "no config": (remove("config.json"), "config.json"),
+    "broken config": (lambda folder: (folder / "config.json").write_text("{"), "line 1"),
+    "other model": (rewrite("config.json", model_type="roberta"), "'roberta'"),
+    "sister model": (rewrite("config.json", model_type="bert"), "is not a file of this model"),
+    "other width": (rewrite("config.json", hidden_size=36), "embedding_size=32"),
+    "no vocabulary": (remove("vocab.txt", "tokenizer.json"), "neither tokenizer.json nor vocab.txt"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_models(run: Run, copy: Path, kind: str) -> None:
+    change, says = DAMAGE[kind]
+    change(copy)
+    outcome = run("classify", "--model", copy, "the film")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith("error: ")
+    assert says in outcome.err
+    if kind != "sister model":  # which lists every name
+        assert outcome.err.count("\n") == 1
+
+
+def test_the_ids_of_a_vocabulary_must_fit_the_model(run: Run, copy: Path) -> None:
+    vocabulary = [f"word{i}" for i in range(200)]
+    (copy / "tokenizer.json").unlink()
+    (copy / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *vocabulary]))
+    assert "do not fit a table of 72 rows" in run("classify", "--model", copy, "word199").error
+
+
+def test_models_of_another_task(run: Run, models: Models) -> None:
+    assert "so that answers would be random" in run("classify", "--model", models["fill-mask"], "x").error
+    assert "holds a SqueezeBertForSequenceClassification" in run("tag", "--model", models["classify"], "x").error
+    assert "entailment" in run("classify", "--model", models["classify"], "x", "--labels", "a,b").error
+
+
+def test_unknown_names_offline(run: Run) -> None:
+    message = run("classify", "--model", "nobody/nothing", "x").error
+    assert "'nobody/nothing' is no folder here" in message
+    assert "download cache" in message
+    assert "no folder here" in run("info", "no-such-model").error
+
+
+def test_texts_that_cannot_be_read(run: Run, models: Models, tmp_path: Path) -> None:
+    base = ["classify", "--model", models["classify"]]
+    assert run(*base, "great", " ").error == "text 2 is empty: there is nothing to read in it"
+    assert "the text of --pair is empty" in run(*base, "x", "--pair", "").error
+    assert "--context is empty" in run("answer", "--model", models["answer"], "q", "--context", " ").error
+    assert "question 1 is empty" in run("answer", "--model", models["answer"], "", "--context", "x").error
+    assert "standard input: has no text" in run(*base, stdin="").error
+    assert "standard input: has no text" in run(*base, stdin="\n \n").error
+    assert "not UTF-8" in run(*base, "caf\udce9").error
+    assert "No such file" in run(*base, "--file", tmp_path / "nothing.txt").error
+    assert "there is no such file" in run(*base, "--file", tmp_path / "nothing.csv").error
+    assert "Is a directory" in run(*base, "--file", tmp_path).error
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("caf\N{LATIN SMALL LETTER E WITH ACUTE}\n".encode("latin-1"))
+    assert run(*base, "--file", latin).error.startswith(f"{latin}, line 1: byte 0xE9 is not UTF-8")
+    assert "byte 0xE9 is not UTF-8" in run("answer", "--model", models["answer"], "q", "--file", latin).error
+    (tmp_path / "void.txt").touch()
+    assert "void.txt: has no text" in run(*base, "--file", tmp_path / "void.txt").error
+    assert "void.txt: has no text" in run("answer", "--model", models["answer"], "q", "-f", tmp_path / "void.txt").error
+    assert "no [MASK]" in run("fill-mask", "--model", models["fill-mask"], "the film").error
+    assert "not one token" in run("fill-mask", "--model", models["fill-mask"], "[MASK]", "--targets", "xyz").error
+    assert "device" in run(*base, "x", "--device", "warp").error
+
+
+def test_what_was_answered_before_bad_input_is_kept(run: Run, models: Models) -> None:
+    outcome = run("classify", "--model", models["classify"], stdin=b"the film\n" * 9000 + b"\xff\n")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: standard input, line 9001: byte 0xFF")
+    assert outcome.out.count("\n") > 7000
+
+
+# ── training ──
+
+TABLES: dict[str, tuple[bytes, str]] = {
+    "no column": (b"words,label\na,x\nb,y\n", "no column looks like the text; name it with --text-column"),
+    "ragged": (b"text,label\na,x\nb,y,z\n", "line 3: has 3 columns, the header has 2"),
+    "latin": (b"text,label\ncaf\xe9,x\nb,y\n", "line 2: byte 0xE9 is not UTF-8"),
+    "utf-16": ("text,label\na,x\n".encode("utf-16"), "is UTF-16"),
+    "empty": (b"", "is empty"),
+    "no rows": (b"text,label\n", "has no rows"),
+    "empty text": (b"text,label\n,x\nb,y\n", "line 2: the text in column 'text' is empty"),
+    "one label": (b"text,label\na,x\nb,x\n", "two are needed"),
+    "open quote": (b'text,label\n"a,x\nb,y\n', "double quote left open"),
+}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_that_cannot_be_learned_from(run: Run, models: Models, tmp_path: Path, kind: str) -> None:
+    content, says = TABLES[kind]
+    data = tmp_path / "data.csv"
+    data.write_bytes(content)
+    message = run("finetune", data, "--model", models["classify"], "--output", tmp_path / "out").error
+    assert message.startswith(str(data))
+    assert says in message
+    assert tree(tmp_path) == {"data.csv": content}
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "what to start from"),
+        (["--from-scratch", "squeezebert-uncased"], "--vocab-size"),
+        (["--model", "nobody/nothing"], "nobody/nothing"),
+        (["--model", "MODEL", "--label-column", "mood"], "no column 'mood' (--label-column)"),
+        (["--model", "MODEL", "--labels", "good,fine"], "is not one of good, fine"),
+        (["--model", "MODEL", "--batch-size", "0"], "--batch-size 0 must be at least 1"),
+        (["--model", "MODEL", "--device", "warp"], "--device warp"),
+        (["--model", "MODEL", "--metric", "beauty"], "--metric beauty is none of: accuracy"),
+        (["--model", "MODEL", "--task", "cooking"], "--task cooking"),
+        (["--model", "MODEL", "--glue", "sst-9"], "'sst-9' is no GLUE task"),
+        (["--model", "MODEL", "--eval-data", "UNSEEN"], "the label 'superb' is not one of bad, good"),
+    ],
+)
+def test_options_that_cannot_be_followed(run: Run, models: Models, tmp_path: Path, flags: list[str], says: str) -> None:
+    data, unseen = tmp_path / "data.csv", tmp_path / "unseen.csv"
+    data.write_text("text,label\n" + "the film is great,good\nthe film is dull,bad\n" * 10)
+    unseen.write_text("text,label\nthe film,superb\n")
+    names = {"MODEL": str(models["classify"]), "UNSEEN": str(unseen)}
+    outcome = run("finetune", data, "--output", tmp_path / "out", *(names.get(flag, flag) for flag in flags))
+    assert outcome.code == 1
+    assert says in outcome.err.splitlines()[-1]
+    assert outcome.err.splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_labels_unseen_in_training(run: Run, models: Models, tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\nthe film,positive\nthe film,superb\n")
+    message = run("evaluate", models["classify"], data).error
+    assert message == f"{data}, line 3: the label 'superb' is not one of negative, positive"
+
+
+def test_folders_that_cannot_be_written(run: Run, models: Models, tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\n" + "the film is great,good\nthe film is dull,bad\n" * 10)
+    (tmp_path / "file").write_text("mine")
+    before = tree(tmp_path)
+    base = ["finetune", data, "--model", models["classify"], "--output"]
+    assert "file" in run(*base, tmp_path / "file").error
+    assert "folder" in run(*base, tmp_path / "file" / "out").error
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    assert "is not empty and holds no run" in run(*base, tmp_path / "full").error
+    assert tree(tmp_path) == {**before, "full/mine.txt": b"mine"}

@@ -1,0 +1,151 @@
+"""finetune, evaluate and info, from a table to a model that answers; stopped and resumed on the way."""
+
+import dataclasses
+import inspect
+import json
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketbert.cli import finetune
+from pocketbert.configs import AutoConfig
+from pocketbert.models import auto
+from pocketbert.recipes.options import FinetuneOptions
+
+from .conftest import HEADS, Outcome, start
+
+Run = Callable[..., Outcome]
+Models = dict[str, Path]
+
+
+def squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    chance = random.Random(0)
+    path = tmp_path / "reviews.csv"
+    rows = [f"the film is {chance.choice(['', 'in poland '])}{word},{label}"
+            for _ in range(24) for word, label in (("great", "good"), ("dull", "bad"))]  # fmt: skip
+    path.write_text("\n".join(["review,sentiment", *rows]))
+    return path
+
+
+@pytest.fixture
+def flags(data: Path, models: Models, tmp_path: Path) -> list[str | Path]:
+    return [
+        "finetune", data, "--model", models["classify"], "--output", tmp_path / "my model", "--epochs", "2",
+        "--batch-size", "8", "--learning-rate", "1e-2", "--no-tensorboard", "--device", "cpu",
+    ]  # fmt: skip
+
+
+def test_flags_are_the_options_of_the_recipe() -> None:
+    fields = {field.name: field for field in dataclasses.fields(FinetuneOptions)}
+    flags = dict(inspect.signature(finetune.finetune).parameters)
+    del flags["json"]
+    assert flags.keys() == fields.keys()
+    for name, flag in flags.items():
+        missing = flag.default is inspect.Parameter.empty
+        assert missing == (fields[name].default is dataclasses.MISSING)
+        assert missing or flag.default == fields[name].default, name
+
+
+def test_from_a_table_to_answers(run: Run, flags: list[str | Path], data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my model"
+    outcome = run(*flags)
+    [line] = outcome.lines
+    assert line.keys() == {"folder", "metrics", "best_step", "steps", "seconds"}
+    assert line["folder"] == str(folder)
+    assert list(line["metrics"]) == ["accuracy", "macro_f1", "loss"]
+    assert "examples to learn from" in outcome.err
+
+    [answer] = run("classify", "--model", folder, "the film is great").lines
+    assert answer["label"] in ("good", "bad")
+    [metrics] = run("evaluate", folder, data).lines
+    assert list(metrics) == ["accuracy", "macro_f1", "loss"]
+    assert squeezed(run("evaluate", folder, data, "--table").text).startswith("Metric Value")
+
+    [found] = run("info", folder).lines
+    assert found["run"]["data"]["train"]["file"] == "reviews.csv"
+    text = squeezed(run("info", folder, "--table").text)
+    assert "labels bad, good" in text
+    assert "on reviews.csv, 42 examples" in text
+    assert f"accuracy {line['metrics']['accuracy']:.4f} after step {line['best_step']}" in text
+
+
+def test_people_are_told_what_to_type_next(run: Run, flags: list[str | Path], tmp_path: Path) -> None:
+    text = run(*flags, "--table").text
+    assert squeezed(text).startswith("Metric After step ")
+    [said] = [line for line in text.replace("\n            ", "").splitlines() if line.startswith("next")]
+    assert said.split(maxsplit=1)[1].startswith("pocketbert classify --model ")
+
+
+def test_of_pairs_the_next_command_has_two_texts(run: Run, models: Models, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    rows = [{"premise": "the film", "hypothesis": word, "label": word} for word in ("great", "dull")] * 12
+    data.write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "out"
+    text = run(
+        "finetune", data, "-m", models["nli"], "-o", out, "--epochs", "1", "--no-tensorboard", "--table"
+    ).text  # fmt: skip
+    assert '--pair "another"' in squeezed(text)
+
+
+def test_ctrl_c_keeps_the_state_and_resume_goes_on(
+    run: Run, flags: list[str | Path], data: Path, tmp_path: Path
+) -> None:
+    flags = [*flags, "--epochs", "10", "--eval-every", "1"]
+    folder = tmp_path / "my model"
+    process = start(flags)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("checkpoints/step-*[0-9]")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    last = err.splitlines()[-1]
+    assert last.startswith("stopped by SIGINT after step ")
+    assert last.endswith("run the same command with --resume to go on")
+    assert "Traceback" not in err
+
+    assert "--resume" in run(*flags).error
+    assert "other options" in run(*flags, "--resume", "--seed", "1").err
+    outcome = run(*flags, "--resume")
+    [line] = outcome.lines
+    assert line["steps"] == 60
+    assert "resuming from" in outcome.err
+    assert json.loads((folder / "run.json").read_text())["finished"]
+
+
+def test_a_run_that_failed_before_it_had_begun_is_in_nobodys_way(
+    run: Run, flags: list[str | Path], tmp_path: Path
+) -> None:
+    assert "--metric beauty" in run(*flags, "--metric", "beauty").err.splitlines()[-1]
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert run(*flags, "--epochs", "1").lines
+
+
+# ── info ──
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_info_counts_as_the_model_does(run: Run, models: Models, name: str) -> None:
+    [found] = run("info", models[name]).lines
+    model: Any = auto.model_class(AutoConfig.from_pretrained(models[name]), HEADS[name])
+    loaded = model.from_pretrained(models[name])
+    assert found["parameters"] == loaded.num_parameters()
+    embeddings = loaded.base_model.embeddings
+    assert found["embedding_parameters"] == sum(
+        getattr(embeddings, f"{kind}_embeddings").weight.numel() for kind in ("word", "position", "token_type")
+    )
+    assert found["architecture"] == type(loaded).__name__
+    assert found["files"]["config.json"] == (models[name] / "config.json").stat().st_size
+    assert (found["labels"] is None) == (name not in ("classify", "nli", "tag"))

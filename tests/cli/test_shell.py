@@ -1,0 +1,182 @@
+"""What holds for every command: help, exit status, streams and signals; checked from outside, as a shell sees it."""
+
+import contextlib
+import os
+import pty
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pocketbert import __version__
+
+from .conftest import COMMAND, Outcome, shell, start
+
+Run = Callable[..., Outcome]
+COMMANDS = ("classify", "tag", "answer", "fill-mask", "choose", "embed", "finetune", "evaluate", "info")
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").text == f"pocketbert {__version__}\n"
+
+
+def test_help_names_all_commands(run: Run) -> None:
+    text = run("--help").text
+    assert all(f" {name} " in text for name in COMMANDS)
+    assert "Examples" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_shows_examples(run: Run, command: str) -> None:
+    text = run(command, "--help").text
+    examples = text[text.index("Examples") :]
+    assert f"pocketbert {command}" in examples
+    assert "\\" not in text  # escaped markup that was not read as such
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom pocketbert.cli import main\nsys.argv[1:] = ['--help']\n"
+        "try:\n    main()\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'numpy', 'tokenizers', 'safetensors', 'huggingface_hub') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_comes_at_once() -> None:
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*COMMAND, "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime  # others may use the machine
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["clasify"], "Did you mean 'classify'?"),
+        (["classify", "--top-k", "0", "x"], "--top-k"),
+        (["classify", "x", "--file", "y"], "not both"),
+        (["classify", "x", "--text-column", "y"], "columns"),
+        (["classify", "x", "--labels", "a,b"], "--model"),
+        (["classify", "--file", "a.csv", "--pair", "x"], "--text-pair-column"),
+        (["tag", "x"], "--model"),
+        (["answer", "--model", "m", "q", "--context", "x", "--file", "y"], "not both"),
+        (["choose", "--model", "m", "p", "one"], "two or more"),
+        (["embed", "--model", "m", "x", "--pooling", "max"], "mean or cls"),
+        (["finetune", "data.csv"], "--output"),
+        (["info"], "MODEL"),
+    ],
+)
+def test_wrong_usage(run: Run, arguments: list[str], says: str) -> None:
+    outcome = run(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert says in outcome.err
+
+
+def test_errors_are_one_line_and_a_status() -> None:
+    outcome = shell("info", "./nowhere")
+    assert outcome.error == "'./nowhere': no such folder (and no name that a model on the hub can have)"
+
+
+def test_debug_shows_the_traceback() -> None:
+    outcome = shell("info", "./nowhere", env={"POCKETBERT_DEBUG": "1"})
+    assert outcome.code == 1
+    assert outcome.err.startswith("Traceback")
+    assert "CheckpointError" in outcome.err.splitlines()[-1]
+
+
+def test_what_torch_needs_is_said_in_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, models: dict[str, Path]
+) -> None:
+    monkeypatch.setattr("pocketbert.errors.find_spec", lambda name: None)
+    advice = "pip install 'pocketbert[train]'"
+    assert advice in run("classify", "--model", models["classify"], "x").error
+    assert advice in run("finetune", "data.csv", "--model", "m", "--output", "o").error
+    assert advice in run("evaluate", "m", "data.csv").error
+
+
+# A model that needs no PyTorch, and so no time.
+ECHO = """
+from pocketbert.cli import main, predict
+
+class Echo:
+    max_length = 512
+
+    def __call__(self, inputs, **options):
+        return ([{"label": "fine", "score": 1.0}] for _ in inputs)
+
+predict._load = lambda *_: Echo()
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, ""), (None, 141, "")],
+    ids=["Ctrl-C", "kill", "head"],
+)
+def test_lines_are_answered_at_once_until_it_ends(number: int | None, code: int, says: str) -> None:
+    process = start(["classify"], command=[sys.executable, "-c", ECHO])
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    process.stdin.write("the film is great\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == '{"text": "the film is great", "label": "fine", "score": 1.0}\n'
+    if number is not None:
+        process.send_signal(number)
+    else:  # the reader goes away, as `head` does
+        process.stdout.close()
+        process.stdin.write("the film is dull\n")
+        process.stdin.flush()
+    assert process.wait(60) == code
+    assert process.stderr.read() == says
+    process.stdin.close()
+    process.stdout.close()
+    process.stderr.close()
+
+
+def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
+    """Run a command where both streams are a terminal of 80 columns: its status, and what is seen."""
+    leader, follower = pty.openpty()
+    streams: dict[str, int] = dict.fromkeys(("stdin", "stdout", "stderr"), follower)
+    process = start(arguments, env={"TERM": "xterm-256color", "COLUMNS": "80", **environment}, **streams)
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+        while block := os.read(leader, 1024):
+            seen += block
+    os.close(leader)
+    return process.wait(60), seen.decode()
+
+
+def test_people_get_colours(models: dict[str, Path]) -> None:
+    status, seen = on_terminal("tag", "--model", models["tag"], "Marie Curie was born in Warsaw.")
+    assert status == 0
+    assert "reading the model" in seen
+    assert "{" not in seen
+    assert re.search(r"\x1b\[3\dm\[(PER|LOC) ", seen)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_no_colours_for_those_who_do_not_want_them(plain: bool) -> None:
+    status, seen = on_terminal("info", "./nowhere", **({"NO_COLOR": "1"} if plain else {}))
+    assert status == 1
+    assert ("\x1b[1;31merror" in seen) != plain
+    assert "nowhere" in seen
+
+
+def test_no_text_on_a_terminal_is_wrong_usage() -> None:
+    status, seen = on_terminal("classify")
+    assert status == 2
+    assert "--file" in re.sub(r"\x1b\[[\d;]*m", "", seen)
