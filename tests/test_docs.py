@@ -1,0 +1,234 @@
+"""Every example of the README and of the documentation runs, and prints what the page says.
+
+On a page, blocks run from top to bottom as a reader would type them: ```` ```python ```` in one namespace,
+```` ```console ```` line by line on what looks like a terminal. A ```` ```text ```` block right after a Python block is
+what that prints; in a console block whatever is not a command is its output. `…` stands for anything.
+
+The hub is out of reach, but a hub name is looked for as a folder first: so in the folder where a page runs, each model
+that the pages name stands in as a tiny one of the same class, with random weights. `reviews.csv` is there as well.
+`<!-- needs: bundled model -->` before a block keeps it from being run until that model is there.
+"""
+
+import ast
+import contextlib
+import csv
+import io
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import pocketbert
+from pocketbert.pipelines import BUNDLED
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+OUTPUT = r"(?:\n+<!-- output[^\n]*-->)?\n+```text\n(?P<printed>.*?)^```$"
+FENCE = re.compile(
+    r"(?:^<!-- needs: (?P<needs>[a-z ]+) -->\n+)?^```(?P<language>\w+)\n(?P<body>.*?)^```$" f"(?:{OUTPUT})?",
+    re.MULTILINE | re.DOTALL,
+)
+HAVE = {"bundled model": (BUNDLED / "sst2" / "model.safetensors").exists()}
+
+MODELS = {  # what stands in for it, and its labels
+    "squeezebert/squeezebert-uncased": ("SqueezeBertForMaskedLM", ()),
+    "google/mobilebert-uncased": ("MobileBertForPreTraining", ()),
+    "typeform/mobilebert-uncased-mnli": (
+        "MobileBertForSequenceClassification",
+        ("ENTAILMENT", "NEUTRAL", "CONTRADICTION"),
+    ),
+    "csarron/mobilebert-uncased-squad-v2": ("MobileBertForQuestionAnswering", ()),
+    "mrm8488/mobilebert-finetuned-ner": ("MobileBertForTokenClassification", ("O", "B-PER", "I-PER", "B-LOC")),
+    "sentence-transformers/all-MiniLM-L6-v2": ("BertModel", ()),
+    "my-chooser": ("SqueezeBertForMultipleChoice", ()),
+}
+
+
+class Block(NamedTuple):
+    place: str
+    line: int
+    language: str
+    body: str
+    printed: str | None  # what the page says comes out
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The blocks of a page that can run here."""
+    text = page.read_text(encoding="utf-8")
+    for found in FENCE.finditer(text):
+        line = text.count("\n", 0, found.start("body")) + 1
+        assert found["needs"] is None or found["needs"] in HAVE, f"{page}:{line}: {found['needs']}?"
+        if HAVE.get(found["needs"] or "", True):
+            yield Block(f"{page.name}:{line}", line, found["language"], found["body"], found["printed"])
+
+
+def compare(printed: str, promised: str, place: str) -> None:
+    """`promised` may leave things out with `…`; empty lines, and the width of tables, do not count."""
+
+    def lines(text: str) -> str:
+        return "\n".join(re.sub(r"─+", "─", " ".join(line.split())) for line in text.splitlines() if line.strip())
+
+    pattern = ".*?".join(re.escape(part) for part in lines(promised).split("…"))
+    if not re.fullmatch(pattern, lines(printed), re.DOTALL):
+        pytest.fail(f"{place} promises\n{promised}\nbut this comes\n{printed}", pytrace=False)
+
+
+# ── Python ──
+
+
+def run_python(block: Block, names: dict[str, Any]) -> None:
+    code = ast.increment_lineno(ast.parse(block.body), block.line - 1)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, block.place, "exec"), names)
+    if block.printed is not None:
+        compare(out.getvalue(), block.printed, block.place)
+
+
+# ── the shell ──
+
+
+WORDS = r"""(?:"[^"]*"|'[^']*'|[^|>"'])*"""
+COMMAND = re.compile(rf"(?:(?P<before>{WORDS})\| *)?pocketbert (?P<arguments>{WORDS})(?P<after>[|>].*)?")
+
+
+class Screen(io.BytesIO):
+    """What the commands take for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def commands(body: str) -> Iterator[tuple[str, str]]:
+    """Each command of a console block, and what the page says it prints."""
+    for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+        typed = re.match(r"(?:[^\n]*\\\n)*[^\n]*\n", part)
+        assert typed is not None
+        yield typed[0].replace("\\\n", " ").strip(), part[typed.end() :]
+
+
+def shell(command: str) -> tuple[int, str]:
+    """Status and output of a command: ours runs in this process, which saves its start; all else in bash."""
+    found = COMMAND.fullmatch(command)
+    if found is None:
+        return bash(command)
+    given = bash(found["before"])[1] if found["before"] else ""
+    status, printed = pocketbert_says(found["arguments"], given, terminal=found["after"] is None)
+    return (status, printed) if found["after"] is None else bash(f"cat {found['after']}", printed)
+
+
+def bash(command: str, given: str = "") -> tuple[int, str]:
+    done = subprocess.run(["bash", "-c", command], input=given, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def pocketbert_says(arguments: str, given: str = "", *, terminal: bool = True) -> tuple[int, str]:
+    from pocketbert.cli import main
+
+    before = sys.argv, sys.stdin, sys.stdout, sys.stderr, signal.getsignal(signal.SIGTERM)
+    screen = Screen() if terminal else io.BytesIO()
+    sys.argv = ["pocketbert", *shlex.split(arguments)]
+    sys.stdin = io.TextIOWrapper(io.BytesIO(given.encode()))
+    sys.stdout = io.TextIOWrapper(screen, encoding="utf-8", write_through=True)
+    sys.stderr = sys.stdout if terminal else io.TextIOWrapper(io.BytesIO())
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0), screen.getvalue().decode()
+    finally:
+        sys.argv, sys.stdin, sys.stdout, sys.stderr, handler = before
+        signal.signal(signal.SIGTERM, handler)
+    raise AssertionError("main returned")
+
+
+def run_console(block: Block) -> None:
+    for command, promised in commands(block.body):
+        status, printed = shell(command)
+        if (status == 0) == promised.startswith("error:"):
+            pytest.fail(f"{block.place}: {command}\nends with status {status}\n{printed}", pytrace=False)
+        if promised.strip():
+            compare(printed, promised, f"{block.place}: {command}")
+
+
+# ── what a reader has already ──
+
+
+def a_vocabulary() -> dict[str, int]:
+    """Every letter, and every word of the pages."""
+    words = {
+        word for page in PAGES for word in re.findall(r"[a-z]+|[^\sa-z]", page.read_text(encoding="utf-8").lower())
+    }
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    return {piece: number for number, piece in enumerate(dict.fromkeys([*pieces, *sorted(words)]))}
+
+
+@pytest.fixture(scope="module")
+def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stand-ins for published models, and a table of reviews."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("belongings")
+    tokenizer = pocketbert.BertTokenizer(vocab=a_vocabulary())
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    torch.manual_seed(0)
+    for name, (model, labels) in MODELS.items():
+        kind = getattr(pocketbert, model)
+        narrow = {"embedding_size": 32, "intra_bottleneck_size": 16}
+        shape = small | {key: value for key, value in narrow.items() if hasattr(kind.config_class, key)}
+        config = kind.config_class(vocab_size=len(tokenizer), id2label=dict(enumerate(labels)), **shape)
+        kind(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    rows = [
+        (f"The {thing} is {word}.", label)
+        for thing in ("film", "plot", "cast", "ending", "score", "dialogue", "opening", "camera")
+        for words, label in (
+            ("clever funny warm lovely bright", "positive"),
+            ("dull slow flat cold clumsy", "negative"),
+        )
+        for word in words.split()
+    ]
+    with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("text", "label"), *rows])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def terminal(tmp_path: Path, belongings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with what a reader has, and a plain terminal of a known width."""
+    shutil.copytree(belongings, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+# ── the tests ──
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_page(page: Path) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks(page):
+        if block.language == "python":
+            run_python(block, names)
+        elif block.language == "console":
+            run_console(block)
+
+
+@pytest.mark.skipif(not HAVE["bundled model"], reason="the bundled model is not there")
+def test_run_command_prints_what_the_readme_shows() -> None:
+    """The last command of the README's first block; .ci/run does all of it."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    run = re.search(rf"<!-- run -->\n```bash\n(?P<command>[^\n]*)\n```{OUTPUT}", readme, re.DOTALL | re.MULTILINE)
+    assert run, "README.md: a text block with the output must follow the command"
+    status, printed = pocketbert_says(run["command"].partition(".venv/bin/pocketbert ")[2])
+    assert status == 0
+    compare(printed, run["printed"], "README.md")

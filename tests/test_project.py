@@ -1,0 +1,202 @@
+"""The rules that no linter knows: the import law, the pictures of the tree, one version everywhere, extras, no leaks.
+
+The import law and the module tree are read from docs/architecture.md, so that the page cannot say anything else than
+what is checked.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import pocketbert
+from pocketbert.errors import EXTRAS
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "pocketbert"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+# ── the import law ──
+
+
+class Layer(NamedTuple):
+    modules: frozenset[str]  # the names below pocketbert
+    at_the_top: frozenset[str]  # what a module may import when it is imported: layers and packages
+    inside: frozenset[str]  # what its functions may import besides
+
+
+def the_law() -> dict[str, Layer]:
+    """The table below "Import law": layer, modules, imports at the top, imports inside functions."""
+    section = text("docs/architecture.md").partition("## Import law")[2]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return {
+        cells[0].strip(): Layer(*(frozenset(re.findall(r"`([\w.]+)`", cell)) for cell in cells[1:]))
+        for cells in rows[2:]
+    }
+
+
+class Import(NamedTuple):
+    line: int
+    name: str  # "torch", or "pocketbert.models" for our own
+    inside: bool  # in a function, or for type checkers only
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """Every import statement of a file."""
+
+    def walk(node: ast.AST, inside: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                for name in imported(child):
+                    parts = name.split(".")
+                    yield Import(child.lineno, ".".join(parts[:2] if parts[0] == "pocketbert" else parts[:1]), inside)
+            deeper = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+                isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            )
+            yield from walk(child, inside or deeper)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), inside=False)
+
+
+def imported(statement: ast.Import | ast.ImportFrom) -> list[str]:
+    """The modules that a statement loads."""
+    if isinstance(statement, ast.ImportFrom) and statement.module != "pocketbert":
+        assert statement.level == 0, "imports are absolute here"
+        return [str(statement.module)]
+    names = [alias.name for alias in statement.names]
+    if isinstance(statement, ast.Import):
+        return names
+    homes = {"__version__": "pocketbert"} | {name: f"pocketbert.{home}" for name, home in pocketbert._HOME.items()}
+    return [homes.get(name, f"pocketbert.{name}") for name in names]
+
+
+def module_of(path: Path) -> str:
+    """The name below pocketbert: "configs" for configs.py, "models" for models/bert.py."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def test_every_module_has_one_layer() -> None:
+    placed = [module for layer in the_law().values() for module in layer.modules]
+    assert sorted(placed) == sorted({module_of(path) for path in SOURCE.rglob("*.py")} - {"__init__"})
+
+
+def test_import_law() -> None:
+    law = the_law()
+    layer_of = {module: name for name, layer in law.items() for module in layer.modules}
+    broken = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        module = module_of(path)
+        layer = law[layer_of[module]] if module != "__init__" else law["words"]
+        for line, name, inside in imports_of(path):
+            target = name.removeprefix("pocketbert.")
+            ours = target != name or name == "pocketbert"
+            allowed = layer.at_the_top | (layer.inside if inside else frozenset())
+            free = name == "pocketbert" or (not ours and name in sys.stdlib_module_names)
+            if not free and not {target, layer_of.get(target) if ours else target} & allowed:
+                where = "inside a function" if inside else "at the top"
+                broken.append(f"{path.relative_to(ROOT)}:{line}: {module} must not import {name} {where}")
+    assert not broken, "\n".join(broken)
+
+
+# ── the pictures ──
+
+
+def tree(page: str) -> dict[str, str]:
+    """The paths of the first fenced tree of a page, each with its comment."""
+    picture = re.search(r"^```text\n(?P<tree>[^\n]*\n[├└].*?)^```", text(page), re.DOTALL | re.MULTILINE)
+    assert picture, f"{page} has no tree"
+    found, parents = {}, [Path()]
+    for line in picture["tree"].splitlines()[1:]:
+        branch = re.match(r"(?P<indent>(?:[│ ] {3})*)[├└]── (?P<name>\S+)(?: +(?P<comment>\S.*))?$", line)
+        assert branch, f"{page}: {line!r} is no branch of the tree"
+        depth = len(branch["indent"]) // 4
+        path = parents[depth] / branch["name"]
+        found[path.as_posix()] = branch["comment"] or ""
+        parents[depth + 1 :] = [path]
+    return found
+
+
+def tracked() -> list[Path]:
+    """What git knows, and what it would add; else, in an unpacked archive, every file."""
+    git = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if git.returncode:
+        pytest.skip("this tree is not a git repository")
+    return [Path(name) for name in git.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_readme_tree() -> None:
+    """The first level of the repository and of the package, each with a comment, and nothing that is not there."""
+    shown = tree("README.md")
+    assert not [path for path in shown if not (ROOT / path).exists()]
+    there = {path.parts[0] for path in tracked()}
+    there |= {"/".join(path.parts[:3]) for path in tracked() if path.parts[:2] == ("src", "pocketbert")}
+    there -= {".gitignore", "src", "src/pocketbert/__init__.pyi", "src/pocketbert/py.typed"}
+    assert not there - shown.keys(), "missing in the README's tree"
+    assert [path for path, comment in shown.items() if not comment] == ["src/pocketbert"]
+
+
+def test_architecture_tree() -> None:
+    """Every module of the package, and nothing else."""
+    modules = {path for path in SOURCE.rglob("*.py") if path.name != "__init__.py" or path.parent == SOURCE}
+    folders = {path.parent for path in SOURCE.rglob("*.py")} - {SOURCE}
+    assert sorted(tree("docs/architecture.md")) == sorted(
+        path.relative_to(SOURCE).as_posix() for path in modules | folders
+    )
+
+
+# ── one truth each ──
+
+
+def test_one_version() -> None:
+    head = re.search(r"^## \[(.+?)\]", text("CHANGELOG.md"), re.MULTILINE)
+    cited = re.search(r"^version: (.+)$", text("CITATION.cff"), re.MULTILINE)
+    assert head is not None
+    assert cited is not None
+    assert head[1] == cited[1] == pocketbert.__version__
+
+
+def test_extras() -> None:
+    """`errors.EXTRAS` names what the extras of pyproject.toml bring; `dev` needs no error message."""
+    extras = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
+    brought = {extra: tuple(re.split(r"\W", one)[0] for one in needs) for extra, needs in extras.items()}
+    assert brought.keys() - {"dev"} == EXTRAS.keys()
+    assert all(set(modules) <= set(brought[extra]) for extra, modules in EXTRAS.items())
+
+
+def test_constraints_cover_what_pyproject_asks_for() -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    asked = {
+        re.split(r"[\[>=<]", need)[0].strip()
+        for needs in [project["dependencies"], *project["optional-dependencies"].values()]
+        for need in needs
+    }
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", text("constraints.txt"), re.MULTILINE))
+    assert asked - {"pocketbert"} <= pinned.keys()
+    assert pinned["torch"] == "2.13.0"
+
+
+def test_nothing_belongs_to_one_machine() -> None:
+    """No path of the machine that it was written on."""
+    home = re.compile(r"(?<![\w.-])/(?:home|root|tmp|work|Users)/[\w.]")
+    leaks = [
+        f"{path}:{number}: {line.strip()}"
+        for path in tracked()
+        if path.suffix in {".py", ".pyi", ".md", ".toml", ".txt", ".yml", ".json", ".sh", ""}
+        for number, line in enumerate((ROOT / path).read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if home.search(line)
+    ]
+    assert not leaks, "\n".join(leaks)

@@ -1,0 +1,127 @@
+"""The public names: all there, described, typed, and light to import."""
+
+import ast
+import inspect
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import pytest
+
+import pocketbert
+
+# What answers or prepares, and must do so where PyTorch is not installed.
+LIGHT = sorted({m.name for m in iter_modules(pocketbert.__path__)} - {"models", "data", "training", "recipes"})
+
+
+def python(code: str) -> str:
+    """What `code` prints in a fresh interpreter."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_all_is_sorted_and_what_dir_shows() -> None:
+    assert pocketbert.__all__ == sorted(set(pocketbert.__all__))
+    assert dir(pocketbert) == pocketbert.__all__
+
+
+@pytest.mark.parametrize("name", pocketbert.__all__)
+def test_name_is_importable_and_described(name: str) -> None:
+    value = getattr(pocketbert, name)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert value.__doc__, f"{name} has no docstring"  # of its own: classes do not inherit `__doc__`
+        assert value.__module__.startswith("pocketbert.")
+
+
+def test_star_import() -> None:
+    names: dict[str, Any] = {}
+    exec("from pocketbert import *", names)
+    assert set(pocketbert.__all__) <= names.keys()
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'SqueezeBertForEverything'"):
+        getattr(pocketbert, "SqueezeBertForEverything")  # noqa: B009
+
+
+def test_the_stub_has_the_same_names() -> None:
+    """Type checkers read `__init__.pyi`."""
+    package = files("pocketbert")
+    assert (package / "py.typed").is_file()
+    imports = [
+        node
+        for node in ast.parse((package / "__init__.pyi").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom)
+    ]
+    homes = {alias.asname: str(node.module).removeprefix("pocketbert.") for node in imports for alias in node.names}
+    assert homes == pocketbert._HOME
+
+
+def test_api_pages_cover_every_public_name() -> None:
+    pages = Path(__file__).parents[1].glob("docs/api/*.md")
+    shown = {line.removeprefix("::: ") for page in pages for line in page.read_text(encoding="utf-8").splitlines()}
+    homes = {
+        name: getattr(getattr(pocketbert, name), "__module__", f"pocketbert.{home}")
+        for name, home in pocketbert._HOME.items()
+    }
+    assert not [name for name, home in homes.items() if not {home, f"{home}.{name}"} & shown]
+
+
+def test_import_is_light() -> None:
+    """Under 100 ms (the best of three, for the machine may be busy), and nothing heavy comes along."""
+    code = """
+import sys, time
+start = time.perf_counter()
+import pocketbert
+print(time.perf_counter() - start, *{"numpy", "tokenizers", "torch", "typer"} & sys.modules.keys())
+"""
+    seconds = []
+    for _ in range(3):
+        took, *heavy = python(code).split()
+        assert not heavy
+        seconds.append(float(took))
+    assert min(seconds) < 0.1
+
+
+def test_words_and_pipelines_do_without_torch() -> None:
+    """With PyTorch out of reach everything but the models can be imported, and a model says what is missing."""
+    code = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name="torch")
+
+sys.meta_path.insert(0, Missing())
+from importlib import import_module
+for module in {LIGHT!r}:
+    import_module(f"pocketbert.{{module}}")
+import pocketbert
+for name in pocketbert.__all__:
+    if not pocketbert._HOME.get(name, "").startswith("models"):
+        getattr(pocketbert, name)
+assert "torch" not in sys.modules
+"""
+    python(code)
+
+
+def test_a_missing_extra_is_named() -> None:
+    code = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "torch" else find(name, package)
+import pocketbert
+try:
+    pocketbert.SqueezeBertModel
+except pocketbert.MissingExtraError as error:
+    print(error)
+"""
+    assert python(code) == "this needs torch, which the extra 'train' brings: pip install 'pocketbert[train]'"
