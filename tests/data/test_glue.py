@@ -89,7 +89,6 @@ def test_wrong_folders(glue: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.skipif("POCKETBERT_DATA" not in os.environ, reason="POCKETBERT_DATA is not set")
 def test_official_counts() -> None:
     folder = Path(os.environ["POCKETBERT_DATA"]) / "glue"
     counts = {

@@ -354,6 +354,8 @@ def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None
         ({"vocab_size": None}, "--from-scratch needs a vocabulary"),
         ({"from_scratch": "bert-huge"}, "no preset: bert-base-uncased"),
         ({"model": "x", "vocab_size": 100}, "needs --from-scratch"),
+        ({"glue": "rte", "label_column": "x"}, "--label-column x is settled by --glue rte"),
+        ({"labels": ("a", "a")}, "must be two names or more, all different"),
         ({"metric": "bleu"}, "--metric bleu is none of: accuracy, macro_f1, loss"),
         ({"batch_size": 0}, "--batch-size 0 must be at least 1"),
         ({"accumulation": 9}, "--accumulation 9 exceeds --batch-size 8"),
@@ -407,3 +409,11 @@ def test_a_bar_on_a_terminal(options: Options) -> None:
     assert "72 examples to learn from, 8 in dev (columns text, label); 2 labels: bad, good" in text
     assert "18/18" in text
     assert "step 18 of 18: accuracy" in text
+
+
+@pytest.mark.parametrize("family", ["squeezebert", "mobilebert"])
+def test_bf16(options: Options, config: Callable[..., str], family: str) -> None:
+    result = finetune(options(from_scratch=config(family), precision="bf16", epochs=1))
+    assert np.isfinite(result.metrics["loss"])
+    assert json.loads((result.folder / "run.json").read_text())["precision"] == "bf16"
+    assert {array.dtype for array in read_tensors(result.folder).values()} == {np.dtype(np.float32)}

@@ -211,7 +211,7 @@ def _json_lines(path: Path) -> tuple[list[str], Rows]:
                     continue
                 try:
                     value = json.loads(line)
-                except json.JSONDecodeError as error:
+                except (ValueError, RecursionError) as error:  # also digits or brackets without end
                     hint = "; a JSON list must become one object a line (jq -c '.[]')" if line[0] == "[" else ""
                     raise DataError(f"{path}, line {number}: is not JSON: {error}{hint}") from None
                 if not isinstance(value, dict):

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from pocketbert.data.batches import BatchOrder, random_words
-from pocketbert.errors import ConfigError
+from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.recipes.classification import TextClassification
 from pocketbert.recipes.models import choose_device, prepare
@@ -162,6 +162,9 @@ def _curves(folder: Path, wanted: bool) -> Iterator[Writer | None]:
     options: dict[str, Any] = {"purge_step": int(state.name.removeprefix("step-")) + 1} if state else {}
     writer = SummaryWriter(folder / "tensorboard", **options)
     try:
-        yield writer
-    finally:
-        writer.close()
+        with contextlib.closing(writer):
+            yield writer
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{folder / 'tensorboard'}: cannot be written: {error.strerror or error}") from error

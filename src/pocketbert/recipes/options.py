@@ -86,6 +86,13 @@ class FinetuneOptions:
             raise ConfigError("--vocab-size makes a new vocabulary: it needs --from-scratch, and no --tokenizer")
         if self.from_scratch is not None and self.vocab_size is None and self.tokenizer is None:
             raise ConfigError("--from-scratch needs a vocabulary: --tokenizer vocab.txt, or --vocab-size to learn one")
+        if self.glue is not None:
+            for name in ("eval_data", "text_column", "text_pair_column", "label_column", "labels"):
+                self._check(name, getattr(self, name) is None, f"is settled by --glue {self.glue}; leave it out")
+        names = self.labels
+        self._check(
+            "labels", names is None or len(set(names)) == len(names) > 1, "must be two names or more, all different"
+        )
         at_least = {
             "max_length": 4, "batch_size": 1, "accumulation": 1, "seed": 0, "eval_every": 1, "patience": 1,
         }  # fmt: skip
