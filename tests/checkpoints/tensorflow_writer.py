@@ -53,12 +53,22 @@ def table(rows: Rows, *, snappy: bool = False, rows_a_block: int = 50) -> bytes:
         places.append((part[-1][0], append_block(out, block(part), snappy)))
     nothing = append_block(out, block([]), False)
     index = append_block(out, block(places), snappy)
-    return bytes(out) + (nothing + index).ljust(40, b"\0") + struct.pack("<Q", MAGIC)
+    return bytes(out) + footer(nothing, index)
+
+
+def footer(nothing: bytes, index: bytes) -> bytes:
+    """The end of a table: the places of two blocks."""
+    return (nothing + index).ljust(40, b"\0") + struct.pack("<Q", MAGIC)
 
 
 def append_block(out: bytearray, content: bytes, snappy: bool) -> bytes:
     """Append a block with its checksum; where it is."""
-    stored = (compress(content) if snappy else content) + bytes([snappy])
+    return append_raw(out, compress(content) if snappy else content, snappy)
+
+
+def append_raw(out: bytearray, stored: bytes, snappy: bool) -> bytes:
+    """Append the stored form of a block, with its checksum; where it is."""
+    stored += bytes([snappy])
     place = varint(len(out)) + varint(len(stored) - 1)
     out += stored + struct.pack("<I", mask(crc32c(np.frombuffer(stored, np.uint8))))
     return place

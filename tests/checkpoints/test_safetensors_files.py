@@ -119,7 +119,7 @@ class TestDamage:
 
     def test_a_type_that_numpy_lacks(self, path: Path) -> None:
         self.header(path, {"a": {"dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]}})
-        with pytest.raises(CheckpointError, match="a is of type F8_E4M3"):
+        with pytest.raises(CheckpointError, match="'a' is of type F8_E4M3"):
             read_safetensors(path)
 
     def test_a_pytorch_file_under_this_name(self, path: Path) -> None:

@@ -1,6 +1,5 @@
 import contextlib
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,8 +144,7 @@ class TestDamage:
         out = bytearray()
         place = writer.append_block(out, writer.block([]), False)
         index = writer.append_block(out, writer.block([(b"a", place), (b"b", place)]), False)
-        footer = (place + index).ljust(40, b"\0") + struct.pack("<Q", tensorflow_files.MAGIC)
-        (tmp_path / "m.index").write_bytes(bytes(out) + footer)
+        (tmp_path / "m.index").write_bytes(bytes(out) + writer.footer(place, index))
         with pytest.raises(CheckpointError, match="overlap"):
             Bundle(tmp_path / "m")
 

@@ -82,6 +82,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def plain(error: Exception) -> str:
+    """What `error` says, safe to print: a damaged file's own characters may be in it."""
+    text = str(error)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
 def look_at(path: Path) -> bytes:
     """The first bytes of `path`, once it is known to be a file with something in it that may be weights.
 

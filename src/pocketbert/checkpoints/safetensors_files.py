@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pocketbert.checkpoints.files import atomic_write, look_at, read_json
+from pocketbert.checkpoints.files import atomic_write, look_at, plain, read_json
 from pocketbert.errors import CheckpointError
 
 Tensors = dict[str, np.ndarray]
@@ -34,13 +34,13 @@ def read_safetensors(path: Path) -> Tensors:
             for name in file.keys():  # noqa: SIM118 - the handle is no dict
                 dtype = file.get_slice(name).get_dtype()
                 if dtype not in NUMPY_TYPES and dtype != "BF16":
-                    raise CheckpointError(f"{path}: {name} is of type {dtype}, which NumPy does not have")
+                    raise CheckpointError(f"{path}: {name!r} is of type {dtype}, which NumPy does not have")
                 tensors[name] = _read_bf16(path, name) if dtype == "BF16" else file.get_tensor(name)
     except CheckpointError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error}): download or save it again"
+            f"{path} is damaged or no safetensors file ({plain(error)}): download or save it again"
         ) from None
     return tensors
 
@@ -105,6 +105,8 @@ def _read_bf16(path: Path, name: str) -> np.ndarray:
 
 
 def _shard_name(index: Path, name: str, shard: object) -> str:
+    if not name.isprintable():
+        raise CheckpointError(f"{index} lists a tensor with the name {name!r}, which no model has")
     if not isinstance(shard, str) or not shard or shard in (".", "..") or any(c in shard for c in "/\\:\0"):
         raise CheckpointError(f"{index}: {name} is said to be in {shard!r}, which is no file name in that folder")
     return shard

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pocketbert.checkpoints.crc32c import crc32c, unmask
-from pocketbert.checkpoints.files import look_at
+from pocketbert.checkpoints.files import look_at, plain
 from pocketbert.checkpoints.safetensors_files import Tensors, widen_bf16
 from pocketbert.errors import CheckpointError
 
@@ -74,9 +74,9 @@ class Bundle:
             header = dict(_fields(value))
             self.shards = _number(header.get(1, 0))
             self.big_endian = _number(header.get(2, 0)) == 1
-            entries = {name.decode(): _entry(value) for name, value in itertools.islice(table, MAX_TENSORS)}
+            entries = {_name(key): _entry(value) for key, value in itertools.islice(table, MAX_TENSORS)}
         except (ValueError, IndexError) as error:
-            raise CheckpointError(f"{self.index} is damaged or no TensorFlow index: {error}") from None
+            raise CheckpointError(f"{self.index} is damaged or no TensorFlow index: {plain(error)}") from None
         except OSError as error:
             raise CheckpointError(f"cannot read {self.index}: {error.strerror}") from error
         # Text, such as the graph of a Keras model, is never a weight.
@@ -238,6 +238,13 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         else:
             raise ValueError(f"a message has a field of kind {kind}")
         yield tag >> 3, value
+
+
+def _name(key: bytes) -> str:
+    name = key.decode()
+    if not name.isprintable():
+        raise ValueError(f"it has a tensor with the name {name!r}, which no model has")
+    return name
 
 
 def _entry(message: bytes) -> Entry:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from pocketbert.checkpoints.files import look_at
+from pocketbert.checkpoints.files import look_at, plain
 from pocketbert.checkpoints.pickles import PickleError, read_pickle
 from pocketbert.checkpoints.safetensors_files import Tensors, widen_bf16
 from pocketbert.errors import CheckpointError
@@ -83,7 +83,7 @@ def read_torch(path: Path) -> Tensors:
             if start.startswith(b"\x80"):
                 return _read_stream(file)
     except PickleError as error:
-        raise CheckpointError(f"{path} is not read: {error}") from None
+        raise CheckpointError(f"{path} is not read: {plain(error)}") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     raise CheckpointError(f"{path} is not a PyTorch file: neither a zip nor a stream of pickles")
@@ -126,8 +126,8 @@ def _entries(file: io.BufferedReader, size: int) -> dict[str, zipfile.ZipInfo]:
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.compress_size != entry.file_size:
             raise PickleError(f"{entry.filename!r} in it is compressed or encrypted, which torch.save never does")
-        if entry.header_offset + entry.file_size > size:
-            raise PickleError(f"{entry.filename!r} in it goes beyond the end of the file")
+        if not 0 <= entry.header_offset <= size - entry.file_size:
+            raise PickleError(f"{entry.filename!r} in it lies outside the file")
     named = {entry.filename: entry for entry in entries}
     if len(named) != len(entries):
         raise PickleError("its zip directory lists a file twice")
