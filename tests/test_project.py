@@ -189,6 +189,11 @@ def test_constraints_cover_what_pyproject_asks_for() -> None:
     assert pinned["torch"] == "2.13.0"
 
 
+def test_all_python_is_type_checked() -> None:
+    checked = tuple(tomllib.loads(text("pyproject.toml"))["tool"]["mypy"]["files"])
+    assert not [path for path in tracked() if path.suffix == ".py" and not path.as_posix().startswith(checked)]
+
+
 def test_nothing_belongs_to_one_machine() -> None:
     """No path of the machine that it was written on."""
     home = re.compile(r"(?<![\w.-])/(?:home|root|tmp|work|Users)/[\w.]")
