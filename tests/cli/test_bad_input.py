@@ -1,6 +1,8 @@
 """Bad input: one line that says what is wrong and what to do, status 1, and nothing half-written."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +114,8 @@ def test_texts_that_cannot_be_read(run: Run, models: Models, tmp_path: Path) -> 
     assert "No such file" in run(*base, "--file", tmp_path / "nothing.txt").error
     assert "there is no such file" in run(*base, "--file", tmp_path / "nothing.csv").error
     assert "Is a directory" in run(*base, "--file", tmp_path).error
+    (tmp_path / "half.jsonl").write_text('{"text": "\\ud800"}')
+    assert "half.jsonl, line 1 is not UTF-8: '\\ud800'" in run(*base, "--file", tmp_path / "half.jsonl").error
     latin = tmp_path / "latin.txt"
     latin.write_bytes("caf\N{LATIN SMALL LETTER E WITH ACUTE}\n".encode("latin-1"))
     assert run(*base, "--file", latin).error.startswith(f"{latin}, line 1: byte 0xE9 is not UTF-8")
@@ -187,6 +191,31 @@ def test_options_that_cannot_be_followed(run: Run, models: Models, tmp_path: Pat
     assert says in outcome.err.splitlines()[-1]
     assert outcome.err.splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_full_disk(run: Run, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\n" + "the film is great,good\nthe film is dull,bad\n" * 10)
+    names = iter(["run.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "config.json", "run.json"])
+    sync = os.fsync
+
+    def fill_up(file: int) -> None:
+        if next(names, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(file)
+
+    monkeypatch.setattr("pocketbert.checkpoints.files.os.fsync", fill_up)
+    outcome = run(
+        "finetune", data, "--model", models["classify"], "--output", tmp_path / "out", "--epochs", "1",
+        "--no-tensorboard",
+    )  # fmt: skip
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] == (
+        f"error: cannot write {tmp_path / 'out' / 'model.safetensors'}: "
+        "the disk is full: free some space and save again"
+    )
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_labels_unseen_in_training(run: Run, models: Models, tmp_path: Path) -> None:

@@ -206,6 +206,8 @@ def test_cut_texts_are_stated(run: Run, models: Models) -> None:
     )
     outcome = run("classify", "--model", models["nli"], "film " * 30, "--pair", "dull " * 40)
     assert "longer than" in outcome.err
+    outcome = run("classify", "--model", models["nli"], "film " * 60, "--labels", "great,warsaw")
+    assert "longer than" in outcome.err  # with the sentence about the label beside it
     outcome = run("choose", "--model", models["choose"], "film " * 30, "dull " * 40, "great")
     assert outcome.err.startswith("note: 1 of 2 texts")
     outcome = run("answer", "--model", models["answer"], "who? " * 30, "--context", "marie curie")

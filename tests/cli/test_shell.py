@@ -69,6 +69,7 @@ def test_help_comes_at_once() -> None:
         (["classify", "x", "--text-column", "y"], "columns"),
         (["classify", "x", "--labels", "a,b"], "--model"),
         (["classify", "--file", "a.csv", "--pair", "x"], "--text-pair-column"),
+        (["classify", "x", "-m", "m", "--labels", "a,b", "--template", "{x}"], "--template"),
         (["tag", "x"], "--model"),
         (["answer", "--model", "m", "q", "--context", "x", "--file", "y"], "not both"),
         (["choose", "--model", "m", "p", "one"], "two or more"),

@@ -48,6 +48,7 @@ app = typer.Typer(
     name="pocketbert",
     cls=_Commands,
     no_args_is_help=True,
+    rich_markup_mode="rich",  # older versions of typer would show the marks
     pretty_exceptions_enable=False,  # whatever reaches the user with a traceback is a bug, and shows all of it
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=show.examples(

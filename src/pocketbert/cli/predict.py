@@ -84,15 +84,19 @@ def classify(
         text or (), file, pair=pair, text_column=text_column, pair_column=text_pair_column, pairs=labels is None
     )
     options: dict[str, Any] = {"top_k": top_k or 1}
+    beside = None
     if labels is not None:
         if model is None or pair is not None:
             raise typer.BadParameter("--labels needs a --model of language inference, and no --pair")
+        if "{}" not in template or set("{}") & set(template.replace("{}", "")):
+            raise typer.BadParameter("--template must hold {} where the label goes, and no other braces")
         options = {"candidate_labels": labels, "hypothesis_template": template, "entailment": entailment}
+        beside = max((template.replace("{}", label.strip()) for label in labels.split(",")), key=len)
     pipe = _load("text-classification" if labels is None else "zero-shot-classification", model, device)
     lines = show.as_lines(json)
     rows: list[tuple[str, ...]] = []
     width = 1
-    for item, result in _answers(pipe, source, _one_or_pair, lines, **options):
+    for item, result in _answers(pipe, source, _one_or_pair, lines, beside, **options):
         best = result if labels is None else _ranked(result)[: top_k or 1]
         both = {"text": item.text} if item.pair is None else {"text": item.text, "text_pair": item.pair}
         width = len(both)
@@ -145,7 +149,7 @@ def tag(
         if lines:
             show.line({"text": item.text, "entities": entities})
         else:
-            show.console().print(_marked(item.text, entities), soft_wrap=False)
+            show.console().print(_marked(item.text, entities))
 
 
 def _text(item: Item) -> str:
@@ -257,7 +261,7 @@ def fill_mask(
     device: Device = None,
     json: show.AsJson = None,
 ) -> None:
-    r"""Fill the gaps in texts, written \[MASK]."""
+    """Fill the gaps in texts."""
     source = texts.source(text or (), file, text_column=text_column)
     words = None if targets is None else [word.strip() for word in targets.split(",") if word.strip()]
     pipe = _load("fill-mask", model, device)
@@ -273,17 +277,20 @@ def fill_mask(
         if lines:
             show.line({"text": item.text, "gaps": gaps})
             continue
-        parts = item.text.split(str(pipe.tokenizer.mask_token))
+        mask = str(pipe.tokenizer.mask_token)
         for number, gap in enumerate(gaps, start=1):
-            rows = [(one["token"], f"{one['score']:.3f}", _filled(parts, number, one["token"])) for one in gap]
+            rows = [
+                (one["token"], f"{one['score']:.3f}", _filled(item.text, mask, number, one["token"])) for one in gap
+            ]
             show.table(["Word", "Score", f"Gap {number}" if len(gaps) > 1 else "Text"], rows, numbers=["Score"])
 
 
-def _filled(parts: Sequence[str], gap: int, word: str) -> Text:
-    """A text that was parted at its masks, with `word` in one of them."""
+def _filled(text: str, mask: str, gap: int, word: str) -> Text:
+    """A text with `word` in one of its gaps."""
     from rich.text import Text
 
-    before, after = "[MASK]".join(parts[:gap]), "[MASK]".join(parts[gap:])
+    parts = text.split(mask)
+    before, after = mask.join(parts[:gap]), mask.join(parts[gap:])
     return Text(show.plain(before)).append(show.plain(word), "bold").append(show.plain(after))
 
 
@@ -367,14 +374,22 @@ def _load(task: str, model: str | None, device: str | None) -> Pipeline:
 
 
 def _answers(
-    pipe: Pipeline, source: Texts, shape: Callable[[Item], Any], lines: bool, **options: Any
+    pipe: Pipeline,
+    source: Texts,
+    shape: Callable[[Item], Any],
+    lines: bool,
+    beside: str | None = None,
+    **options: Any,
 ) -> Iterator[tuple[Item, Any]]:
-    """Every text with its result, as they come; then remarks about what was not read."""
+    """Every text with its result, as they come; then remarks about what was not read.
+
+    `shape` makes an input of the pipeline from an item; `beside` is the second text that the pipeline itself adds.
+    """
     count, cut = 0, list[Item]()
     with show.progress("texts", hidden=lines and sys.stdout.isatty()) as advance:
         before = 0.0
         for chunk in source.chunks():
-            cut += _too_long(pipe, chunk)
+            cut += _too_long(pipe, chunk if beside is None else [item._replace(pair=beside) for item in chunk])
             share = None if source.fraction is None else (source.fraction - before) / len(chunk)
             results = pipe(iter([shape(item) for item in chunk]), **options)
             for done, (item, result) in enumerate(zip(chunk, results, strict=True), start=1):

@@ -82,6 +82,8 @@ class Texts:
         for start in range(0, len(table), _CHUNK):
             rows = table.examples[start : start + _CHUNK]
             self.fraction = (start + len(rows)) / len(table)
+            for row in rows:
+                check(row.text + (row.text_pair or ""), f"{path}, line {row.line}")
             yield [Item(row.text, row.text_pair, f"line {row.line}") for row in rows]
 
     def _lines(self, file: BinaryIO) -> Iterator[list[Item]]:
@@ -159,13 +161,13 @@ def passage(text: str | None, file: str | None) -> str:
 
 
 def check(text: str, what: str) -> None:
-    """Refuse an argument that is empty or was not UTF-8."""
+    """Refuse a text that is empty, or was not UTF-8 where it came from."""
     if not text.strip():
         raise InputError(f"{what} is empty: there is nothing to read in it")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{what} is not UTF-8: {os.fsencode(text)!r:.60}") from None
+        raise InputError(f"{what} is not UTF-8: {text!r:.60}") from None
 
 
 def decode(content: bytes, what: str) -> str:
