@@ -357,7 +357,7 @@ def test_models_that_are_not_enough(folders: dict[str, Path], tokenizer: Squeeze
     [
         ("text-classification", "ForMaskedLM", "lacks classifier.bias, classifier.weight"),
         ("text-classification", "ForTokenClassification", "holds a SqueezeBertForTokenClassification"),
-        ("ner", "ForSequenceClassification", "needs a checkpoint fine-tuned for it"),
+        ("ner", "ForSequenceClassification", "needed is a checkpoint fine-tuned for it"),
         ("question-answering", "Model", "lacks qa_outputs.bias, qa_outputs.weight"),
         ("fill-mask", "ForSequenceClassification", "lacks cls.predictions"),
     ],

@@ -19,7 +19,7 @@ import numpy as np
 from tokenizers.decoders import WordPiece
 
 from pocketbert import decode
-from pocketbert.errors import CheckpointError, InputError, require
+from pocketbert.errors import InputError, require
 from pocketbert.features import (
     Features,
     Predictor,
@@ -455,7 +455,10 @@ def pipeline(
         model = BUNDLED / kind.bundled
     if isinstance(model, str | Path):
         tokenizer = model if tokenizer is None else tokenizer
-        model = _load(kind, model, revision)
+        require("train")
+        from pocketbert.models.auto import load_trained
+
+        model = load_trained(model, kind.head, revision=revision)
     if isinstance(tokenizer, str | Path):
         from pocketbert.tokenization import AutoTokenizer
 
@@ -465,32 +468,11 @@ def pipeline(
     config = getattr(model, "config", None) if config is None else config
     if config is None:
         raise InputError("pass config=… with a predictor that has no config")
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not go together"
+        )
     return kind(_predictor(model, device), tokenizer, config, **options)
-
-
-def _load(kind: type[Pipeline], name: str | Path, revision: str | None) -> Any:
-    """The model of a folder or hub name, refused if its head is of another task or not in the file."""
-    require("train")
-    from pocketbert.configs import AutoConfig
-    from pocketbert.models import auto
-
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    advice = f"{kind.task} needs a checkpoint fine-tuned for it (…{kind.head})"
-    for made_for in config.extra.get("architectures") or ():
-        # Heads of different tasks can have the same names and shapes, so the file alone would not tell.
-        if kind.head in _TUNED and made_for.endswith(tuple(set(_TUNED) - {kind.head})):
-            raise CheckpointError(f"{name} holds a {made_for}: {advice}")
-    model, info = getattr(auto, f"Auto{kind.head if kind.head == 'Model' else 'Model' + kind.head}").from_pretrained(
-        name, config=config, revision=revision, output_loading_info=True
-    )
-    # Only these two read the pooler, so elsewhere it does not matter what is in it.
-    pooled = kind.head in ("ForSequenceClassification", "ForMultipleChoice")
-    if fresh := [key for key in info["missing_keys"] if pooled or "pooler." not in key]:
-        raise CheckpointError(f"{name} lacks {', '.join(fresh)}, so that answers would be random: {advice}")
-    return model
-
-
-_TUNED = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 
 
 def _predictor(model: Any, device: Any) -> Predictor:

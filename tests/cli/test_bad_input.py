@@ -86,7 +86,7 @@ def test_the_ids_of_a_vocabulary_must_fit_the_model(run: Run, copy: Path) -> Non
     vocabulary = [f"word{i}" for i in range(200)]
     (copy / "tokenizer.json").unlink()
     (copy / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *vocabulary]))
-    assert "do not fit a table of 72 rows" in run("classify", "--model", copy, "word199").error
+    assert "205 tokens and the model 72: they do not go together" in run("classify", "--model", copy, "word199").error
 
 
 def test_models_of_another_task(run: Run, models: Models) -> None:

@@ -10,7 +10,7 @@ from pocketbert.data.glue import glue_task, read_glue
 from pocketbert.data.labels import Labels
 from pocketbert.data.tables import read_table
 from pocketbert.errors import ConfigError
-from pocketbert.models.auto import AutoModelForSequenceClassification
+from pocketbert.models.auto import load_trained
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.recipes.classification import Evaluation
 from pocketbert.recipes.models import choose_device, read_tokenizer
@@ -44,7 +44,7 @@ def evaluate(
     Raises:
         DataError: something is wrong with the data, or it has labels that the model has not.
         ConfigError: the labels of the model are not those of the task.
-        CheckpointError: the model cannot be read.
+        CheckpointError: the model cannot be read, or was not trained to classify.
     """
     config = AutoConfig.from_pretrained(model)
     names = tuple(labels or config.id2label.values())
@@ -68,5 +68,5 @@ def evaluate(
         there = reordered
     length = min(max_length, config.max_position_embeddings)
     evaluation = Evaluation(sets, there, read_tokenizer(str(model)), length, glue)
-    loaded = AutoModelForSequenceClassification.from_pretrained(model, config=config)
+    loaded = load_trained(model, "ForSequenceClassification")
     return evaluation(TorchPredictor(loaded.to(choose_device(device))))

@@ -72,6 +72,8 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
+            if self._recent:
+                self.busy(f"{self.examples_a_second:,.0f} examples/s")
             self._bar.stop()
 
     @property
