@@ -1,0 +1,1 @@
+"""Running models without PyTorch: a model becomes a plan, and an interpreter executes the plan."""

@@ -1,0 +1,363 @@
+"""From a configuration and tensors to a plan: one function an architecture, one table of heads.
+
+What can be folded exactly is folded here, in float64: the scale of attention into the query's weights, and all of
+MobileBERT's NoNorms into the linear layers and tables around them. Its shared bottleneck, the query, key and value of a
+layer and the layer's input then collapse into one linear step (512 to 4 × 128 in the published model).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketbert.configs import BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
+from pocketbert.errors import CheckpointError
+from pocketbert.runtime.plan import Attention, Columns, First, Index, LayerNorm, Linear, Lookup, Plan, Rows, Stage, Step
+
+Array = npt.NDArray[np.floating]
+PREFIXES = {"bert": "bert.", "squeezebert": "transformer.", "mobilebert": "mobilebert."}
+TORCH_EPS = 1e-5  # of two of MobileBERT's norms under "layer_norm"
+
+
+@dataclass
+class _Builder:
+    """Collects the stages and tensors of a plan; hands out the tensors of a checkpoint, checked."""
+
+    found: Mapping[str, np.ndarray]
+    stages: list[Stage] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __call__(self, name: str, *shape: int) -> Array:
+        """The tensor `name` in float64, which must have this shape, or one that squeezes to it."""
+        tensor = self.found.get(name)
+        if tensor is None:
+            raise CheckpointError(f"the file lacks {name} {list(shape)}, so that answers would be random")
+        if tensor.size != np.prod(shape) or tensor.shape[: len(shape)] != shape:
+            raise CheckpointError(f"the file has {name} of shape {list(tensor.shape)} for {list(shape)}")
+        return tensor.reshape(shape).astype(np.float64)
+
+    def keep(self, name: str, tensor: Array) -> str:
+        self.tensors[name] = np.ascontiguousarray(tensor, np.float32)
+        return name
+
+    def lookup(self, target: Columns, table: str, values: Array, index: Index, *, add: bool = False) -> None:
+        self.steps.append(Lookup(target, self.keep(table, values), index, add))
+
+    def linear(
+        self,
+        source: Columns,
+        target: Columns,
+        name: str,
+        weight: Array,
+        bias: Array,
+        *,
+        groups: int = 1,
+        activation: str | None = None,
+        residual: Columns | None = None,
+        residual_scale: Array | None = None,
+    ) -> None:
+        scale = None if residual_scale is None else self.keep(f"{name}.residual_scale", residual_scale)
+        weight_name, bias_name = self.keep(f"{name}.weight", weight), self.keep(f"{name}.bias", bias)
+        step = Linear(source, target, weight_name, bias_name, groups, activation, residual, scale)
+        self.steps.append(step)
+
+    def norm(self, source: Columns, target: Columns, name: str, eps: float) -> None:
+        weight = self.keep(f"{name}.weight", self(f"{name}.weight", source.width))
+        bias = self.keep(f"{name}.bias", self(f"{name}.bias", source.width))
+        self.steps.append(LayerNorm(source, target, weight, bias, eps))
+
+    def dense(self, name: str, out: int, into: int) -> tuple[Array, Array]:
+        return self(f"{name}.weight", out, into), self(f"{name}.bias", out)
+
+    def end_rows(self) -> None:
+        if self.steps:
+            self.stages.append(Rows(tuple(self.steps)))
+            self.steps.clear()
+
+    def attention(self, query: Columns, key: Columns, value: Columns, target: Columns, heads: int) -> None:
+        self.end_rows()
+        self.stages.append(Attention(query, key, value, target, heads))
+
+    def first(self, source: Columns, target: Columns) -> None:
+        self.end_rows()
+        self.stages.append(First(source, target))
+
+
+def lower(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str) -> Plan:
+    """The plan of a model.
+
+    Args:
+        config: of the model.
+        tensors: by their official names, with or without the encoder's prefix.
+        head: the part of a class name after the family: "Model", "ForSequenceClassification", …
+
+    Raises:
+        CheckpointError: a tensor is missing, or of another shape than the configuration says.
+    """
+    prefix = PREFIXES[config.model_type]
+    build = _Builder({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
+    hidden = Columns("hidden", config.hidden_size)
+    if isinstance(config, MobileBertConfig):
+        _mobilebert(build, config, hidden)
+    elif isinstance(config, SqueezeBertConfig):
+        _squeezebert(build, config, hidden)
+    else:
+        assert isinstance(config, BertConfig)
+        _bert(build, config, hidden)
+    outputs = dict(_head(build, config, head, hidden))
+    build.end_rows()
+    return Plan(tuple(build.stages), build.tensors, outputs, config.max_position_embeddings)
+
+
+# ── the architectures ──
+
+
+def _bert_embeddings(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> None:
+    width = config.hidden_size
+    sizes: tuple[tuple[str, Index, int], ...] = (
+        ("word", "word", config.vocab_size),
+        ("position", "position", config.max_position_embeddings),
+        ("token_type", "segment", config.type_vocab_size),
+    )
+    for name, index, rows in sizes:
+        table = f"embeddings.{name}_embeddings.weight"
+        build.lookup(hidden, table, build(table, rows, width), index, add=index != "word")
+    build.norm(hidden, hidden, "embeddings.LayerNorm", config.layer_norm_eps)
+
+
+def _bert(build: _Builder, config: BertConfig, hidden: Columns) -> None:
+    _bert_embeddings(build, config, hidden)
+    width, inner = config.hidden_size, Columns("inner", config.intermediate_size)
+    qkv, context = Columns("qkv", 3 * width), Columns("context", width)
+    query, key, value = (Columns("qkv", width, i * width) for i in range(3))
+    scale = (width // config.num_attention_heads) ** -0.5
+    for i in range(config.num_hidden_layers):
+        at = f"encoder.layer.{i}."
+        parts = [build.dense(f"{at}attention.self.{name}", width, width) for name in ("query", "key", "value")]
+        parts[0] = parts[0][0] * scale, parts[0][1] * scale
+        weights, biases = (np.concatenate(both) for both in zip(*parts, strict=True))
+        build.linear(hidden, qkv, f"{at}qkv", weights, biases)
+        build.attention(query, key, value, context, config.num_attention_heads)
+        name = f"{at}attention.output"
+        build.linear(context, hidden, f"{name}.dense", *build.dense(f"{name}.dense", width, width), residual=hidden)
+        build.norm(hidden, hidden, f"{name}.LayerNorm", config.layer_norm_eps)
+        name = f"{at}intermediate.dense"
+        build.linear(hidden, inner, name, *build.dense(name, inner.width, width), activation=config.hidden_act)
+        name = f"{at}output"
+        build.linear(inner, hidden, f"{name}.dense", *build.dense(f"{name}.dense", width, inner.width), residual=hidden)
+        build.norm(hidden, hidden, f"{name}.LayerNorm", config.layer_norm_eps)
+
+
+def _squeezebert(build: _Builder, config: SqueezeBertConfig, hidden: Columns) -> None:
+    _bert_embeddings(build, config, hidden)
+    width, inner = config.hidden_size, Columns("inner", config.intermediate_size)
+    context = Columns("context", width)
+    parts = {name: Columns("qkv", width, i * width) for i, name in enumerate(("query", "key", "value"))}
+    groups = {"query": config.q_groups, "key": config.k_groups, "value": config.v_groups}
+    scale = (width // config.num_attention_heads) ** -0.5
+    for i in range(config.num_hidden_layers):
+        at = f"encoder.layers.{i}."
+        for part, target in parts.items():
+            factor = scale if part == "query" else 1.0
+            weight, bias = build.dense(f"{at}attention.{part}", width, width // groups[part])
+            build.linear(hidden, target, f"{at}attention.{part}", weight * factor, bias * factor, groups=groups[part])
+        build.attention(parts["query"], parts["key"], parts["value"], context, config.num_attention_heads)
+
+        def product(
+            name: str, source: Columns, target: Columns, groups: int, activation: str | None = None,
+            residual: Columns | None = None,
+        ) -> None:  # fmt: skip
+            dense = build.dense(f"{name}.conv1d", target.width, source.width // groups)
+            build.linear(
+                source, target, f"{name}.conv1d", *dense, groups=groups, activation=activation, residual=residual
+            )
+
+        product(f"{at}post_attention", context, hidden, config.post_attention_groups, residual=hidden)
+        build.norm(hidden, hidden, f"{at}post_attention.layernorm", 1e-12)
+        product(f"{at}intermediate", hidden, inner, config.intermediate_groups, activation=config.hidden_act)
+        product(f"{at}output", inner, hidden, config.output_groups, residual=hidden)
+        build.norm(hidden, hidden, f"{at}output.layernorm", 1e-12)
+
+
+Affine = tuple[Array, Array]  # weight and bias of a map of rows
+
+
+def _mobilebert(build: _Builder, config: MobileBertConfig, hidden: Columns) -> None:
+    """Steps for every variant; `no_norm` folds away, `layer_norm` stays a step."""
+    folds = config.normalization_type == "no_norm"
+    width, true = config.hidden_size, config.true_hidden_size
+
+    def scale_of(name: str, n: int) -> Affine:
+        """Of the NoNorm `name`: weight and bias."""
+        return build(f"{name}.LayerNorm.weight", n), build(f"{name}.LayerNorm.bias", n)
+
+    def joined(name: str, source: Columns, target: Columns, residual: Columns, at: str, eps: float) -> None:
+        """Join: target = norm(dense(source) + residual), with the norm under `at`."""
+        weight, bias = build.dense(name, target.width, source.width)
+        if folds:
+            by, offset = scale_of(at, target.width)
+            build.linear(
+                source, target, name, by[:, None] * weight, by * bias + offset, residual=residual, residual_scale=by
+            )
+        else:
+            build.linear(source, target, name, weight, bias, residual=residual)
+            build.norm(target, target, f"{at}.LayerNorm", eps)
+
+    def narrowed(name: str) -> Affine:
+        """The bottleneck `name` as one affine map, where its norm folds."""
+        weight, bias = build.dense(f"{name}.dense", true, width)
+        by, offset = scale_of(name, true)
+        return by[:, None] * weight, by * bias + offset
+
+    _mobilebert_embeddings(build, config, hidden, folds)
+    x, inner = Columns("x", true) if config.use_bottleneck else hidden, Columns("inner", config.intermediate_size)
+    shared = Columns("shared", true)
+    q, k, v = (Columns("qkv", true, i * true) for i in range(3))
+    context = Columns("context", true)
+    eps, factor = config.layer_norm_eps, (true // config.num_attention_heads) ** -0.5
+    bottleneck_attention = config.use_bottleneck and config.use_bottleneck_attention
+    shares = config.use_bottleneck and config.key_query_shared_bottleneck and not bottleneck_attention
+    for i in range(config.num_hidden_layers):
+        at = f"encoder.layer.{i}."
+        into = true if bottleneck_attention or shares else width
+        query, key = (build.dense(f"{at}attention.self.{part}", true, into) for part in ("query", "key"))
+        query = query[0] * factor, query[1] * factor
+        value_width = true if config.use_bottleneck_attention else width
+        value = build.dense(f"{at}attention.self.value", true, value_width)
+        if config.use_bottleneck and folds:
+            # All four are affine in the stream: one step of four blocks.
+            entry = narrowed(f"{at}bottleneck.input")
+            read = narrowed(f"{at}bottleneck.attention") if shares else entry if bottleneck_attention else None
+            maps = [
+                entry,
+                query if read is None else _after(query, read),
+                key if read is None else _after(key, read),
+                _after(value, entry) if bottleneck_attention else value,
+            ]
+            weights, biases = (np.concatenate(both) for both in zip(*maps, strict=True))
+            x = Columns("xqkv", true)
+            q, k, v = (Columns("xqkv", true, part * true) for part in (1, 2, 3))
+            build.linear(hidden, Columns("xqkv", 4 * true), f"{at}xqkv", weights, biases)
+        else:
+            reads = hidden
+            if config.use_bottleneck:
+                name = f"{at}bottleneck.input"
+                build.linear(hidden, x, f"{name}.dense", *build.dense(f"{name}.dense", true, width))
+                build.norm(x, x, f"{name}.LayerNorm", eps)
+                if shares:
+                    name, reads = f"{at}bottleneck.attention", shared
+                    build.linear(hidden, shared, f"{name}.dense", *build.dense(f"{name}.dense", true, width))
+                    build.norm(shared, shared, f"{name}.LayerNorm", eps)
+                elif bottleneck_attention:
+                    reads = x
+            build.linear(reads, q, f"{at}query", *query)
+            build.linear(reads, k, f"{at}key", *key)
+            build.linear(x if bottleneck_attention else hidden, v, f"{at}value", *value)
+        build.attention(q, k, v, context, config.num_attention_heads)
+        joined(f"{at}attention.output.dense", context, x, x, f"{at}attention.output", eps)
+        networks = [(f"{at}ffn.{j}.", eps) for j in range(config.num_feedforward_networks - 1)] + [(at, TORCH_EPS)]
+        for network, network_eps in networks:
+            name = f"{network}intermediate.dense"
+            build.linear(x, inner, name, *build.dense(name, inner.width, true), activation=config.hidden_act)
+            joined(f"{network}output.dense", inner, x, x, f"{network}output", network_eps)
+        if config.use_bottleneck:
+            name = f"{at}output.bottleneck"
+            joined(f"{name}.dense", x, hidden, hidden, name, eps)
+
+
+def _mobilebert_embeddings(build: _Builder, config: MobileBertConfig, hidden: Columns, folds: bool) -> None:
+    width, narrow = config.hidden_size, config.embedding_size
+    by: Array = np.ones(width)
+    offset: Array = np.zeros(width)
+    if folds:
+        by, offset = build("embeddings.LayerNorm.weight", width), build("embeddings.LayerNorm.bias", width)
+    words = build("embeddings.word_embeddings.weight", config.vocab_size, narrow)
+    positions = build("embeddings.position_embeddings.weight", config.max_position_embeddings, width) * by
+    segments = build("embeddings.token_type_embeddings.weight", config.type_vocab_size, width) * by
+    indices: tuple[Index, ...] = ("next word", "word", "previous word") if config.trigram_input else ("word",)
+    widens = config.trigram_input or narrow != width
+    build.lookup(hidden, "embeddings.positions", positions, "position")
+    build.lookup(hidden, "embeddings.segments", segments + offset, "segment", add=True)
+    if widens:
+        for i, index in enumerate(indices):
+            build.lookup(Columns("words", narrow, i * narrow), "embeddings.words", words, index)
+        source = Columns("words", len(indices) * narrow)
+        weight, bias = build.dense("embeddings.embedding_transformation", width, source.width)
+        build.linear(source, hidden, "embeddings.widen", by[:, None] * weight, by * bias, residual=hidden)
+    else:
+        build.lookup(hidden, "embeddings.words", words * by, "word", add=True)
+    if not folds:
+        build.norm(hidden, hidden, "embeddings.LayerNorm", TORCH_EPS)
+
+
+def _after(outer: Affine, inner: Affine) -> Affine:
+    """The affine map of `inner`, then `outer`."""
+    return outer[0] @ inner[0], outer[0] @ inner[1] + outer[1]
+
+
+# ── the heads ──
+
+Output = tuple[str, Columns | tuple[Columns, int]]
+
+
+def _head(build: _Builder, config: PreTrainedConfig, head: str, hidden: Columns) -> Iterator[Output]:
+    width = config.hidden_size
+    if head == "Model":
+        yield "last_hidden_state", hidden
+        if _has_pooler(build, config):
+            yield "pooler_output", _pool(build, config, hidden)
+    elif head in ("ForSequenceClassification", "ForMultipleChoice"):
+        count = config.num_labels if head == "ForSequenceClassification" else 1
+        logits = Columns("logits", count)
+        build.linear(_pool(build, config, hidden), logits, "classifier", *build.dense("classifier", count, width))
+        yield "logits", logits
+    elif head == "ForTokenClassification":
+        logits = Columns("logits", config.num_labels)
+        build.linear(hidden, logits, "classifier", *build.dense("classifier", config.num_labels, width))
+        yield "logits", logits
+    elif head == "ForQuestionAnswering":
+        logits = Columns("logits", 2)
+        build.linear(hidden, logits, "qa_outputs", *build.dense("qa_outputs", 2, width))
+        yield "start_logits", (logits, 0)
+        yield "end_logits", (logits, 1)
+    elif head == "ForMaskedLM":
+        yield "logits", _words(build, config, hidden)
+    else:
+        raise CheckpointError(f"there is no plan for a head {head!r}")
+
+
+def _has_pooler(build: _Builder, config: PreTrainedConfig) -> bool:
+    return not getattr(config, "classifier_activation", True) or "pooler.dense.weight" in build.found
+
+
+def _pool(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
+    first, pooled = Columns("first", hidden.width), Columns("pooled", hidden.width)
+    build.first(hidden, first)
+    if not getattr(config, "classifier_activation", True):
+        return first
+    dense = build.dense("pooler.dense", hidden.width, hidden.width)
+    build.linear(first, pooled, "pooler.dense", *dense, activation="tanh")
+    return pooled
+
+
+def _words(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
+    name, width = "cls.predictions.transform", config.hidden_size
+    transformed, logits = Columns("transformed", width), Columns("logits", config.vocab_size)
+    dense = build.dense(f"{name}.dense", width, width)
+    build.linear(hidden, transformed, f"{name}.dense", *dense, activation=config.hidden_act)
+    build.norm(transformed, transformed, f"{name}.LayerNorm", config.layer_norm_eps)
+    narrow = getattr(config, "embedding_size", width)
+    tied = config.tie_word_embeddings
+    table = "embeddings.word_embeddings.weight" if tied else "cls.predictions.decoder.weight"
+    weight = build(table, config.vocab_size, narrow)
+    if narrow < width:  # MobileBERT: a further matrix for what the embeddings are too narrow for
+        rest = build("cls.predictions.dense.weight", width - narrow, config.vocab_size)
+        weight = np.concatenate([weight, rest.T], axis=1)
+    untied = "cls.predictions.decoder.bias"
+    bias = build(untied if not tied and untied in build.found else "cls.predictions.bias", config.vocab_size)
+    build.linear(transformed, logits, "cls.predictions", weight, bias)
+    return logits

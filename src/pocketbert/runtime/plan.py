@@ -1,0 +1,140 @@
+"""What a model computes, as plain data.
+
+Everything in an encoder but attention treats every token alone. So a plan is a list of stages in which row programs,
+short lists of steps that each row goes through by itself, alternate with attention:
+
+    rows → attention → rows → attention → … → rows
+
+The rows are the tokens of all sequences of a batch, laid end to end; nothing is padded. A step reads and writes
+columns of named buffers, which have a row a token (after pooling: a row a sequence). `lower` makes plans, `reference`
+runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+
+Index = Literal["word", "next word", "previous word", "position", "segment"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns `start` to `start + width` of a buffer."""
+
+    buffer: str
+    width: int
+    start: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.buffer}[{self.start}:{self.start + self.width}]"
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """target = row of `table` for each token's `index`, or added to it; beyond a sequence's ends lie zeros."""
+
+    target: Columns
+    table: str
+    index: Index
+    add: bool = False
+
+
+@dataclass(frozen=True)
+class Linear:
+    """target = activation(source · weightᵀ + bias) + residual ⊙ residual_scale.
+
+    With `groups` the matrix is block-diagonal: `weight` is [C', C/groups], and block g of the output sees block g of
+    the input alone.
+    """
+
+    source: Columns
+    target: Columns
+    weight: str
+    bias: str
+    groups: int = 1
+    activation: str | None = None
+    residual: Columns | None = None
+    residual_scale: str | None = None
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """target = (source - mean) / sqrt(variance + eps) ⊙ weight + bias, mean and variance of the row."""
+
+    source: Columns
+    target: Columns
+    weight: str
+    bias: str
+    eps: float
+
+
+Step = Lookup | Linear | LayerNorm
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A row program: `steps` in order, for every row alone."""
+
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """target = softmax(query · keyᵀ) · value, a head at a time, among the tokens of each sequence.
+
+    The scale of the scores is in the query's weights already.
+    """
+
+    query: Columns
+    key: Columns
+    value: Columns
+    target: Columns
+    heads: int
+
+
+@dataclass(frozen=True)
+class First:
+    """From here on a row is a sequence: target = the first token's source."""
+
+    source: Columns
+    target: Columns
+
+
+Stage = Rows | Attention | First
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages, the tensors that their steps name, and where the outputs stand afterwards.
+
+    Attributes:
+        stages: in order.
+        tensors: by the names that the steps use.
+        outputs: what a predictor returns, by name; an output of one column a kind has no axis for it.
+        max_tokens: the longest sequence.
+    """
+
+    stages: tuple[Stage, ...]
+    tensors: Mapping[str, np.ndarray]
+    outputs: Mapping[str, Columns | tuple[Columns, int]]
+    max_tokens: int
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+def _lines(plan: Plan) -> list[str]:
+    lines = []
+    for number, stage in enumerate(plan.stages):
+        steps: tuple[Step | Attention | First, ...] = stage.steps if isinstance(stage, Rows) else (stage,)
+        lines.append(f"{number:3d} {'rows' if isinstance(stage, Rows) else 'all tokens'}")
+        for step in steps:
+            parts = [f"{f.name}={value}" for f in fields(step) if (value := getattr(step, f.name)) not in (None, False)]
+            lines.append(f"      {type(step).__name__:<9} {'  '.join(parts)}")
+    for name, place in plan.outputs.items():
+        lines.append(f"  → {name} = {place if isinstance(place, Columns) else f'{place[0]}, column {place[1]}'}")
+    return lines

@@ -1,0 +1,173 @@
+"""An interpreter of plans in NumPy: the oracle of every faster one, and what runs where there is none.
+
+Every row's result depends on its sequence alone, but not to the last bit: a matrix product of NumPy's may sum in
+another order when there are more rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketbert.runtime.plan import Attention, Columns, First, LayerNorm, Linear, Lookup, Plan, Rows, Step
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.integer]
+
+
+def run(plan: Plan, ids: Ints, segments: Ints, starts: Ints) -> dict[str, Floats]:
+    """Run a plan over sequences laid end to end.
+
+    Args:
+        plan: what to compute.
+        ids: [tokens] of all sequences.
+        segments: [tokens] token types.
+        starts: [sequences + 1] where each sequence starts, and the number of tokens.
+
+    Returns:
+        The plan's outputs by name, a row a token, or a row a sequence for what was pooled.
+    """
+    return _Run(plan, ids, segments, starts).outputs()
+
+
+class _Run:
+    def __init__(self, plan: Plan, ids: Ints, segments: Ints, starts: Ints) -> None:
+        self.plan, self.starts = plan, starts
+        self.buffers: dict[str, Floats] = {}
+        self.rows = len(ids)
+        before, after = np.append(-1, ids[:-1]), np.append(ids[1:], -1)
+        before[starts[:-1]] = -1  # no word beyond the ends of a sequence
+        after[starts[1:] - 1] = -1
+        positions = np.arange(len(ids)) - np.repeat(starts[:-1], np.diff(starts))
+        self.indices = {
+            "word": ids, "next word": after, "previous word": before, "position": positions, "segment": segments,
+        }  # fmt: skip
+
+    def outputs(self) -> dict[str, Floats]:
+        found: dict[str, Floats] = {}
+        for stage in self.plan.stages:
+            if isinstance(stage, Rows):
+                for step in stage.steps:
+                    self.step(step)
+            elif isinstance(stage, Attention):
+                self.attention(stage)
+            else:
+                self.first(stage)
+        for name, place in self.plan.outputs.items():
+            found[name] = self.read(place) if isinstance(place, Columns) else self.read(place[0])[:, place[1]]
+        return found
+
+    # ── buffers ──
+
+    def read(self, columns: Columns) -> Floats:
+        return self.buffers[columns.buffer][:, columns.start : columns.start + columns.width]
+
+    def write(self, columns: Columns, values: Floats) -> None:
+        buffer, end = self.buffers.get(columns.buffer), columns.start + columns.width
+        if buffer is None or buffer.shape[1] < end:
+            wider = np.zeros((len(values), end), np.float32)
+            if buffer is not None:
+                wider[:, : buffer.shape[1]] = buffer
+            self.buffers[columns.buffer] = buffer = wider
+        buffer[:, columns.start : end] = values
+
+    # ── steps ──
+
+    def step(self, step: Step) -> None:
+        if isinstance(step, Lookup):
+            self.lookup(step)
+        elif isinstance(step, Linear):
+            self.linear(step)
+        else:
+            self.norm(step)
+
+    def lookup(self, step: Lookup) -> None:
+        index = self.indices[step.index]
+        rows = np.where((index >= 0)[:, None], self.plan.tensors[step.table][index], np.float32(0))
+        self.write(step.target, rows + self.read(step.target) if step.add else rows)
+
+    def linear(self, step: Linear) -> None:
+        weight, x = self.plan.tensors[step.weight], self.read(step.source)
+        blocks = weight.reshape(step.groups, -1, weight.shape[1])  # [G, C'/G, C/G]
+        parts = [part @ block.T for part, block in zip(np.split(x, step.groups, axis=1), blocks, strict=True)]
+        out = np.concatenate(parts, axis=1) if step.groups > 1 else parts[0]
+        out += self.plan.tensors[step.bias]
+        if step.activation is not None:
+            out = ACTIVATIONS[step.activation](out)
+        if step.residual is not None:
+            residual = self.read(step.residual)
+            out += residual if step.residual_scale is None else residual * self.plan.tensors[step.residual_scale]
+        self.write(step.target, out)
+
+    def norm(self, step: LayerNorm) -> None:
+        x = self.read(step.source)
+        centred = x - x.mean(-1, keepdims=True)
+        variance = np.square(centred).mean(-1, keepdims=True)
+        tensors = self.plan.tensors
+        self.write(step.target, centred / np.sqrt(variance + step.eps) * tensors[step.weight] + tensors[step.bias])
+
+    def attention(self, stage: Attention) -> None:
+        query, key, value = (self.read(columns) for columns in (stage.query, stage.key, stage.value))
+        context = np.empty_like(query)
+        for start, end in zip(self.starts[:-1], self.starts[1:], strict=True):
+            q, k, v = (
+                x[start:end].reshape(end - start, stage.heads, -1).transpose(1, 0, 2) for x in (query, key, value)
+            )  # [heads, S, d]
+            scores = q @ k.transpose(0, 2, 1)  # [heads, S, S]
+            powers: Floats = np.exp(scores - scores.max(-1, keepdims=True))
+            weights = powers / powers.sum(-1, keepdims=True)
+            context[start:end] = (weights @ v).transpose(1, 0, 2).reshape(end - start, -1)
+        self.write(stage.target, context)
+
+    def first(self, stage: First) -> None:
+        self.write(stage.target, self.read(stage.source)[self.starts[:-1]])
+
+
+# ── activations ──
+
+
+def _erf(x: Floats) -> Floats:
+    """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26); NumPy has none."""
+    magnitude = np.abs(x)
+    t = 1 / (1 + np.float32(0.3275911) * magnitude)
+    series = np.zeros_like(x)
+    for coefficient in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = (series + np.float32(coefficient)) * t
+    return np.copysign(1 - series * np.exp(-np.square(magnitude)), x)
+
+
+def _gelu(x: Floats) -> Floats:
+    return np.float32(0.5) * x * (1 + _erf(x * np.float32(math.sqrt(0.5))))
+
+
+def _gelu_tanh(x: Floats) -> Floats:
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+    return np.float32(0.5) * x * (1 + np.tanh(inner))
+
+
+def _silu(x: Floats) -> Floats:
+    return np.float32(0.5) * x * (1 + np.tanh(np.float32(0.5) * x))
+
+
+def _relu(x: Floats) -> Floats:
+    return np.maximum(x, np.float32(0))
+
+
+def _relu6(x: Floats) -> Floats:
+    return np.clip(x, np.float32(0), np.float32(6))
+
+
+ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "gelu": _gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_fast": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": _relu,
+    "relu6": _relu6,
+    "silu": _silu,
+    "swish": _silu,
+    "tanh": np.tanh,
+}

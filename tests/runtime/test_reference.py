@@ -1,0 +1,98 @@
+"""Plans, interpreted, against the PyTorch models they were lowered from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from parity.families import CONFIGS, our_class, randomise
+from pocketbert.errors import CheckpointError
+from pocketbert.features import Features
+from pocketbert.models.predict import TorchPredictor
+from pocketbert.runtime import reference
+from pocketbert.runtime.lower import lower
+
+HEADS = (
+    "Model", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification",
+    "ForQuestionAnswering",
+)  # fmt: skip
+
+
+def tensors(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def draw(lengths: list[int], seed: int = 0) -> list[Features]:
+    random = np.random.default_rng(seed)
+    return [
+        Features(random.integers(0, 99, n).astype(np.int32), random.integers(0, 2, n).astype(np.int32)) for n in lengths
+    ]
+
+
+def run(plan: Any, inputs: list[Features]) -> dict[str, np.ndarray]:
+    starts = np.cumsum([0, *(len(x.input_ids) for x in inputs)])
+    ids, segments = (np.concatenate([getattr(x, name) for x in inputs]) for name in ("input_ids", "token_type_ids"))
+    return reference.run(plan, ids, segments, starts)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("head", HEADS)
+def test_equals_pytorch(name: str, head: str) -> None:
+    model = our_class(CONFIGS[name], head)(CONFIGS[name])
+    randomise(model, 0)
+    inputs = draw([1, 40, 7, 2, 23])
+    lengths = [len(x.input_ids) for x in inputs]
+    got = run(lower(CONFIGS[name], tensors(model), head), inputs)
+    expected = TorchPredictor(model)(inputs)
+    assert set(got) == set(expected[0])
+    for key, array in got.items():
+        per_token = len(array) == sum(lengths)
+        parts = np.split(array, np.cumsum(lengths)[:-1]) if per_token else list(array)
+        for part, result in zip(parts, expected, strict=True):
+            scale = max(1.0, np.abs(result[key]).max())
+            np.testing.assert_allclose(part / scale, result[key] / scale, atol=2e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_no_sequence_sees_another(name: str) -> None:
+    model = our_class(CONFIGS[name], "Model")(CONFIGS[name])
+    randomise(model, 0)
+    plan = lower(CONFIGS[name], tensors(model), "Model")
+    inputs = draw([5, 11, 3])
+    together = np.split(run(plan, inputs)["last_hidden_state"], [5, 16])
+    for alone, part in zip(inputs, together, strict=True):
+        np.testing.assert_allclose(run(plan, [alone])["last_hidden_state"], part, rtol=1e-4, atol=1e-4)
+
+
+def test_the_folds_are_there() -> None:
+    """The published MobileBERT: one linear step where the model has five linears and two norms, and no norm at all."""
+    config = CONFIGS["mobilebert"]
+    model = our_class(config, "Model")(config)
+    steps = str(lower(config, tensors(model), "Model"))
+    assert "LayerNorm " not in steps
+    assert steps.count("Attention") == config.num_hidden_layers
+    # A layer: one step into attention; after it the output, four networks of two, the way back.
+    assert steps.count("Linear ") == 1 + config.num_hidden_layers * (1 + 1 + 2 * 4 + 1) + 1
+
+
+def test_what_a_file_lacks_is_named() -> None:
+    config = CONFIGS["bert"]
+    model = our_class(config, "Model")(config)
+    with pytest.raises(CheckpointError, match=r"lacks classifier.weight \[2, 32\]"):
+        lower(config, tensors(model), "ForSequenceClassification")
+    wrong = tensors(model) | {"encoder.layer.1.output.dense.bias": np.zeros(31, np.float32)}
+    with pytest.raises(CheckpointError, match=r"encoder.layer.1.output.dense.bias of shape \[31\] for \[32\]"):
+        lower(config, wrong, "Model")
+
+
+@pytest.mark.parametrize("name", sorted(reference.ACTIVATIONS))
+def test_activations_equal_pytorch(name: str) -> None:
+    from pocketbert.models.ops import ACTIVATIONS
+
+    x = np.linspace(-12, 12, 2001, dtype=np.float32)
+    expected = ACTIVATIONS[name](torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(reference.ACTIVATIONS[name](x), expected, atol=2e-6)
+    assert reference.ACTIVATIONS[name](x).dtype == np.float32
