@@ -132,8 +132,8 @@ class _Run:
 def _erf(x: Floats) -> Floats:
     """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26); NumPy has none."""
     magnitude = np.abs(x)
-    t = 1 / (1 + np.float32(0.3275911) * magnitude)
-    series = np.zeros_like(x)
+    t = np.reciprocal(1 + np.float32(0.3275911) * magnitude)
+    series: Floats = np.zeros_like(x)
     for coefficient in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series = (series + np.float32(coefficient)) * t
     return np.copysign(1 - series * np.exp(-np.square(magnitude)), x)
