@@ -10,7 +10,7 @@ from torch import Tensor
 
 import pocketbert
 from parity.families import CONFIGS, HEADS, batch, our_class, randomise
-from pocketbert import InputError, MobileBertConfig, SqueezeBertConfig
+from pocketbert import ConfigError, InputError, MobileBertConfig, SqueezeBertConfig
 from pocketbert.configs import PRESETS
 from pocketbert.models import ops
 
@@ -181,12 +181,12 @@ def test_inputs_that_do_not_fit(name: str) -> None:
 
 
 def test_a_span_has_two_labels() -> None:
-    with pytest.raises(InputError, match="num_labels=3"):
+    with pytest.raises(ConfigError, match="num_labels=3 must be 2"):
         build("bert", "ForQuestionAnswering", num_labels=3)
 
 
 def test_a_model_wants_its_own_configuration() -> None:
-    with pytest.raises(TypeError, match="SqueezeBertConfig, not BertConfig"):
+    with pytest.raises(ConfigError, match="SqueezeBertModel needs a SqueezeBertConfig, not a BertConfig"):
         our_class(CONFIGS["squeezebert"], "Model")(CONFIGS["bert"])
 
 

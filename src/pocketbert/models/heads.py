@@ -6,6 +6,7 @@ Shapes: B batch, S sequence, H hidden, E embedding, V vocabulary, L labels, C ch
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketbert.configs import PreTrainedConfig
-from pocketbert.errors import InputError
+from pocketbert.errors import ConfigError
 from pocketbert.models.ops import ACTIVATIONS, LayerNorm, init_parameters, wide_linear
 from pocketbert.models.outputs import (
     BaseModelOutputWithPooling,
@@ -23,6 +24,7 @@ from pocketbert.models.outputs import (
 )
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, as_asked, resized
 
+Inputs = tuple[Tensor | None, ...]
 Result = tuple[Any, ...]
 
 
@@ -86,12 +88,12 @@ class NSPHead(nn.Module):
         self.seq_relationship = nn.Linear(config.hidden_size, 2)
 
 
-class PreTrainingHeads(NSPHead):
+class PreTrainingHeads(MLMHead):
     """What the files call `cls` in a model that does both."""
 
     def __init__(self, config: PreTrainedConfig, predictions: Predictions) -> None:
-        super().__init__(config)
-        self.predictions = predictions
+        super().__init__(predictions)
+        self.seq_relationship = nn.Linear(config.hidden_size, 2)
 
 
 class Head(PreTrainedModel):
@@ -112,28 +114,53 @@ class Head(PreTrainedModel):
         self.tie_weights()
 
     def encode(
-        self,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        position_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
+        self, inputs: Inputs, output_attentions: bool | None, output_hidden_states: bool | None
     ) -> BaseModelOutputWithPooling:
-        """Run the encoder; see `EncoderModel.forward`."""
-        output = self.base_model(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds,
-            output_attentions, output_hidden_states, return_dict=True,
-        )  # fmt: skip
+        """Run the encoder on ids, mask, segments, positions and embeddings; see `EncoderModel.forward`."""
+        output = self.base_model(*inputs, output_attentions, output_hidden_states, return_dict=True)
         assert isinstance(output, BaseModelOutputWithPooling)
         return output
+
+
+class LogitsHead(Head):
+    """A head with one kind of logits: a subclass says how they come about, and what labels cost."""
+
+    def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
+        """The logits."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss, a scalar."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> LogitsOutput | Result:
+        """Logits, and with `labels` their loss: shapes as the class says, other arguments as `EncoderModel.forward`."""
+        encoded = self.encode(
+            (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
+            output_attentions,
+            output_hidden_states,
+        )
+        logits = self.score(encoded)
+        loss = None if labels is None else self.loss(logits, labels)
+        output = LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
+        return as_asked(output, self.config, return_dict)
 
 
 class WordHead(Head):
     """What the heads with word scores share: the tie to the embeddings."""
 
-    cls: MLMHead | PreTrainingHeads
+    cls: MLMHead
 
     def get_output_embeddings(self) -> nn.Linear:
         """The product with the word embeddings that ends the word scores."""
@@ -152,8 +179,8 @@ class WordHead(Head):
         return embeddings
 
 
-class ForMaskedLM(WordHead):
-    """Masked words: the word scores of every position."""
+class ForMaskedLM(WordHead, LogitsHead):
+    """Masked words: the word scores [B, S, V] of every position; of `labels` [B, S] -100 counts for nothing."""
 
     reads_pooler: ClassVar[bool] = False
 
@@ -162,32 +189,13 @@ class ForMaskedLM(WordHead):
         self.cls = MLMHead(self.predictions_class(config))
         self.finish()
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> LogitsOutput | Result:
-        """Logits [B, S, V]; with `labels` [B, S], the mean cross entropy over those that are not -100."""
-        encoded = self.encode(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
-        )
-        logits = self.cls.predictions(encoded.last_hidden_state)
-        loss = None if labels is None else word_loss(logits, labels)
-        output = LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
-        return as_asked(output, self.config, return_dict)
+    def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
+        """[B, S, V]."""
+        return self.cls.predictions(encoded.last_hidden_state)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy."""
+        return word_loss(logits, labels)
 
 
 class ForPreTraining(WordHead):
@@ -219,17 +227,12 @@ class ForPreTraining(WordHead):
     ) -> PreTrainingOutput | Result:
         """Logits [B, S, V] and [B, 2]; given `labels` [B, S] and `next_sentence_label` [B], the sum of both losses."""
         encoded = self.encode(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
+            (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
             output_attentions,
             output_hidden_states,
         )
-        assert encoded.pooler_output is not None
         logits = self.cls.predictions(encoded.last_hidden_state)
-        relationship = wide_linear(self.cls.seq_relationship, encoded.pooler_output)
+        relationship = wide_linear(self.cls.seq_relationship, pooled(encoded))
         loss = None
         if labels is not None and next_sentence_label is not None:
             loss = word_loss(logits, labels) + F.cross_entropy(relationship, next_sentence_label.view(-1))
@@ -237,8 +240,8 @@ class ForPreTraining(WordHead):
         return as_asked(output, self.config, return_dict)
 
 
-class ForNextSentencePrediction(Head):
-    """Does B continue A (0), or is it random (1)?"""
+class ForNextSentencePrediction(LogitsHead):
+    """Does B continue A (0), or is it random (1)? Logits [B, 2] for `labels` [B]."""
 
     cls: NSPHead
 
@@ -247,37 +250,22 @@ class ForNextSentencePrediction(Head):
         self.cls = NSPHead(config)
         self.finish()
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> LogitsOutput | Result:
-        """Logits [B, 2]; with `labels` [B], the mean cross entropy."""
-        encoded = self.encode(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
-        )
-        assert encoded.pooler_output is not None
-        logits = wide_linear(self.cls.seq_relationship, encoded.pooler_output)
-        loss = None if labels is None else F.cross_entropy(logits, labels.view(-1))
-        output = LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
-        return as_asked(output, self.config, return_dict)
+    def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
+        """[B, 2]."""
+        return wide_linear(self.cls.seq_relationship, pooled(encoded))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy."""
+        return F.cross_entropy(logits, labels.view(-1))
 
 
-class ForSequenceClassification(Head):
-    """Classes or a number for a text or a pair: a linear layer on the pooled output."""
+class ForSequenceClassification(LogitsHead):
+    """Classes or a number for a text or a pair: a linear layer on the pooled output, logits [B, L].
+
+    A `problem_type` of None is settled by the first labels and kept in the configuration: one label makes a
+    regression (mean squared error, labels [B]), whole-number labels [B] a single-label problem (cross entropy),
+    others [B, L] a multi-label problem (binary cross entropy).
+    """
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
@@ -285,40 +273,12 @@ class ForSequenceClassification(Head):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.finish()
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> LogitsOutput | Result:
-        """Logits [B, L]; with `labels`, the loss of `config.problem_type`.
+    def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
+        """[B, L]."""
+        return wide_linear(self.classifier, self.dropout(pooled(encoded)))
 
-        A `problem_type` of None is settled by the first labels and kept in the configuration: one label makes a
-        regression (mean squared error, labels [B]), whole-number labels [B] a single-label problem (cross entropy),
-        others [B, L] a multi-label problem (binary cross entropy).
-        """
-        encoded = self.encode(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
-        )
-        assert encoded.pooler_output is not None
-        logits = wide_linear(self.classifier, self.dropout(encoded.pooler_output))
-        loss = None if labels is None else self._loss(logits, labels)
-        output = LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
-        return as_asked(output, self.config, return_dict)
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of `config.problem_type`."""
         problem = self.config.problem_type
         if problem is None:
             if self.config.num_labels == 1:
@@ -334,8 +294,11 @@ class ForSequenceClassification(Head):
         return F.binary_cross_entropy_with_logits(logits, labels)
 
 
-class ForMultipleChoice(Head):
-    """One of several answers: every (question, answer) pair gets a score."""
+class ForMultipleChoice(LogitsHead):
+    """One of several answers: every (question, answer) pair gets a score.
+
+    All inputs are [B, C, S] (`inputs_embeds` [B, C, S, E]); logits [B, C] for `labels` [B].
+    """
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
@@ -343,39 +306,26 @@ class ForMultipleChoice(Head):
         self.classifier = nn.Linear(config.hidden_size, 1)
         self.finish()
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> LogitsOutput | Result:
-        """All inputs [B, C, S] (`inputs_embeds` [B, C, S, E]); logits [B, C]; with `labels` [B], the cross entropy."""
-        given = input_ids if input_ids is not None else inputs_embeds
-        if given is None:
-            raise InputError("pass exactly one of input_ids and inputs_embeds")
-        choices = given.size(1)
-        words, mask, segments, positions, embeds = (
-            None if x is None else x.flatten(0, 1)  # [B, C, ...] → [B·C, ...]
-            for x in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        )
-        encoded = self.encode(words, mask, segments, positions, embeds, output_attentions, output_hidden_states)
-        assert encoded.pooler_output is not None
-        logits = wide_linear(self.classifier, self.dropout(encoded.pooler_output)).view(
-            -1, choices
-        )  # [B·C, 1] → [B, C]
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        output = LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
-        return as_asked(output, self.config, return_dict)
+    def encode(
+        self, inputs: Inputs, output_attentions: bool | None, output_hidden_states: bool | None
+    ) -> BaseModelOutputWithPooling:
+        """Run the encoder on every choice of every row; the pooled output is [B, C, H]."""
+        choices = next((x.size(1) for x in inputs if x is not None), 1)
+        flat = tuple(None if x is None else x.flatten(0, 1) for x in inputs)  # [B, C, …] → [B·C, …]
+        encoded = super().encode(flat, output_attentions, output_hidden_states)
+        return replace(encoded, pooler_output=pooled(encoded).unflatten(0, (-1, choices)))
+
+    def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
+        """[B, C]."""
+        return wide_linear(self.classifier, self.dropout(pooled(encoded))).squeeze(-1)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy over the choices."""
+        return F.cross_entropy(logits, labels)
 
 
-class ForTokenClassification(Head):
-    """A tag for every token."""
+class ForTokenClassification(LogitsHead):
+    """A tag for every token: logits [B, S, L]; of `labels` [B, S] -100 counts for nothing."""
 
     reads_pooler: ClassVar[bool] = False
 
@@ -385,32 +335,13 @@ class ForTokenClassification(Head):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.finish()
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> LogitsOutput | Result:
-        """Logits [B, S, L]; with `labels` [B, S], the mean cross entropy over those that are not -100."""
-        encoded = self.encode(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
-        )
-        logits = wide_linear(self.classifier, self.dropout(encoded.last_hidden_state))
-        loss = None if labels is None else word_loss(logits, labels)
-        output = LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
-        return as_asked(output, self.config, return_dict)
+    def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
+        """[B, S, L]."""
+        return wide_linear(self.classifier, self.dropout(encoded.last_hidden_state))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy."""
+        return word_loss(logits, labels)
 
 
 class ForQuestionAnswering(Head):
@@ -421,7 +352,9 @@ class ForQuestionAnswering(Head):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         if config.num_labels != 2:
-            raise InputError(f"a span has two labels, start and end: num_labels={config.num_labels} must be 2")
+            raise ConfigError(
+                f"num_labels={config.num_labels} must be 2 to find spans (start and end): pass num_labels=2"
+            )
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.finish()
 
@@ -440,14 +373,10 @@ class ForQuestionAnswering(Head):
     ) -> QuestionAnsweringModelOutput | Result:
         """Start and end logits, each [B, S]; with both positions [B], the mean of the two cross entropies.
 
-        A position outside the text counts for nothing: it is clamped to S, which the loss ignores.
+        A position beyond the text counts for nothing: it is clamped to S, which the loss ignores.
         """
         encoded = self.encode(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
+            (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
             output_attentions,
             output_hidden_states,
         )
@@ -462,6 +391,12 @@ class ForQuestionAnswering(Head):
             loss = (losses[0] + losses[1]) / 2
         output = QuestionAnsweringModelOutput(loss, start, end, encoded.hidden_states, encoded.attentions)
         return as_asked(output, self.config, return_dict)
+
+
+def pooled(encoded: BaseModelOutputWithPooling) -> Tensor:
+    """The pooler's output [B, H] of an encoder that has one."""
+    assert encoded.pooler_output is not None
+    return encoded.pooler_output
 
 
 def word_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pocketbert.checkpoints import atomic_write, match_names, read_tensors
 from pocketbert.configs import PreTrainedConfig
-from pocketbert.errors import CheckpointError, InputError
+from pocketbert.errors import CheckpointError, ConfigError, InputError
 from pocketbert.models.ops import init_parameters, keep_mask
 from pocketbert.models.outputs import BaseModelOutputWithPooling, ModelOutput
 
@@ -41,7 +41,8 @@ class PreTrainedModel(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         if not isinstance(config, self.config_class):
-            raise TypeError(f"{type(self).__name__} needs a {self.config_class.__name__}, not {type(config).__name__}")
+            wanted = self.config_class.__name__
+            raise ConfigError(f"{type(self).__name__} needs a {wanted}, not a {type(config).__name__}")
         self.config: PreTrainedConfig = config
 
     # ── what it is ──
