@@ -59,6 +59,14 @@ def test_outputs_losses_and_gradients(name: str, head: str) -> None:
 
 
 @CASES
+def test_names_and_their_order_are_theirs(name: str, head: str) -> None:
+    """The state of an optimiser goes by the order of the parameters."""
+    model, reference = both(name, head)
+    assert list(model.state_dict()) == list(reference.state_dict())
+    assert [key for key, _ in model.named_parameters()] == [key for key, _ in reference.named_parameters()]
+
+
+@CASES
 def test_tuples(name: str, head: str) -> None:
     model, reference = both(name, head)
     for labels in (True, False):

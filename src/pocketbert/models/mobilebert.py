@@ -151,44 +151,45 @@ class OutputBottleneck(nn.Module):
 class FeedForward(nn.Module):
     """One network of the stack that balances a thin layer's attention (section 3.2): T to I to T."""
 
-    def __init__(self, config: MobileBertConfig, eps: float | None = None) -> None:
+    def __init__(self, config: MobileBertConfig, eps: float | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         inner, between = config.true_hidden_size, config.intermediate_size
         self.activation = ACTIVATIONS[config.hidden_act]
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(inner, between)})
         self.output = nn.ModuleDict({"dense": nn.Linear(between, inner), "LayerNorm": norm(config, inner, eps)})
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, dropout: nn.Module | None = None) -> Tensor:
-        """Map [B, S, T] to [B, S, T]; `dropout` falls on the network's output before it is added to `x`."""
-        out = linear(self.output["dense"], self.activation(linear(self.intermediate["dense"], x)))  # type: ignore[arg-type]
-        return self.output["LayerNorm"]((out if dropout is None else dropout(out)) + x)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, S, T] to [B, S, T]."""
+        return feed_forward(self, x)
 
 
-class MobileBertLayer(FeedForward):
+class MobileBertLayer(nn.Module):
     """Bottleneck, attention, a stack of feed-forward networks, bottleneck.
 
     The last network of the stack is the layer's own `intermediate` and `output`, as the checkpoints name them.
     """
 
     def __init__(self, config: MobileBertConfig) -> None:
-        super().__init__(config, TORCH_EPS)
+        super().__init__()
         self.use_bottleneck = config.use_bottleneck
         self.bottleneck_attention = config.use_bottleneck_attention
         self.shared = config.key_query_shared_bottleneck
         self.attention = nn.ModuleDict(
             {"self": MobileBertSelfAttention(config), "output": MobileBertAttentionOutput(config)}
         )
-        self.ffn = nn.ModuleList(FeedForward(config) for _ in range(config.num_feedforward_networks - 1))
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)  # only without bottlenecks; with them, theirs
+        # Without a bottleneck the last network is what drops; with one, the bottleneck that follows.
+        last = FeedForward(config, TORCH_EPS, 0.0 if config.use_bottleneck else config.hidden_dropout_prob)
+        self.activation, self.dropout = last.activation, last.dropout
+        self.intermediate, self.output = last.intermediate, last.output
         if config.use_bottleneck:
             self.bottleneck = nn.ModuleDict({"input": Bottleneck(config)})
             if config.key_query_shared_bottleneck:  # published files have it even where attention does not use it
                 self.bottleneck["attention"] = Bottleneck(config)
             self.output["bottleneck"] = OutputBottleneck(config)
+        self.ffn = nn.ModuleList(FeedForward(config) for _ in range(config.num_feedforward_networks - 1))
 
-    def forward(  # type: ignore[override]
-        self, stream: Tensor, keep: Tensor | None, with_weights: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, stream: Tensor, keep: Tensor | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Map [B, S, H] to [B, S, H]."""
         x = query_key = value = stream
         if self.use_bottleneck:
@@ -201,9 +202,15 @@ class MobileBertLayer(FeedForward):
         x = self.attention["output"](context, x)
         for network in self.ffn:
             x = network(x)
-        if not self.use_bottleneck:
-            return super().forward(x, self.dropout), weights
-        return self.output["bottleneck"](super().forward(x), stream), weights
+        x = feed_forward(self, x)
+        return (self.output["bottleneck"](x, stream) if self.use_bottleneck else x), weights
+
+
+def feed_forward(network: FeedForward | MobileBertLayer, x: Tensor) -> Tensor:
+    """Linear, activation, linear, dropout, add, normalise: [B, S, T] to [B, S, T]."""
+    inner = network.activation(linear(network.intermediate["dense"], x))  # type: ignore[arg-type]  # [B, S, I]
+    out: Tensor = linear(network.output["dense"], inner)  # type: ignore[arg-type]
+    return network.output["LayerNorm"](network.dropout(out) + x)
 
 
 class MobileBertPooler(nn.Module):
@@ -232,8 +239,10 @@ class MobileBertPredictions(heads.Predictions):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        rest = config.hidden_size - self.decoder.in_features
-        self.dense = WordTable(rest, config.vocab_size)
+        decoder = self.decoder
+        del self.decoder  # it comes last in the published order
+        self.dense = WordTable(config.hidden_size - decoder.in_features, config.vocab_size)
+        self.decoder = decoder
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map [..., H] to [..., V]."""
