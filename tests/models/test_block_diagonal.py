@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pocketbert.models.squeezebert import GroupedLinear, block_diagonal
+from pocketbert.models.squeezebert import GroupedLinear, _batched_product, block_diagonal
 
 shapes = st.tuples(
     st.lists(st.integers(1, 5), min_size=0, max_size=3),  # leading axes
@@ -40,9 +40,13 @@ def test_equals_the_dense_product_and_its_gradients(
     with torch.no_grad():
         assert torch.equal(block_diagonal(x, weight, bias, groups), got)
     upstream = torch.randn_like(got)
-    for a, b in zip(
-        torch.autograd.grad(got, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), strict=True
-    ):
+    gradients = torch.autograd.grad(expected, inputs, upstream)
+    for a, b in zip(torch.autograd.grad(got, inputs, upstream), gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+    elsewhere = _batched_product(x.reshape(-1, x.size(-1)), weight, bias, groups).view_as(expected)  # not on a CPU
+    torch.testing.assert_close(elsewhere, expected, rtol=1e-5, atol=1e-5)
+    for a, b in zip(torch.autograd.grad(elsewhere, inputs, upstream), gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 

@@ -9,7 +9,7 @@ Shapes: B batch, S sequence, N = B·S tokens, H hidden, I intermediate, C and C'
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,14 +33,18 @@ def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     rows = x.reshape(-1, x.size(-1))  # [N, C]
-    if device == "cpu" and rows.numel():
-        product = _NhwcProduct.apply if torch.is_grad_enabled() else _nhwc_product
-        out = cast("Tensor", product(rows, weight, bias, groups))
+    if device != "cpu" or not rows.numel():
+        product = _batched_product
     else:
-        blocks = weight.view(groups, -1, weight.size(1)).transpose(1, 2)  # [G, C/G, C'/G]
-        parts = torch.baddbmm(bias.view(groups, 1, -1), _grouped(rows, groups), blocks)  # [G, N, C'/G]
-        out = parts.transpose(0, 1).reshape(rows.size(0), weight.size(0))
-    return out.view(*x.shape[:-1], weight.size(0))
+        product = _NhwcProduct.apply if torch.is_grad_enabled() else _nhwc_product
+    return product(rows, weight, bias, groups).view(*x.shape[:-1], weight.size(0))
+
+
+def _batched_product(rows: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """The product on other devices: one of matrices for each group, side by side."""
+    blocks = weight.view(groups, -1, weight.size(1)).transpose(1, 2)  # [G, C/G, C'/G]
+    parts = torch.baddbmm(bias.view(groups, 1, -1), _grouped(rows, groups), blocks)  # [G, N, C'/G]
+    return parts.transpose(0, 1).reshape(rows.size(0), weight.size(0))
 
 
 def _grouped(rows: Tensor, groups: int) -> Tensor:
