@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import tracemalloc
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from pocketbert.features import (
     encode_words,
     fit,
     pad,
+    usual_windows,
 )
 from pocketbert.tokenization import BertTokenizer
 
@@ -171,6 +173,28 @@ def test_windows_cover_the_context(length: int, max_length: int, step: int) -> N
         chosen = [bool(window.max_context[place - number * step]) for number, window in showing]
         assert chosen.index(True) == margins.index(max(margins))
         assert sum(chosen) == 1
+
+
+def test_windows_fit_what_the_model_reads() -> None:
+    assert usual_windows(512) == usual_windows(384) == (128, 64)
+    assert usual_windows(60) == (20, 10)
+    [windows] = encode_questions(TOKENIZER, ["the " * 20], ["un " * 100], max_length=60)
+    assert [len(window) for window in windows] == [60, 60, 60, 53]
+    assert tokens(windows[0])[:13] == ["[CLS]", *["the"] * 10, "[SEP]", "un"]
+    assert windows[1].offsets[0, 0] == 20 * len("un ")
+
+
+def test_windows_of_a_long_context_take_memory_in_proportion() -> None:
+    context = "un " * 20_000
+    tracemalloc.start()
+    try:
+        [windows] = encode_questions(TOKENIZER, ["the"], [context], max_length=40, doc_stride=10, max_question_length=3)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(windows) == 1998
+    assert sum(int(window.max_context.sum()) for window in windows) == 20_000
+    assert peak < 50e6
 
 
 def test_windows_that_would_skip_tokens_are_refused() -> None:

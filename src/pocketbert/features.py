@@ -224,19 +224,28 @@ def _encode_tokens(
 # ── questions ──
 
 
+def usual_windows(length: int) -> tuple[int, int]:
+    """How far apart windows of `length` tokens start, and how many tokens of a question they hold.
+
+    The original BERT's 128 and 64, which go with windows of 384; a third and a sixth of shorter ones.
+    """
+    return min(128, max(1, length // 3)), min(64, max(1, length // 6))
+
+
 def encode_questions(
     tokenizer: BertTokenizer,
     questions: Sequence[str],
     contexts: Sequence[str],
     *,
     max_length: int = 384,
-    doc_stride: int = 128,
-    max_question_length: int = 64,
+    doc_stride: int | None = None,
+    max_question_length: int | None = None,
 ) -> list[list[Window]]:
     """For each question the windows that cover its context, each starting `doc_stride` tokens after the one before.
 
     This is the original BERT's stride, the step; elsewhere the word means the overlap. Question tokens past
-    `max_question_length` are dropped. A context that several questions share is tokenised once.
+    `max_question_length` are dropped. What is not given is `usual_windows`. A context that several questions share is
+    tokenised once.
 
     Raises:
         InputError: If the windows, next to the longest question allowed, have less room than one step, so that tokens
@@ -247,6 +256,9 @@ def encode_questions(
     if len(questions) != len(contexts):
         raise InputError(f"{len(questions)} questions do not go with {len(contexts)} contexts: one is needed for each")
     length = fit(tokenizer, max_length)
+    usual_stride, usual_question = usual_windows(length)
+    doc_stride = usual_stride if doc_stride is None else doc_stride
+    max_question_length = usual_question if max_question_length is None else max_question_length
     room = length - max_question_length - 3
     if max_question_length < 1 or not 1 <= doc_stride <= room:
         raise InputError(
@@ -281,21 +293,23 @@ def _windows(
 ) -> Iterator[Window]:
     room = length - len(question) - 3
     starts = range(0, max(len(ids) - room, 0) + step, step)
-    ends = [min(start + room, len(ids)) for start in starts]
-    # [windows, tokens]: how much of the text each window shows around each token, as the original BERT counts it.
-    places = np.arange(len(ids))
-    first, last = np.array(starts)[:, None], np.array(ends)[:, None] - 1
-    around = np.minimum(places - first, last - places) + 0.01 * (last - first + 1)
-    around[(places < first) | (places > last)] = -np.inf
-    widest = around.argmax(axis=0)
+    parts = [slice(start, min(start + room, len(ids))) for start in starts]
+    # [tokens]: how much of the text is seen around each, at best, as the original BERT counts it; and in which window.
+    best, widest = np.full(len(ids), -np.inf), np.zeros(len(ids), dtype=np.int64)
+    for number, part in enumerate(parts):
+        before = np.arange(part.stop - part.start)
+        around = np.minimum(before, before[::-1]) + 0.01 * len(before)
+        better = around > best[part]
+        best[part][better], widest[part][better] = around[better], number
     opening = np.concatenate([cls, question, sep])
-    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+    for number, part in enumerate(parts):
+        start, end = part.start, part.stop
         yield Window(
-            np.concatenate([opening, ids[start:end], sep]),
+            np.concatenate([opening, ids[part], sep]),
             np.repeat(_ints([0, 1]), [len(opening), end - start + 1]),
             slice(len(opening), len(opening) + end - start),
-            offsets[start:end],
-            widest[start:end] == number,
+            offsets[part],
+            widest[part] == number,
             (
                 int(offsets[start - 1, 1]) if start else 0,
                 int(offsets[end, 0]) if end < len(offsets) else sys.maxsize,

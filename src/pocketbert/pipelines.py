@@ -276,13 +276,14 @@ class QuestionAnswering(Pipeline):
         null_threshold: float = 0.0,
         max_answer_len: int = 30,
         max_seq_len: int = 384,
-        doc_stride: int = 128,
-        max_question_len: int = 64,
+        doc_stride: int | None = None,
+        max_question_len: int | None = None,
     ) -> Iterator[Result | list[Result]]:
         """The best `{"score", "start", "end", "answer"}` of each question, or a list of the `top_k` best if over 1.
 
         `decode.answers` says what the score is. With `handle_impossible_answer` the empty answer competes, and wins by
-        more than `null_threshold`. Lengths are in tokens; `doc_stride` is how far a window starts after the last.
+        more than `null_threshold`. Lengths are in tokens; `doc_stride` is how far a window starts after the last. It is
+        128 and a question 64 tokens long at most, less for models that read less than 384, if not given.
         """
         questions, contexts = zip(*(_fields(one, "question", "context") for one in inputs), strict=True)
         groups = encode_questions(

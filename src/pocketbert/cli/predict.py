@@ -196,23 +196,17 @@ def answer(
     json: show.AsJson = None,
 ) -> None:
     """Find the answers to questions in a passage: of --context, --file, or standard input."""
+    from pocketbert.features import usual_windows
+
     for number, one in enumerate(question, start=1):
         texts.check(one, f"question {number}")
     passage = texts.passage(context, file)
     pipe = _load("question-answering", model, device)
     lines = show.as_lines(json)
-    window = min(384, pipe.max_length)
-    options = {
-        "top_k": top_k,
-        "handle_impossible_answer": allow_empty,
-        # The usual 384, 128 and 64; less where the model itself reads less.
-        "max_seq_len": window,
-        "doc_stride": window // 3,
-        "max_question_len": window // 6,
-    }
-    over = [one for one in question if len(pipe.tokenizer.tokenize(one)) > window // 6]
+    _, limit = usual_windows(pipe.max_length)
+    over = [one for one in question if len(pipe.tokenizer.tokenize(one)) > limit]
     for asked in question:
-        found = pipe({"question": asked, "context": passage}, **options)
+        found = pipe(question=asked, context=passage, top_k=top_k, handle_impossible_answer=allow_empty)
         answers = found if isinstance(found, list) else [found]
         if lines:
             show.line({"question": asked, **(answers[0] if top_k == 1 else {"answers": answers})})
@@ -226,7 +220,7 @@ def answer(
                 ]
             )
     if over:
-        show.say(f"only the first {window // 6} tokens of a question are read: {over[0]:.60}…", "note")
+        show.say(f"only the first {limit} tokens of a question are read: {over[0]:.60}…", "note")
 
 
 def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
