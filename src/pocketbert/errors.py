@@ -32,6 +32,18 @@ class InputError(PocketBertError, ValueError):
     """An input does not fit the model that it is given to."""
 
 
+class TrainingError(PocketBertError, ArithmeticError):
+    """The run cannot go on: its loss is no longer a number."""
+
+
+class TrainingInterrupted(PocketBertError):
+    """A signal stopped the run after its state was saved; `signal` is its number (the exit status is 128 more)."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class MissingExtraError(PocketBertError, ImportError):
     """An optional dependency is not installed: says which extra brings it."""
 

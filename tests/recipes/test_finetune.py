@@ -22,13 +22,13 @@ import pocketbert
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import AutoConfig
 from pocketbert.data.batches import LabelledBatches
-from pocketbert.errors import CheckpointError, ConfigError, DataError, PocketBertError
+from pocketbert.errors import CheckpointError, ConfigError, DataError, PocketBertError, TrainingInterrupted
 from pocketbert.models.auto import AutoModelForSequenceClassification
 from pocketbert.recipes.evaluate import evaluate
 from pocketbert.recipes.finetune import FinetuneResult, finetune
 from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.tokenization import AutoTokenizer
-from pocketbert.training.state import TrainingInterrupted, latest_state
+from pocketbert.training.state import latest_state
 
 from .conftest import reviews, write_csv
 

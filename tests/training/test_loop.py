@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from pocketbert.data.batches import BatchOrder, LabelledBatches
+from pocketbert.errors import TrainingError, TrainingInterrupted
 from pocketbert.features import Features
 from pocketbert.training.loop import Plan, train
 from pocketbert.training.objectives import Batch, ExampleLoss, Objective
 from pocketbert.training.optim import adamw
 from pocketbert.training.progress import Progress
-from pocketbert.training.state import State, TrainingError, TrainingInterrupted, latest_state
+from pocketbert.training.state import State, latest_state
 
 EXAMPLES = 50
 

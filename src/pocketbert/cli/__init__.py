@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 import pocketbert
 from pocketbert.cli import finetune, info, predict, show
-from pocketbert.errors import PocketBertError
+from pocketbert.errors import PocketBertError, TrainingInterrupted
 
 DEBUG = "POCKETBERT_DEBUG"
 
@@ -26,16 +26,18 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
-            raise typer.Exit(128 + 13) from None
+            raise typer.Exit(128 + 13) from None  # SIGPIPE, which Windows does not have
         except KeyboardInterrupt:
             show.say("interrupted")
-            raise typer.Exit(130) from None
+            raise typer.Exit(128 + signal.SIGINT) from None
+        except TrainingInterrupted as stop:  # no error, and nothing lost
+            show.say(str(stop))
+            raise typer.Exit(128 + stop.signal) from None
         except (PocketBertError, OSError) as error:
             if os.environ.get(DEBUG, "0") != "0":
                 raise
-            stopped_by = getattr(error, "signal", None)  # of a run whose state is saved: no error, and nothing lost
-            show.say(_text(error), "error" if stopped_by is None else None)
-            raise typer.Exit(1 if stopped_by is None else 128 + int(stopped_by)) from None
+            show.say(_text(error), "error")
+            raise typer.Exit(1) from None
 
 
 def _text(error: Exception) -> str:

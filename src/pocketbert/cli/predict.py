@@ -206,7 +206,8 @@ def answer(
     _, limit = usual_windows(pipe.max_length)
     over = [one for one in question if len(pipe.tokenizer.tokenize(one)) > limit]
     for asked in question:
-        found = pipe(question=asked, context=passage, top_k=top_k, handle_impossible_answer=allow_empty)
+        with show.busy("reading the passage"):
+            found = pipe({"question": asked, "context": passage}, top_k=top_k, handle_impossible_answer=allow_empty)
         answers = found if isinstance(found, list) else [found]
         if lines:
             show.line({"question": asked, **(answers[0] if top_k == 1 else {"answers": answers})})

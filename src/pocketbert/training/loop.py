@@ -21,15 +21,10 @@ import torch
 from torch import Tensor
 
 from pocketbert.data.batches import random_words
+from pocketbert.errors import TrainingInterrupted
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.progress import Meter, Progress, Writer
-from pocketbert.training.state import (
-    State,
-    TrainingInterrupted,
-    latest_state,
-    load_state,
-    save_state,
-)
+from pocketbert.training.state import State, latest_state, load_state, save_state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 from torch import Tensor
 
-from pocketbert.training.state import TrainingError
+from pocketbert.errors import TrainingError
 
 logger = logging.getLogger("pocketbert")
 

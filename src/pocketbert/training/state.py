@@ -22,19 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pocketbert.checkpoints import atomic_write, write_text
-from pocketbert.errors import CheckpointError, PocketBertError
-
-
-class TrainingInterrupted(PocketBertError):
-    """A signal stopped the run after its state was saved; `signal` is its number (the exit status is 128 more)."""
-
-    def __init__(self, message: str, signal: int) -> None:
-        super().__init__(message)
-        self.signal = signal
-
-
-class TrainingError(PocketBertError, ArithmeticError):
-    """The run cannot go on: its loss is no longer a number."""
+from pocketbert.errors import CheckpointError
 
 
 @dataclass
