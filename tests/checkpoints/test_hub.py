@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -198,3 +199,62 @@ class TestOffline:
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
         assert done.stdout == "{'model_type': 'bert'} [0. 1. 2.] False\n"
         assert "is not in the download cache (offline, as asked): connect once" in done.stderr.splitlines()[-1]
+
+
+class TestClasses:
+    """Configurations, models and tokenizers by name."""
+
+    @pytest.fixture
+    def model(self, hub: Hub, tmp_path: Path) -> Any:
+        """A model on the hub, under `acme/words`."""
+        import pocketbert
+
+        config = pocketbert.SqueezeBertConfig(
+            vocab_size=6,
+            hidden_size=8,
+            embedding_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=8,
+        )
+        model = pocketbert.SqueezeBertForSequenceClassification(config).eval()
+        model.save_pretrained(tmp_path / "saved")
+        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "low"]
+        pocketbert.SqueezeBertTokenizer(vocab={token: i for i, token in enumerate(tokens)}).save_pretrained(
+            tmp_path / "saved"
+        )
+        files = {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()}
+        hub.repos["acme/words"] = Repo(files, revisions=("main", "v1"))
+        return model
+
+    @pytest.mark.parametrize("auto", [True, False])
+    def test_where_it_is_read_from_is_handed_on(self, hub: Hub, model: Any, tmp_path: Path, auto: bool) -> None:
+        import torch
+
+        import pocketbert
+
+        ids = torch.tensor([[2, 5, 3]])
+        config_class = pocketbert.AutoConfig if auto else pocketbert.SqueezeBertConfig
+        model_class = pocketbert.AutoModelForSequenceClassification if auto else type(model)
+        tokenizer_class = pocketbert.AutoTokenizer if auto else pocketbert.SqueezeBertTokenizer
+
+        where: dict[str, Any] = {"revision": "v1", "cache_dir": tmp_path / "elsewhere"}
+        for local in (False, True):  # what was downloaded is then there without the hub
+            hub.asked.clear()
+            assert config_class.from_pretrained("acme/words", local_files_only=local, **where) == model.config.replace(
+                extra={"architectures": ["SqueezeBertForSequenceClassification"], "dtype": "float32"}
+            )
+            again = model_class.from_pretrained("acme/words", local_files_only=local, **where)
+            assert torch.equal(again(ids).logits, model(ids).logits)
+            tokenizer = tokenizer_class.from_pretrained("acme/words", local_files_only=local, **where)
+            assert type(tokenizer) is pocketbert.SqueezeBertTokenizer
+            assert tokenizer.encode("low") == [2, 5, 3]
+            assert not hub.asked if local else hub.asked
+            assert not [line for line in hub.asked if "/main" in line]
+        assert not (tmp_path / "cache").exists()
+
+        for cls in (config_class, model_class, tokenizer_class):
+            with pytest.raises(CheckpointError, match="no revision 'v9'"):
+                cls.from_pretrained("acme/words", revision="v9")
+            with pytest.raises(CheckpointError, match="is not in the download cache"):
+                cls.from_pretrained("acme/words", cache_dir=tmp_path / "nothing", local_files_only=True)
