@@ -75,6 +75,8 @@ def test_a_base_file_in_a_headed_class_says_what_starts_fresh(
     cls = our_class(CONFIGS[name], "ForSequenceClassification")
     with caplog.at_level(logging.WARNING, "pocketbert"):
         model, info = cls.from_pretrained(tmp_path, output_loading_info=True)
+        assert caplog.text == ""  # who asks is told once
+        cls.from_pretrained(tmp_path)
     assert info["missing_keys"] == ["classifier.bias", "classifier.weight"]
     assert "start fresh: classifier.bias, classifier.weight" in caplog.text
     assert not model.classifier.bias.any()

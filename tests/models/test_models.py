@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -89,6 +90,24 @@ def test_dropout_falls_only_in_training(name: str) -> None:
     assert not torch.equal(model(**inputs).last_hidden_state, model(**inputs).last_hidden_state)
 
 
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_dropout_on_probabilities(with_weights: bool) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 9, 24) for _ in range(3))
+    plain, _ = ops.attend(q, k, v, 3, None, 0.0, with_weights)
+    dropped, weights = ops.attend(q, k, v, 3, None, 0.5, with_weights)
+    assert not torch.allclose(plain, dropped)
+    if weights is not None:  # they are those before the dropout
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 9))
+
+
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_a_low_score_on_top_of_the_mask_stays_finite(with_weights: bool) -> None:
+    q, k, v = torch.full((1, 3, 4), -100.0).half(), torch.full((1, 3, 4), 100.0).half(), torch.ones(1, 3, 4).half()
+    context, _ = ops.attend(q, k, v, 1, ops.keep_mask(torch.zeros(1, 3)), 0.0, with_weights)
+    assert context.isfinite().all()
+
+
 @EACH
 def test_half_precision_follows_fp32(name: str) -> None:
     model, inputs = build(name), batch("Model", seed=7)
@@ -118,13 +137,13 @@ def test_mobilebert_survives_a_stream_that_fp16_cannot_hold(head: str) -> None:
                 reader.weight[:, 0] = tiny
     inputs = {k: v for k, v in batch(head, seed=8).items() if k != "labels"}
     expected = model(**inputs)[0]
-    narrow = model.half()
-    states = narrow(**inputs, output_hidden_states=True).hidden_states
-    assert states[-1].dtype == torch.float32
-    assert states[-1].max() > 65504
-    got = narrow(**inputs)[0].float()
-    assert got.isfinite().all()
-    assert (got - expected).norm() / expected.norm() < 0.05
+    for narrow, autocast in ((model, True), (copy.deepcopy(model).half(), False)):
+        with torch.autocast("cpu", dtype=torch.float16, enabled=autocast):
+            output = narrow(**inputs, output_hidden_states=True)
+        assert output.hidden_states[-1].dtype == torch.float32
+        assert output.hidden_states[-1].max() > 65504
+        assert output[0].isfinite().all()
+        assert (output[0].float() - expected).norm() / expected.norm() < 0.05
 
 
 def test_mask_aware_trigram_makes_padding_harmless() -> None:

@@ -67,6 +67,32 @@ def test_names_and_their_order_are_theirs(name: str, head: str) -> None:
 
 
 @CASES
+def test_dropout_falls_where_theirs_does(name: str, head: str) -> None:
+    """The same rates, and each of them alone changes the answer in training."""
+    rates: dict[str, Any] = {"num_hidden_layers": 1, "hidden_dropout_prob": 0.4, "attention_probs_dropout_prob": 0.5}
+    if hasattr(CONFIGS[name], "classifier_dropout"):
+        rates["classifier_dropout"] = 0.6
+    config = CONFIGS[name].replace(**rates)
+    reference, model = their_class(config, head)(theirs(config)), our_class(config, head)(config)
+    randomise(model, 0)
+    places = [(m, "p") for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p]
+    places += [(m, "dropout") for m in model.modules() if type(m).__name__.endswith("SelfAttention")]
+    found = sorted(getattr(*place) for place in places)
+    assert found == sorted(m.p for m in reference.modules() if isinstance(m, torch.nn.Dropout) and m.p)
+
+    torch.manual_seed(0)
+    inputs = {k: v for k, v in batch(head, seed=11).items() if "label" not in k and "positions" not in k}
+    model.train()
+    for module, rate in places:
+        setattr(module, rate, 0.0)
+    expected = model(**inputs)[0]
+    for module, rate in places:
+        setattr(module, rate, 0.5)
+        assert not torch.equal(model(**inputs)[0], expected), (module, rate)
+        setattr(module, rate, 0.0)
+
+
+@CASES
 def test_tuples(name: str, head: str) -> None:
     model, reference = both(name, head)
     for labels in (True, False):

@@ -67,7 +67,7 @@ def attend(
     weights = None
     if with_weights:
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.size(-1))  # [B, h, S, S]
-        weights = (scores if bias is None else scores + bias).softmax(-1, dtype=torch.float32).to(v.dtype)
+        weights = (scores if bias is None else scores + bias).softmax(-1)
         context = F.dropout(weights, dropout) @ v
     else:
         context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)

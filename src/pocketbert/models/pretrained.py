@@ -139,7 +139,8 @@ class PreTrainedModel(nn.Module):
             dtype: type of the parameters; files in fp16 are read as fp32 unless this says otherwise.
             ignore_mismatched_sizes: start a head fresh where its shape differs from the file's (another number of
                 labels); the encoder must always fit.
-            output_loading_info: also return which parameters started fresh and which of the file were not used.
+            output_loading_info: return which parameters started fresh and which of the file were not used, too,
+                instead of logging it.
             **config_changes: fields of the configuration to change, as `num_labels=3`.
 
         Raises:
@@ -158,7 +159,13 @@ class PreTrainedModel(nn.Module):
         model.tie_weights()
         info = model._load(tensors, str(name_or_path), ignore_mismatched_sizes)
         model.eval()
-        return (model, info) if output_loading_info else model
+        if output_loading_info:
+            return model, info
+        if fresh := sorted({*info["missing_keys"], *info["mismatched_keys"]}):
+            logger.warning("%s: not in the file, so they start fresh: %s", name_or_path, ", ".join(fresh))
+        if unexpected := info["unexpected_keys"]:
+            logger.info("%s: in the file and not used: %s", name_or_path, ", ".join(unexpected))
+        return model
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `model.safetensors` and `config.json`, each in one step; transformers loads the folder as it is."""
@@ -197,12 +204,7 @@ class PreTrainedModel(nn.Module):
             for theirs, mine in names.items():
                 if mine not in mismatched and mine not in tied:
                     own[mine].copy_(torch.from_numpy(np.ascontiguousarray(tensors[theirs])))
-        fresh = sorted({*missing, *mismatched})
-        init_parameters(self, self.config.initializer_range, set(fresh))
-        if fresh:
-            logger.warning("%s: not in the file, so they start fresh: %s", source, ", ".join(fresh))
-        if unexpected:
-            logger.info("%s: in the file and not used: %s", source, ", ".join(unexpected))
+        init_parameters(self, self.config.initializer_range, {*missing, *mismatched})
         return {"missing_keys": missing, "mismatched_keys": mismatched, "unexpected_keys": unexpected}
 
     def _is_head(self, name: str) -> bool:
