@@ -50,7 +50,7 @@ class PreTrainedConfig:
     """
 
     model_type: ClassVar[str] = ""
-    #: Keys of a `config.json` that follow from others: read, checked where they can disagree, and not kept.
+    #: Keys of a `config.json` that follow from the fields: what a file says there does not count, except `model_type`.
     derived_keys: ClassVar[frozenset[str]] = frozenset({"model_type", "label2id"})
 
     vocab_size: int = 30522

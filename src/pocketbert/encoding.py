@@ -24,11 +24,6 @@ class BatchEncoding(dict[str, Any]):
         super().__init__(data)
         self.encodings = encodings
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """The values by name: this object itself."""
-        return self
-
     def __getitem__(self, key: str | int) -> Any:
         return self._row(key) if isinstance(key, int) else super().__getitem__(key)
 

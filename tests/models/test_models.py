@@ -82,6 +82,18 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
             torch.testing.assert_close(grad, grads[1][key], msg=key)
 
 
+@pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
+@pytest.mark.parametrize("head", HEADS)
+def test_embeddings_in_place_of_ids(name: str, head: str) -> None:
+    if our_class(CONFIGS[name], head) is None:
+        pytest.skip("no such class in the published surface")
+    model, inputs = build(name, head), batch(head, seed=12)
+    ids = inputs.pop("input_ids")
+    torch.testing.assert_close(
+        model(**inputs, inputs_embeds=model.get_input_embeddings()(ids))[0], model(ids, **inputs)[0]
+    )
+
+
 @EACH
 def test_dropout_falls_only_in_training(name: str) -> None:
     model, inputs = build(name, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5), batch("Model", seed=6)
@@ -195,6 +207,10 @@ def test_inputs_that_do_not_fit(name: str) -> None:
         model(torch.tensor([[1, -1]]))
     with pytest.raises(InputError, match=r"token_type_ids from 0 to 2 do not fit a table of 2 rows"):
         model(ids, token_type_ids=torch.tensor([[0, 2, 0]]))
+    with pytest.raises(InputError, match=r"a batch is input_ids \[B, S\] or inputs_embeds \[B, S, E\], not \[3\]"):
+        model(ids[0])
+    with pytest.raises(InputError, match=r"not \[3, 32\]"):
+        model(inputs_embeds=torch.randn(3, 32))
     with pytest.raises(InputError, match="41 tokens are more than max_position_embeddings=40"):
         model(torch.ones(1, 41, dtype=torch.long))
 

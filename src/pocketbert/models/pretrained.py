@@ -270,12 +270,14 @@ class EncoderModel(PreTrainedModel):
             return_dict: False for a plain tuple. These three default to the configuration.
 
         Raises:
-            InputError: both or none of `input_ids` and `inputs_embeds`; longer than the position embeddings; an id
-                outside the vocabulary.
+            InputError: both or none of `input_ids` and `inputs_embeds`; no batch of rows; longer than the position
+                embeddings; an id outside the vocabulary.
         """
         given = input_ids if input_ids is not None else inputs_embeds
         if given is None or (input_ids is not None and inputs_embeds is not None):
             raise InputError("pass exactly one of input_ids and inputs_embeds")
+        if given.dim() != (3 if input_ids is None else 2):
+            raise InputError(f"a batch is input_ids [B, S] or inputs_embeds [B, S, E], not {list(given.shape)}")
         length, limit = given.size(1), self.config.max_position_embeddings
         if length > limit:
             raise InputError(f"{length} tokens are more than max_position_embeddings={limit}: truncate the text")
