@@ -158,6 +158,15 @@ def test_mobilebert_survives_a_stream_that_fp16_cannot_hold(head: str) -> None:
         assert (output[0].float() - expected).norm() / expected.norm() < 0.05
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_mobilebert_keeps_its_stream_in_fp32(dtype: torch.dtype, autocast: bool) -> None:
+    model = build("mobilebert") if autocast else build("mobilebert").to(dtype)
+    with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+        states = model(**batch("Model", seed=13), output_hidden_states=True).hidden_states
+    assert {state.dtype for state in states} == {torch.float32}
+
+
 def test_mask_aware_trigram_makes_padding_harmless() -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
     padded = {"input_ids": torch.tensor([[5, 6, 7, 8, 0, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0]])}
