@@ -23,7 +23,7 @@ from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import AutoConfig
 from pocketbert.data.batches import LabelledBatches
 from pocketbert.errors import CheckpointError, ConfigError, DataError, PocketBertError, TrainingInterrupted
-from pocketbert.models.auto import AutoModelForSequenceClassification
+from pocketbert.models.auto import AutoModel, AutoModelForSequenceClassification
 from pocketbert.recipes.evaluate import evaluate
 from pocketbert.recipes.finetune import FinetuneResult, finetune
 from pocketbert.recipes.options import FinetuneOptions
@@ -240,10 +240,25 @@ def test_labels_are_matched_by_name(
     save_file(tensors, base.folder / "model.safetensors")
     with caplog.at_level(logging.INFO, "pocketbert"):
         result = finetune(options(output=tmp_path / "next", model=str(base.folder), learning_rate=1e-9, epochs=0.1))
-    assert "starts fresh" not in log_of(caplog)
+    assert "fresh" not in log_of(caplog)
     assert result.metrics["accuracy"] == 1.0
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "good", 1: "bad"}
     assert evaluate(base.folder, options().data, labels=("good", "bad"))["accuracy"] >= 0.9
+
+
+def test_a_missing_head_is_said_once(
+    options: Options, base: FinetuneResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    AutoModel.from_pretrained(base.folder).save_pretrained(tmp_path / "headless")
+    AutoTokenizer.from_pretrained(base.folder).save_pretrained(tmp_path / "headless")
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "pocketbert"):
+        finetune(options(output=tmp_path / "next", model=str(tmp_path / "headless"), epochs=0.1))
+    [said] = [line for line in log_of(caplog).splitlines() if "fresh" in line]
+    assert said.endswith("headless has no classifier.bias, classifier.weight: these start fresh")
+    with caplog.at_level(logging.INFO, "pocketbert"), pytest.raises(CheckpointError, match="answers would be random"):
+        evaluate(tmp_path / "headless", options().data)
+    assert log_of(caplog).count("fresh") == 1
 
 
 def test_other_labels_start_a_fresh_head(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -357,15 +356,10 @@ def embed(
 
 
 def _load(task: str, model: str | None, device: str | None) -> Pipeline:
-    # A pipeline refuses models whose weights are not all there, so nobody needs a note of what starts fresh.
-    logging.getLogger("pocketbert").disabled = True
-    try:
-        with show.busy("reading the model"):
-            from pocketbert.pipelines import pipeline
+    with show.busy("reading the model"):
+        from pocketbert.pipelines import pipeline
 
-            return pipeline(task, model, device=device)
-    finally:
-        logging.getLogger("pocketbert").disabled = False
+        return pipeline(task, model, device=device)
 
 
 def _answers(

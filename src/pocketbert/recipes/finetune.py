@@ -91,8 +91,8 @@ def finetune(options: FinetuneOptions, *, console: Console | None = None, argv: 
     peak = options.learning_rate or (5e-5 if options.from_scratch is None else 5e-4)
     plan = _plan(options, batches.order, metric, bf16=bf16)
     tell(
-        f"{type(model).__name__} of {model.num_parameters() / 1e6:.1f} M parameters on {device} in "
-        f"{settled['precision']}; {plan.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
+        f"{type(model).__name__} of {model.num_parameters():,} parameters on {device} in {settled['precision']}; "
+        f"{plan.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
     )
     record.write(labels=model.config.id2label, metric=metric, steps=plan.steps, parameters=model.num_parameters())
 

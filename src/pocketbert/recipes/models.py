@@ -42,11 +42,13 @@ def prepare(
         tokenizer = read_tokenizer(options.tokenizer or options.model)
         theirs = AutoConfig.from_pretrained(options.model)
         config, fits = task.adapt(theirs)
-        model = model_class(config, task.head).from_pretrained(
-            options.model, config=config, ignore_mismatched_sizes=not fits
+        model, info = model_class(config, task.head).from_pretrained(
+            options.model, config=config, ignore_mismatched_sizes=not fits, output_loading_info=True
         )
-        if not fits:
-            heads = {name for name, _ in model.named_parameters() if name.startswith(HEADS)}
+        if missing := set(info["missing_keys"]):
+            tell(f"{options.model} has no {', '.join(sorted(missing))}: these start fresh")
+        heads = {name for name, _ in model.named_parameters() if name.startswith(HEADS)}
+        if not fits and not heads <= missing:
             init_parameters(model, config.initializer_range, heads)
             names = ", ".join(list(theirs.id2label.values())[:10])
             tell(f"the labels of {options.model} ({names}) are not those of the data: the head starts fresh")
