@@ -255,6 +255,24 @@ def test_initial_weights() -> None:
     assert not model.get_input_embeddings().weight[0].any()
 
 
+@pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_words_that_are_added_start_as_at_initialisation(name: str, tied: bool) -> None:
+    model = build(name, "ForMaskedLM", tie_word_embeddings=tied)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    assert model.resize_token_embeddings(499) is model.get_input_embeddings()
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
+    for key, tensor in model.state_dict().items():
+        axis = 1 if key == "cls.predictions.dense.weight" else 0
+        kept = before[key].size(axis)
+        assert torch.equal(tensor.narrow(axis, 0, kept), before[key])
+        added = tensor.narrow(axis, kept, tensor.size(axis) - kept)
+        if key.endswith("bias"):
+            assert not added.any(), key
+        elif added.numel():
+            assert abs(added.std().item() - 0.02) < 0.001, key
+
+
 def test_outputs_are_tuples_and_names() -> None:
     output = build("bert", "ForQuestionAnswering")(torch.tensor([[1, 2, 3]]))
     assert list(output) == ["start_logits", "end_logits"]
