@@ -1,6 +1,7 @@
 """Bad input: one line that says what is wrong and what to do, status 1, and nothing half-written."""
 
 import errno
+import gzip
 import json
 import os
 import shutil
@@ -120,6 +121,9 @@ def test_texts_that_cannot_be_read(run: Run, models: Models, tmp_path: Path) -> 
     latin.write_bytes("caf\N{LATIN SMALL LETTER E WITH ACUTE}\n".encode("latin-1"))
     assert run(*base, "--file", latin).error.startswith(f"{latin}, line 1: byte 0xE9 is not UTF-8")
     assert "byte 0xE9 is not UTF-8" in run("answer", "--model", models["answer"], "q", "--file", latin).error
+    for name, content in {"UTF-16": "great".encode("utf-16"), "gzip": gzip.compress(b"great")}.items():
+        (tmp_path / "other").write_bytes(content)
+        assert name in run(*base, "--file", tmp_path / "other").error
     (tmp_path / "void.txt").touch()
     assert "void.txt: has no text" in run(*base, "--file", tmp_path / "void.txt").error
     assert "void.txt: has no text" in run("answer", "--model", models["answer"], "q", "-f", tmp_path / "void.txt").error

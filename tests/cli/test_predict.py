@@ -2,12 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from pocketbert.cli import predict
+from pocketbert.cli.texts import source
 from pocketbert.pipelines import pipeline
 
 from .conftest import Outcome
@@ -212,6 +215,29 @@ def test_cut_texts_are_stated(run: Run, models: Models) -> None:
     assert outcome.err.startswith("note: 1 of 2 texts")
     outcome = run("answer", "--model", models["answer"], "who? " * 30, "--context", "marie curie")
     assert outcome.err.startswith("note: only the first 10 tokens of a question are read: who?")
+
+
+def test_long_texts_are_not_kept(tmp_path: Path) -> None:
+    class Short:
+        max_length = 8
+
+        def __call__(self, inputs: Iterator[str]) -> Iterator[int]:
+            return map(len, inputs)
+
+        def tokenizer(self, texts: list[str], pairs: None, *, verbose: bool) -> dict[str, list[list[int]]]:
+            return {"input_ids": [[0] * 9] * len(texts)}
+
+    (tmp_path / "long.txt").write_text(f"{'x' * 20_000}\n" * 500)
+    tracemalloc.start()
+    try:
+        found = predict._answers(
+            cast(Any, Short()), source((), str(tmp_path / "long.txt")), lambda item: item.text, True
+        )
+        assert sum(length for _, length in found) == 10_000_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2e6
 
 
 def test_texts_are_shown_as_they_are_but_cannot_steer_a_terminal(run: Run, models: Models) -> None:

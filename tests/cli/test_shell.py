@@ -101,7 +101,7 @@ def test_what_torch_needs_is_said_in_one_line(
 ) -> None:
     monkeypatch.setattr("pocketbert.errors.find_spec", lambda name: None)
     advice = "pip install 'pocketbert[train]'"
-    assert advice in run("classify", "--model", models["classify"], "x").error
+    assert run("classify", "--model", models["classify"], "x").code == 0  # answering needs none
     assert advice in run("finetune", "data.csv", "--model", "m", "--output", "o").error
     assert advice in run("evaluate", "m", "data.csv").error
 

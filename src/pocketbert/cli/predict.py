@@ -313,7 +313,7 @@ def choose(
     else:
         rows = [(one["choice"], f"{one['score']:.3f}") for one in ranked]
         show.table([prompt, "Score"], rows, numbers=["Score"])
-    _state_cut(pipe, cut, len(choice))
+    _state_cut(pipe, len(cut), len(choice), cut[0].place if cut else "")
 
 
 @app.command(
@@ -374,11 +374,12 @@ def _answers(
 
     `shape` makes an input of the pipeline from an item; `beside` is the second text that the pipeline itself adds.
     """
-    count, cut = 0, list[Item]()
+    count, cut, first = 0, 0, ""
     with show.progress("texts", hidden=lines and sys.stdout.isatty()) as advance:
         before = 0.0
         for chunk in source.chunks():
-            cut += _too_long(pipe, chunk if beside is None else [item._replace(pair=beside) for item in chunk])
+            long = _too_long(pipe, chunk if beside is None else [item._replace(pair=beside) for item in chunk])
+            cut, first = cut + len(long), first if cut or not long else long[0].place
             share = None if source.fraction is None else (source.fraction - before) / len(chunk)
             results = pipe(iter([shape(item) for item in chunk]), **options)
             for done, (item, result) in enumerate(zip(chunk, results, strict=True), start=1):
@@ -388,7 +389,7 @@ def _answers(
             before = source.fraction or 0.0
     if source.skipped:
         show.say(f"lines without text: {source.skipped:,}; they were skipped", "note")
-    _state_cut(pipe, cut, count)
+    _state_cut(pipe, cut, count, first)
 
 
 def _too_long(pipe: Pipeline, items: Sequence[Item]) -> list[Item]:
@@ -402,12 +403,13 @@ def _too_long(pipe: Pipeline, items: Sequence[Item]) -> list[Item]:
     return [item for item, tokens in zip(long, ids, strict=True) if len(tokens) > pipe.max_length]
 
 
-def _state_cut(pipe: Pipeline, cut: Sequence[Item], count: int) -> None:
+def _state_cut(pipe: Pipeline, cut: int, count: int, first: str) -> None:
+    """Say that `cut` of `count` texts were not read to their end; `first` is where the first of them stands."""
     if not cut:
         return
     limit = f"longer than the {pipe.max_length} tokens that the model reads"
     if count == 1:
         show.say(f"the text is {limit}: its end was ignored", "note")
     else:
-        first = f" (the first is {cut[0].place})" if cut[0].place else ""
-        show.say(f"{len(cut):,} of {count:,} texts are {limit}: their ends were ignored{first}", "note")
+        where = f" (the first is {first})" if first else ""
+        show.say(f"{cut:,} of {count:,} texts are {limit}: their ends were ignored{where}", "note")

@@ -175,10 +175,13 @@ def decode(content: bytes, what: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{what}: byte 0x{content[error.start]:02X} is not UTF-8. If it is Latin-1 (Windows) or UTF-16, convert "
-            "it: iconv -f WINDOWS-1252 -t UTF-8"
-        ) from None
+        from pocketbert.data.tables import not_text
+
+        found = not_text(content) or (
+            f"byte 0x{content[error.start]:02X} is not UTF-8. If it is Latin-1 (Windows), convert it: "
+            "iconv -f WINDOWS-1252 -t UTF-8"
+        )
+        raise DataError(f"{what}: {found}") from None
 
 
 def _size(file: BinaryIO) -> int:

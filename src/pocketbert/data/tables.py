@@ -143,6 +143,11 @@ def read_table(
 # ── the formats ──
 
 
+def not_text(start: bytes) -> str | None:
+    """What a file that begins like this is, and what to do with it, if it is known to be no UTF-8 text."""
+    return next((what for magic, what in _NOT_TEXT.items() if start.startswith(magic)), None)
+
+
 def _open(path: Path, header: Sequence[str] | None) -> tuple[list[str], Rows]:
     """The column names of a file, and its rows, read as they are asked for."""
     suffix = path.suffix.lower()
@@ -159,9 +164,8 @@ def _open(path: Path, header: Sequence[str] | None) -> tuple[list[str], Rows]:
         raise DataError(f"{path}: is none of .csv, .tsv, .jsonl, .ndjson, .json, .parquet")
     with path.open("rb") as file:
         start = file.read(4)
-    for magic, what in _NOT_TEXT.items():
-        if start.startswith(magic):
-            raise DataError(f"{path}: {what}")
+    if what := not_text(start):
+        raise DataError(f"{path}: {what}")
     if suffix not in readers:
         return _json_lines(path)
     rows = readers[suffix](path)
