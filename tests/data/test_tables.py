@@ -106,6 +106,8 @@ BAD = {
     "lacks2.jsonl": ('{"text": "a", "label": 1}\n{"label": 2}\n', "line 2: column 'text' holds nothing"),
     "number.jsonl": ('{"text": 1, "label": 1}\n', "line 1: column 'text' holds a int, 1 instead of text"),
     "nan.jsonl": ('{"text": "a", "label": NaN}\n', "line 1: has no label"),
+    "half.jsonl": ('{"text": "a \\ud83d", "label": 1}\n', "line 1: column 'text' holds half a character"),
+    "half-label.jsonl": ('{"text": "a", "label": "\\ud83d"}\n', "line 1: column 'label' holds half a character"),
     "dict.jsonl": ('{"text": "a", "label": {}}\n', "line 1: has no label"),
     "not.parquet": ("text,label\na,b\n", "is not a Parquet file"),
     "zero.parquet": ("", "is empty"),

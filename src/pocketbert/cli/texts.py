@@ -82,8 +82,6 @@ class Texts:
         for start in range(0, len(table), _CHUNK):
             rows = table.examples[start : start + _CHUNK]
             self.fraction = (start + len(rows)) / len(table)
-            for row in rows:
-                check(row.text + (row.text_pair or ""), f"{path}, line {row.line}")
             yield [Item(row.text, row.text_pair, f"line {row.line}") for row in rows]
 
     def _lines(self, file: BinaryIO) -> Iterator[list[Item]]:

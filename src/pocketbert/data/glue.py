@@ -107,6 +107,8 @@ def read_glue(folder: str | Path, name: str, split: str) -> dict[str, Table]:
     }[split]
     if not files:
         raise DataError(f"GLUE's {task.folder} has no {split} set")
+    if not (folder / files[0][1]).exists():
+        raise DataError(f"{folder}: holds neither a folder {task.folder} nor the file {files[0][1]} of that task")
     labelled = split != "test"
     return {
         name: read_table(

@@ -105,7 +105,7 @@ def hold_out(table: Table, fraction: float, seed: int) -> tuple[Table, Table]:
     (regression) count as one label.
 
     Raises:
-        DataError: there are too few rows to keep any back.
+        DataError: no label has more than one row.
     """
     numeric = all(_number(example.label or "") is not None for example in table.examples)
     whole = numeric and all(_is_whole(example.label or "") for example in table.examples)
@@ -118,5 +118,8 @@ def hold_out(table: Table, fraction: float, seed: int) -> tuple[Table, Table]:
         for index in members[: min(len(members) - 1, math.ceil(len(members) * fraction))]
     }
     if not held:
-        raise DataError(f"{table.path}: {len(table)} rows are too few to keep some back; give a file for evaluation")
+        raise DataError(
+            f"{table.path}: no label has two rows, so that one could be kept back; give a file for evaluation "
+            "(--eval-data)"
+        )
     return table.part(i for i in range(len(table)) if i not in held), table.part(sorted(held))

@@ -294,7 +294,21 @@ def _example(path: Path, line: int, text: Any, text_pair: Any, label: Any, *, co
         label = _label(label)
         if not label:
             raise DataError(f"{path}, line {line}: has no label in column {columns.label!r}")
+    for name, value in zip(columns, (text, text_pair, label), strict=True):
+        if name is not None and not _is_unicode(value):
+            raise DataError(
+                f"{path}, line {line}: column {name!r} holds half a character, which stands for nothing: {value!a:.60}"
+            )
     return Example(text, text_pair, label, line)
+
+
+def _is_unicode(text: str) -> bool:
+    r"""Whether a text has no half of a surrogate pair in it, as JSON can bring: "\ud83d"."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _label(value: Any) -> str | None:

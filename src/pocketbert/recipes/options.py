@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +102,7 @@ class FinetuneOptions:
             self._check(name, value is None or value >= least, f"must be at least {least}")
         for name in ("epochs", "learning_rate", "clip"):
             value = getattr(self, name)
-            self._check(name, value is None or value > 0, "must be positive")
+            self._check(name, value is None or 0 < value < math.inf, "must be positive and finite")
         self._check("accumulation", self.accumulation <= self.batch_size, f"exceeds --batch-size {self.batch_size}")
         self._check("warmup", 0 <= self.warmup <= 1, "must lie in [0, 1]")
         self._check("weight_decay", self.weight_decay >= 0, "must not be negative")
@@ -110,4 +111,6 @@ class FinetuneOptions:
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)} {rule}")
+            value = getattr(self, name)
+            shown = ",".join(value) if isinstance(value, tuple) else value
+            raise ConfigError(f"--{name.replace('_', '-')} {shown} {rule}")
