@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pocketbert.errors import ConfigError
+from pocketbert.errors import CheckpointError, ConfigError
 
 # The tanh form of GELU has three published names; "swish" is the older name of "silu".
 ACTIVATIONS = (
@@ -108,6 +108,19 @@ class PreTrainedConfig:
     def attention_width_field(self) -> str:
         """Name of the field that the attention heads share out."""
         return "hidden_size"
+
+    def refuse_other_head(self, head: str, source: object) -> None:
+        """Raise `CheckpointError` if the file `source` says it was made for another task than `head`.
+
+        Heads of different tasks can have the same names and shapes, so the tensors alone would not tell. `head` is the
+        part of a class name after the family.
+        """
+        tuned = {"ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice"}
+        for made_for in self.extra.get("architectures") or ():
+            if head in tuned and made_for.endswith(tuple(tuned - {head})):
+                raise CheckpointError(
+                    f"{source} holds a {made_for}: needed is a checkpoint fine-tuned for it (a …{head})"
+                )
 
     @property
     def head_dropout_prob(self) -> float:

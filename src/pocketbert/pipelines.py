@@ -439,7 +439,8 @@ def pipeline(
             text-classification uses the bundled model, which tells positive from negative sentences.
         tokenizer: A tokenizer, or the folder or hub name of one; by default that of the model's folder or name.
         config: The model's configuration, where `model` is a predictor that does not have one as `config`.
-        device: Where a PyTorch model runs, as in `torch.device`; by default on the CPU.
+        device: Run the model in PyTorch, on this device, as in `torch.device`. By default models of folders and names
+            run on the engine, which needs no PyTorch.
         revision: A branch, tag or commit on the hub.
         **options: Defaults for the options of the calls, which are those of the task's `run`.
 
@@ -456,10 +457,7 @@ def pipeline(
         model = BUNDLED / kind.bundled
     if isinstance(model, str | Path):
         tokenizer = model if tokenizer is None else tokenizer
-        require("train")
-        from pocketbert.models.auto import load_trained
-
-        model = load_trained(model, kind.head, revision=revision)
+        model = _load(kind, model, device, revision)
     if isinstance(tokenizer, str | Path):
         from pocketbert.tokenization import AutoTokenizer
 
@@ -474,6 +472,18 @@ def pipeline(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not go together"
         )
     return kind(_predictor(model, device), tokenizer, config, **options)
+
+
+def _load(kind: type[Pipeline], name: str | Path, device: Any, revision: str | None) -> Any:
+    """The model of a folder or hub name: on the engine, or in PyTorch if a device is asked for."""
+    if device is None:
+        from pocketbert.runtime.engine import Engine
+
+        return Engine.from_pretrained(name, kind.head, revision=revision)
+    require("train")
+    from pocketbert.models.auto import load_trained
+
+    return load_trained(name, kind.head, revision=revision)
 
 
 def _predictor(model: Any, device: Any) -> Predictor:

@@ -81,11 +81,16 @@ def test_the_folds_are_there() -> None:
 def test_what_a_file_lacks_is_named() -> None:
     config = CONFIGS["bert"]
     model = our_class(config, "Model")(config)
-    with pytest.raises(CheckpointError, match=r"lacks classifier.weight \[2, 32\]"):
+    with pytest.raises(CheckpointError, match=r"lacks classifier.bias, classifier.weight"):
         lower(config, tensors(model), "ForSequenceClassification")
     wrong = tensors(model) | {"encoder.layer.1.output.dense.bias": np.zeros(31, np.float32)}
     with pytest.raises(CheckpointError, match=r"encoder.layer.1.output.dense.bias of shape \[31\] for \[32\]"):
         lower(config, wrong, "Model")
+    more = tensors(model) | {"encoder.layer.2.output.dense.bias": np.zeros(32, np.float32)}
+    with pytest.raises(CheckpointError, match=r"not a file of this model: it has encoder.layer.2.output.dense.bias"):
+        lower(config, more, "Model")
+    with pytest.raises(CheckpointError, match=r"not a file of this model: it lacks encoder.layer.1"):
+        lower(config, {k: v for k, v in tensors(model).items() if "layer.1.output.LayerNorm" not in k}, "Model")
 
 
 @pytest.mark.parametrize("name", sorted(reference.ACTIVATIONS))

@@ -57,22 +57,16 @@ def load_trained(name_or_path: str | Path, task: str, *, revision: str | None = 
         CheckpointError: its head is of another task, or not in the file, so that every answer would be random.
     """
     config = AutoConfig.from_pretrained(name_or_path, revision=revision)
-    advice = f"needed is a checkpoint fine-tuned for it (a …{task})"
-    for made_for in config.extra.get("architectures") or ():
-        # Heads of different tasks can have the same names and shapes, so the file alone would not tell.
-        if task in _TUNED and made_for.endswith(tuple(set(_TUNED) - {task})):
-            raise CheckpointError(f"{name_or_path} holds a {made_for}: {advice}")
+    config.refuse_other_head(task, name_or_path)
     model, info = model_class(config, task).from_pretrained(
         name_or_path, config=config, revision=revision, output_loading_info=True
     )
     # Only these two read the pooler, so elsewhere it does not matter what is in it.
     pooled = task in ("ForSequenceClassification", "ForMultipleChoice")
     if fresh := [name for name in info["missing_keys"] if pooled or POOLER not in name]:
-        raise CheckpointError(f"{name_or_path} lacks {', '.join(fresh)}, so that answers would be random: {advice}")
+        lacks = f"{name_or_path} lacks {', '.join(fresh)}, so that answers would be random"
+        raise CheckpointError(f"{lacks}: needed is a checkpoint fine-tuned for it (a …{task})")
     return model
-
-
-_TUNED = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 
 
 class AutoModel(_AutoModel):

@@ -19,6 +19,7 @@ from pocketbert.runtime.plan import Attention, Columns, First, Index, LayerNorm,
 
 Array = npt.NDArray[np.floating]
 PREFIXES = {"bert": "bert.", "squeezebert": "transformer.", "mobilebert": "mobilebert."}
+HEADS = ("cls.", "classifier.", "qa_outputs.", "pooler.")  # what a file of another task may lack
 TORCH_EPS = 1e-5  # of two of MobileBERT's norms under "layer_norm"
 
 
@@ -27,18 +28,38 @@ class _Builder:
     """Collects the stages and tensors of a plan; hands out the tensors of a checkpoint, checked."""
 
     found: Mapping[str, np.ndarray]
+    head: str
     stages: list[Stage] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
     def __call__(self, name: str, *shape: int) -> Array:
         """The tensor `name` in float64, which must have this shape, or one that squeezes to it."""
-        tensor = self.found.get(name)
-        if tensor is None:
-            raise CheckpointError(f"the file lacks {name} {list(shape)}, so that answers would be random")
+        self.need(name)
+        tensor = self.found[name]
+        self.used.add(name)
         if tensor.size != np.prod(shape) or tensor.shape[: len(shape)] != shape:
-            raise CheckpointError(f"the file has {name} of shape {list(tensor.shape)} for {list(shape)}")
+            has = f"it has {name} of shape {list(tensor.shape)} for {list(shape)}"
+            raise CheckpointError(f"is not a file of this model: {has}")
         return tensor.reshape(shape).astype(np.float64)
+
+    def need(self, *names: str) -> None:
+        missing = sorted(set(names) - self.found.keys())
+        if not missing:
+            return
+        lacks = f"lacks {', '.join(missing)}"
+        if not all(name.startswith(HEADS) for name in missing):
+            raise CheckpointError(f"is not a file of this model: it {lacks}")
+        advice = f"needed is a checkpoint fine-tuned for it (a …{self.head})"
+        raise CheckpointError(f"{lacks}, so that answers would be random: {advice}")
+
+    def refuse_the_rest(self) -> None:
+        """A file may bring the heads of other tasks, and what MobileBERT always builds and does not always use."""
+        idle = (*HEADS, "embeddings.embedding_transformation.")
+        rest = sorted(name for name in self.found.keys() - self.used if not name.startswith(idle))
+        if foreign := [name for name in rest if ".bottleneck.attention." not in name]:
+            raise CheckpointError(f"is not a file of this model: it has {', '.join(foreign)}")
 
     def keep(self, name: str, tensor: Array) -> str:
         self.tensors[name] = np.ascontiguousarray(tensor, np.float32)
@@ -62,7 +83,7 @@ class _Builder:
     ) -> None:
         scale = None if residual_scale is None else self.keep(f"{name}.residual_scale", residual_scale)
         weight_name, bias_name = self.keep(f"{name}.weight", weight), self.keep(f"{name}.bias", bias)
-        step = Linear(source, target, weight_name, bias_name, groups, activation, residual, scale)
+        step = Linear(source, target, weight_name, bias_name, None, groups, activation, residual, scale)
         self.steps.append(step)
 
     def norm(self, source: Columns, target: Columns, name: str, eps: float) -> None:
@@ -71,6 +92,7 @@ class _Builder:
         self.steps.append(LayerNorm(source, target, weight, bias, eps))
 
     def dense(self, name: str, out: int, into: int) -> tuple[Array, Array]:
+        self.need(f"{name}.weight", f"{name}.bias")
         return self(f"{name}.weight", out, into), self(f"{name}.bias", out)
 
     def end_rows(self) -> None:
@@ -96,10 +118,11 @@ def lower(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str
         head: the part of a class name after the family: "Model", "ForSequenceClassification", …
 
     Raises:
-        CheckpointError: a tensor is missing, or of another shape than the configuration says.
+        CheckpointError: a tensor is missing, or of another shape than the configuration says. The message goes on after
+            the name of the file.
     """
     prefix = PREFIXES[config.model_type]
-    build = _Builder({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
+    build = _Builder({name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, head)
     hidden = Columns("hidden", config.hidden_size)
     if isinstance(config, MobileBertConfig):
         _mobilebert(build, config, hidden)
@@ -110,6 +133,7 @@ def lower(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str
         _bert(build, config, hidden)
     outputs = dict(_head(build, config, head, hidden))
     build.end_rows()
+    build.refuse_the_rest()
     return Plan(tuple(build.stages), build.tensors, outputs, config.max_position_embeddings)
 
 

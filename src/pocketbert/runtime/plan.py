@@ -48,13 +48,15 @@ class Linear:
     """target = activation(source · weightᵀ + bias) + residual ⊙ residual_scale.
 
     With `groups` the matrix is block-diagonal: `weight` is [C', C/groups], and block g of the output sees block g of
-    the input alone.
+    the input alone. With `scales` ([C']) the weight is int8, its row c standing for weight[c] · scales[c]; every group
+    of every row of the source is then rounded to int8 as well, by its own largest value, and sums are whole numbers.
     """
 
     source: Columns
     target: Columns
     weight: str
     bias: str
+    scales: str | None = None
     groups: int = 1
     activation: str | None = None
     residual: Columns | None = None
@@ -122,6 +124,15 @@ class Plan:
     tensors: Mapping[str, np.ndarray]
     outputs: Mapping[str, Columns | tuple[Columns, int]]
     max_tokens: int
+
+    @property
+    def pooled(self) -> set[str]:
+        """Names of the outputs that have a row a sequence."""
+        firsts = [i for i, stage in enumerate(self.stages) if isinstance(stage, First)]
+        after = self.stages[firsts[0] :] if firsts else ()
+        written = {s.target.buffer for stage in after for s in (stage.steps if isinstance(stage, Rows) else (stage,))}
+        places = {name: c if isinstance(c, Columns) else c[0] for name, c in self.outputs.items()}
+        return {name for name, columns in places.items() if columns.buffer in written}
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))

@@ -92,8 +92,13 @@ class _Run:
     def linear(self, step: Linear) -> None:
         weight, x = self.plan.tensors[step.weight], self.read(step.source)
         blocks = weight.reshape(step.groups, -1, weight.shape[1])  # [G, C'/G, C/G]
-        parts = [part @ block.T for part, block in zip(np.split(x, step.groups, axis=1), blocks, strict=True)]
-        out = np.concatenate(parts, axis=1) if step.groups > 1 else parts[0]
+        parts = np.split(x, step.groups, axis=1)
+        if step.scales is None:
+            products = [part @ block.T for part, block in zip(parts, blocks, strict=True)]
+        else:
+            scales = self.plan.tensors[step.scales].reshape(step.groups, -1)
+            products = [_whole(*each) for each in zip(parts, blocks, scales, strict=True)]
+        out = np.concatenate(products, axis=1)
         out += self.plan.tensors[step.bias]
         if step.activation is not None:
             out = ACTIVATIONS[step.activation](out)
@@ -124,6 +129,14 @@ class _Run:
 
     def first(self, stage: First) -> None:
         self.write(stage.target, self.read(stage.source)[self.starts[:-1]])
+
+
+def _whole(x: Floats, weight: npt.NDArray[np.int8], scales: Floats) -> Floats:
+    """The product of rows that are rounded to int8, each by its own scale, and an int8 weight."""
+    largest = np.abs(x).max(axis=1, keepdims=True)
+    inverse = np.divide(127, largest, out=np.zeros_like(largest), where=largest > 0)
+    whole = np.rint(x * inverse).astype(np.int32) @ weight.T.astype(np.int32)
+    return whole.astype(np.float32) * (largest / np.float32(127) * scales)
 
 
 # ── activations ──

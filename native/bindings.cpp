@@ -1,0 +1,149 @@
+// The Python side: arrays in, arrays out; every array's type, shape and layout is checked here, its sense in Program.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+#include <unistd.h>
+
+#include <limits>
+#include <map>
+#include <stdexcept>
+
+#include "executor.h"
+
+namespace nb = nanobind;
+using namespace pocketbert;
+
+namespace {
+
+template <class T>
+using Matrix = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Place = std::tuple<int, int, int>;  // buffer, start, width
+
+int narrow(std::size_t n) {
+    if (n > static_cast<std::size_t>(std::numeric_limits<int>::max() / 8)) throw std::invalid_argument("an array is too large");
+    return static_cast<int>(n);
+}
+
+Columns columns(const Place& place) { return {std::get<0>(place), std::get<1>(place), std::get<2>(place)}; }
+
+template <class T>
+View<T> view(const Matrix<T>& array) {
+    return {array.data(), narrow(array.shape(0)), narrow(array.shape(1)), std::make_shared<Matrix<T>>(array)};
+}
+
+template <class T>
+View<T> view(const Vector<T>& array) {
+    return {array.data(), 1, narrow(array.shape(0)), std::make_shared<Vector<T>>(array)};
+}
+
+View<float> view(const std::optional<Vector<float>>& array) { return array ? view(*array) : View<float>{}; }
+
+Activation activation(const std::string& name) {
+    static const std::map<std::string, Activation> known = {
+        {"", Activation::none}, {"gelu", Activation::gelu}, {"gelu_new", Activation::gelu_tanh},
+        {"gelu_fast", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh}, {"relu", Activation::relu},
+        {"relu6", Activation::relu6}, {"silu", Activation::silu}, {"swish", Activation::silu}, {"tanh", Activation::tanh},
+    };
+    const auto found = known.find(name);
+    if (found == known.end()) throw std::invalid_argument("unknown activation: " + name);
+    return found->second;
+}
+
+Index index(const std::string& name) {
+    static const std::map<std::string, Index> known = {
+        {"word", Index::word}, {"next word", Index::next_word}, {"previous word", Index::previous_word},
+        {"position", Index::position}, {"segment", Index::segment},
+    };
+    const auto found = known.find(name);
+    if (found == known.end()) throw std::invalid_argument("unknown index: " + name);
+    return found->second;
+}
+
+// One pool a number of threads, shared by all programs. The child of a fork has no threads, so it gets new pools; the
+// old ones, whose threads stayed behind, are never destroyed.
+std::shared_ptr<Pool> shared_pool(int threads) {
+    static std::map<std::pair<pid_t, int>, std::shared_ptr<Pool>>& pools =
+        *new std::map<std::pair<pid_t, int>, std::shared_ptr<Pool>>;
+    if (threads < 1 || threads > 1024) throw std::invalid_argument("threads must be from 1 to 1024");
+    std::shared_ptr<Pool>& pool = pools[{getpid(), threads}];
+    if (!pool) pool = std::make_shared<Pool>(threads);
+    return pool;
+}
+
+// An array that must be of the type and layout asked for: nothing is converted behind anybody's back.
+auto exact(const char* name) { return nb::arg(name).noconvert(); }
+
+std::unique_ptr<Program> make(int threads, const std::optional<std::string>& kernels) {
+    const Kernels* found = find_kernels(kernels ? kernels->c_str() : nullptr);
+    if (!found) throw std::invalid_argument("this processor has no kernels " + *kernels);
+    return std::make_unique<Program>(*found, shared_pool(threads));
+}
+
+nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std::int32_t>& segments,
+             const Vector<std::int32_t>& starts, const std::vector<Place>& outputs) {
+    if (segments.shape(0) != ids.shape(0)) throw std::invalid_argument("there is a segment for every token");
+    if (starts.shape(0) < 1) throw std::invalid_argument("starts has an entry more than there are sequences");
+    std::vector<float*> data;
+    std::vector<std::pair<std::size_t, std::size_t>> shapes;
+    {
+        nb::gil_scoped_release release;
+        const std::lock_guard<std::mutex> turn(program.mutex());
+        program.run(ids.data(), segments.data(), narrow(ids.shape(0)), starts.data(), narrow(starts.shape(0)) - 1);
+        for (const Place& place : outputs) {
+            const Columns c = columns(place);
+            const auto rows = static_cast<std::size_t>(program.rows(c));
+            shapes.emplace_back(rows, static_cast<std::size_t>(c.width));
+            data.push_back(new float[rows * shapes.back().second + 1]);
+            program.read(c, data.back());
+        }
+    }
+    nb::list arrays;
+    for (std::size_t i = 0; i < data.size(); ++i) {
+        nb::capsule owner(data[i], [](void* p) noexcept { delete[] static_cast<float*>(p); });
+        const std::size_t shape[] = {shapes[i].first, shapes[i].second};
+        arrays.append(nb::ndarray<nb::numpy, float>(data[i], 2, shape, owner));
+    }
+    return arrays;
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+    m.doc() = "Runs plans natively; see pocketbert.runtime.engine.";
+    nb::class_<Program>(m, "Program")
+        .def(nb::new_(&make), nb::arg("threads"), nb::arg("kernels") = nb::none())
+        .def_prop_ro("kernels", &Program::kernels)
+        .def("buffer", &Program::buffer, nb::arg("width"), nb::arg("local"))
+        .def("lookup", [](Program& p, Place target, Matrix<float> table, const std::string& which, bool add) {
+            p.lookup(columns(target), view(table), index(which), add);
+        }, nb::arg("target"), exact("table"), nb::arg("index"), nb::arg("add"))
+        .def("linear", [](Program& p, Place source, Place target, Matrix<float> weight, Vector<float> bias, int groups,
+                          const std::string& act, std::optional<Place> residual, std::optional<Vector<float>> scale) {
+            const Columns r = residual ? columns(*residual) : Columns{};
+            p.linear(columns(source), columns(target), view(weight), view(bias), groups, activation(act),
+                     residual ? &r : nullptr, view(scale));
+        }, nb::arg("source"), nb::arg("target"), exact("weight"), exact("bias"), nb::arg("groups"),
+           nb::arg("activation"), nb::arg("residual").none(), exact("residual_scale").none())
+        .def("linear_s8", [](Program& p, Place source, Place target, Matrix<std::int8_t> weight, Vector<float> scales,
+                             Vector<float> bias, int groups, const std::string& act, std::optional<Place> residual,
+                             std::optional<Vector<float>> scale) {
+            const Columns r = residual ? columns(*residual) : Columns{};
+            p.linear_s8(columns(source), columns(target), view(weight), view(scales), view(bias), groups,
+                        activation(act), residual ? &r : nullptr, view(scale));
+        }, nb::arg("source"), nb::arg("target"), exact("weight"), exact("weight_scales"), exact("bias"),
+           nb::arg("groups"), nb::arg("activation"), nb::arg("residual").none(), exact("residual_scale").none())
+        .def("layer_norm", [](Program& p, Place source, Place target, Vector<float> weight, Vector<float> bias, float eps) {
+            p.layer_norm(columns(source), columns(target), view(weight), view(bias), eps);
+        }, nb::arg("source"), nb::arg("target"), exact("weight"), exact("bias"), nb::arg("eps"))
+        .def("attention", [](Program& p, Place query, Place key, Place value, Place target, int heads) {
+            p.attention(columns(query), columns(key), columns(value), columns(target), heads);
+        })
+        .def("first", [](Program& p, Place source, Place target) { p.first(columns(source), columns(target)); })
+        .def("run", &run, exact("ids"), exact("segments"), exact("starts"), nb::arg("outputs"));
+}

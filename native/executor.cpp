@@ -1,0 +1,409 @@
+#include "executor.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+namespace pocketbert {
+namespace {
+
+constexpr int BLOCK = 96;          // rows that go through a row program together
+constexpr int QUERIES = 48;        // rows of scores that are made together
+constexpr int MAX_WIDTH = 1 << 24;
+
+void require(bool holds, const char* rule) {
+    if (!holds) throw std::invalid_argument(rule);
+}
+
+bool overlap(Columns a, Columns b) {
+    return a.buffer == b.buffer && a.start < b.start + b.width && b.start < a.start + a.width;
+}
+
+// A copy that is filled up with zeros to whole panels.
+Aligned<float> padded(const View<float>& values) {
+    Aligned<float> copy(static_cast<std::size_t>(round_up(values.width, PANEL)));
+    std::copy_n(values.data, values.width, copy.data());
+    return copy;
+}
+
+}  // namespace
+
+// ── building ──
+
+int Program::buffer(int width, bool local) {
+    require(width > 0 && width <= MAX_WIDTH, "a buffer needs a width");
+    buffers_.push_back({width, local, false, false, local_width_});
+    if (local) local_width_ += static_cast<std::size_t>(round_up(width, 16));
+    memory_.emplace_back();
+    return static_cast<int>(buffers_.size()) - 1;
+}
+
+void Program::check(Columns c, bool reads) const {
+    require(c.buffer >= 0 && c.buffer < static_cast<int>(buffers_.size()), "there is no such buffer");
+    const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
+    require(c.width > 0 && c.start >= 0 && c.start <= buffer.width - c.width, "columns beyond their buffer");
+    require(!reads || buffer.written, "a buffer is read before it is written");
+    require(!buffer.written || buffer.sequences == pooled_, "rows of tokens and rows of sequences do not mix");
+}
+
+void Program::wrote(Columns c) {
+    Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
+    buffer.written = true;
+    buffer.sequences = pooled_;
+}
+
+Program::Step& Program::add_step(Step::Kind kind, Columns source, Columns target) {
+    if (kind != Step::lookup) check(source, true);
+    check(target, false);
+    if (stages_.empty() || stages_.back().kind != Stage::rows) {
+        stages_.push_back({});
+        stages_.back().kind = Stage::rows;
+    }
+    stages_.back().steps.push_back({});
+    Step& step = stages_.back().steps.back();
+    step.kind = kind;
+    step.source = source;
+    step.target = target;
+    return step;
+}
+
+void Program::lookup(Columns target, View<float> table, Index index, bool add) {
+    require(table.rows > 0 && table.width == target.width, "a table is as wide as its target");
+    require(!pooled_, "there are no words after pooling");
+    if (add) check(target, true);
+    Step& step = add_step(Step::lookup, target, target);
+    step.index = index;
+    step.add = add;
+    step.table = std::move(table);
+    wrote(target);
+}
+
+void Program::add_linear(Step& step, View<float> bias, int groups, Activation activation, const Columns* residual,
+                         View<float> residual_scale) {
+    require(bias.width == step.target.width, "a bias is as wide as its target");
+    require(!residual_scale.data || (residual && residual_scale.width == step.target.width),
+            "a scale is as wide as its residual");
+    step.groups = groups;
+    step.activation = activation;
+    step.bias = padded(bias);
+    step.has_residual = residual != nullptr;
+    if (residual) {
+        check(*residual, true);
+        require(residual->width == step.target.width, "a residual is as wide as its target");
+        require(!overlap(*residual, step.target) || residual->start == step.target.start,
+                "a residual is its target, or stands apart from it");
+        step.residual = *residual;
+        if (residual_scale.data) step.residual_scale = padded(residual_scale);
+    }
+    widest_source_ = std::max(widest_source_, static_cast<std::size_t>(step.source.width + 4 * groups));
+    most_groups_ = std::max(most_groups_, static_cast<std::size_t>(groups));
+    wrote(step.target);
+}
+
+namespace {
+
+template <class T>
+void check_weight(const Columns& source, const Columns& target, const View<T>& weight, int groups) {
+    require(groups > 0 && source.width % groups == 0 && target.width % groups == 0, "groups divide both widths");
+    require(weight.rows == target.width && weight.width == source.width / groups, "a weight has the shape of its step");
+    require(!overlap(source, target), "a product cannot replace its source");
+}
+
+}  // namespace
+
+void Program::linear(Columns source, Columns target, View<float> weight, View<float> bias, int groups,
+                     Activation activation, const Columns* residual, View<float> residual_scale) {
+    check_weight(source, target, weight, groups);
+    Step& step = add_step(Step::linear, source, target);
+    const int n = target.width / groups, k = weight.width;
+    const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * k;
+    step.packed.resize(panel * groups);
+    for (int g = 0; g < groups; ++g)
+        pack_f32(weight.data + std::ptrdiff_t(g) * n * k, k, 1, n, k, step.packed.data() + panel * g);
+    add_linear(step, std::move(bias), groups, activation, residual, std::move(residual_scale));
+}
+
+void Program::linear_s8(Columns source, Columns target, View<std::int8_t> weight, View<float> weight_scales,
+                        View<float> bias, int groups, Activation activation, const Columns* residual,
+                        View<float> residual_scale) {
+    check_weight(source, target, weight, groups);
+    require(weight_scales.width == target.width, "there is a scale for every output channel");
+    Step& step = add_step(Step::linear_s8, source, target);
+    const int n = target.width / groups, k = weight.width;
+    const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * round_up(k, 4);
+    step.packed_s8.resize(panel * groups);
+    for (int g = 0; g < groups; ++g)
+        pack_s8(weight.data + std::ptrdiff_t(g) * n * k, n, k, step.packed_s8.data() + panel * g);
+    step.weight_scales = padded(weight_scales);
+    add_linear(step, std::move(bias), groups, activation, residual, std::move(residual_scale));
+}
+
+void Program::layer_norm(Columns source, Columns target, View<float> weight, View<float> bias, float eps) {
+    require(source.width == target.width && weight.width == target.width && bias.width == target.width,
+            "a norm keeps the width");
+    require(!overlap(source, target) || source.start == target.start, "a norm replaces its source or leaves it");
+    require(eps >= 0.0f, "eps is not negative");
+    Step& step = add_step(Step::layer_norm, source, target);
+    step.packed = padded(weight);
+    step.bias = padded(bias);
+    step.eps = eps;
+    wrote(target);
+}
+
+void Program::attention(Columns query, Columns key, Columns value, Columns target, int heads) {
+    for (Columns c : {query, key, value}) check(c, true);
+    check(target, false);
+    require(!pooled_, "there are no tokens after pooling");
+    for (Columns c : {query, key, value, target}) {
+        require(c.width == target.width, "attention keeps the width");
+        require(!buffers_[static_cast<std::size_t>(c.buffer)].local, "attention reads and writes no local buffer");
+    }
+    require(heads > 0 && target.width % heads == 0, "heads divide the width");
+    for (Columns c : {query, key, value}) require(!overlap(c, target), "attention cannot replace its source");
+    Stage stage{};
+    stage.kind = Stage::attention;
+    stage.query = query, stage.key = key, stage.value = value, stage.target = target, stage.heads = heads;
+    stages_.push_back(std::move(stage));
+    wrote(target);
+}
+
+void Program::first(Columns source, Columns target) {
+    check(source, true);
+    require(!pooled_, "pooling happens once");
+    require(source.width == target.width && source.buffer != target.buffer, "pooling keeps the width, elsewhere");
+    pooled_ = true;
+    check(target, false);
+    require(!buffers_[static_cast<std::size_t>(source.buffer)].local &&
+                !buffers_[static_cast<std::size_t>(target.buffer)].local,
+            "pooling reads and writes no local buffer");
+    Stage stage{};
+    stage.kind = Stage::first;
+    stage.query = source, stage.target = target;
+    stages_.push_back(std::move(stage));
+    wrote(target);
+}
+
+// ── running ──
+
+void Program::check_batch(const Batch& batch) const {
+    require(batch.starts[0] == 0 && batch.starts[batch.sequences] == batch.tokens, "starts begin at 0 and end at the tokens");
+    int longest = 0;
+    for (int s = 0; s < batch.sequences; ++s) {
+        require(batch.starts[s] < batch.starts[s + 1], "every sequence has a token");
+        longest = std::max(longest, batch.starts[s + 1] - batch.starts[s]);
+    }
+    for (const Stage& stage : stages_)
+        for (const Step& step : stage.steps) {
+            if (step.kind != Step::lookup) continue;
+            if (step.index == Index::position) {
+                require(longest <= step.table.rows, "a sequence is longer than the positions");
+                continue;
+            }
+            const std::int32_t* values = step.index == Index::segment ? batch.segments : batch.ids;
+            for (int t = 0; t < batch.tokens; ++t)
+                require(values[t] >= 0 && values[t] < step.table.rows, "an id is outside its table");
+        }
+}
+
+void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tokens, const std::int32_t* starts,
+                  int sequences) {
+    Batch batch{ids, segments, starts, tokens, sequences, {}};
+    check_batch(batch);
+    for (int s = 0; s < sequences; ++s) batch.sequence_of.insert(batch.sequence_of.end(), starts[s + 1] - starts[s], s);
+    tokens_ = tokens, sequences_ = sequences;
+
+    for (std::size_t b = 0; b < buffers_.size(); ++b) {
+        const std::size_t size = std::size_t(buffers_[b].sequences ? sequences : tokens) * buffers_[b].width;
+        if (!buffers_[b].local && memory_[b].size() < size) memory_[b].resize(size);
+    }
+    make_scratch(batch);
+
+    bool pooled = false;
+    for (const Stage& stage : stages_) {
+        if (stage.kind == Stage::rows) {
+            const int rows = pooled ? sequences : tokens;
+            // Blocks as even as they can be, and a whole number of them for every thread.
+            const int threads = pool_->threads();
+            const int blocks = std::min(rows, round_up(std::max(1, (rows + BLOCK - 1) / BLOCK), threads));
+            pool_->run(blocks, [&](int block, int thread) {
+                const int first = static_cast<int>(std::int64_t(rows) * block / blocks);
+                const int last = static_cast<int>(std::int64_t(rows) * (block + 1) / blocks);
+                run_rows(stage, batch, first, last, scratch_[static_cast<std::size_t>(thread)]);
+            });
+        } else if (stage.kind == Stage::attention) {
+            pool_->run(sequences * stage.heads, [&](int task, int thread) {
+                run_attention(stage, batch, task / stage.heads, task % stage.heads,
+                              scratch_[static_cast<std::size_t>(thread)]);
+            });
+        } else {
+            pooled = true;
+            for (int s = 0; s < sequences; ++s)
+                std::copy_n(at(stage.query, starts[s], 0, scratch_[0]), stage.query.width,
+                            at(stage.target, s, 0, scratch_[0]));
+        }
+    }
+}
+
+// All memory is made here, before the threads run, so that none of them can fail.
+void Program::make_scratch(const Batch& batch) {
+    std::size_t longest = 0, packed = 0, widest = 0;
+    for (int s = 0; s < batch.sequences; ++s)
+        longest = std::max(longest, static_cast<std::size_t>(batch.starts[s + 1] - batch.starts[s]));
+    const std::size_t panels = (longest + PANEL - 1) / PANEL * PANEL;
+    for (const Stage& stage : stages_) {
+        if (stage.kind != Stage::attention) continue;
+        const int depth = stage.target.width / stage.heads, depth_panels = round_up(depth, PANEL);
+        packed = std::max(packed, panels * depth + longest * depth_panels);
+        widest = std::max({widest, panels, static_cast<std::size_t>(depth_panels)});
+    }
+    const auto grow = [](auto& memory, std::size_t size) {
+        if (memory.size() < size) memory.resize(size);
+    };
+    scratch_.resize(static_cast<std::size_t>(pool_->threads()));
+    for (Scratch& scratch : scratch_) {
+        grow(scratch.local, local_width_ * BLOCK + 1);
+        grow(scratch.q, widest_source_ * BLOCK);
+        grow(scratch.scales, most_groups_ * BLOCK);
+        grow(scratch.sums, most_groups_ * BLOCK);
+        grow(scratch.packed, packed);
+        grow(scratch.zeros, widest);
+        grow(scratch.scores, panels * QUERIES);
+    }
+}
+
+float* Program::at(Columns c, int row, int first_row, Scratch& scratch) {
+    const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
+    if (buffer.local)
+        return scratch.local.data() + buffer.offset * BLOCK + std::ptrdiff_t(row - first_row) * buffer.width + c.start;
+    return memory_[static_cast<std::size_t>(c.buffer)].data() + std::ptrdiff_t(row) * buffer.width + c.start;
+}
+
+void Program::run_rows(const Stage& stage, const Batch& batch, int first, int last, Scratch& scratch) {
+    const Step* quantised = nullptr;  // the step whose source stands quantised in the scratch
+    for (const Step& step : stage.steps) {
+        switch (step.kind) {
+            case Step::lookup: run_lookup(step, batch, first, last, scratch); break;
+            case Step::linear: run_linear(step, first, last, scratch); break;
+            case Step::linear_s8:
+                if (!quantised || quantised->groups != step.groups || quantised->source.buffer != step.source.buffer ||
+                    quantised->source.start != step.source.start || quantised->source.width != step.source.width) {
+                    quantize(step, first, last, scratch);
+                    quantised = &step;
+                }
+                run_linear(step, first, last, scratch);
+                break;
+            case Step::layer_norm: {
+                const int width = step.target.width;
+                for (int row = first; row < last; ++row)
+                    kernels_.layer_norm(at(step.source, row, first, scratch), width, step.packed.data(), step.bias.data(),
+                                        step.eps, at(step.target, row, first, scratch));
+                break;
+            }
+        }
+        if (quantised && overlap(quantised->source, step.target)) quantised = nullptr;
+    }
+}
+
+void Program::run_lookup(const Step& step, const Batch& batch, int first, int last, Scratch& scratch) {
+    for (int row = first; row < last; ++row) {
+        const int s = batch.sequence_of[static_cast<std::size_t>(row)];
+        int entry = -1;  // zeros
+        switch (step.index) {
+            case Index::word: entry = batch.ids[row]; break;
+            case Index::next_word: entry = row + 1 < batch.starts[s + 1] ? batch.ids[row + 1] : -1; break;
+            case Index::previous_word: entry = row > batch.starts[s] ? batch.ids[row - 1] : -1; break;
+            case Index::position: entry = row - batch.starts[s]; break;
+            case Index::segment: entry = batch.segments[row]; break;
+        }
+        float* out = at(step.target, row, first, scratch);
+        const int width = step.target.width;
+        const float* values = step.table.data + std::ptrdiff_t(entry) * width;
+        if (entry < 0) {
+            if (!step.add) std::fill_n(out, width, 0.0f);
+        } else if (step.add) {
+            for (int i = 0; i < width; ++i) out[i] += values[i];
+        } else {
+            std::copy_n(values, width, out);
+        }
+    }
+}
+
+void Program::quantize(const Step& step, int first, int last, Scratch& scratch) {
+    const int k = step.source.width / step.groups, rows = last - first, padded = round_up(k, 4);
+    for (int row = 0; row < rows; ++row) {
+        const float* x = at(step.source, first + row, first, scratch);
+        for (int g = 0; g < step.groups; ++g) {
+            const std::ptrdiff_t place = std::ptrdiff_t(g) * rows + row;
+            kernels_.quantize(x + std::ptrdiff_t(g) * k, k, scratch.q.data() + place * padded,
+                              scratch.scales.data() + place, scratch.sums.data() + place);
+        }
+    }
+}
+
+void Program::run_linear(const Step& step, int first, int last, Scratch& scratch) {
+    const int rows = last - first, groups = step.groups;
+    const int n = step.target.width / groups, k = step.source.width / groups, padded = round_up(k, 4);
+    const auto stride = [&](Columns c) { return std::ptrdiff_t(buffers_[static_cast<std::size_t>(c.buffer)].width); };
+    const std::ptrdiff_t target_stride = stride(step.target);
+    float* out = at(step.target, first, first, scratch);
+    for (int g = 0; g < groups; ++g) {
+        const std::ptrdiff_t shift = std::ptrdiff_t(g) * n;
+        Epilogue epilogue{step.bias.data() + shift, step.activation, nullptr, 0, nullptr};
+        if (step.has_residual) {
+            epilogue.residual = at(step.residual, first, first, scratch) + shift;
+            epilogue.residual_stride = stride(step.residual);
+            if (step.residual_scale.size()) epilogue.residual_scale = step.residual_scale.data() + shift;
+        }
+        if (step.kind == Step::linear) {
+            const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * k;
+            kernels_.linear_f32(at(step.source, first, first, scratch) + std::ptrdiff_t(g) * k, stride(step.source), rows,
+                                step.packed.data() + panel * g, n, k, epilogue, out + shift, target_stride);
+        } else {
+            const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * padded;
+            const std::ptrdiff_t place = std::ptrdiff_t(g) * rows;
+            kernels_.linear_s8(scratch.q.data() + place * padded, scratch.scales.data() + place,
+                               scratch.sums.data() + place, rows, step.packed_s8.data() + panel * g,
+                               step.weight_scales.data() + shift, n, k, epilogue, out + shift, target_stride);
+        }
+    }
+}
+
+void Program::run_attention(const Stage& stage, const Batch& batch, int sequence, int head, Scratch& scratch) {
+    const int start = batch.starts[sequence], length = batch.starts[sequence + 1] - start;
+    const int depth = stage.target.width / stage.heads;
+    const auto part = [&](Columns c) { return Columns{c.buffer, c.start + head * depth, depth}; };
+    const auto stride = [&](Columns c) { return std::ptrdiff_t(buffers_[static_cast<std::size_t>(c.buffer)].width); };
+    const std::size_t keys = static_cast<std::size_t>(round_up(length, PANEL)) * depth;
+    const int score_stride = round_up(length, 16);
+    pack_f32(at(part(stage.key), start, 0, scratch), stride(stage.key), 1, length, depth, scratch.packed.data());
+    float* packed_values = scratch.packed.data() + keys;
+    pack_f32(at(part(stage.value), start, 0, scratch), 1, stride(stage.value), depth, length, packed_values);
+    const Epilogue plain{scratch.zeros.data(), Activation::none, nullptr, 0, nullptr};
+    for (int row = 0; row < length; row += QUERIES) {
+        const int rows = std::min(QUERIES, length - row);
+        float* scores = scratch.scores.data();
+        kernels_.linear_f32(at(part(stage.query), start + row, 0, scratch), stride(stage.query), rows,
+                            scratch.packed.data(), length, depth, plain, scores, score_stride);
+        for (int i = 0; i < rows; ++i) kernels_.softmax(scores + std::ptrdiff_t(i) * score_stride, length);
+        kernels_.linear_f32(scores, score_stride, rows, packed_values, depth, length, plain,
+                            at(part(stage.target), start + row, 0, scratch), stride(stage.target));
+    }
+}
+
+int Program::rows(Columns c) const {
+    require(c.buffer >= 0 && c.buffer < static_cast<int>(buffers_.size()), "there is no such buffer");
+    const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
+    require(c.width > 0 && c.start >= 0 && c.start <= buffer.width - c.width, "columns beyond their buffer");
+    require(buffer.written && !buffer.local, "an output is a buffer that is written and not local");
+    return buffer.sequences ? sequences_ : tokens_;
+}
+
+void Program::read(Columns c, float* out) const {
+    const int count = rows(c);
+    const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
+    const float* from = memory_[static_cast<std::size_t>(c.buffer)].data() + c.start;
+    for (int row = 0; row < count; ++row) std::copy_n(from + std::ptrdiff_t(row) * buffer.width, c.width, out + std::ptrdiff_t(row) * c.width);
+}
+
+}  // namespace pocketbert

@@ -1,0 +1,140 @@
+// Runs plans: see src/pocketbert/runtime/plan.py, whose steps these are. Knows no architecture.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+#include "pool.h"
+
+namespace pocketbert {
+
+template <class T>
+class Aligned {  // a vector whose memory starts on a cache line
+public:
+    Aligned() = default;
+    explicit Aligned(std::size_t size) { resize(size); }
+    void resize(std::size_t size) {  // what was there is lost
+        memory_.assign(size * sizeof(T) + 64, 0);
+        size_ = size;
+    }
+    std::size_t size() const { return size_; }
+    T* data() {
+        const auto at = reinterpret_cast<std::uintptr_t>(memory_.data());
+        return reinterpret_cast<T*>((at + 63) / 64 * 64);
+    }
+    const T* data() const { return const_cast<Aligned*>(this)->data(); }
+
+private:
+    std::vector<std::uint8_t> memory_;
+    std::size_t size_ = 0;
+};
+
+struct Columns {
+    int buffer, start, width;
+};
+
+// A matrix or vector that somebody else owns, and what keeps it alive.
+template <class T>
+struct View {
+    const T* data = nullptr;
+    int rows = 0, width = 0;
+    std::shared_ptr<void> owner;
+};
+
+enum class Index { word, next_word, previous_word, position, segment };
+
+class Program {
+public:
+    Program(const Kernels& kernels, std::shared_ptr<Pool> pool) : kernels_(kernels), pool_(std::move(pool)) {}
+
+    // ── building: every call is checked and throws std::invalid_argument ──
+
+    // A buffer of `width` columns. A local one lives within one row program and is never seen from outside.
+    int buffer(int width, bool local);
+    void lookup(Columns target, View<float> table, Index index, bool add);
+    void linear(Columns source, Columns target, View<float> weight, View<float> bias, int groups, Activation activation,
+                const Columns* residual, View<float> residual_scale);
+    void linear_s8(Columns source, Columns target, View<std::int8_t> weight, View<float> weight_scales, View<float> bias,
+                   int groups, Activation activation, const Columns* residual, View<float> residual_scale);
+    void layer_norm(Columns source, Columns target, View<float> weight, View<float> bias, float eps);
+    void attention(Columns query, Columns key, Columns value, Columns target, int heads);
+    void first(Columns source, Columns target);
+
+    // ── running ──
+
+    // Sequence s is ids[starts[s]] to ids[starts[s + 1] - 1]. Calls from several threads take turns.
+    void run(const std::int32_t* ids, const std::int32_t* segments, int tokens, const std::int32_t* starts,
+             int sequences);
+    // The rows of the last run, a row a token or a row a sequence, to be read before the next one.
+    int rows(Columns columns) const;
+    void read(Columns columns, float* out) const;
+
+    const char* kernels() const { return kernels_.name; }
+    std::mutex& mutex() { return mutex_; }
+
+private:
+    struct Buffer {
+        int width;
+        bool local, sequences, written;
+        std::size_t offset;  // of a local buffer in a thread's scratch, in columns
+    };
+    struct Step {
+        enum Kind { lookup, linear, linear_s8, layer_norm } kind;
+        Columns source, target, residual;
+        bool has_residual, add;
+        Index index;
+        View<float> table;
+        int groups;
+        Activation activation;
+        Aligned<float> packed, bias, residual_scale, weight_scales;
+        Aligned<std::uint8_t> packed_s8;
+        std::size_t panel_bytes;
+        float eps;
+    };
+    struct Stage {
+        enum Kind { rows, attention, first } kind;
+        std::vector<Step> steps;
+        Columns query, key, value, target;
+        int heads;
+    };
+    struct Scratch {  // a thread's own memory
+        Aligned<float> local, scores, packed, zeros, scales;
+        Aligned<std::int8_t> q;
+        Aligned<std::int32_t> sums;
+    };
+    struct Batch {
+        const std::int32_t *ids, *segments, *starts;
+        int tokens, sequences;
+        std::vector<std::int32_t> sequence_of;  // by token
+    };
+
+    void check(Columns columns, bool reads) const;
+    void wrote(Columns columns);
+    Step& add_step(Step::Kind kind, Columns source, Columns target);
+    void add_linear(Step& step, View<float> bias, int groups, Activation activation, const Columns* residual,
+                    View<float> residual_scale);
+    float* at(Columns columns, int row, int first_row, Scratch& scratch);
+    void run_rows(const Stage& stage, const Batch& batch, int first, int last, Scratch& scratch);
+    void run_lookup(const Step& step, const Batch& batch, int first, int last, Scratch& scratch);
+    void run_linear(const Step& step, int first, int last, Scratch& scratch);
+    void quantize(const Step& step, int first, int last, Scratch& scratch);
+    void run_attention(const Stage& stage, const Batch& batch, int sequence, int head, Scratch& scratch);
+    void check_batch(const Batch& batch) const;
+    void make_scratch(const Batch& batch);
+
+    const Kernels& kernels_;
+    std::shared_ptr<Pool> pool_;
+    std::mutex mutex_;
+    std::vector<Buffer> buffers_;
+    std::vector<Stage> stages_;
+    std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1;
+    bool pooled_ = false;
+
+    std::vector<Aligned<float>> memory_;  // by buffer
+    std::vector<Scratch> scratch_;        // by thread
+    int tokens_ = 0, sequences_ = 0;
+};
+
+}  // namespace pocketbert

@@ -1,0 +1,95 @@
+// Plain C++: what every processor runs, and what the other kernels are compared with.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels.h"
+
+namespace pocketbert {
+namespace {
+
+float activate(float x, Activation activation) {
+    switch (activation) {
+        case Activation::gelu: return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
+        case Activation::gelu_tanh: return 0.5f * x * (1.0f + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
+        case Activation::relu: return std::max(x, 0.0f);
+        case Activation::relu6: return std::min(std::max(x, 0.0f), 6.0f);
+        case Activation::silu: return x / (1.0f + std::exp(-x));
+        case Activation::tanh: return std::tanh(x);
+        case Activation::none: break;
+    }
+    return x;
+}
+
+void finish(const float* products, int row, int first, int columns, const Epilogue& e, float* out) {
+    for (int j = 0; j < columns; ++j) {
+        float y = activate(products[j] + e.bias[first + j], e.activation);
+        if (e.residual) {
+            const float r = e.residual[row * e.residual_stride + first + j];
+            y += e.residual_scale ? r * e.residual_scale[first + j] : r;
+        }
+        out[j] = y;
+    }
+}
+
+void linear_f32(const float* x, std::ptrdiff_t x_stride, int m, const float* packed, int n, int k,
+                const Epilogue& epilogue, float* out, std::ptrdiff_t out_stride) {
+    for (int first = 0; first < n; first += PANEL, packed += std::ptrdiff_t(k) * PANEL)
+        for (int row = 0; row < m; ++row) {
+            float sums[PANEL] = {};
+            for (int i = 0; i < k; ++i)
+                for (int j = 0; j < PANEL; ++j) sums[j] += x[row * x_stride + i] * packed[std::ptrdiff_t(i) * PANEL + j];
+            finish(sums, row, first, std::min(PANEL, n - first), epilogue, out + row * out_stride + first);
+        }
+}
+
+void linear_s8(const std::int8_t* q, const float* scales, const std::int32_t* sums, int m, const std::uint8_t* packed,
+               const float* weight_scales, int n, int k, const Epilogue& epilogue, float* out,
+               std::ptrdiff_t out_stride) {
+    const int padded = round_up(k, 4);
+    for (int first = 0; first < n; first += PANEL, packed += std::ptrdiff_t(padded) * PANEL)
+        for (int row = 0; row < m; ++row) {
+            std::int32_t dots[PANEL] = {};
+            for (int i = 0; i < padded; i += 4)
+                for (int j = 0; j < PANEL; ++j)
+                    for (int b = 0; b < 4; ++b)
+                        dots[j] += q[std::ptrdiff_t(row) * padded + i + b] * packed[(std::ptrdiff_t(i / 4) * PANEL + j) * 4 + b];
+            float products[PANEL];
+            for (int j = 0; j < PANEL; ++j)
+                products[j] = static_cast<float>(dots[j] - 128 * sums[row]) * (scales[row] * weight_scales[first + j]);
+            finish(products, row, first, std::min(PANEL, n - first), epilogue, out + row * out_stride + first);
+        }
+}
+
+void quantize(const float* x, int k, std::int8_t* q, float* scale, std::int32_t* sum) {
+    float largest = 0.0f;
+    for (int i = 0; i < k; ++i) largest = std::max(largest, std::fabs(x[i]));
+    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    *scale = largest / 127.0f;
+    *sum = 0;
+    for (int i = 0; i < round_up(k, 4); ++i) {
+        q[i] = i < k ? static_cast<std::int8_t>(std::nearbyint(x[i] * inverse)) : std::int8_t(0);
+        *sum += q[i];
+    }
+}
+
+void layer_norm(const float* x, int k, const float* weight, const float* bias, float eps, float* out) {
+    float sum = 0.0f, squares = 0.0f;
+    for (int i = 0; i < k; ++i) sum += x[i];
+    const float mean = sum / static_cast<float>(k);
+    for (int i = 0; i < k; ++i) squares += (x[i] - mean) * (x[i] - mean);
+    const float inverse = 1.0f / std::sqrt(squares / static_cast<float>(k) + eps);
+    for (int i = 0; i < k; ++i) out[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+}
+
+void softmax(float* x, int k) {
+    const float largest = *std::max_element(x, x + k);
+    float sum = 0.0f;
+    for (int i = 0; i < k; ++i) sum += x[i] = std::exp(x[i] - largest);
+    for (int i = 0; i < k; ++i) x[i] /= sum;
+}
+
+}  // namespace
+
+const Kernels portable_kernels = {"portable", linear_f32, linear_s8, quantize, layer_norm, softmax};
+
+}  // namespace pocketbert

@@ -1,0 +1,45 @@
+// A pool of threads for short parallel loops: its threads wait for the next loop spinning, and after a while asleep.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace pocketbert {
+
+class Pool {
+public:
+    // `threads` counts the calling thread, which works too.
+    explicit Pool(int threads);
+    ~Pool();
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+
+    int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+    // Calls body(task, thread) for every task in [0, tasks), each once, and returns when all are done. Calls from
+    // several threads take turns. `body` must not throw.
+    void run(int tasks, const std::function<void(int task, int thread)>& body);
+
+private:
+    void work(int thread);
+    void take(int thread);
+
+    std::vector<std::thread> workers_;
+    std::mutex turn_;  // held by the caller whose loop is running
+
+    std::mutex sleep_;
+    std::condition_variable wake_;
+    std::atomic<unsigned> loop_{0};  // counts loops; a change is the signal to start
+    std::atomic<bool> stop_{false};
+
+    const std::function<void(int, int)>* body_ = nullptr;
+    int tasks_ = 0;
+    std::atomic<int> next_{0};
+    std::atomic<int> busy_{0};  // workers that have not finished the loop
+};
+
+}  // namespace pocketbert

@@ -1,0 +1,194 @@
+"""A plan, ready to answer: on the native core, or interpreted in NumPy where the core was not built."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketbert.checkpoints import read_tensors
+from pocketbert.configs import AutoConfig, PreTrainedConfig
+from pocketbert.errors import CheckpointError, InputError
+from pocketbert.features import Features
+from pocketbert.runtime import reference
+from pocketbert.runtime.lower import lower
+from pocketbert.runtime.plan import Attention, Columns, First, LayerNorm, Lookup, Plan, Rows, Step
+
+if TYPE_CHECKING:
+    from pocketbert._core import Program
+
+logger = logging.getLogger("pocketbert")
+
+TOKENS_A_RUN = 4096
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.integer]
+
+
+@cache
+def native_core() -> type[Program] | None:
+    """The native core, or None where it was not built: then the log says so, once."""
+    try:
+        from pocketbert._core import Program
+    except ImportError:
+        logger.warning("the native core was not built (it takes a C++17 compiler): NumPy runs the model, more slowly")
+        return None
+    return Program
+
+
+class Runner(Protocol):
+    """Runs one plan over sequences laid end to end; see `reference.run`."""
+
+    def __call__(self, ids: Ints, segments: Ints, starts: Ints) -> dict[str, Floats]:
+        """The outputs by name."""
+
+
+class Engine:
+    """A `features.Predictor` that needs no PyTorch.
+
+    Args:
+        plan: what to run.
+        threads: how many; by default as many as this process may use.
+        config: of the model that the plan was made from, where it was.
+    """
+
+    def __init__(self, plan: Plan, threads: int | None = None, config: PreTrainedConfig | None = None) -> None:
+        self.plan, self.config = plan, config
+        self.run: Runner
+        core = native_core()
+        if core is None:
+            self.run = lambda ids, segments, starts: reference.run(plan, ids, segments, starts)
+        else:
+            self.run = _Native(plan, core(threads or usable_threads(), os.environ.get("POCKETBERT_KERNEL")))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, head: str, *, revision: str | None = None) -> Engine:
+        """The model of a folder or hub name, for the task of `head`, the part of a class name after the family.
+
+        Raises:
+            CheckpointError: the files are missing or damaged, or not of this model; its head is of another task, or not
+                in the file, so that every answer would be random.
+            ConfigError: `config.json` cannot be understood.
+        """
+        config = AutoConfig.from_pretrained(name_or_path, revision=revision)
+        config.refuse_other_head(head, name_or_path)
+        tensors = read_tensors(name_or_path, revision=revision)
+        try:
+            plan = lower(config, tensors, head)
+        except CheckpointError as error:
+            raise CheckpointError(f"{name_or_path} {error}") from None
+        return cls(plan, config=config)
+
+    def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
+        """Map every input to its outputs by name, in order; per-token arrays are as long as the input."""
+        results: list[dict[str, np.ndarray]] = [{} for _ in inputs]
+        lengths = [len(x.input_ids) for x in inputs]
+        if too_long := [n for n in lengths if not 0 < n <= self.plan.max_tokens]:
+            raise InputError(f"a text of {too_long[0]} tokens: this model reads 1 to {self.plan.max_tokens}")
+        for chunk in _chunks(lengths):
+            starts = np.cumsum([0, *(lengths[i] for i in chunk)])
+            ids = np.concatenate([inputs[i].input_ids for i in chunk])
+            segments = np.concatenate([inputs[i].token_type_ids for i in chunk])
+            for name, array in self.run(ids, segments, starts).items():
+                parts = array if name in self.plan.pooled else np.split(array, starts[1:-1])
+                for i, part in zip(chunk, parts, strict=True):
+                    results[i][name] = part
+        return results
+
+
+def _chunks(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Consecutive inputs of together at most `TOKENS_A_RUN` tokens."""
+    chunk: list[int] = []
+    total = 0
+    for i, length in enumerate(lengths):
+        if chunk and total + length > TOKENS_A_RUN:
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(i)
+        total += length
+    if chunk:
+        yield chunk
+
+
+class _Native:
+    """A plan handed over to the core, step by step."""
+
+    def __init__(self, plan: Plan, program: Program) -> None:
+        self.outputs, self.program = plan.outputs, program
+        widths, shared = _buffers(plan)
+        self.numbers = {name: self.program.buffer(width, name not in shared) for name, width in widths.items()}
+        for stage in plan.stages:
+            if isinstance(stage, Rows):
+                for step in stage.steps:
+                    self._step(step, plan.tensors)
+            elif isinstance(stage, Attention):
+                query, key, value = (self._place(c) for c in (stage.query, stage.key, stage.value))
+                self.program.attention(query, key, value, self._place(stage.target), stage.heads)
+            else:
+                self.program.first(self._place(stage.source), self._place(stage.target))
+
+    def _place(self, columns: Columns) -> tuple[int, int, int]:
+        return self.numbers[columns.buffer], columns.start, columns.width
+
+    def _step(self, step: Step, tensors: Mapping[str, np.ndarray]) -> None:
+        target = self._place(step.target)
+        if isinstance(step, Lookup):
+            self.program.lookup(target, tensors[step.table], step.index, step.add)
+            return
+        source, weight, bias = self._place(step.source), tensors[step.weight], tensors[step.bias]
+        if isinstance(step, LayerNorm):
+            self.program.layer_norm(source, target, weight, bias, step.eps)
+            return
+        residual = None if step.residual is None else self._place(step.residual)
+        scale = None if step.residual_scale is None else tensors[step.residual_scale]
+        rest = (bias, step.groups, step.activation or "", residual, scale)
+        if step.scales is None:
+            self.program.linear(source, target, weight, *rest)
+        else:
+            self.program.linear_s8(source, target, weight, tensors[step.scales], *rest)
+
+    def __call__(self, ids: Ints, segments: Ints, starts: Ints) -> dict[str, Floats]:
+        places = [
+            c if isinstance(c, Columns) else Columns(c[0].buffer, 1, c[0].start + c[1]) for c in self.outputs.values()
+        ]
+        ids, segments, starts = (np.ascontiguousarray(x, np.int32) for x in (ids, segments, starts))
+        arrays = self.program.run(ids, segments, starts, [self._place(c) for c in places])
+        return {
+            name: array if isinstance(c, Columns) else array[:, 0]
+            for (name, c), array in zip(self.outputs.items(), arrays, strict=True)
+        }
+
+
+def _buffers(plan: Plan) -> tuple[dict[str, int], set[str]]:
+    """The width of every buffer, and which of them outlive a row program."""
+    widths: dict[str, int] = {}
+    shared = {(c if isinstance(c, Columns) else c[0]).buffer for c in plan.outputs.values()}
+    for stage in plan.stages:
+        written: set[str] = set()
+        steps: Sequence[Any] = stage.steps if isinstance(stage, Rows) else (stage,)
+        for step in steps:
+            for name in ("query", "key", "value", "source", "residual", "target"):
+                columns = getattr(step, name, None)
+                if columns is None:
+                    continue
+                widths[columns.buffer] = max(widths.get(columns.buffer, 0), columns.start + columns.width)
+                if isinstance(stage, Attention | First) or (name != "target" and columns.buffer not in written):
+                    shared.add(columns.buffer)
+            written.add(step.target.buffer)
+    return widths, shared
+
+
+def usable_threads() -> int:
+    """How many threads this process may keep busy: its processors, or its control group's quota if that is less."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return count

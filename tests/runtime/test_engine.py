@@ -1,0 +1,308 @@
+"""The native core against the interpreter of the same plan, on random plans and batches; and what it refuses."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parity.families import CONFIGS, our_class, randomise
+from pocketbert.errors import InputError
+from pocketbert.runtime import reference
+from pocketbert.runtime.engine import Engine, native_core, usable_threads
+from pocketbert.runtime.lower import lower
+from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Plan, Rows, Step
+from pocketbert.runtime.quantize import quantize, quantize_rows
+from runtime.test_reference import HEADS, draw, run, tensors
+
+pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core was not built")
+
+
+def _kernels() -> list[str]:
+    names, core = ["portable"], native_core()
+    if core is not None:
+        names = sorted({"portable", core(1).kernels})
+    return names
+
+
+@pytest.fixture(params=_kernels())
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name: str = request.param
+    monkeypatch.setenv("POCKETBERT_KERNEL", name)
+    return name
+
+
+def close(got: np.ndarray, expected: np.ndarray, tolerance: float = 1e-4) -> None:
+    assert got.shape == expected.shape
+    scale = max(1.0, float(np.abs(expected).max(initial=0)))
+    np.testing.assert_allclose(got / scale, expected / scale, atol=tolerance)
+
+
+def random_plan(seed: int, widths: list[int], groups: int, heads: int, activation: str, int8: bool) -> Plan:
+    """Every kind of step: lookups, a norm in place, grouped products with and without residual, attention."""
+    draws = np.random.default_rng(seed)
+
+    def tensor(*shape: int) -> np.ndarray:
+        return (draws.normal(size=shape) / np.sqrt(shape[-1] if len(shape) == 2 else 1)).astype(np.float32)
+
+    width, inner, out = widths
+    x, y, z = Columns("x", width), Columns("y", inner), Columns("z", out)
+    q, k, v = (Columns("qkv", width, i * width) for i in range(3))
+    context = Columns("context", width)
+    kept = {
+        "words": tensor(11, width), "positions": tensor(600, width), "segments": tensor(2, width),
+        "norm.w": tensor(width), "norm.b": tensor(width),
+        "in.w": tensor(inner, width // groups), "in.b": tensor(inner),
+        "back.w": tensor(width, inner // groups), "back.b": tensor(width), "back.s": tensor(width),
+        "q.w": tensor(width, width), "k.w": tensor(width, width), "v.w": tensor(width, width),
+        "qkv.b": tensor(width), "z.w": tensor(out, width), "z.b": tensor(out),
+    }  # fmt: skip
+    steps: tuple[Step, ...] = (
+        Lookup(x, "words", "word"),
+        Lookup(x, "words", "next word", add=True),
+        Lookup(x, "words", "previous word", add=True),
+        Lookup(x, "positions", "position", add=True),
+        Lookup(x, "segments", "segment", add=True),
+        LayerNorm(x, x, "norm.w", "norm.b", 1e-5),
+        Linear(x, y, "in.w", "in.b", None, groups, activation),
+        Linear(y, x, "back.w", "back.b", None, groups, None, x, "back.s"),
+        *(Linear(x, target, f"{name}.w", "qkv.b") for name, target in (("q", q), ("k", k), ("v", v))),
+    )
+    last = Linear(context, z, "z.w", "z.b", None, 1, "tanh")
+    plan = Plan((Rows(steps), Attention(q, k, v, context, heads), Rows((last,))), kept, {"z": z, "x": x}, 600)
+    return quantize(plan, smallest=0) if int8 else plan
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    unit=st.integers(1, 23),
+    groups=st.sampled_from([1, 2, 3, 4]),
+    inner=st.integers(1, 9),
+    out=st.integers(1, 70),
+    activation=st.sampled_from(["gelu", "gelu_new", "relu", "relu6", "silu", "tanh"]),
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    threads=st.integers(1, 3),
+    name=st.sampled_from(_kernels()),
+    int8=st.booleans(),
+)
+def test_random_plans(
+    seed: int, unit: int, groups: int, inner: int, out: int, activation: str, lengths: list[int], threads: int,
+    name: str, int8: bool,
+) -> None:  # fmt: skip
+    plan = random_plan(seed, [unit * groups, inner * groups * 3, out], groups, groups, activation, int8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POCKETBERT_KERNEL", name)
+        engine = Engine(plan, threads)
+    ids = np.random.default_rng(seed).integers(0, 11, sum(lengths))
+    starts = np.cumsum([0, *lengths])
+    got = engine.run(ids, ids % 2, starts)
+    for key, expected in reference.run(plan, ids, ids % 2, starts).items():
+        # In int8 a difference in the last bit may round a value to the next whole number.
+        close(got[key], expected, 2e-2 if int8 else 1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 2, 47, 48, 49, 63, 64, 65, 128, 384, 512])
+def test_lengths(length: int, kernels: str) -> None:
+    plan = random_plan(length, [64, 96, 3], 2, 2, "gelu", int8=False)
+    ids = np.random.default_rng(0).integers(0, 11, length + 5)
+    starts = np.array([0, 3, 3 + length, length + 5])
+    got = Engine(plan, 2).run(ids, ids % 2, starts)
+    for key, expected in reference.run(plan, ids, ids % 2, starts).items():
+        close(got[key], expected)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("head", HEADS)
+def test_every_model_and_head(name: str, head: str, kernels: str) -> None:
+    model = our_class(CONFIGS[name], head)(CONFIGS[name])
+    randomise(model, 0)
+    plan = lower(CONFIGS[name], tensors(model), head)
+    inputs = draw([1, 40, 7, 2, 23])
+    expected = run(plan, inputs)
+    lengths = [len(x.input_ids) for x in inputs]
+    for i, result in enumerate(Engine(plan)(inputs)):
+        assert set(result) == set(expected)
+        for key, array in result.items():
+            rows = expected[key]
+            mine = rows[sum(lengths[:i]) : sum(lengths[: i + 1])] if len(rows) == sum(lengths) else rows[i]
+            close(array, mine)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
+def test_the_same_bits_whatever_the_batch_and_the_threads(name: str, int8: bool, kernels: str) -> None:
+    model = our_class(CONFIGS[name], "Model")(CONFIGS[name])
+    randomise(model, 0)
+    plan = lower(CONFIGS[name], tensors(model), "Model")
+    plan = quantize(plan, smallest=0) if int8 else plan
+    inputs = draw([5, 40, 1, 17, 23, 8, 40, 2])
+    alone = [Engine(plan, 1)([x])[0] for x in inputs]
+    order = np.random.default_rng(1).permutation(len(inputs))
+    for threads in (1, 2, 3):
+        engine = Engine(plan, threads)
+        for _ in range(3):
+            for i, result in zip(order, engine([inputs[j] for j in order]), strict=True):
+                for key, array in result.items():
+                    assert np.array_equal(array, alone[i][key]), key
+
+
+def test_int8_is_near_fp32(kernels: str) -> None:
+    for name in ("bert", "squeezebert", "mobilebert"):
+        config = CONFIGS[name]
+        model = our_class(config, "Model")(config)  # initial weights: a random stream of no_norm grows without bound
+        plan = lower(config, tensors(model), "Model")
+        exact, rounded = (Engine(p)(draw([30]))[0]["last_hidden_state"] for p in (plan, quantize(plan, smallest=0)))
+        cosine = (exact * rounded).sum(-1) / np.linalg.norm(exact, axis=-1) / np.linalg.norm(rounded, axis=-1)
+        assert cosine.mean() > 0.999
+
+
+def test_quantizing_rows() -> None:
+    weight = np.random.default_rng(0).normal(size=(9, 33)).astype(np.float32)
+    weight[3] = 0
+    whole, scale = quantize_rows(weight)
+    assert np.abs(whole).max() == 127
+    assert (np.abs(whole * scale[:, None] - weight) <= scale[:, None] / 2 + 1e-7).all()
+    again, same = quantize_rows(whole * scale[:, None])
+    assert np.array_equal(again, whole)
+    np.testing.assert_allclose(same, scale, rtol=1e-6)
+
+
+def test_no_inputs_and_too_long_ones() -> None:
+    plan = random_plan(0, [8, 12, 3], 1, 1, "relu", int8=False)
+    assert Engine(plan)([]) == []
+    with pytest.raises(InputError, match="601 tokens: this model reads 1 to 600"):
+        Engine(plan)(draw([601]))
+
+
+def test_several_threads_of_python_share_an_engine(kernels: str) -> None:
+    engine = Engine(random_plan(0, [32, 64, 5], 2, 2, "gelu", int8=True), 2)
+    batches = [[x] for x in draw([30, 7, 19, 40])]
+    for batch in batches:
+        np.remainder(batch[0].input_ids, 11, out=batch[0].input_ids)
+    expected = [engine(batch)[0]["z"] for batch in batches]
+    wrong: list[int] = []
+
+    def ask(i: int) -> None:
+        for _ in range(30):
+            if not np.array_equal(engine(batches[i])[0]["z"], expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_usable_threads() -> None:
+    assert usable_threads() >= 1
+
+
+# ── what the core refuses ──
+
+
+@pytest.fixture
+def program() -> Any:
+    core = native_core()
+    assert core is not None
+    made = core(1)
+    assert [made.buffer(8, False), made.buffer(4, False), made.buffer(8, True)] == [0, 1, 2]
+    made.lookup((0, 0, 8), np.zeros((5, 8), np.float32), "word", False)
+    return made
+
+
+def f(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("buffer", (0, False), "needs a width"),
+        ("buffer", (2**30, False), "needs a width"),
+        ("lookup", ((9, 0, 8), f(5, 8), "word", False), "no such buffer"),
+        ("lookup", ((-1, 0, 8), f(5, 8), "word", False), "no such buffer"),
+        ("lookup", ((0, 1, 8), f(5, 8), "word", False), "beyond their buffer"),
+        ("lookup", ((0, -1, 8), f(5, 8), "word", False), "beyond their buffer"),
+        ("lookup", ((0, 2**31 - 4, 8), f(5, 8), "word", False), "beyond their buffer"),
+        ("lookup", ((0, 0, 8), f(5, 7), "word", False), "as wide as its target"),
+        ("lookup", ((0, 0, 8), f(0, 8), "word", False), "as wide as its target"),
+        ("lookup", ((0, 0, 8), f(5, 8), "letter", False), "unknown index"),
+        ("lookup", ((1, 0, 4), f(5, 4), "word", True), "before it is written"),
+        ("linear", ((1, 0, 4), (0, 0, 8), f(8, 4), f(8), 1, "", None, None), "before it is written"),
+        ("linear", ((0, 0, 8), (1, 0, 4), f(4, 7), f(4), 1, "", None, None), "shape of its step"),
+        ("linear", ((0, 0, 8), (1, 0, 4), f(4, 8), f(5), 1, "", None, None), "bias"),
+        ("linear", ((0, 0, 8), (1, 0, 4), f(4, 8), f(4), 3, "", None, None), "groups divide"),
+        ("linear", ((0, 0, 8), (1, 0, 4), f(4, 8), f(4), 0, "", None, None), "groups divide"),
+        ("linear", ((0, 0, 8), (1, 0, 4), f(4, 8), f(4), 1, "gelu_13", None, None), "unknown activation"),
+        ("linear", ((0, 0, 8), (0, 0, 8), f(8, 8), f(8), 1, "", None, None), "cannot replace its source"),
+        ("linear", ((0, 0, 8), (1, 0, 4), f(4, 8), f(4), 1, "", (0, 0, 8), None), "residual is as wide"),
+        ("linear", ((0, 0, 8), (1, 0, 4), f(4, 8), f(4), 1, "", (0, 0, 4), f(3)), "scale is as wide"),
+        ("layer_norm", ((0, 0, 8), (1, 0, 4), f(4), f(4), 1e-5), "keeps the width"),
+        ("layer_norm", ((0, 0, 8), (0, 0, 8), f(8), f(7), 1e-5), "keeps the width"),
+        ("layer_norm", ((0, 0, 8), (0, 0, 8), f(8), f(8), -1.0), "eps"),
+        ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (1, 0, 4), 3), "heads divide"),
+        ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (0, 0, 4), 1), "cannot replace its source"),
+        ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (2, 0, 4), 1), "no local buffer"),
+        ("first", ((0, 0, 8), (0, 0, 8)), "elsewhere"),
+        ("first", ((0, 0, 8), (2, 0, 8)), "no local buffer"),
+    ],
+)
+def test_a_plan_that_makes_no_sense(program: Any, method: str, arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(program, method)(*arguments)
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 8)), f(4, 16)[:, ::2], f(4, 8, 1), np.zeros((4, 8), np.int8), [[0.0]]])
+def test_arrays_of_another_type_or_layout(program: Any, array: Any) -> None:
+    with pytest.raises(TypeError):
+        program.linear((0, 0, 8), (1, 0, 4), array, f(4), 1, "", None, None)
+
+
+def i(*values: int) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("ids", "segments", "starts", "message"),
+    [
+        (i(5), i(0), i(0, 1), "outside its table"),
+        (i(-1), i(0), i(0, 1), "outside its table"),
+        (i(1, 2), i(0), i(0, 2), "a segment for every token"),
+        (i(1, 2), i(0, 0), i(0, 1), "begin at 0 and end at the tokens"),
+        (i(1, 2), i(0, 0), i(1, 2), "begin at 0 and end at the tokens"),
+        (i(1, 2), i(0, 0), i(0, 2, 1, 2), "every sequence has a token"),
+        (i(1, 2), i(0, 0), i(0, 0, 2), "every sequence has a token"),
+        (i(1, 2), i(0, 0), np.zeros(0, np.int32), "an entry more"),
+    ],
+)
+def test_a_batch_that_does_not_fit(program: Any, ids: Any, segments: Any, starts: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        program.run(ids, segments, starts, [(0, 0, 8)])
+    assert program.run(i(1), i(0), i(0, 1), [(0, 0, 8)])[0].shape == (1, 8)
+
+
+@pytest.mark.parametrize(("output", "message"), [((9, 0, 1), "no such"), ((0, 0, 9), "beyond"), ((1, 0, 4), "written")])
+def test_an_output_that_is_not_there(program: Any, output: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        program.run(i(1), i(0), i(0, 1), [output])
+
+
+def test_kernels_and_threads_that_are_not_there() -> None:
+    core = native_core()
+    assert core is not None
+    with pytest.raises(ValueError, match="no kernels mmx"):
+        core(1, "mmx")
+    for threads in (0, -1, 5000):
+        with pytest.raises(ValueError, match="threads"):
+            core(threads)
+
+
+def test_an_empty_batch(program: Any) -> None:
+    assert program.run(np.zeros(0, np.int32), np.zeros(0, np.int32), i(0), [(0, 0, 8)])[0].shape == (0, 8)
