@@ -183,16 +183,42 @@ class TestConfig:
         (tmp_path / "bert_config.json").write_text("{}")
         assert pocketbert.AutoConfig.from_pretrained(tmp_path).type_vocab_size == 16
 
-    def test_googles_mobilebert(self, tmp_path: Path) -> None:
-        """The teacher's file, which leaves out what a plain BERT lacks."""
-        teacher = {
-            "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 512,
-            "initializer_range": 0.02, "intermediate_size": 4096, "max_position_embeddings": 512,
+    @pytest.mark.parametrize(
+        ("preset", "values"),
+        [
+            ("mobilebert-uncased", {}),
+            ("mobilebert-qat", {"hidden_act": "relu6"}),
+            (
+                "mobilebert-tiny",
+                {"use_bottleneck_attention": True, "key_query_shared_bottleneck": None, "num_feedforward_networks": 2},
+            ),
+            (  # the teacher, whose file leaves out what a plain BERT lacks
+                "ib-bert",
+                {"hidden_act": "gelu", "hidden_dropout_prob": 0.1, "intermediate_size": 4096,
+                 "intra_bottleneck_size": 1024, "key_query_shared_bottleneck": None, "num_feedforward_networks": None,
+                 "normalization_type": None, "classifier_activation": None},
+            ),
+        ],
+    )  # fmt: skip
+    def test_googles_mobileberts(self, tmp_path: Path, preset: str, values: dict[str, Any]) -> None:
+        """The four files beside Google's code, by what sets them apart from the first."""
+        first = {
+            "attention_probs_dropout_prob": 0.1, "hidden_act": "relu", "hidden_dropout_prob": 0.0, "hidden_size": 512,
+            "initializer_range": 0.02, "intermediate_size": 512, "max_position_embeddings": 512,
             "num_attention_heads": 4, "num_hidden_layers": 24, "type_vocab_size": 2, "vocab_size": 30522,
-            "embedding_size": 128, "trigram_input": True, "use_bottleneck": True, "intra_bottleneck_size": 1024,
+            "embedding_size": 128, "trigram_input": True, "use_bottleneck": True, "intra_bottleneck_size": 128,
+            "key_query_shared_bottleneck": True, "num_feedforward_networks": 4, "normalization_type": "no_norm",
+            "classifier_activation": False,
         }  # fmt: skip
-        (tmp_path / "bert_config.json").write_text(json.dumps(teacher))
-        assert pocketbert.AutoConfig.from_pretrained(tmp_path) == pocketbert.PRESETS["ib-bert"]
+        stored = {key: value for key, value in (first | values).items() if value is not None}
+        (tmp_path / "bert_config.json").write_text(json.dumps(stored))
+        assert pocketbert.AutoConfig.from_pretrained(tmp_path) == pocketbert.PRESETS[preset]
+
+    def test_what_googles_mobilebert_may_leave_out(self, tmp_path: Path) -> None:
+        (tmp_path / "mobilebert_config.json").write_text('{"trigram_input": true, "hidden_size": 240}')
+        config = pocketbert.AutoConfig.from_pretrained(tmp_path)
+        assert isinstance(config, pocketbert.MobileBertConfig)
+        assert (config.embedding_size, config.intra_bottleneck_size, config.use_bottleneck) == (240, 240, False)
 
     def test_a_file_that_names_its_model_is_taken_as_it_is(self, tmp_path: Path) -> None:
         (tmp_path / "bert_config.json").write_text('{"model_type": "bert"}')

@@ -74,7 +74,10 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
         model = build(name, "ForMaskedLM").train()
         if checkpointing:
             model.gradient_checkpointing_enable()
+        runs: list[Any] = []
+        model.base_model.layers[0].register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
         model(**batch("ForMaskedLM", seed=5)).loss.backward()
+        assert len(runs) == 1 + checkpointing  # once more for the backward pass
         grads.append({key: p.grad for key, p in model.named_parameters()})
     for key, grad in grads[0].items():
         assert (grad is None) == (grads[1][key] is None)

@@ -178,7 +178,7 @@ def test_resizing_the_vocabulary(name: str, head: str) -> None:
         model.resize_token_embeddings(size)
         reference.resize_token_embeddings(size)
         kept = min(size, 77)
-        assert model.config.vocab_size == size
+        assert model.config.vocab_size == model.base_model.config.vocab_size == size
         inputs = {"input_ids": batch(head, seed=8)["input_ids"] % kept}
         a, b = (m(**inputs)[0] for m in (model, reference))
         same(a[..., :kept], b[..., :kept])
