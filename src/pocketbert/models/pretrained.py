@@ -202,7 +202,7 @@ class PreTrainedModel(nn.Module):
 
         with torch.no_grad():
             for theirs, mine in names.items():
-                if mine not in mismatched and mine not in tied:
+                if mine not in mismatched:
                     own[mine].copy_(torch.from_numpy(np.ascontiguousarray(tensors[theirs])))
         init_parameters(self, self.config.initializer_range, {*missing, *mismatched})
         return {"missing_keys": missing, "mismatched_keys": mismatched, "unexpected_keys": unexpected}
