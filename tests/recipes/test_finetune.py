@@ -172,6 +172,23 @@ def test_a_folder_in_use_is_not_overwritten(options: Options, tmp_path: Path) ->
         finetune(options(output=tmp_path / "run", resume=True))
 
 
+def test_two_runs_at_once_are_refused(options: Options) -> None:
+    lines = []
+
+    class Second(Console):
+        """Begins another run whenever the first one says something."""
+
+        def print(self, *texts: Any, **rest: Any) -> None:
+            lines.append(str(texts[0]))
+            with pytest.raises(CheckpointError, match="another run is at work there"):
+                finetune(options(resume=True))
+
+    finetune(options(), console=Second())
+    assert lines[0].startswith("72 examples to learn from")
+    assert lines[-1].startswith("step 18 of 18")
+    finetune(options(resume=True))  # the folder is free again
+
+
 def test_other_options_and_other_data_are_not_resumed(options: Options, tmp_path: Path) -> None:
     finetune(options())
     with pytest.raises(ConfigError) as error:
@@ -370,11 +387,12 @@ def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None
         ({"from_scratch": "bert-huge"}, "no preset: bert-base-uncased"),
         ({"model": "x", "vocab_size": 100}, "needs --from-scratch"),
         ({"glue": "rte", "label_column": "x"}, "--label-column x is settled by --glue rte"),
-        ({"labels": ("a", "a")}, "must be two names or more, all different"),
+        ({"labels": ("a", "a")}, "--labels a,a must be two names or more, all different"),
         ({"metric": "bleu"}, "--metric bleu is none of: accuracy, macro_f1, loss"),
         ({"batch_size": 0}, "--batch-size 0 must be at least 1"),
         ({"accumulation": 9}, "--accumulation 9 exceeds --batch-size 8"),
         ({"epochs": 0}, "--epochs 0 must be positive"),
+        ({"epochs": float("inf")}, "--epochs inf must be positive and finite"),
         ({"warmup": 1.5}, r"--warmup 1.5 must lie in \[0, 1\]"),
         ({"precision": "fp8"}, "--precision fp8 must be auto, fp32 or bf16"),
         ({"device": "toaster"}, "--device toaster cannot be used"),

@@ -23,7 +23,7 @@ from pocketbert.models.predict import TorchPredictor
 from pocketbert.recipes.classification import TextClassification
 from pocketbert.recipes.models import choose_device, prepare
 from pocketbert.recipes.options import FinetuneOptions
-from pocketbert.recipes.record import Record, claim
+from pocketbert.recipes.record import Record, claim, held
 from pocketbert.training.loop import Plan, train
 from pocketbert.training.objectives import ExampleLoss
 from pocketbert.training.optim import adamw, linear_schedule
@@ -75,53 +75,54 @@ def finetune(options: FinetuneOptions, *, console: Console | None = None, argv: 
         options.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
     task = TASKS[options.task](options)
-    settled = {"data": task.facts(), "precision": "bf16" if bf16 else "fp32"}
-    record = Record(folder, options, settled, list(argv), previous)
+    with held(folder):
+        settled = {"data": task.facts(), "precision": "bf16" if bf16 else "fp32"}
+        record = Record(folder, options, settled, list(argv), previous)
 
-    tell = partial(say, console)
-    tell(task.describe())
-    with torch.random.fork_rng([]):
-        torch.manual_seed(int(random_words(options.seed, "weights", 0, 1)[0]))
-        tokenizer, model = prepare(folder, options, task, tell)
-    task.encode(tokenizer, min(options.max_length, model.config.max_position_embeddings))
-    batches = task.batches()
-    metric = _choose_metric(options.metric, task.evaluation.metrics())
+        tell = partial(say, console)
+        tell(task.describe())
+        with torch.random.fork_rng([]):
+            torch.manual_seed(int(random_words(options.seed, "weights", 0, 1)[0]))
+            tokenizer, model = prepare(folder, options, task, tell)
+        task.encode(tokenizer, min(options.max_length, model.config.max_position_embeddings))
+        batches = task.batches()
+        metric = _choose_metric(options.metric, task.evaluation.metrics())
 
-    objective = ExampleLoss(model).to(device)
-    peak = options.learning_rate or (5e-5 if options.from_scratch is None else 5e-4)
-    plan = _plan(options, batches.order, metric, bf16=bf16)
-    tell(
-        f"{type(model).__name__} of {model.num_parameters():,} parameters on {device} in {settled['precision']}; "
-        f"{plan.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
-    )
-    record.write(labels=model.config.id2label, metric=metric, steps=plan.steps, parameters=model.num_parameters())
-
-    def keep(state: State) -> None:
-        best = state.best(metric)
-        if best is state.history[-1]:
-            model.save_pretrained(folder)
-        record.write(best=best, history=state.history)
-
-    with Progress(plan.steps, console) as progress, _curves(folder, options.tensorboard) as writer:
-        state = train(
-            objective,
-            adamw(objective, learning_rate=peak, weight_decay=options.weight_decay),
-            batches,
-            plan,
-            schedule=partial(linear_schedule, steps=plan.steps, warmup=options.warmup),
-            evaluate=lambda: task.evaluation(TorchPredictor(model)),
-            record=keep,
-            folder=folder / "checkpoints",
-            progress=progress,
-            writer=writer,
+        objective = ExampleLoss(model).to(device)
+        peak = options.learning_rate or (5e-5 if options.from_scratch is None else 5e-4)
+        plan = _plan(options, batches.order, metric, bf16=bf16)
+        tell(
+            f"{type(model).__name__} of {model.num_parameters():,} parameters on {device} in {settled['precision']}; "
+            f"{plan.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
         )
-    model.save_pretrained(folder / "last")
-    tokenizer.save_pretrained(folder / "last")
-    record.write(finished=True)
-    best = state.best(metric)
-    assert best is not None  # there is an evaluation after the last step
-    metrics = {name: value for name, value in best.items() if name != "step"}
-    return FinetuneResult(folder, metrics, int(best["step"]), state.step, state.history, record.seconds)
+        record.write(labels=model.config.id2label, metric=metric, steps=plan.steps, parameters=model.num_parameters())
+
+        def keep(state: State) -> None:
+            best = state.best(metric)
+            if best is state.history[-1]:
+                model.save_pretrained(folder)
+            record.write(best=best, history=state.history)
+
+        with Progress(plan.steps, console) as progress, _curves(folder, options.tensorboard) as writer:
+            state = train(
+                objective,
+                adamw(objective, learning_rate=peak, weight_decay=options.weight_decay),
+                batches,
+                plan,
+                schedule=partial(linear_schedule, steps=plan.steps, warmup=options.warmup),
+                evaluate=lambda: task.evaluation(TorchPredictor(model)),
+                record=keep,
+                folder=folder / "checkpoints",
+                progress=progress,
+                writer=writer,
+            )
+        model.save_pretrained(folder / "last")
+        tokenizer.save_pretrained(folder / "last")
+        record.write(finished=True)
+        best = state.best(metric)
+        assert best is not None  # there is an evaluation after the last step
+        metrics = {name: value for name, value in best.items() if name != "step"}
+        return FinetuneResult(folder, metrics, int(best["step"]), state.step, state.history, record.seconds)
 
 
 # ── what else the loop needs ──

@@ -7,7 +7,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -54,6 +55,35 @@ def claim(folder: Path, *, resume: bool) -> dict[str, Any] | None:
     for leftover in folder.glob(".*.tmp"):  # of a file that was being written when the run was killed
         leftover.unlink()
     return previous
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make `folder` and keep other runs out of it while the block runs; a run that is killed holds nothing.
+
+    Raises:
+        CheckpointError: another run is in there, or no folder can be there.
+    """
+    if os.name != "posix":  # elsewhere folders cannot be locked
+        yield
+        return
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be used as a folder: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(f"{folder}: another run is at work there; choose another folder") from None
+        except OSError:
+            pass  # some network disks know no locks
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Record:
