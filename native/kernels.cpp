@@ -19,10 +19,15 @@ const Kernels* find_kernels(const char* name) {
 void pack_f32(const float* weight, std::ptrdiff_t stride_n, std::ptrdiff_t stride_k, int n, int k, float* packed) {
     for (int first = 0; first < n; first += PANEL) {
         const int columns = std::min(PANEL, n - first);
-        for (int i = 0; i < k; ++i, packed += PANEL) {
-            for (int j = 0; j < columns; ++j) packed[j] = weight[(first + j) * stride_n + i * stride_k];
-            std::fill(packed + columns, packed + PANEL, 0.0f);
-        }
+        if (columns < PANEL) std::fill_n(packed, std::ptrdiff_t(k) * PANEL, 0.0f);
+        const float* from = weight + first * stride_n;
+        // Whichever way the source is contiguous, it is read along that way.
+        if (stride_n == 1)
+            for (int i = 0; i < k; ++i) std::copy_n(from + i * stride_k, columns, packed + std::ptrdiff_t(i) * PANEL);
+        else
+            for (int j = 0; j < columns; ++j)
+                for (int i = 0; i < k; ++i) packed[std::ptrdiff_t(i) * PANEL + j] = from[j * stride_n + i * stride_k];
+        packed += std::ptrdiff_t(k) * PANEL;
     }
 }
 
