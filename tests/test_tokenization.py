@@ -246,7 +246,7 @@ def test_pairs_as_transformers(
     assert_same(ours(pairs, **call), theirs(pairs, **call))
 
 
-def test_strides_that_the_backend_aborts_at_are_refused(ours: BertTokenizer) -> None:
+def test_strides_that_the_backend_aborts_at_are_refused(ours: BertTokenizer, theirs: Any) -> None:
     long, short = "low " * 20, "run " * 5
     call: dict[str, Any] = {"stride": 4, "return_overflowing_tokens": True}
     with pytest.raises(TokenizerError, match=r"text 1: max_length=12 would leave 4 tokens .* stride=4"):
@@ -259,6 +259,8 @@ def test_strides_that_the_backend_aborts_at_are_refused(ours: BertTokenizer) -> 
         ours(long, truncation=True, max_length=6, **call)
     assert ours(long, short, truncation="only_first", max_length=13, **call).tokens(1).count("low") == 5
     assert len(ours(short, "a", truncation="only_second", max_length=12, **call)["input_ids"]) == 1
+    mine = ours("a", long, truncation=True, max_length=12, **call)  # only the second is cut, to eight
+    assert_same(mine, theirs("a", long, truncation=True, max_length=12, **call))
 
 
 @settings(max_examples=100, deadline=None)
@@ -340,6 +342,20 @@ def test_words_never_split(ours: BertTokenizer) -> None:
     assert tokenizer.decode(tokenizer.encode("USA"), skip_special_tokens=True) == "USA"
     with pytest.raises(TokenizerError, match="never_split word 'NASA' is not in the vocabulary"):
         BertTokenizer(vocab=numbered(WIDE), never_split=["NASA"])
+
+
+def test_another_unknown_token() -> None:
+    vocab = numbered(["<unk>" if token == "[UNK]" else token for token in MINI])
+    tokenizer = BertTokenizer(vocab=vocab, unk_token="<unk>")
+    assert tokenizer.tokenize("low nowhere") == ["low", "<unk>"]
+    assert tokenizer.convert_tokens_to_ids("nowhere") == tokenizer.unk_token_id == 0
+
+
+def test_a_model_without_a_limit() -> None:
+    """Files say so with 1e30: then nothing is cut or filled up to it."""
+    tokenizer = BertTokenizer(vocab=numbered(MINI), model_max_length=int(1e30))
+    encoding = tokenizer(["low " * 600, "low"], truncation=True, padding="max_length")
+    assert [len(row) for row in encoding["input_ids"]] == [602, 3]
 
 
 def test_clean_text_and_prefix() -> None:
