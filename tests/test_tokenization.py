@@ -841,6 +841,14 @@ def test_copies_are_independent(ours: BertTokenizer) -> None:
     assert ours.tokenize("<new>") != other.tokenize("<new>") == ["<new>"]
 
 
+def test_a_pickle_holds_the_vocabulary_once() -> None:
+    tokenizer = BertTokenizer(vocab=numbered(WIDE))
+    size = len(pickle.dumps(tokenizer))
+    for length in range(5, 15):  # each setting has a backend of its own
+        tokenizer("low", truncation=True, max_length=length)
+    assert len(pickle.dumps(tokenizer)) == size
+
+
 def test_import_brings_no_torch() -> None:
     code = "import sys, pocketbert.tokenization; sys.exit('torch' in sys.modules or 'huggingface_hub' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
