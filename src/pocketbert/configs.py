@@ -123,6 +123,12 @@ class PreTrainedConfig:
                 )
 
     @property
+    def quantized(self) -> bool:
+        """Whether the weights beside this `config.json` are in int8, as `pocketbert quantize` writes them."""
+        how = self.extra.get("quantization_config")
+        return isinstance(how, dict) and how.get("quant_method") == "pocketbert"
+
+    @property
     def head_dropout_prob(self) -> float:
         """Dropout before a classifier: `classifier_dropout` where it exists and is set, else that of the layers."""
         rate: float | None = getattr(self, "classifier_dropout", None)

@@ -144,7 +144,7 @@ class PreTrainedModel(nn.Module):
             **config_changes: fields of the configuration to change, as `num_labels=3`.
 
         Raises:
-            CheckpointError: a file is missing or damaged, or it is not of this model; lists every name.
+            CheckpointError: a file is missing or damaged, or it is not of this model (lists every name), or quantised.
             ConfigError: `config.json` is of another family, or cannot be built.
         """
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
@@ -152,6 +152,8 @@ class PreTrainedModel(nn.Module):
             config = cls.config_class.from_pretrained(name_or_path, **where, **config_changes)
         elif config_changes:
             config = config.replace(**config_changes)
+        if config.quantized:
+            raise CheckpointError(f"{name_or_path} is quantised, which is for answering only: take the original here")
         tensors = read_tensors(name_or_path, **where)
         with torch.device("meta"):  # neither memory nor random numbers for what the file is about to fill
             model = cls(config)

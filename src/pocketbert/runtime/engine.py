@@ -19,6 +19,7 @@ from pocketbert.features import Features
 from pocketbert.runtime import reference
 from pocketbert.runtime.lower import lower
 from pocketbert.runtime.plan import Attention, Columns, First, LayerNorm, Lookup, Plan, Rows, Step
+from pocketbert.runtime.quantize import quantize
 
 if TYPE_CHECKING:
     from pocketbert._core import Program
@@ -70,6 +71,8 @@ class Engine:
     def from_pretrained(cls, name_or_path: str | Path, head: str, *, revision: str | None = None) -> Engine:
         """The model of a folder or hub name, for the task of `head`, the part of a class name after the family.
 
+        It runs in int8 where the folder holds int8, else in fp32.
+
         Raises:
             CheckpointError: the files are missing or damaged, or not of this model; its head is of another task, or not
                 in the file, so that every answer would be random.
@@ -82,7 +85,8 @@ class Engine:
             plan = lower(config, tensors, head)
         except CheckpointError as error:
             raise CheckpointError(f"{name_or_path} {error}") from None
-        return cls(plan, config=config)
+        # What is left to do in a folder in int8 is the word head, whose matrix is the table of word embeddings.
+        return cls(quantize(plan) if config.quantized else plan, config=config)
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
         """Map every input to its outputs by name, in order; per-token arrays are as long as the input."""

@@ -3,6 +3,8 @@
 What can be folded exactly is folded here, in float64: the scale of attention into the query's weights, and all of
 MobileBERT's NoNorms into the linear layers and tables around them. Its shared bottleneck, the query, key and value of a
 layer and the layer's input then collapse into one linear step (512 to 4 × 128 in the published model).
+
+Matrices that the file holds in int8 stay in int8 where a fold only scales or stacks their rows.
 """
 
 from __future__ import annotations
@@ -20,7 +22,40 @@ from pocketbert.runtime.plan import Attention, Columns, First, Index, LayerNorm,
 Array = npt.NDArray[np.floating]
 PREFIXES = {"bert": "bert.", "squeezebert": "transformer.", "mobilebert": "mobilebert."}
 HEADS = ("cls.", "classifier.", "qa_outputs.", "pooler.")  # what a file of another task may lack
+LOWERED = (
+    "Model", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification", "ForQuestionAnswering",
+    "ForMaskedLM",
+)  # fmt: skip
 TORCH_EPS = 1e-5  # of two of MobileBERT's norms under "layer_norm"
+
+
+@dataclass(frozen=True)
+class Int8:
+    """A matrix whose row c is whole[c] · scales[c]."""
+
+    whole: npt.NDArray[np.int8]
+    scales: Array
+
+
+Matrix = Array | Int8
+
+
+def _scaled(matrix: Matrix, by: Array | float) -> Matrix:
+    """The rows of `matrix`, each by its own factor or all by one."""
+    if isinstance(matrix, Int8):
+        return Int8(matrix.whole, matrix.scales * by)
+    return matrix * np.asarray(by)[..., None]
+
+
+def _stacked(matrices: list[Matrix]) -> Matrix:
+    if all(isinstance(matrix, Int8) for matrix in matrices):
+        int8 = [matrix for matrix in matrices if isinstance(matrix, Int8)]
+        return Int8(np.concatenate([m.whole for m in int8]), np.concatenate([m.scales for m in int8]))
+    return np.concatenate([_floats(matrix) for matrix in matrices])
+
+
+def _floats(matrix: Matrix) -> Array:
+    return matrix.whole * matrix.scales[:, None] if isinstance(matrix, Int8) else matrix
 
 
 @dataclass
@@ -36,13 +71,30 @@ class _Builder:
 
     def __call__(self, name: str, *shape: int) -> Array:
         """The tensor `name` in float64, which must have this shape, or one that squeezes to it."""
+        tensor = self.take(name, shape)
+        if tensor.dtype == np.int8:
+            raise CheckpointError(f"is not a file of this model: it has {name} in int8")
+        return tensor.astype(np.float64)
+
+    def take(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
+        """The same as it is."""
         self.need(name)
         tensor = self.found[name]
         self.used.add(name)
         if tensor.size != np.prod(shape) or tensor.shape[: len(shape)] != shape:
             has = f"it has {name} of shape {list(tensor.shape)} for {list(shape)}"
             raise CheckpointError(f"is not a file of this model: {has}")
-        return tensor.reshape(shape).astype(np.float64)
+        return tensor.reshape(shape)
+
+    def matrix(self, name: str, out: int, into: int) -> Matrix:
+        """The matrix `name`, in int8 if the file has it so."""
+        self.need(name)
+        if self.found[name].dtype != np.int8:
+            return self(name, out, into)
+        scales = self(f"{name}_scale", out)
+        if not (np.isfinite(scales).all() and scales.min() > 0):
+            raise CheckpointError(f"is damaged: {name}_scale holds what is no scale")
+        return Int8(self.take(name, (out, into)).astype(np.int8), scales)
 
     def need(self, *names: str) -> None:
         missing = sorted(set(names) - self.found.keys())
@@ -73,7 +125,7 @@ class _Builder:
         source: Columns,
         target: Columns,
         name: str,
-        weight: Array,
+        weight: Matrix,
         bias: Array,
         *,
         groups: int = 1,
@@ -82,8 +134,14 @@ class _Builder:
         residual_scale: Array | None = None,
     ) -> None:
         scale = None if residual_scale is None else self.keep(f"{name}.residual_scale", residual_scale)
-        weight_name, bias_name = self.keep(f"{name}.weight", weight), self.keep(f"{name}.bias", bias)
-        step = Linear(source, target, weight_name, bias_name, None, groups, activation, residual, scale)
+        weight_name, scales = f"{name}.weight", None
+        if isinstance(weight, Int8):
+            self.tensors[weight_name] = np.ascontiguousarray(weight.whole)
+            scales = self.keep(f"{weight_name}.scales", weight.scales)
+        else:
+            self.keep(weight_name, weight)
+        bias_name = self.keep(f"{name}.bias", bias)
+        step = Linear(source, target, weight_name, bias_name, scales, groups, activation, residual, scale)
         self.steps.append(step)
 
     def norm(self, source: Columns, target: Columns, name: str, eps: float) -> None:
@@ -91,9 +149,9 @@ class _Builder:
         bias = self.keep(f"{name}.bias", self(f"{name}.bias", source.width))
         self.steps.append(LayerNorm(source, target, weight, bias, eps))
 
-    def dense(self, name: str, out: int, into: int) -> tuple[Array, Array]:
+    def dense(self, name: str, out: int, into: int) -> tuple[Matrix, Array]:
         self.need(f"{name}.weight", f"{name}.bias")
-        return self(f"{name}.weight", out, into), self(f"{name}.bias", out)
+        return self.matrix(f"{name}.weight", out, into), self(f"{name}.bias", out)
 
     def end_rows(self) -> None:
         if self.steps:
@@ -107,6 +165,15 @@ class _Builder:
     def first(self, source: Columns, target: Columns) -> None:
         self.end_rows()
         self.stages.append(First(source, target))
+
+
+def head_of(config: PreTrainedConfig) -> str:
+    """The head that a model was made for by its own word, for `lower`; the bare encoder if it does not say."""
+    for name in config.extra.get("architectures") or ():
+        for head in LOWERED:
+            if str(name).replace("ForPreTraining", "ForMaskedLM").endswith(head):
+                return head
+    return "Model"
 
 
 def lower(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str) -> Plan:
@@ -162,9 +229,9 @@ def _bert(build: _Builder, config: BertConfig, hidden: Columns) -> None:
     for i in range(config.num_hidden_layers):
         at = f"encoder.layer.{i}."
         parts = [build.dense(f"{at}attention.self.{name}", width, width) for name in ("query", "key", "value")]
-        parts[0] = parts[0][0] * scale, parts[0][1] * scale
-        weights, biases = (np.concatenate(both) for both in zip(*parts, strict=True))
-        build.linear(hidden, qkv, f"{at}qkv", weights, biases)
+        parts[0] = _scaled(parts[0][0], scale), parts[0][1] * scale
+        weights, biases = zip(*parts, strict=True)
+        build.linear(hidden, qkv, f"{at}qkv", _stacked(list(weights)), np.concatenate(biases))
         build.attention(query, key, value, context, config.num_attention_heads)
         name = f"{at}attention.output"
         build.linear(context, hidden, f"{name}.dense", *build.dense(f"{name}.dense", width, width), residual=hidden)
@@ -188,7 +255,8 @@ def _squeezebert(build: _Builder, config: SqueezeBertConfig, hidden: Columns) ->
         for part, target in parts.items():
             factor = scale if part == "query" else 1.0
             weight, bias = build.dense(f"{at}attention.{part}", width, width // groups[part])
-            build.linear(hidden, target, f"{at}attention.{part}", weight * factor, bias * factor, groups=groups[part])
+            weight, bias = _scaled(weight, factor), bias * factor
+            build.linear(hidden, target, f"{at}attention.{part}", weight, bias, groups=groups[part])
         build.attention(parts["query"], parts["key"], parts["value"], context, config.num_attention_heads)
 
         def product(
@@ -207,7 +275,7 @@ def _squeezebert(build: _Builder, config: SqueezeBertConfig, hidden: Columns) ->
         build.norm(hidden, hidden, f"{at}output.layernorm", 1e-12)
 
 
-Affine = tuple[Array, Array]  # weight and bias of a map of rows
+Affine = tuple[Matrix, Array]  # weight and bias of a map of rows
 
 
 def _mobilebert(build: _Builder, config: MobileBertConfig, hidden: Columns) -> None:
@@ -215,7 +283,7 @@ def _mobilebert(build: _Builder, config: MobileBertConfig, hidden: Columns) -> N
     folds = config.normalization_type == "no_norm"
     width, true = config.hidden_size, config.true_hidden_size
 
-    def scale_of(name: str, n: int) -> Affine:
+    def scale_of(name: str, n: int) -> tuple[Array, Array]:
         """Of the NoNorm `name`: weight and bias."""
         return build(f"{name}.LayerNorm.weight", n), build(f"{name}.LayerNorm.bias", n)
 
@@ -225,7 +293,7 @@ def _mobilebert(build: _Builder, config: MobileBertConfig, hidden: Columns) -> N
         if folds:
             by, offset = scale_of(at, target.width)
             build.linear(
-                source, target, name, by[:, None] * weight, by * bias + offset, residual=residual, residual_scale=by
+                source, target, name, _scaled(weight, by), by * bias + offset, residual=residual, residual_scale=by
             )
         else:
             build.linear(source, target, name, weight, bias, residual=residual)
@@ -235,7 +303,7 @@ def _mobilebert(build: _Builder, config: MobileBertConfig, hidden: Columns) -> N
         """The bottleneck `name` as one affine map, where its norm folds."""
         weight, bias = build.dense(f"{name}.dense", true, width)
         by, offset = scale_of(name, true)
-        return by[:, None] * weight, by * bias + offset
+        return _scaled(weight, by), by * bias + offset
 
     _mobilebert_embeddings(build, config, hidden, folds)
     x, inner = Columns("x", true) if config.use_bottleneck else hidden, Columns("inner", config.intermediate_size)
@@ -249,7 +317,7 @@ def _mobilebert(build: _Builder, config: MobileBertConfig, hidden: Columns) -> N
         at = f"encoder.layer.{i}."
         into = true if bottleneck_attention or shares else width
         query, key = (build.dense(f"{at}attention.self.{part}", true, into) for part in ("query", "key"))
-        query = query[0] * factor, query[1] * factor
+        query = _scaled(query[0], factor), query[1] * factor
         value_width = true if config.use_bottleneck_attention else width
         value = build.dense(f"{at}attention.self.value", true, value_width)
         if config.use_bottleneck and folds:
@@ -262,10 +330,12 @@ def _mobilebert(build: _Builder, config: MobileBertConfig, hidden: Columns) -> N
                 key if read is None else _after(key, read),
                 _after(value, entry) if bottleneck_attention else value,
             ]
-            weights, biases = (np.concatenate(both) for both in zip(*maps, strict=True))
+            weights, biases = zip(*maps, strict=True)
             x = Columns("xqkv", true)
             q, k, v = (Columns("xqkv", true, part * true) for part in (1, 2, 3))
-            build.linear(hidden, Columns("xqkv", 4 * true), f"{at}xqkv", weights, biases)
+            build.linear(
+                hidden, Columns("xqkv", 4 * true), f"{at}xqkv", _stacked(list(weights)), np.concatenate(biases)
+            )
         else:
             reads = hidden
             if config.use_bottleneck:
@@ -278,9 +348,9 @@ def _mobilebert(build: _Builder, config: MobileBertConfig, hidden: Columns) -> N
                     build.norm(shared, shared, f"{name}.LayerNorm", eps)
                 elif bottleneck_attention:
                     reads = x
-            build.linear(reads, q, f"{at}query", *query)
-            build.linear(reads, k, f"{at}key", *key)
-            build.linear(x if bottleneck_attention else hidden, v, f"{at}value", *value)
+            build.linear(reads, q, f"{at}attention.self.query", *query)
+            build.linear(reads, k, f"{at}attention.self.key", *key)
+            build.linear(x if bottleneck_attention else hidden, v, f"{at}attention.self.value", *value)
         build.attention(q, k, v, context, config.num_attention_heads)
         joined(f"{at}attention.output.dense", context, x, x, f"{at}attention.output", eps)
         networks = [(f"{at}ffn.{j}.", eps) for j in range(config.num_feedforward_networks - 1)] + [(at, TORCH_EPS)]
@@ -311,7 +381,8 @@ def _mobilebert_embeddings(build: _Builder, config: MobileBertConfig, hidden: Co
             build.lookup(Columns("words", narrow, i * narrow), "embeddings.words", words, index)
         source = Columns("words", len(indices) * narrow)
         weight, bias = build.dense("embeddings.embedding_transformation", width, source.width)
-        build.linear(source, hidden, "embeddings.widen", by[:, None] * weight, by * bias, residual=hidden)
+        name = "embeddings.embedding_transformation"
+        build.linear(source, hidden, name, _scaled(weight, by), by * bias, residual=hidden)
     else:
         build.lookup(hidden, "embeddings.words", words * by, "word", add=True)
     if not folds:
@@ -320,7 +391,8 @@ def _mobilebert_embeddings(build: _Builder, config: MobileBertConfig, hidden: Co
 
 def _after(outer: Affine, inner: Affine) -> Affine:
     """The affine map of `inner`, then `outer`."""
-    return outer[0] @ inner[0], outer[0] @ inner[1] + outer[1]
+    weight = _floats(outer[0])
+    return weight @ _floats(inner[0]), weight @ inner[1] + outer[1]
 
 
 # ── the heads ──

@@ -1,23 +1,43 @@
-"""Weights in int8: one scale an output channel, symmetric around zero; activations follow at run time, row by row."""
+"""Weights in int8: one scale an output channel, symmetric around zero; activations follow at run time, row by row.
+
+A quantised folder is laid out as every model's. In `model.safetensors` a matrix in int8 has its official name and
+shape, and its scales [C'] the same name with `_scale` behind; everything else is there in fp32. What `lower` folds into
+such a matrix only scales its rows, so it goes into the scales, and no number is ever rounded twice.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pocketbert.runtime.plan import Linear, Plan, Rows, Step
+from pocketbert.checkpoints import read_tensors, resolve, write_tensors
+from pocketbert.checkpoints.files import read_json
+from pocketbert.configs import AutoConfig, PreTrainedConfig
+from pocketbert.errors import CheckpointError, InputError
+from pocketbert.runtime.lower import PREFIXES, head_of, lower
+from pocketbert.runtime.plan import First, LayerNorm, Linear, Plan, Rows, Step
 
 SMALLEST = 4096  # weights; below, as in a classifier, int8 saves nothing
+LARGEST_LOSS = 0.01  # of the deciding metric
+Metrics = Mapping[str, float]
+
+
+# ── plans ──
 
 
 def quantize(plan: Plan, smallest: int = SMALLEST) -> Plan:
-    """The plan with its linear steps of `smallest` weights or more in int8."""
-    tensors = dict(plan.tensors)
+    """The plan with its linear steps in int8, but for those of `kept`; what is in int8 already stays as it is."""
+    tensors, spared = dict(plan.tensors), kept(plan, smallest)
 
     def quantized(step: Step) -> Step:
-        if not isinstance(step, Linear) or plan.tensors[step.weight].size < smallest:
+        if not isinstance(step, Linear) or step.scales is not None or step.weight in spared:
             return step
         scales = f"{step.weight}.scales"
         tensors[step.weight], tensors[scales] = quantize_rows(plan.tensors[step.weight])
@@ -30,8 +50,188 @@ def quantize(plan: Plan, smallest: int = SMALLEST) -> Plan:
     return replace(plan, stages=stages, tensors=tensors)
 
 
+def kept(plan: Plan, smallest: int = SMALLEST) -> dict[str, str]:
+    """The linear steps that stay in fp32, by the names of their weights, each with the reason."""
+    streams, reasons = _streams(plan), {}
+    for step in _linears(plan):
+        size = plan.tensors[step.weight].size
+        if step.scales is None and step.source.buffer in streams:
+            reasons[step.weight] = "reads the residual stream, which no norm keeps in range"
+        elif step.scales is None and size < smallest:
+            reasons[step.weight] = f"is small: fewer than {smallest:,} weights"
+    return reasons
+
+
+def _streams(plan: Plan) -> set[str]:
+    """Buffers to which all layers add and that nothing normalises, as MobileBERT's.
+
+    In the published one a single feature reaches 2.5e7: int8 by the largest value of a row would erase all others.
+    """
+    added = {step.target.buffer for step in _linears(plan) if step.residual is not None}
+    anew = {step.target.buffer for step in _linears(plan) if step.residual is None}
+    normed = {step.target.buffer for step in _steps(plan) if isinstance(step, LayerNorm)}
+    streams = added - anew - normed
+    copies = {
+        stage.target.buffer for stage in plan.stages if isinstance(stage, First) and stage.source.buffer in streams
+    }
+    return streams | copies
+
+
+def _steps(plan: Plan) -> Iterator[Step]:
+    return (step for stage in plan.stages if isinstance(stage, Rows) for step in stage.steps)
+
+
+def _linears(plan: Plan) -> list[Linear]:
+    return [step for step in _steps(plan) if isinstance(step, Linear)]
+
+
 def quantize_rows(weight: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """[C', C] to int8 of the same shape and scales [C'], with weight ≈ int8 · scale."""
     largest = np.abs(weight).max(axis=1, keepdims=True)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
     return np.rint(weight / scale).astype(np.int8), scale[:, 0]
+
+
+# ── folders ──
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What `quantize_folder` wrote.
+
+    Attributes:
+        folder: where.
+        int8: how many weights are in int8.
+        fp32: how many numbers are not.
+        kept: the linear steps in fp32, each with the reason.
+        metrics: {"fp32": …, "int8": …}, each by name, the deciding one first; empty if nothing was measured.
+    """
+
+    folder: Path
+    int8: int
+    fp32: int
+    kept: Mapping[str, str]
+    metrics: Mapping[str, Metrics]
+
+
+def quantize_folder(
+    model: str | Path,
+    out: str | Path,
+    *,
+    measure: Callable[[str | Path], Metrics] | None = None,
+    force: bool = False,
+    revision: str | None = None,
+) -> Quantized:
+    """Write the model of a folder or hub name with int8 weights to the folder `out`, whole or not at all.
+
+    `Engine.from_pretrained` reads it as it is. A model that is in int8 already is copied without a change.
+
+    Args:
+        model: the original.
+        out: a folder that does not exist, or is empty.
+        measure: gives the metrics of a folder; the original and the result are measured, and both written into
+            `config.json`.
+        force: accept a loss of more than `LARGEST_LOSS` of the first metric.
+        revision: a branch, tag or commit on the hub.
+
+    Raises:
+        CheckpointError: the model cannot be read, or is damaged; `out` is in use, or cannot be written.
+        InputError: int8 costs too much, or nothing can be compared because the model is in int8 already.
+    """
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise CheckpointError(f"{out} is there already: choose another folder")
+    config = AutoConfig.from_pretrained(model, revision=revision)
+    tensors = read_tensors(model, revision=revision)
+    if config.quantized and measure is not None:
+        raise InputError(f"{model} is in int8 already: there is nothing to compare it with")
+    try:
+        plans = _plans(config, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{model} {error}") from None
+    spared = {name: reason for plan in plans for name, reason in kept(plan).items()}
+    if not config.quantized:
+        chosen = {name for plan in plans for step in _linears(plan) for name in _official(step.weight)}
+        chosen -= {name for step in spared for name in _official(step)}
+        tensors = _quantized(tensors, chosen, PREFIXES[config.model_type], model)
+        how = {"quant_method": "pocketbert", "bits": 8, "fp32": spared}
+        config = config.replace(extra=config.extra | {"quantization_config": how})
+
+    metrics: dict[str, Metrics] = {}
+    with _new_folder(out) as folder:
+        _copy_companions(resolve(model, files=("*.json", "*.txt"), revision=revision), folder)
+        config.save_pretrained(folder)
+        write_tensors(folder / "model.safetensors", tensors)
+        if measure is not None:
+            metrics = {"fp32": measure(model), "int8": measure(folder)}
+            if not force:
+                _refuse_loss(metrics["fp32"], metrics["int8"])
+            how = config.extra["quantization_config"] | {"metrics": metrics}
+            config.replace(extra=config.extra | {"quantization_config": how}).save_pretrained(folder)
+    int8 = sum(tensor.size for tensor in tensors.values() if tensor.dtype == np.int8)
+    return Quantized(out, int8, sum(tensor.size for tensor in tensors.values()) - int8, spared, metrics)
+
+
+def _plans(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray]) -> list[Plan]:
+    """Of the encoder, and of the head if the file has what it takes."""
+    plans, head = [lower(config, tensors, "Model")], head_of(config)
+    if head != "Model":
+        with contextlib.suppress(CheckpointError):
+            plans.append(lower(config, tensors, head))
+    return plans
+
+
+def _official(weight: str) -> list[str]:
+    """The tensors of the file that a step's weight is made of by scaling and stacking rows."""
+    if weight.endswith(".qkv.weight"):
+        return [weight.replace("qkv", f"attention.self.{part}") for part in ("query", "key", "value")]
+    return [weight]
+
+
+def _quantized(
+    tensors: Mapping[str, np.ndarray], chosen: set[str], prefix: str, source: object
+) -> dict[str, np.ndarray]:
+    made: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise CheckpointError(f"{source} is damaged: {name} holds what is no number")
+        if name.removeprefix(prefix) in chosen:
+            rows, made[f"{name}_scale"] = quantize_rows(tensor.reshape(len(tensor), -1))
+            made[name] = rows.reshape(tensor.shape)
+        else:
+            made[name] = tensor
+    return made
+
+
+def _refuse_loss(before: Metrics, after: Metrics) -> None:
+    name = next(iter(before))
+    if not before[name] - after[name] <= LARGEST_LOSS:  # nan is refused as well
+        raise InputError(
+            f"{name} falls from {before[name]:.4f} to {after[name]:.4f} in int8, by more than {100 * LARGEST_LOSS:.0f} "
+            "point, so nothing was written: take the original, or --force it"
+        )
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder that appears as `out` when the block ends well, and leaves no trace when it does not."""
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(out)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _copy_companions(source: Path, folder: Path) -> None:
+    """The files of the tokenizer and of the training: all that is neither configuration nor weights."""
+    for path in sorted(source.iterdir()):
+        if path.suffix in (".json", ".txt") and path.is_file() and path.name != "config.json":
+            if path.suffix == ".json" and "weight_map" in read_json(path):  # of weights in shards
+                continue
+            shutil.copyfile(path, folder / path.name)
