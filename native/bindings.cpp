@@ -79,6 +79,21 @@ std::shared_ptr<Pool> shared_pool(int threads) {
 // An array that must be of the type and layout asked for: nothing is converted behind anybody's back.
 auto exact(const char* name) { return nb::arg(name).noconvert(); }
 
+// What a call must hold. The GIL is held here, so that no two threads of a forked child start the program anew.
+std::mutex& mutex_of(Program& program) {
+    if (!program.pool()->is_of_this_process()) program.start_anew(shared_pool(program.pool()->threads()));
+    return program.mutex();
+}
+
+// A method that adds to the program; it waits until nobody runs it.
+template <class... Arguments>
+auto building(void (*add)(Program&, Arguments...)) {
+    return [add](Program& program, Arguments... arguments) {
+        const std::lock_guard<std::mutex> turn(mutex_of(program));
+        add(program, std::move(arguments)...);
+    };
+}
+
 std::unique_ptr<Program> make(int threads, const std::optional<std::string>& kernels) {
     const Kernels* found = find_kernels(kernels ? kernels->c_str() : nullptr);
     if (!found) throw std::invalid_argument("this processor has no kernels " + *kernels);
@@ -89,25 +104,27 @@ nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std
              const Vector<std::int32_t>& starts, const std::vector<Place>& outputs) {
     if (segments.shape(0) != ids.shape(0)) throw std::invalid_argument("there is a segment for every token");
     if (starts.shape(0) < 1) throw std::invalid_argument("starts has an entry more than there are sequences");
-    std::vector<float*> data;
+    std::vector<std::unique_ptr<float[]>> data;
     std::vector<std::pair<std::size_t, std::size_t>> shapes;
     {
+        std::mutex& mutex = mutex_of(program);
         nb::gil_scoped_release release;
-        const std::lock_guard<std::mutex> turn(program.mutex());
+        const std::lock_guard<std::mutex> turn(mutex);
         program.run(ids.data(), segments.data(), narrow(ids.shape(0)), starts.data(), narrow(starts.shape(0)) - 1);
         for (const Place& place : outputs) {
             const Columns c = columns(place);
             const auto rows = static_cast<std::size_t>(program.rows(c));
             shapes.emplace_back(rows, static_cast<std::size_t>(c.width));
-            data.push_back(new float[rows * shapes.back().second + 1]);
-            program.read(c, data.back());
+            data.emplace_back(new float[rows * shapes.back().second + 1]);
+            program.read(c, data.back().get());
         }
     }
     nb::list arrays;
     for (std::size_t i = 0; i < data.size(); ++i) {
-        nb::capsule owner(data[i], [](void* p) noexcept { delete[] static_cast<float*>(p); });
+        nb::capsule owner(data[i].get(), [](void* p) noexcept { delete[] static_cast<float*>(p); });
+        float* const values = data[i].release();
         const std::size_t shape[] = {shapes[i].first, shapes[i].second};
-        arrays.append(nb::ndarray<nb::numpy, float>(data[i], 2, shape, owner));
+        arrays.append(nb::ndarray<nb::numpy, float>(values, 2, shape, owner));
     }
     return arrays;
 }
@@ -119,31 +136,34 @@ NB_MODULE(_core, m) {
     nb::class_<Program>(m, "Program")
         .def(nb::new_(&make), nb::arg("threads"), nb::arg("kernels") = nb::none())
         .def_prop_ro("kernels", &Program::kernels)
-        .def("buffer", &Program::buffer, nb::arg("width"), nb::arg("local"))
-        .def("lookup", [](Program& p, Place target, Matrix<float> table, const std::string& which, bool add) {
+        .def("buffer", [](Program& p, int width, bool local) {
+            const std::lock_guard<std::mutex> turn(mutex_of(p));
+            return p.buffer(width, local);
+        }, nb::arg("width"), nb::arg("local"))
+        .def("lookup", building(+[](Program& p, Place target, Matrix<float> table, const std::string& which, bool add) {
             p.lookup(columns(target), view(table), index(which), add);
-        }, nb::arg("target"), exact("table"), nb::arg("index"), nb::arg("add"))
-        .def("linear", [](Program& p, Place source, Place target, Matrix<float> weight, Vector<float> bias, int groups,
+        }), nb::arg("target"), exact("table"), nb::arg("index"), nb::arg("add"))
+        .def("linear", building(+[](Program& p, Place source, Place target, Matrix<float> weight, Vector<float> bias, int groups,
                           const std::string& act, std::optional<Place> residual, std::optional<Vector<float>> scale) {
             const Columns r = residual ? columns(*residual) : Columns{};
             p.linear(columns(source), columns(target), view(weight), view(bias), groups, activation(act),
                      residual ? &r : nullptr, view(scale));
-        }, nb::arg("source"), nb::arg("target"), exact("weight"), exact("bias"), nb::arg("groups"),
+        }), nb::arg("source"), nb::arg("target"), exact("weight"), exact("bias"), nb::arg("groups"),
            nb::arg("activation"), nb::arg("residual").none(), exact("residual_scale").none())
-        .def("linear_s8", [](Program& p, Place source, Place target, Matrix<std::int8_t> weight, Vector<float> scales,
+        .def("linear_s8", building(+[](Program& p, Place source, Place target, Matrix<std::int8_t> weight, Vector<float> scales,
                              Vector<float> bias, int groups, const std::string& act, std::optional<Place> residual,
                              std::optional<Vector<float>> scale) {
             const Columns r = residual ? columns(*residual) : Columns{};
             p.linear_s8(columns(source), columns(target), view(weight), view(scales), view(bias), groups,
                         activation(act), residual ? &r : nullptr, view(scale));
-        }, nb::arg("source"), nb::arg("target"), exact("weight"), exact("weight_scales"), exact("bias"),
+        }), nb::arg("source"), nb::arg("target"), exact("weight"), exact("weight_scales"), exact("bias"),
            nb::arg("groups"), nb::arg("activation"), nb::arg("residual").none(), exact("residual_scale").none())
-        .def("layer_norm", [](Program& p, Place source, Place target, Vector<float> weight, Vector<float> bias, float eps) {
+        .def("layer_norm", building(+[](Program& p, Place source, Place target, Vector<float> weight, Vector<float> bias, float eps) {
             p.layer_norm(columns(source), columns(target), view(weight), view(bias), eps);
-        }, nb::arg("source"), nb::arg("target"), exact("weight"), exact("bias"), nb::arg("eps"))
-        .def("attention", [](Program& p, Place query, Place key, Place value, Place target, int heads) {
+        }), nb::arg("source"), nb::arg("target"), exact("weight"), exact("bias"), nb::arg("eps"))
+        .def("attention", building(+[](Program& p, Place query, Place key, Place value, Place target, int heads) {
             p.attention(columns(query), columns(key), columns(value), columns(target), heads);
-        })
-        .def("first", [](Program& p, Place source, Place target) { p.first(columns(source), columns(target)); })
+        }))
+        .def("first", building(+[](Program& p, Place source, Place target) { p.first(columns(source), columns(target)); }))
         .def("run", &run, exact("ids"), exact("segments"), exact("starts"), nb::arg("outputs"));
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -11,6 +12,9 @@ namespace {
 constexpr int BLOCK = 96;          // rows that go through a row program together
 constexpr int QUERIES = 48;        // rows of scores that are made together
 constexpr int MAX_WIDTH = 1 << 24;
+constexpr std::size_t MAX_BUFFERS = 1 << 16;
+constexpr int MAX_DEPTH_S8 = 1 << 16;    // 127 · 255 · 2^16 < 2^31
+constexpr int MAX_TASKS = 1 << 30;
 
 void require(bool holds, const char* rule) {
     if (!holds) throw std::invalid_argument(rule);
@@ -20,22 +24,36 @@ bool overlap(Columns a, Columns b) {
     return a.buffer == b.buffer && a.start < b.start + b.width && b.start < a.start + a.width;
 }
 
-// A copy that is filled up with zeros to whole panels.
+// A copy with zeros behind it: a kernel reads whole panels, and a group may start anywhere.
 Aligned<float> padded(const View<float>& values) {
-    Aligned<float> copy(static_cast<std::size_t>(round_up(values.width, PANEL)));
+    Aligned<float> copy(static_cast<std::size_t>(values.width) + PANEL);
     std::copy_n(values.data, values.width, copy.data());
     return copy;
 }
 
 }  // namespace
 
+Program::Program(const Kernels& kernels, std::shared_ptr<Pool> pool) : kernels_(kernels) { start_anew(std::move(pool)); }
+
+void Program::start_anew(std::shared_ptr<Pool> pool) {
+    auto* const left = new std::vector<Scratch>;  // never freed: a thread that is gone may have been at work there
+    left->swap(scratch_);
+    auto* const buffers = new std::vector<Aligned<float>>(buffers_.size());
+    buffers->swap(memory_);
+    mutex_.release();  // nor can a mutex that is held be destroyed
+    mutex_ = std::make_unique<std::mutex>();
+    scratch_.resize(static_cast<std::size_t>(pool->threads()));
+    pool_ = std::move(pool);
+}
+
 // ── building ──
 
 int Program::buffer(int width, bool local) {
     require(width > 0 && width <= MAX_WIDTH, "a buffer needs a width");
-    buffers_.push_back({width, local, false, false, local_width_});
+    require(buffers_.size() < MAX_BUFFERS, "there are too many buffers");
+    memory_.resize(buffers_.size() + 1);
+    buffers_.push_back({width, local, false, local_width_, {}});
     if (local) local_width_ += static_cast<std::size_t>(round_up(width, 16));
-    memory_.emplace_back();
     return static_cast<int>(buffers_.size()) - 1;
 }
 
@@ -43,112 +61,131 @@ void Program::check(Columns c, bool reads) const {
     require(c.buffer >= 0 && c.buffer < static_cast<int>(buffers_.size()), "there is no such buffer");
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
     require(c.width > 0 && c.start >= 0 && c.start <= buffer.width - c.width, "columns beyond their buffer");
-    require(!reads || buffer.written, "a buffer is read before it is written");
-    require(!buffer.written || buffer.sequences == pooled_, "rows of tokens and rows of sequences do not mix");
+    require(buffer.written.empty() || buffer.sequences == pooled_, "rows of tokens and rows of sequences do not mix");
+    if (!reads) return;
+    const auto after = buffer.written.upper_bound(c.start);
+    require(after != buffer.written.begin() && std::prev(after)->second >= c.start + c.width,
+            "a buffer is read before it is written");
 }
 
 void Program::wrote(Columns c) {
     Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
-    buffer.written = true;
+    int first = c.start, last = c.start + c.width;
+    for (auto at = buffer.written.begin(); at != buffer.written.end();) {
+        if (at->first > last || at->second < first) {
+            ++at;
+            continue;
+        }
+        first = std::min(first, at->first);
+        last = std::max(last, at->second);
+        at = buffer.written.erase(at);
+    }
+    buffer.written[first] = last;
     buffer.sequences = pooled_;
 }
 
-Program::Step& Program::add_step(Step::Kind kind, Columns source, Columns target) {
-    if (kind != Step::lookup) check(source, true);
-    check(target, false);
+void Program::end_rows() {
+    for (Buffer& buffer : buffers_)
+        if (buffer.local) buffer.written.clear();
+}
+
+void Program::add_step(Step step) {
     if (stages_.empty() || stages_.back().kind != Stage::rows) {
         stages_.push_back({});
         stages_.back().kind = Stage::rows;
     }
-    stages_.back().steps.push_back({});
-    Step& step = stages_.back().steps.back();
-    step.kind = kind;
-    step.source = source;
-    step.target = target;
-    return step;
+    stages_.back().steps.push_back(std::move(step));
+    wrote(stages_.back().steps.back().target);
 }
 
 void Program::lookup(Columns target, View<float> table, Index index, bool add) {
+    check(target, add);
     require(table.rows > 0 && table.width == target.width, "a table is as wide as its target");
     require(!pooled_, "there are no words after pooling");
-    if (add) check(target, true);
-    Step& step = add_step(Step::lookup, target, target);
+    Step step{};
+    step.kind = Step::lookup;
+    step.source = step.target = target;
     step.index = index;
     step.add = add;
     step.table = std::move(table);
-    wrote(target);
+    add_step(std::move(step));
 }
-
-void Program::add_linear(Step& step, View<float> bias, int groups, Activation activation, const Columns* residual,
-                         View<float> residual_scale) {
-    require(bias.width == step.target.width, "a bias is as wide as its target");
-    require(!residual_scale.data || (residual && residual_scale.width == step.target.width),
-            "a scale is as wide as its residual");
-    step.groups = groups;
-    step.activation = activation;
-    step.bias = padded(bias);
-    step.has_residual = residual != nullptr;
-    if (residual) {
-        check(*residual, true);
-        require(residual->width == step.target.width, "a residual is as wide as its target");
-        require(!overlap(*residual, step.target) || residual->start == step.target.start,
-                "a residual is its target, or stands apart from it");
-        step.residual = *residual;
-        if (residual_scale.data) step.residual_scale = padded(residual_scale);
-    }
-    widest_source_ = std::max(widest_source_, static_cast<std::size_t>(step.source.width + 4 * groups));
-    most_groups_ = std::max(most_groups_, static_cast<std::size_t>(groups));
-    wrote(step.target);
-}
-
-namespace {
 
 template <class T>
-void check_weight(const Columns& source, const Columns& target, const View<T>& weight, int groups) {
+Program::Step Program::check_linear(Columns source, Columns target, const View<T>& weight, const View<float>& bias,
+                                    int groups, Activation activation, const Columns* residual,
+                                    const View<float>& residual_scale) const {
+    check(source, true);
+    check(target, false);
     require(groups > 0 && source.width % groups == 0 && target.width % groups == 0, "groups divide both widths");
     require(weight.rows == target.width && weight.width == source.width / groups, "a weight has the shape of its step");
     require(!overlap(source, target), "a product cannot replace its source");
+    require(bias.width == target.width, "a bias is as wide as its target");
+    require(!residual_scale.owner || (residual && residual_scale.width == target.width),
+            "a scale is as wide as its residual");
+    Step step{};
+    step.source = source;
+    step.target = target;
+    step.groups = groups;
+    step.activation = activation;
+    step.bias = padded(bias);
+    if (residual) {
+        check(*residual, true);
+        require(residual->width == target.width, "a residual is as wide as its target");
+        require(!overlap(*residual, target) || residual->start == target.start,
+                "a residual is its target, or stands apart from it");
+        step.has_residual = true;
+        step.residual = *residual;
+        if (residual_scale.owner) step.residual_scale = padded(residual_scale);
+    }
+    return step;
 }
-
-}  // namespace
 
 void Program::linear(Columns source, Columns target, View<float> weight, View<float> bias, int groups,
                      Activation activation, const Columns* residual, View<float> residual_scale) {
-    check_weight(source, target, weight, groups);
-    Step& step = add_step(Step::linear, source, target);
+    Step step = check_linear(source, target, weight, bias, groups, activation, residual, residual_scale);
+    step.kind = Step::linear;
     const int n = target.width / groups, k = weight.width;
     const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * k;
     step.packed.resize(panel * groups);
     for (int g = 0; g < groups; ++g)
         pack_f32(weight.data + std::ptrdiff_t(g) * n * k, k, 1, n, k, step.packed.data() + panel * g);
-    add_linear(step, std::move(bias), groups, activation, residual, std::move(residual_scale));
+    add_step(std::move(step));
 }
 
 void Program::linear_s8(Columns source, Columns target, View<std::int8_t> weight, View<float> weight_scales,
                         View<float> bias, int groups, Activation activation, const Columns* residual,
                         View<float> residual_scale) {
-    check_weight(source, target, weight, groups);
+    Step step = check_linear(source, target, weight, bias, groups, activation, residual, residual_scale);
+    step.kind = Step::linear_s8;
     require(weight_scales.width == target.width, "there is a scale for every output channel");
-    Step& step = add_step(Step::linear_s8, source, target);
+    require(weight.width <= MAX_DEPTH_S8, "an int8 product sums too many numbers");
     const int n = target.width / groups, k = weight.width;
     const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * round_up(k, 4);
     step.packed_s8.resize(panel * groups);
     for (int g = 0; g < groups; ++g)
         pack_s8(weight.data + std::ptrdiff_t(g) * n * k, n, k, step.packed_s8.data() + panel * g);
     step.weight_scales = padded(weight_scales);
-    add_linear(step, std::move(bias), groups, activation, residual, std::move(residual_scale));
+    widest_source_ = std::max(widest_source_, static_cast<std::size_t>(source.width + 4 * groups));
+    most_groups_ = std::max(most_groups_, static_cast<std::size_t>(groups));
+    add_step(std::move(step));
 }
 
 void Program::layer_norm(Columns source, Columns target, View<float> weight, View<float> bias, float eps) {
+    check(source, true);
+    check(target, false);
     require(source.width == target.width && weight.width == target.width && bias.width == target.width,
             "a norm keeps the width");
     require(!overlap(source, target) || source.start == target.start, "a norm replaces its source or leaves it");
     require(eps >= 0.0f, "eps is not negative");
-    Step& step = add_step(Step::layer_norm, source, target);
+    Step step{};
+    step.kind = Step::layer_norm;
+    step.source = source;
+    step.target = target;
     step.packed = padded(weight);
     step.bias = padded(bias);
     step.eps = eps;
-    wrote(target);
+    add_step(std::move(step));
 }
 
 void Program::attention(Columns query, Columns key, Columns value, Columns target, int heads) {
@@ -166,22 +203,26 @@ void Program::attention(Columns query, Columns key, Columns value, Columns targe
     stage.query = query, stage.key = key, stage.value = value, stage.target = target, stage.heads = heads;
     stages_.push_back(std::move(stage));
     wrote(target);
+    end_rows();
 }
 
 void Program::first(Columns source, Columns target) {
     check(source, true);
+    check(target, false);
     require(!pooled_, "pooling happens once");
     require(source.width == target.width && source.buffer != target.buffer, "pooling keeps the width, elsewhere");
-    pooled_ = true;
-    check(target, false);
     require(!buffers_[static_cast<std::size_t>(source.buffer)].local &&
                 !buffers_[static_cast<std::size_t>(target.buffer)].local,
             "pooling reads and writes no local buffer");
+    require(buffers_[static_cast<std::size_t>(target.buffer)].written.empty(),
+            "rows of tokens and rows of sequences do not mix");
     Stage stage{};
     stage.kind = Stage::first;
     stage.query = source, stage.target = target;
     stages_.push_back(std::move(stage));
+    pooled_ = true;
     wrote(target);
+    end_rows();
 }
 
 // ── running ──
@@ -193,24 +234,28 @@ void Program::check_batch(const Batch& batch) const {
         require(batch.starts[s] < batch.starts[s + 1], "every sequence has a token");
         longest = std::max(longest, batch.starts[s + 1] - batch.starts[s]);
     }
-    for (const Stage& stage : stages_)
+    for (const Stage& stage : stages_) {
+        require(stage.kind != Stage::attention || std::int64_t(batch.sequences) * stage.heads <= MAX_TASKS,
+                "there are too many sequences");
         for (const Step& step : stage.steps) {
             if (step.kind != Step::lookup) continue;
             if (step.index == Index::position) {
                 require(longest <= step.table.rows, "a sequence is longer than the positions");
                 continue;
             }
-            const std::int32_t* values = step.index == Index::segment ? batch.segments : batch.ids;
-            for (int t = 0; t < batch.tokens; ++t)
-                require(values[t] >= 0 && values[t] < step.table.rows, "an id is outside its table");
+            for (const std::int32_t id : step.index == Index::segment ? batch.segments : batch.ids)
+                require(id >= 0 && id < step.table.rows, "an id is outside its table");
         }
+    }
 }
 
 void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tokens, const std::int32_t* starts,
                   int sequences) {
-    Batch batch{ids, segments, starts, tokens, sequences, {}};
+    Batch batch{{ids, ids + tokens}, {segments, segments + tokens}, {starts, starts + sequences + 1}, tokens, sequences, {}};
     check_batch(batch);
-    for (int s = 0; s < sequences; ++s) batch.sequence_of.insert(batch.sequence_of.end(), starts[s + 1] - starts[s], s);
+    batch.sequence_of.reserve(static_cast<std::size_t>(tokens));
+    for (int s = 0; s < sequences; ++s)
+        batch.sequence_of.insert(batch.sequence_of.end(), batch.starts[s + 1] - batch.starts[s], s);
     tokens_ = tokens, sequences_ = sequences;
 
     for (std::size_t b = 0; b < buffers_.size(); ++b) {
@@ -239,7 +284,7 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
         } else {
             pooled = true;
             for (int s = 0; s < sequences; ++s)
-                std::copy_n(at(stage.query, starts[s], 0, scratch_[0]), stage.query.width,
+                std::copy_n(at(stage.query, batch.starts[s], 0, scratch_[0]), stage.query.width,
                             at(stage.target, s, 0, scratch_[0]));
         }
     }
@@ -260,7 +305,6 @@ void Program::make_scratch(const Batch& batch) {
     const auto grow = [](auto& memory, std::size_t size) {
         if (memory.size() < size) memory.resize(size);
     };
-    scratch_.resize(static_cast<std::size_t>(pool_->threads()));
     for (Scratch& scratch : scratch_) {
         grow(scratch.local, local_width_ * BLOCK + 1);
         grow(scratch.q, widest_source_ * BLOCK);
@@ -318,7 +362,7 @@ void Program::run_lookup(const Step& step, const Batch& batch, int first, int la
         }
         float* out = at(step.target, row, first, scratch);
         const int width = step.target.width;
-        const float* values = step.table.data + std::ptrdiff_t(entry) * width;
+        const float* values = step.table.data + std::ptrdiff_t(std::max(entry, 0)) * width;
         if (entry < 0) {
             if (!step.add) std::fill_n(out, width, 0.0f);
         } else if (step.add) {
@@ -395,12 +439,15 @@ int Program::rows(Columns c) const {
     require(c.buffer >= 0 && c.buffer < static_cast<int>(buffers_.size()), "there is no such buffer");
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
     require(c.width > 0 && c.start >= 0 && c.start <= buffer.width - c.width, "columns beyond their buffer");
-    require(buffer.written && !buffer.local, "an output is a buffer that is written and not local");
+    const auto after = buffer.written.upper_bound(c.start);
+    require(!buffer.local && after != buffer.written.begin() && std::prev(after)->second >= c.start + c.width,
+            "an output is a buffer that is written and not local");
     return buffer.sequences ? sequences_ : tokens_;
 }
 
 void Program::read(Columns c, float* out) const {
     const int count = rows(c);
+    if (count == 0) return;
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
     const float* from = memory_[static_cast<std::size_t>(c.buffer)].data() + c.start;
     for (int row = 0; row < count; ++row) std::copy_n(from + std::ptrdiff_t(row) * buffer.width, c.width, out + std::ptrdiff_t(row) * c.width);

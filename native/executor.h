@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "kernels.h"
@@ -47,9 +49,9 @@ enum class Index { word, next_word, previous_word, position, segment };
 
 class Program {
 public:
-    Program(const Kernels& kernels, std::shared_ptr<Pool> pool) : kernels_(kernels), pool_(std::move(pool)) {}
+    Program(const Kernels& kernels, std::shared_ptr<Pool> pool);
 
-    // ── building: every call is checked and throws std::invalid_argument ──
+    // ── building: every call is checked, and throws std::invalid_argument before it changes anything ──
 
     // A buffer of `width` columns. A local one lives within one row program and is never seen from outside.
     int buffer(int width, bool local);
@@ -72,13 +74,17 @@ public:
     void read(Columns columns, float* out) const;
 
     const char* kernels() const { return kernels_.name; }
-    std::mutex& mutex() { return mutex_; }
+    const std::shared_ptr<Pool>& pool() const { return pool_; }
+    std::mutex& mutex() { return *mutex_; }  // to be held while building, running and reading
+    // For the child of a fork, which has other threads. What a run of the parent's may have left half done stays behind.
+    void start_anew(std::shared_ptr<Pool> pool);
 
 private:
     struct Buffer {
         int width;
-        bool local, sequences, written;
-        std::size_t offset;  // of a local buffer in a thread's scratch, in columns
+        bool local, sequences;
+        std::size_t offset;          // of a local buffer in a thread's scratch, in columns
+        std::map<int, int> written;  // the columns that have values: first → beyond the last
     };
     struct Step {
         enum Kind { lookup, linear, linear_s8, layer_norm } kind;
@@ -105,16 +111,19 @@ private:
         Aligned<std::int32_t> sums;
     };
     struct Batch {
-        const std::int32_t *ids, *segments, *starts;
+        // Copies: another thread may change the caller's arrays after they were checked.
+        std::vector<std::int32_t> ids, segments, starts;
         int tokens, sequences;
         std::vector<std::int32_t> sequence_of;  // by token
     };
 
     void check(Columns columns, bool reads) const;
     void wrote(Columns columns);
-    Step& add_step(Step::Kind kind, Columns source, Columns target);
-    void add_linear(Step& step, View<float> bias, int groups, Activation activation, const Columns* residual,
-                    View<float> residual_scale);
+    void end_rows();
+    void add_step(Step step);
+    template <class T>
+    Step check_linear(Columns source, Columns target, const View<T>& weight, const View<float>& bias, int groups,
+                      Activation activation, const Columns* residual, const View<float>& residual_scale) const;
     float* at(Columns columns, int row, int first_row, Scratch& scratch);
     void run_rows(const Stage& stage, const Batch& batch, int first, int last, Scratch& scratch);
     void run_lookup(const Step& step, const Batch& batch, int first, int last, Scratch& scratch);
@@ -126,7 +135,7 @@ private:
 
     const Kernels& kernels_;
     std::shared_ptr<Pool> pool_;
-    std::mutex mutex_;
+    std::unique_ptr<std::mutex> mutex_;
     std::vector<Buffer> buffers_;
     std::vector<Stage> stages_;
     std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1;

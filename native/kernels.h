@@ -11,6 +11,7 @@
 namespace pocketbert {
 
 constexpr int PANEL = 64;
+constexpr float TINY = 1e-35f;  // 127 / TINY is finite
 
 inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -34,7 +35,8 @@ struct Kernels {
     void (*linear_s8)(const std::int8_t* q, const float* scales, const std::int32_t* sums, int m,
                       const std::uint8_t* packed, const float* weight_scales, int n, int k, const Epilogue& epilogue,
                       float* out, std::ptrdiff_t out_stride);
-    // q = round(x / scale), scale = max |x| / 127, sum = sum of q; q is filled up with zeros to a multiple of 4.
+    // q = round(x / scale), scale = max |x| / 127, sum = sum of q; q is filled up with zeros to a multiple of 4. What
+    // is not finite makes the scale NaN, and with it every product; what is below TINY is zero.
     void (*quantize)(const float* x, int k, std::int8_t* q, float* scale, std::int32_t* sum);
     void (*layer_norm)(const float* x, int k, const float* weight, const float* bias, float eps, float* out);
     // In place: x = exp(x - max) / sum.

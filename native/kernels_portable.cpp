@@ -1,6 +1,7 @@
 // Plain C++: what every processor runs, and what the other kernels are compared with.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels.h"
 
@@ -62,12 +63,16 @@ void linear_s8(const std::int8_t* q, const float* scales, const std::int32_t* su
 
 void quantize(const float* x, int k, std::int8_t* q, float* scale, std::int32_t* sum) {
     float largest = 0.0f;
-    for (int i = 0; i < k; ++i) largest = std::max(largest, std::fabs(x[i]));
-    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
-    *scale = largest / 127.0f;
+    bool finite = true;
+    for (int i = 0; i < k; ++i) {
+        largest = std::max(largest, std::fabs(x[i]));
+        finite = finite && std::isfinite(x[i]);
+    }
+    const float inverse = largest > TINY ? 127.0f / largest : 0.0f;
+    *scale = finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
     *sum = 0;
     for (int i = 0; i < round_up(k, 4); ++i) {
-        q[i] = i < k ? static_cast<std::int8_t>(std::nearbyint(x[i] * inverse)) : std::int8_t(0);
+        q[i] = finite && i < k ? static_cast<std::int8_t>(std::nearbyint(x[i] * inverse)) : std::int8_t(0);
         *sum += q[i];
     }
 }

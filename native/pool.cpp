@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include <system_error>
+
 namespace pocketbert {
 namespace {
 
@@ -16,7 +18,11 @@ inline void pause() {
 }  // namespace
 
 Pool::Pool(int threads) {
-    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+    workers_.reserve(static_cast<std::size_t>(threads));
+    try {
+        for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+    } catch (const std::system_error&) {  // no more are to be had
+    }
 }
 
 Pool::~Pool() {

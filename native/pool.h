@@ -1,6 +1,8 @@
 // A pool of threads for short parallel loops: its threads wait for the next loop spinning, and after a while asleep.
 #pragma once
 
+#include <unistd.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <functional>
@@ -12,12 +14,13 @@ namespace pocketbert {
 
 class Pool {
 public:
-    // `threads` counts the calling thread, which works too.
+    // `threads` counts the calling thread, which works too. There are fewer where the system gives no more.
     explicit Pool(int threads);
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
 
+    bool is_of_this_process() const { return process_ == getpid(); }  // the child of a fork has none of its threads
     int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
     // Calls body(task, thread) for every task in [0, tasks), each once, and returns when all are done. Calls from
@@ -28,6 +31,7 @@ private:
     void work(int thread);
     void take(int thread);
 
+    const pid_t process_ = getpid();
     std::vector<std::thread> workers_;
     std::mutex turn_;  // held by the caller whose loop is running
 
