@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels.h"
 
@@ -238,10 +239,20 @@ void linear_s8(const std::int8_t* q, const float* scales, const std::int32_t* su
 
 void quantize(const float* x, int k, std::int8_t* q, float* scale, std::int32_t* sum) {
     const int whole = k / LANES * LANES;
-    __m512 largest = _mm512_abs_ps(_mm512_maskz_loadu_ps(lanes(k - whole, 0), x + whole));
-    for (int i = 0; i < whole; i += LANES) largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
-    const float most = _mm512_reduce_max_ps(largest);
-    const __m512 inverse = _mm512_set1_ps(most > 0.0f ? 127.0f / most : 0.0f);
+    // The largest as whole numbers, among which infinity comes after all floats, and NaN after infinity.
+    const auto magnitude = [](__m512 y) { return _mm512_castps_si512(_mm512_abs_ps(y)); };
+    __m512i largest = magnitude(_mm512_maskz_loadu_ps(lanes(k - whole, 0), x + whole));
+    for (int i = 0; i < whole; i += LANES) largest = _mm512_max_epi32(largest, magnitude(_mm512_loadu_ps(x + i)));
+    const std::int32_t bits = _mm512_reduce_max_epi32(largest);
+    float most;
+    __builtin_memcpy(&most, &bits, sizeof most);
+    if (!(most <= std::numeric_limits<float>::max())) {
+        std::fill_n(q, round_up(k, 4), std::int8_t(0));
+        *scale = std::numeric_limits<float>::quiet_NaN();
+        *sum = 0;
+        return;
+    }
+    const __m512 inverse = _mm512_set1_ps(most > TINY ? 127.0f / most : 0.0f);
     *scale = most / 127.0f;
     __m512i total = _mm512_setzero_si512();
     for (int i = 0; i < whole; i += LANES) {
