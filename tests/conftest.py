@@ -8,7 +8,7 @@ import pytest
 
 # Both are read when a library is imported, so not in a fixture.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models here are tiny: threads would only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny models only lose by sharing out, and the bits of sums depend on it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,11 +1,10 @@
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from pocketbert.recipes.options import FinetuneOptions
 
@@ -39,15 +38,6 @@ def reviews(count: int, seed: int = 0) -> list[tuple[str, str]]:
 def write_csv(path: Path, rows: Iterable[Sequence[str]], header: str = "text,label") -> Path:
     path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n", encoding="utf-8")
     return path
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    """Models as small as these only lose by sharing their work out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
