@@ -19,11 +19,13 @@ RESULTS = Path(__file__).parent / "results"
 def in_turn(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of every call of every candidate, one of each a round, after one round that does not count.
 
-    Taking turns lets a busy neighbour slow all candidates alike, so that the ratio holds where single times do not.
+    Taking turns lets a busy neighbour slow all candidates alike, so that the ratio holds where single times do not. The
+    pause before each call lets the threads of the one before fall asleep: they wait for more work spinning.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(rounds + 1):
         for name, call in candidates.items():
+            time.sleep(0.01)
             start = time.perf_counter()
             call()
             if round_:
