@@ -18,7 +18,7 @@ from pocketbert import __version__
 from .conftest import COMMAND, Outcome, shell, start
 
 Run = Callable[..., Outcome]
-COMMANDS = ("classify", "tag", "answer", "fill-mask", "choose", "embed", "finetune", "evaluate", "info")
+COMMANDS = ("classify", "tag", "answer", "fill-mask", "choose", "embed", "finetune", "evaluate", "quantize", "info")
 
 
 def test_version(run: Run) -> None:
@@ -103,7 +103,7 @@ def test_what_torch_needs_is_said_in_one_line(
     advice = "pip install 'pocketbert[train]'"
     assert run("classify", "--model", models["classify"], "x").code == 0  # answering needs none
     assert advice in run("finetune", "data.csv", "--model", "m", "--output", "o").error
-    assert advice in run("evaluate", "m", "data.csv").error
+    assert advice in run("evaluate", "m", "data.csv", "--device", "cpu").error
 
 
 # A model that needs no PyTorch, and so no time.

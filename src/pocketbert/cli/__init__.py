@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import pocketbert
-from pocketbert.cli import finetune, info, predict, show
+from pocketbert.cli import finetune, info, predict, quantize, show
 from pocketbert.errors import PocketBertError, TrainingInterrupted
 
 DEBUG = "POCKETBERT_DEBUG"
@@ -59,7 +59,7 @@ app = typer.Typer(
         "pocketbert classify --model my-model --file new.txt > answers.jsonl",
     ),
 )
-for group in (predict, finetune, info):
+for group in (predict, finetune, quantize, info):
     app.add_typer(group.app)
 
 

@@ -132,19 +132,26 @@ def evaluate(
     json: show.AsJson = None,
 ) -> None:
     """Measure a text classifier on labelled data."""
-    recipe = _import("evaluate")
-    with show.busy("evaluating"):
-        metrics = recipe.evaluate(
-            model,
-            data,
-            glue=glue,
-            text_column=text_column,
-            text_pair_column=text_pair_column,
-            label_column=label_column,
-            labels=_names(labels),
-            max_length=max_length,
-            device=device,
-        )
+    from importlib.util import find_spec
+
+    from pocketbert.configs import AutoConfig
+
+    options: dict[str, Any] = {
+        "glue": glue, "text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column,
+        "labels": _names(labels), "max_length": max_length,
+    }  # fmt: skip
+    if device is None and (AutoConfig.from_pretrained(model).quantized or find_spec("torch") is None):
+        from pocketbert.recipes.evaluate import read_evaluation
+        from pocketbert.runtime.engine import Engine
+
+        with show.busy("evaluating"):
+            metrics = read_evaluation(model, data, **options)(
+                Engine.from_pretrained(model, "ForSequenceClassification")
+            )
+    else:
+        recipe = _import("evaluate")
+        with show.busy("evaluating"):
+            metrics = recipe.evaluate(model, data, device=device, **options)
     if show.as_lines(json):
         show.line(metrics)
     else:

@@ -28,14 +28,28 @@ _TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 )
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a hub name, which is downloaded.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Show the steps that the engine takes instead.")] = False,
     json: show.AsJson = None,
 ) -> None:
     """Show what a model is, how large, and where it comes from."""
+    if plan:
+        _show_plan(model)
+        return
     found = _look(model)
     if show.as_lines(json):
         show.line(found)
     else:
         show.facts([(name, value) for name, value in _rows(found) if value])
+
+
+def _show_plan(model: str) -> None:
+    from pocketbert.configs import AutoConfig
+    from pocketbert.runtime.engine import Engine
+    from pocketbert.runtime.lower import head_of
+
+    with show.busy("reading the weights"):
+        engine = Engine.from_pretrained(model, head_of(AutoConfig.from_pretrained(model)))
+    show.text(str(engine.plan))
 
 
 def _look(model: str) -> dict[str, Any]:
@@ -48,7 +62,9 @@ def _look(model: str) -> dict[str, Any]:
     with show.busy("reading the weights"):
         tensors = read_tensors(model, widen=False)
     sizes = {
-        name: tensor.size for name, tensor in tensors.items() if not (config.tie_word_embeddings and name in _TIED)
+        name: tensor.size
+        for name, tensor in tensors.items()
+        if not (config.tie_word_embeddings and name in _TIED) and not name.endswith("_scale")
     }
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return {
@@ -57,6 +73,7 @@ def _look(model: str) -> dict[str, Any]:
         "family": type(config).__name__.removesuffix("Config"),
         "architecture": next(iter(config.extra.get("architectures") or ()), None),
         "parameters": sum(sizes.values()),
+        "int8_parameters": sum(tensor.size for tensor in tensors.values() if tensor.dtype.kind == "i"),
         "embedding_parameters": sum(size for name, size in sizes.items() if name.endswith("_embeddings.weight")),
         "config": {key: value for key, value in config.to_dict().items() if key not in ("id2label", "label2id")},
         "labels": _labels(config, tensors),
@@ -100,12 +117,12 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     labels = found["labels"]
     if labels is not None and config.get("problem_type") == "regression":
         labels = ["a number"]
-    total, embeddings = found["parameters"], found["embedding_parameters"]
+    total, embeddings, int8 = (found[name] for name in ("parameters", "embedding_parameters", "int8_parameters"))
     vocabulary = found["vocabulary"]
     return [
         ("model", f"{found['architecture'] or found['family']}"),
         ("folder", found["folder"]),
-        ("parameters", f"{total:,}, of them {embeddings:,} in embeddings"),
+        ("parameters", f"{total:,}, of them {embeddings:,} in embeddings" + (f", {int8:,} in int8" if int8 else "")),
         ("layers", _layers(config)),
         ("reads", f"{found['tokens']:,} tokens at a time" if found["tokens"] else ""),
         ("vocabulary", f"{vocabulary:,} pieces" if vocabulary else "none: no text can be read with this folder alone"),

@@ -116,6 +116,13 @@ def line(values: Mapping[str, Any]) -> None:
     out.flush()
 
 
+def text(value: str) -> None:
+    """Write a text as it is, and an end of line."""
+    out = sys.stdout.buffer
+    out.write(value.encode() + b"\n")
+    out.flush()
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], *, numbers: Sequence[str] = ()) -> None:
     """Print a table, long texts cut; the columns named in `numbers` stand to the right and are never broken."""
     from rich import box

@@ -27,6 +27,8 @@ HEADS = ("cls.", "classifier.", "qa_outputs.")
 POOLER = "pooler."
 # Tied to the word embeddings and to `cls.predictions.bias`, so files leave them out.
 TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+# Keys of a `config.json` that are about its own weight file, not about one that is written anew.
+OF_THE_FILE = ("torch_dtype", "quantization_config")
 
 LoadingInfo = dict[str, list[str]]
 Output = TypeVar("Output", bound=ModelOutput)
@@ -176,7 +178,7 @@ class PreTrainedModel(nn.Module):
             tensors = {name: t for name, t in tensors.items() if name not in TIED}
         with atomic_write(Path(folder) / "model.safetensors") as file:
             file.write(serialise(tensors, metadata={"format": "pt"}))
-        extra = {key: value for key, value in self.config.extra.items() if key != "torch_dtype"}
+        extra = {key: value for key, value in self.config.extra.items() if key not in OF_THE_FILE}
         extra |= {"architectures": [type(self).__name__], "dtype": str(self.dtype).removeprefix("torch.")}
         self.config.replace(extra=extra).save_pretrained(folder)
 

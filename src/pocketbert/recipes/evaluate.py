@@ -4,19 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pocketbert.configs import AutoConfig
 from pocketbert.data.glue import glue_task, read_glue
 from pocketbert.data.labels import Labels
 from pocketbert.data.tables import read_table
 from pocketbert.errors import ConfigError
-from pocketbert.models.auto import load_trained
-from pocketbert.models.predict import TorchPredictor
 from pocketbert.recipes.classification import Evaluation
-from pocketbert.recipes.models import choose_device, read_tokenizer
+from pocketbert.tokenization import AutoTokenizer
 
 
-def evaluate(
+def evaluate(model: str | Path, data: str | Path, *, device: str | None = None, **options: Any) -> dict[str, float]:
+    """The metrics of a text classifier (or of a model that predicts a number) on labelled data, in PyTorch.
+
+    Args:
+        model: a folder or a name on the hub.
+        data: as in `read_evaluation`.
+        device: cpu, cuda, …; a GPU when there is one, if not given.
+        **options: of `read_evaluation`.
+
+    Raises:
+        DataError: something is wrong with the data, or it has labels that the model has not.
+        ConfigError: the labels of the model are not those of the task.
+        CheckpointError: the model cannot be read, or was not trained to classify.
+    """
+    # Here, so that whoever brings a predictor of another kind to `read_evaluation` needs no PyTorch.
+    from pocketbert.models.auto import load_trained
+    from pocketbert.models.predict import TorchPredictor
+    from pocketbert.recipes.models import choose_device
+
+    evaluation = read_evaluation(model, data, **options)
+    loaded = load_trained(model, "ForSequenceClassification")
+    return evaluation(TorchPredictor(loaded.to(choose_device(device))))
+
+
+def read_evaluation(
     model: str | Path,
     data: str | Path,
     *,
@@ -26,9 +49,8 @@ def evaluate(
     label_column: str | None = None,
     labels: Sequence[str] | None = None,
     max_length: int = 512,
-    device: str | None = None,
-) -> dict[str, float]:
-    """The metrics of a text classifier (or of a model that predicts a number) on a table or a GLUE folder.
+) -> Evaluation:
+    """What measures a text classifier (or a model that predicts a number) on a table or a GLUE folder.
 
     Args:
         model: a folder or a name on the hub.
@@ -39,12 +61,10 @@ def evaluate(
         label_column: the column of the label.
         labels: what the model's labels mean, in its order, where the model itself does not say (LABEL_0, …).
         max_length: how many tokens of a text to read.
-        device: cpu, cuda, …; a GPU when there is one, if not given.
 
     Raises:
         DataError: something is wrong with the data, or it has labels that the model has not.
         ConfigError: the labels of the model are not those of the task.
-        CheckpointError: the model cannot be read, or was not trained to classify.
     """
     config = AutoConfig.from_pretrained(model)
     names = tuple(labels or config.id2label.values())
@@ -67,6 +87,4 @@ def evaluate(
             )
         there = reordered
     length = min(max_length, config.max_position_embeddings)
-    evaluation = Evaluation(sets, there, read_tokenizer(str(model)), length, glue)
-    loaded = load_trained(model, "ForSequenceClassification")
-    return evaluation(TorchPredictor(loaded.to(choose_device(device))))
+    return Evaluation(sets, there, AutoTokenizer.from_pretrained(model), length, glue)

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketbert.checkpoints import read_tensors, resolve, write_tensors
-from pocketbert.checkpoints.files import read_json
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.runtime.lower import PREFIXES, head_of, lower
@@ -231,7 +230,6 @@ def _new_folder(out: Path) -> Iterator[Path]:
 def _copy_companions(source: Path, folder: Path) -> None:
     """The files of the tokenizer and of the training: all that is neither configuration nor weights."""
     for path in sorted(source.iterdir()):
-        if path.suffix in (".json", ".txt") and path.is_file() and path.name != "config.json":
-            if path.suffix == ".json" and "weight_map" in read_json(path):  # of weights in shards
-                continue
+        weights = path.name.endswith(".index.json")  # the list of shards
+        if path.suffix in (".json", ".txt") and path.is_file() and path.name != "config.json" and not weights:
             shutil.copyfile(path, folder / path.name)

@@ -1,0 +1,258 @@
+"""Models in int8: how near they are, and their folders, which read back as they were written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import pocketbert
+from parity.families import CONFIGS, our_class, randomise
+from pocketbert.configs import AutoConfig, BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
+from pocketbert.errors import CheckpointError, InputError
+from pocketbert.runtime.engine import Engine
+from pocketbert.runtime.lower import head_of, lower
+from pocketbert.runtime.plan import Linear, Plan, Rows
+from pocketbert.runtime.quantize import kept, quantize, quantize_folder
+from runtime.test_reference import draw, tensors
+
+# Wide enough for int8 to be worth it; heads of 18, the root of which is no power of two.
+_wide: dict[str, Any] = {"vocab_size": 99, "hidden_size": 72, "num_attention_heads": 4, "num_hidden_layers": 2,
+         "intermediate_size": 288, "max_position_embeddings": 40}  # fmt: skip
+WIDE: dict[str, PreTrainedConfig] = {
+    "bert": BertConfig(**_wide),
+    "squeezebert": SqueezeBertConfig(
+        **_wide, embedding_size=72, q_groups=1, k_groups=1, v_groups=1, intermediate_groups=2, output_groups=4
+    ),
+    "mobilebert": MobileBertConfig(**_wide, embedding_size=64, intra_bottleneck_size=64),
+    "mobilebert, layer_norm": MobileBertConfig(
+        **_wide, embedding_size=64, intra_bottleneck_size=64, normalization_type="layer_norm"
+    ),
+    "mobilebert, no bottleneck": MobileBertConfig(**_wide, embedding_size=64, use_bottleneck=False),
+}
+HEADS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
+
+
+def save(config: PreTrainedConfig, head: str, folder: Path, *, random: bool = True) -> Path:
+    model = our_class(config, head)(config)
+    if random:
+        randomise(model, 0)
+    model.save_pretrained(folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def int8_steps(plan: Plan) -> set[str]:
+    steps = [step for stage in plan.stages if isinstance(stage, Rows) for step in stage.steps]
+    return {step.weight for step in steps if isinstance(step, Linear) and step.scales is not None}
+
+
+@pytest.mark.parametrize("name", list(WIDE))
+def test_hidden_states_stay_near(name: str, tmp_path: Path) -> None:
+    """At initial weights: a random stream of no_norm grows without bound, which no published one does."""
+    original = save(WIDE[name], "Model", tmp_path / "a", random=False)
+    quantize_folder(original, tmp_path / "b")
+    inputs = draw([40, 7, 1, 23])
+    answers = [Engine.from_pretrained(folder, "Model")(inputs) for folder in (original, tmp_path / "b")]
+    for exact, rounded in zip(*answers, strict=True):
+        x, y = exact["last_hidden_state"], rounded["last_hidden_state"]
+        assert not np.array_equal(x, y)
+        cosine = (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
+        assert cosine.min() > 0.999
+
+
+@pytest.mark.parametrize("name", list(WIDE))
+@pytest.mark.parametrize("head", HEADS)
+def test_folder_and_memory_agree(name: str, head: str, tmp_path: Path) -> None:
+    """The same steps in int8 with the same weights, but for the last bit of scales into which something was folded."""
+    original = save(WIDE[name], head, tmp_path / "a")
+    quantize_folder(original, tmp_path / "b")
+    expected = quantize(Engine.from_pretrained(original, head).plan)
+    got = Engine.from_pretrained(tmp_path / "b", head).plan
+    assert got.stages == expected.stages
+    assert int8_steps(got)
+    assert got.tensors.keys() == expected.tensors.keys()
+    for key, tensor in got.tensors.items():
+        other = expected.tensors[key]
+        assert tensor.dtype == other.dtype
+        if key in int8_steps(got):
+            ours, theirs = (x[key] * x[f"{key}.scales"][:, None] for x in (got.tensors, expected.tensors))
+            unit = np.abs(expected.tensors[f"{key}.scales"][:, None])
+            assert (np.abs(ours - theirs) <= 1.001 * unit).all()  # rounding at a tie
+            assert (np.abs(ours - theirs) > 0.01 * unit).mean() < 0.01
+        elif not key.endswith(".scales"):
+            np.testing.assert_array_equal(tensor, other)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("head", ["ForMaskedLM", "ForSequenceClassification"])
+def test_quantising_again_changes_nothing(
+    name: str, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for function in (kept, quantize):  # these models are small
+        monkeypatch.setattr(function, "__defaults__", (0,))
+    original = save(CONFIGS[name], head, tmp_path / "a")
+    first = quantize_folder(original, tmp_path / "b")
+    second = quantize_folder(tmp_path / "b", tmp_path / "c")
+    assert contents(tmp_path / "b") == contents(tmp_path / "c")
+    assert (first.int8, first.fp32) == (second.int8, second.fp32)
+    assert first.int8 > 0
+    plan = Engine.from_pretrained(tmp_path / "b", head).plan
+    again = quantize(plan)
+    assert again.stages == plan.stages
+    assert all(again.tensors[key] is tensor for key, tensor in plan.tensors.items())
+
+
+def test_the_file(tmp_path: Path) -> None:
+    """Official names and shapes, scales beside them, everything else as it was, whole numbers within half a unit."""
+    original = save(WIDE["squeezebert"], "ForSequenceClassification", tmp_path / "a")
+    (original / "run.json").write_text('{"seed": 1}\n')
+    (original / "vocab.txt").write_text("[PAD]\n")
+    (original / "model.safetensors.index.json").write_text("{}")
+    (original / "list.json").write_text("[]")
+    quantize_folder(original, tmp_path / "b")
+    assert set(contents(tmp_path / "b")) == {"config.json", "model.safetensors", "run.json", "vocab.txt", "list.json"}
+    before, after = (load_file(tmp_path / x / "model.safetensors") for x in "ab")
+    narrow = {key for key, tensor in after.items() if tensor.dtype == np.int8}
+    assert narrow == {k for k, x in before.items() if x.ndim == 3 and x.size >= 4096} | {
+        "transformer.pooler.dense.weight"
+    }
+    assert after.keys() - before.keys() == {f"{key}_scale" for key in narrow}
+    for key, tensor in before.items():
+        assert after[key].shape == tensor.shape
+        if key in narrow:
+            unit = after[f"{key}_scale"].reshape(-1, *[1] * (tensor.ndim - 1))
+            assert (np.abs(after[key] * unit - tensor) <= 0.5001 * unit).all()
+        else:
+            assert np.array_equal(after[key], tensor)
+    assert AutoConfig.from_pretrained(tmp_path / "b").quantized
+    assert not AutoConfig.from_pretrained(original).quantized
+
+
+def test_the_residual_stream_of_mobilebert_is_read_in_fp32(tmp_path: Path) -> None:
+    report = quantize_folder(save(WIDE["mobilebert"], "ForTokenClassification", tmp_path / "a"), tmp_path / "b")
+    streams = {name for name, reason in report.kept.items() if "residual stream" in reason}
+    assert streams == {"encoder.layer.0.xqkv.weight", "encoder.layer.1.xqkv.weight", "classifier.weight"}
+    written = json.loads((tmp_path / "b" / "config.json").read_text())["quantization_config"]["fp32"]
+    assert written == report.kept
+    assert not quantize_folder(save(WIDE["bert"], "Model", tmp_path / "c"), tmp_path / "d").kept
+
+
+def test_a_feature_that_outgrows_all_others(tmp_path: Path) -> None:
+    """As in the published MobileBERT, whose stream reaches 2.5e7 in one feature: the others still count."""
+    config = WIDE["mobilebert"]
+    model = our_class(config, "Model")(config)
+    weights = {name: tensor.copy() for name, tensor in tensors(model).items()}
+    weights["embeddings.LayerNorm.bias"][5] = 1e6
+    plan = lower(config, weights, "Model")
+    exact, rounded = (Engine(p)(draw([30]))[0]["last_hidden_state"] for p in (plan, quantize(plan)))
+    x, y = (np.delete(values, 5, axis=1) for values in (exact, rounded))
+    assert ((x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)).mean() > 0.995
+    assert kept(plan)
+
+
+# ── measuring ──
+
+
+def test_metrics_are_kept(tmp_path: Path) -> None:
+    original = save(WIDE["bert"], "ForSequenceClassification", tmp_path / "a")
+    values = {str(original): 0.9}
+    report = quantize_folder(
+        original, tmp_path / "b", measure=lambda folder: {"accuracy": values.get(str(folder), 0.8901), "loss": 1.0}
+    )
+    assert report.metrics == {"fp32": {"accuracy": 0.9, "loss": 1.0}, "int8": {"accuracy": 0.8901, "loss": 1.0}}
+    how = json.loads((tmp_path / "b" / "config.json").read_text())["quantization_config"]
+    assert how["metrics"] == report.metrics
+    quantize_folder(tmp_path / "b", tmp_path / "c")
+    assert contents(tmp_path / "b") == contents(tmp_path / "c")
+    with pytest.raises(InputError, match="in int8 already: there is nothing to compare"):
+        quantize_folder(tmp_path / "b", tmp_path / "d", measure=lambda _: {"accuracy": 1.0})
+
+
+@pytest.mark.parametrize("after", [0.88, float("nan")])
+def test_a_loss_of_over_a_point_is_refused(tmp_path: Path, after: float) -> None:
+    original = save(WIDE["bert"], "ForSequenceClassification", tmp_path / "a")
+
+    def measure(folder: str | Path) -> dict[str, float]:
+        return {"accuracy": 0.9 if folder == original else after}
+
+    with pytest.raises(InputError, match=r"accuracy falls from 0.9000 to .* nothing was written.*--force"):
+        quantize_folder(original, tmp_path / "b", measure=measure)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    quantize_folder(original, tmp_path / "b", measure=measure, force=True)
+    assert (tmp_path / "b" / "config.json").exists()
+
+
+# ── what goes wrong ──
+
+
+def test_an_output_folder_in_use(tmp_path: Path) -> None:
+    original = save(WIDE["bert"], "Model", tmp_path / "a")
+    before = contents(original)
+    with pytest.raises(CheckpointError, match="is there already"):
+        quantize_folder(original, original)
+    assert contents(original) == before
+    (tmp_path / "file").write_text("")
+    for out, message in (("file", "is there already"), ("file/b", "cannot write")):
+        with pytest.raises(CheckpointError, match=message):
+            quantize_folder(original, tmp_path / out)
+    (tmp_path / "empty").mkdir()
+    quantize_folder(original, tmp_path / "empty")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "empty", "file"]
+
+
+def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
+    original = save(WIDE["bert"], "Model", tmp_path / "a")
+    weights = load_file(original / "model.safetensors")
+    weights["encoder.layer.0.output.dense.weight"][3, 4] = np.nan
+    save_file(weights, original / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"damaged: encoder.layer.0.output.dense.weight holds what is no number"):
+        quantize_folder(original, tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_damaged_int8_folders(tmp_path: Path) -> None:
+    quantize_folder(save(WIDE["bert"], "Model", tmp_path / "a"), tmp_path / "b")
+    good = load_file(tmp_path / "b" / "model.safetensors")
+    name = "encoder.layer.1.output.dense.weight"
+    for change, message in (
+        ({f"{name}_scale": None}, f"lacks {name}_scale"),
+        ({f"{name}_scale": good[f"{name}_scale"][:-1]}, f"{name}_scale of shape \\[71\\] for \\[72\\]"),
+        ({f"{name}_scale": good[f"{name}_scale"] * np.float32("inf")}, "holds what is no scale"),
+        ({f"{name}_scale": -good[f"{name}_scale"]}, "holds what is no scale"),
+        ({name: good[name][:, :-1]}, f"{name} of shape"),
+        ({"embeddings.word_embeddings.weight": np.zeros((99, 72), np.int8)}, "word_embeddings.weight in int8"),
+        ({"encoder.layer.1.more_scale": good[f"{name}_scale"]}, "it has encoder.layer.1.more_scale"),
+    ):
+        shutil.copytree(tmp_path / "b", tmp_path / "c")
+        changed = {key: value for key, value in (good | change).items() if value is not None}
+        save_file({k: np.ascontiguousarray(v) for k, v in changed.items()}, tmp_path / "c" / "model.safetensors")
+        with pytest.raises(CheckpointError, match=message):
+            Engine.from_pretrained(tmp_path / "c", "Model")
+        shutil.rmtree(tmp_path / "c")
+
+
+def test_pytorch_asks_for_the_original(tmp_path: Path) -> None:
+    quantize_folder(save(WIDE["bert"], "ForSequenceClassification", tmp_path / "a"), tmp_path / "b")
+    with pytest.raises(CheckpointError, match="is quantised, which is for answering only: take the original"):
+        pocketbert.BertForSequenceClassification.from_pretrained(tmp_path / "b")
+    fresh = pocketbert.BertForSequenceClassification(BertConfig.from_pretrained(tmp_path / "b"))
+    fresh.save_pretrained(tmp_path / "c")
+    assert not AutoConfig.from_pretrained(tmp_path / "c").quantized
+
+
+def test_the_head_that_a_model_was_made_for() -> None:
+    def made(*names: str) -> str:
+        return head_of(BertConfig(extra={"architectures": list(names)}))
+
+    assert made("BertForPreTraining") == "ForMaskedLM"
+    assert made("BertForTokenClassification") == "ForTokenClassification"
+    assert made("BertForNextSentencePrediction") == made() == made("BertModel") == "Model"
