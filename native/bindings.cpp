@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <limits>
 #include <map>
 #include <stdexcept>
@@ -32,14 +33,23 @@ int narrow(std::size_t n) {
 
 Columns columns(const Place& place) { return {std::get<0>(place), std::get<1>(place), std::get<2>(place)}; }
 
+template <class T, class Array>
+View<T> view_of(const Array& array, int rows, int width) {
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) == 0)
+        return {array.data(), rows, width, std::make_shared<Array>(array)};
+    const auto copy = std::make_shared<std::vector<T>>(array.size());  // a file may hold numbers at odd addresses
+    std::memcpy(copy->data(), array.data(), array.size() * sizeof(T));
+    return {copy->data(), rows, width, copy};
+}
+
 template <class T>
 View<T> view(const Matrix<T>& array) {
-    return {array.data(), narrow(array.shape(0)), narrow(array.shape(1)), std::make_shared<Matrix<T>>(array)};
+    return view_of<T>(array, narrow(array.shape(0)), narrow(array.shape(1)));
 }
 
 template <class T>
 View<T> view(const Vector<T>& array) {
-    return {array.data(), 1, narrow(array.shape(0)), std::make_shared<Vector<T>>(array)};
+    return view_of<T>(array, 1, narrow(array.shape(0)));
 }
 
 View<float> view(const std::optional<Vector<float>>& array) { return array ? view(*array) : View<float>{}; }
@@ -107,10 +117,11 @@ nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std
     std::vector<std::unique_ptr<float[]>> data;
     std::vector<std::pair<std::size_t, std::size_t>> shapes;
     {
+        const auto words = view(ids), kinds = view(segments), begins = view(starts);
         std::mutex& mutex = mutex_of(program);
         nb::gil_scoped_release release;
         const std::lock_guard<std::mutex> turn(mutex);
-        program.run(ids.data(), segments.data(), narrow(ids.shape(0)), starts.data(), narrow(starts.shape(0)) - 1);
+        program.run(words.data, kinds.data, words.width, begins.data, begins.width - 1);
         for (const Place& place : outputs) {
             const Columns c = columns(place);
             const auto rows = static_cast<std::size_t>(program.rows(c));
