@@ -1,0 +1,287 @@
+"""What the native core bears: forks, threads, hostile calls, and lengths of every kind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import runpy
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pocketbert.runtime.engine import native_core
+
+pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core was not built")
+
+FUZZER = Path(__file__).resolve().parents[2] / "scripts" / "fuzz_native"
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+
+def f(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def program(threads: int = 2, width: int = 16, longest: int = 4000) -> Any:
+    """Words and positions, attention, and a product in int8, the answer in buffer 2."""
+    core = native_core()
+    assert core is not None
+    made = core(threads)
+    for _ in range(3):
+        made.buffer(width, False)
+    whole = (0, 0, width)
+    made.lookup(whole, f(11, width), "word", False)
+    made.lookup(whole, f(longest, width), "position", True)
+    made.attention(whole, whole, whole, (1, 0, width), 1)
+    weight = np.ones((width, width), np.int8)
+    made.linear_s8((1, 0, width), (2, 0, width), weight, f(width), f(width), 1, "gelu", None, None)
+    return made
+
+
+def ask(made: Any, length: int = 300) -> np.ndarray:
+    ids = np.arange(length, dtype=np.int32) % 11
+    answer: np.ndarray = made.run(ids, ids * 0, np.array([0, length], np.int32), [(2, 0, 16)])[0]
+    return answer
+
+
+def one(made: Any, word: int, output: tuple[int, int, int]) -> np.ndarray:
+    """The answer for a sequence of one word."""
+    answer: np.ndarray = made.run(
+        np.array([word], np.int32), np.zeros(1, np.int32), np.array([0, 1], np.int32), [output]
+    )[0]
+    return answer
+
+
+# ── forks ──
+
+
+def child(work: Callable[[], bool]) -> int:
+    """The exit status of a forked child: 0 for true; it is killed if it hangs."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            import signal
+
+            signal.alarm(20)
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_program_works_in_the_child_of_a_fork() -> None:
+    made = program()
+    expected = ask(made)
+    assert child(lambda: np.array_equal(ask(made), expected) and np.array_equal(ask(program()), expected)) == 0
+    assert child(lambda: child(lambda: np.array_equal(ask(made), expected)) == 0) == 0  # and in its child's
+    assert np.array_equal(ask(made), expected)
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_runs_the_program() -> None:
+    made = program()
+    expected = ask(made)
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            ask(made, 1000)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert [child(lambda: np.array_equal(ask(made), expected)) for _ in range(20)] == [0] * 20
+    finally:
+        stop.set()
+        thread.join()
+
+
+SHARED: list[Any] = []  # what the pool's processes find after the fork
+
+
+def _length_sum(length: int) -> float:
+    return float(ask(SHARED[0], length).sum())
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_multiprocessing() -> None:
+    SHARED[:] = [program()]
+    lengths = [1, 5, 100, 300]
+    expected = [_length_sum(n) for n in lengths]
+    with multiprocessing.get_context("fork").Pool(2) as workers:
+        assert workers.map_async(_length_sum, lengths).get(timeout=30) == expected
+
+
+# ── threads ──
+
+
+def test_programs_that_share_a_pool_run_from_several_threads() -> None:
+    programs = [program() for _ in range(3)]
+    expected = {n: ask(programs[0], n) for n in (1, 90, 300)}
+    wrong: list[int] = []
+
+    def run(i: int) -> None:
+        for n, answer in list(expected.items()) * 10:
+            if not np.array_equal(ask(programs[i % 3], n), answer):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_steps_are_added_while_another_thread_runs_the_program() -> None:
+    made = program()
+    expected = ask(made)
+    thread = threading.Thread(target=lambda: [ask(made) for _ in range(30)])
+    thread.start()
+    for _ in range(100):
+        buffer = made.buffer(16, False)
+        made.layer_norm((2, 0, 16), (buffer, 0, 16), f(16), f(16), 1e-5)
+    thread.join()
+    assert np.array_equal(ask(made), expected)
+
+
+def test_ids_that_change_during_a_run_stay_inside_their_table() -> None:
+    made = program()
+    ids = np.zeros(2000, np.int32)
+    stop = threading.Event()
+
+    def spoil() -> None:
+        while not stop.is_set():
+            ids[:] = 2**30
+            ids[:] = 0
+
+    thread = threading.Thread(target=spoil)
+    thread.start()
+    for _ in range(30):
+        try:
+            made.run(ids, ids, np.array([0, 2000], np.int32), [(2, 0, 16)])
+        except ValueError as error:
+            assert "outside its table" in str(error)  # noqa: PT017
+    stop.set()
+    thread.join()
+
+
+# ── hostile plans ──
+
+
+def test_a_step_that_is_refused_leaves_no_trace() -> None:
+    made = program()
+    expected = ask(made)
+    whole, weight = (2, 0, 16), f(16, 16)
+    for arguments in (
+        ((1, 0, 16), whole, weight, f(15), 1, "", None, None),
+        ((1, 0, 16), whole, weight, f(16), 1, "", (0, 0, 8), None),
+        ((1, 0, 16), whole, weight, f(16), 1, "", None, f(16)),
+        ((1, 0, 16), whole, weight, f(16), 1, "", whole, f(0)),
+        ((1, 2**31 - 1, 16), (1, 2**31 - 8, 16), weight, f(16), 1, "", None, None),
+    ):
+        with pytest.raises(ValueError):
+            made.linear(*arguments)
+    with pytest.raises(ValueError, match="elsewhere"):
+        made.first(whole, whole)
+    assert np.array_equal(ask(made), expected)
+    made.lookup(whole, f(11, 16), "word", False)  # what is refused has not pooled either
+
+
+def test_columns_without_values_are_not_read() -> None:
+    core = native_core()
+    assert core is not None
+    made = core(1)
+    shared, local = made.buffer(8, False), made.buffer(4, True)
+    made.lookup((shared, 0, 3), f(11, 3), "word", False)
+    made.lookup((shared, 5, 3), f(11, 3), "word", False)
+    made.lookup((local, 0, 4), f(11, 4), "word", False)
+    for columns in ((shared, 0, 8), (shared, 2, 2), (shared, 3, 2)):
+        with pytest.raises(ValueError, match="before it is written"):
+            made.layer_norm(columns, columns, f(columns[2]), f(columns[2]), 1e-5)
+        with pytest.raises(ValueError, match="an output is"):
+            one(made, 1, columns)
+    made.lookup((shared, 3, 2), f(11, 2), "word", False)
+    made.layer_norm((shared, 0, 8), (shared, 0, 8), f(8), f(8), 1e-5)
+    made.attention((shared, 0, 4), (shared, 0, 4), (shared, 0, 4), (shared, 4, 4), 1)
+    with pytest.raises(ValueError, match="before it is written"):  # a local buffer ends with its row program
+        made.layer_norm((local, 0, 4), (local, 0, 4), f(4), f(4), 1e-5)
+
+
+def test_sums_of_int8_fit_32_bits() -> None:
+    core = native_core()
+    assert core is not None
+    for kernels in (None, "portable"):
+        made = core(1, kernels)
+        for width in (2**16, 2**16 + 1, 1):
+            made.buffer(width, False)
+        ends = np.full((1, 2**16 + 1), -128, np.int8), np.ones(1, np.float32), np.zeros(1, np.float32)
+        made.lookup((0, 0, 2**16), np.ones((1, 2**16), np.float32), "word", False)
+        made.lookup((1, 0, 2**16 + 1), np.ones((1, 2**16 + 1), np.float32), "word", False)
+        with pytest.raises(ValueError, match="too many numbers"):
+            made.linear_s8((1, 0, 2**16 + 1), (2, 0, 1), *ends, 1, "", None, None)
+        made.linear_s8((0, 0, 2**16), (2, 0, 1), np.ascontiguousarray(ends[0][:, 1:]), *ends[1:], 1, "", None, None)
+        found = one(made, 0, (2, 0, 1))
+        np.testing.assert_allclose(found, -128 * 2**16, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e-45, 3e38])
+def test_int8_of_numbers_at_the_ends(value: float) -> None:
+    core = native_core()
+    assert core is not None
+    for kernels in (None, "portable"):
+        made = core(1, kernels)
+        for width in (35, 2):
+            made.buffer(width, False)
+        for place in (3, 20, 34):
+            table = np.zeros((1, 35), np.float32)
+            table[0, place] = value
+            made.lookup((0, 0, 35), table, "word", False)
+            weight = np.ones((2, 35), np.int8)
+            made.linear_s8(
+                (0, 0, 35), (1, 0, 2), weight, np.ones(2, np.float32), np.zeros(2, np.float32), 1, "", None, None
+            )
+            found = one(made, 0, (1, 0, 2))
+            np.testing.assert_allclose(found, value if np.isfinite(value) else np.nan, rtol=1e-5, atol=1e-35)
+
+
+def test_numbers_at_odd_addresses() -> None:
+    core = native_core()
+    assert core is not None
+    made = core(1)
+    made.buffer(4, False)
+    table = f(11, 4)
+    odd = np.frombuffer(b"?" + table.tobytes(), np.uint8)[1:].view(np.float32).reshape(11, 4)
+    made.lookup((0, 0, 4), odd, "word", False)
+    del odd
+    found = one(made, 7, (0, 0, 4))
+    assert np.array_equal(found[0], table[7])
+
+
+def test_hostile_programs() -> None:
+    fuzz = runpy.run_path(str(FUZZER))["fuzz"]
+    counts = fuzz(0, 400, seed=7)
+    assert counts["compared"] > 100
+    assert counts["refused calls"] > 100
+
+
+# ── memory ──
+
+
+def test_memory_does_not_grow_with_the_variety_of_shapes() -> None:
+    made = program()
+    ask(made, 3000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for length in range(1, 3000, 23):
+        ask(made, length)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * (1 if sys.platform == "darwin" else 1024) < 8 * 2**20
