@@ -15,11 +15,12 @@ import pocketbert
 from parity.families import CONFIGS, our_class, randomise
 from pocketbert.configs import AutoConfig, BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
 from pocketbert.errors import CheckpointError, InputError
+from pocketbert.runtime.balance import apply_factors, balance, find_factors, spans
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.lower import head_of, lower
 from pocketbert.runtime.plan import Linear, Plan, Rows
 from pocketbert.runtime.quantize import kept, quantize, quantize_folder
-from runtime.test_reference import draw, tensors
+from runtime.test_reference import draw, run, tensors
 
 # Wide enough for int8 to be worth it; heads of 18, the root of which is no power of two.
 _wide: dict[str, Any] = {"vocab_size": 99, "hidden_size": 72, "num_attention_heads": 4, "num_hidden_layers": 2,
@@ -75,7 +76,7 @@ def test_folder_and_memory_agree(name: str, head: str, tmp_path: Path) -> None:
     """The same steps in int8 with the same weights, but for the last bit of scales into which something was folded."""
     original = save(WIDE[name], head, tmp_path / "a")
     quantize_folder(original, tmp_path / "b")
-    expected = quantize(Engine.from_pretrained(original, head).plan)
+    expected = quantize(balance(Engine.from_pretrained(original, head).plan))
     got = Engine.from_pretrained(tmp_path / "b", head).plan
     assert got.stages == expected.stages
     assert int8_steps(got)
@@ -125,13 +126,15 @@ def test_the_file(tmp_path: Path) -> None:
     assert narrow == {k for k, x in before.items() if x.ndim == 3 and x.size >= 4096} | {
         "transformer.pooler.dense.weight"
     }
-    assert after.keys() - before.keys() == {f"{key}_scale" for key in narrow}
+    balanced = {key for key in after if key.endswith("layernorm.balance") or key.endswith("LayerNorm.balance")}
+    assert len(balanced) == 4
+    assert after.keys() - before.keys() == {f"{key}_scale" for key in narrow} | balanced
     for key, tensor in before.items():
         assert after[key].shape == tensor.shape
-        if key in narrow:
+        if key in narrow and "post_attention" in key:  # what reads no norm
             unit = after[f"{key}_scale"].reshape(-1, *[1] * (tensor.ndim - 1))
             assert (np.abs(after[key] * unit - tensor) <= 0.5001 * unit).all()
-        else:
+        elif key not in narrow:
             assert np.array_equal(after[key], tensor)
     assert AutoConfig.from_pretrained(tmp_path / "b").quantized
     assert not AutoConfig.from_pretrained(original).quantized
@@ -157,6 +160,44 @@ def test_a_feature_that_outgrows_all_others(tmp_path: Path) -> None:
     x, y = (np.delete(values, 5, axis=1) for values in (exact, rounded))
     assert ((x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)).mean() > 0.995
     assert kept(plan)
+
+
+# ── balance ──
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("head", ["Model", "ForMaskedLM", "ForTokenClassification"])
+def test_balance_changes_no_bit(name: str, head: str) -> None:
+    """Factors are powers of two; what is rounded is rounded alike."""
+    model = our_class(CONFIGS[name], head)(CONFIGS[name])
+    randomise(model, 0)
+    plan = lower(CONFIGS[name], tensors(model), head)
+    factors = find_factors(plan)
+    assert factors.keys() == {span.norm.weight for span in spans(plan)}
+    assert all((np.frexp(by)[0] == 0.5).all() for by in factors.values())
+    got, expected = (run(p, draw([20, 3])) for p in (apply_factors(plan, factors), plan))
+    for key, array in expected.items():
+        scale = max(1.0, float(np.abs(array).max()))
+        np.testing.assert_allclose(got[key] / scale, array / scale, atol=2e-6)
+
+
+def test_a_large_feature_costs_less_after_balance() -> None:
+    config = WIDE["bert"]
+    model = our_class(config, "Model")(config)
+    weights = {name: tensor.copy() for name, tensor in tensors(model).items()}
+    for name, tensor in weights.items():
+        if name.endswith("LayerNorm.weight"):
+            tensor[7] = 60.0
+        elif tensor.ndim == 2 and tensor.shape[1] == 72 and "encoder" in name:
+            tensor[:, 7] /= 60.0
+    plan = lower(config, weights, "Model")
+    assert len(spans(plan)) == 4
+
+    def error(other: Plan) -> float:
+        x, y = (np.delete(Engine(p)(draw([30]))[0]["last_hidden_state"], 7, axis=1) for p in (plan, other))
+        return float(np.square(x - y).mean())
+
+    assert error(quantize(balance(plan))) < error(quantize(plan)) / 4
 
 
 # ── measuring ──
@@ -230,6 +271,9 @@ def test_damaged_int8_folders(tmp_path: Path) -> None:
         ({f"{name}_scale": -good[f"{name}_scale"]}, "holds what is no scale"),
         ({name: good[name][:, :-1]}, f"{name} of shape"),
         ({"embeddings.word_embeddings.weight": np.zeros((99, 72), np.int8)}, "word_embeddings.weight in int8"),
+        ({"encoder.layer.1.more.balance": good[f"{name}_scale"]}, "factors for encoder.layer.1.more.weight do not fit"),
+        ({"embeddings.LayerNorm.balance": np.zeros(72, np.float32)}, "factors for embeddings.LayerNorm.weight do not"),
+        ({"embeddings.LayerNorm.balance": np.ones(71, np.float32)}, "factors for embeddings.LayerNorm.weight do not"),
         ({"encoder.layer.1.more_scale": good[f"{name}_scale"]}, "it has encoder.layer.1.more_scale"),
     ):
         shutil.copytree(tmp_path / "b", tmp_path / "c")

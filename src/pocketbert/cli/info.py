@@ -64,7 +64,7 @@ def _look(model: str) -> dict[str, Any]:
     sizes = {
         name: tensor.size
         for name, tensor in tensors.items()
-        if not (config.tie_word_embeddings and name in _TIED) and not name.endswith("_scale")
+        if not (config.tie_word_embeddings and name in _TIED) and not name.endswith(("_scale", ".balance"))
     }
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return {

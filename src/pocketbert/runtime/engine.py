@@ -17,9 +17,8 @@ from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features
 from pocketbert.runtime import reference
-from pocketbert.runtime.lower import lower
 from pocketbert.runtime.plan import Attention, Columns, First, LayerNorm, Lookup, Plan, Rows, Step
-from pocketbert.runtime.quantize import quantize
+from pocketbert.runtime.quantize import plan_of
 
 if TYPE_CHECKING:
     from pocketbert._core import Program
@@ -82,11 +81,10 @@ class Engine:
         config.refuse_other_head(head, name_or_path)
         tensors = read_tensors(name_or_path, revision=revision)
         try:
-            plan = lower(config, tensors, head)
+            plan = plan_of(config, tensors, head)
         except CheckpointError as error:
             raise CheckpointError(f"{name_or_path} {error}") from None
-        # What is left to do in a folder in int8 is the word head, whose matrix is the table of word embeddings.
-        return cls(quantize(plan) if config.quantized else plan, config=config)
+        return cls(plan, config=config)
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
         """Map every input to its outputs by name, in order; per-token arrays are as long as the input."""

@@ -2,7 +2,8 @@
 
 A quantised folder is laid out as every model's. In `model.safetensors` a matrix in int8 has its official name and
 shape, and its scales [C'] the same name with `_scale` behind; everything else is there in fp32. What `lower` folds into
-such a matrix only scales its rows, so it goes into the scales, and no number is ever rounded twice.
+such a matrix only scales its rows, so it goes into the scales, and no number is ever rounded twice. Factors by which
+`balance` has multiplied the columns of int8 matrices are under the name of their norm with `.balance` behind.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import numpy.typing as npt
 from pocketbert.checkpoints import read_tensors, resolve, write_tensors
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
+from pocketbert.runtime.balance import apply_factors, find_factors, spans, widened
 from pocketbert.runtime.lower import PREFIXES, head_of, lower
 from pocketbert.runtime.plan import First, LayerNorm, Linear, Plan, Rows, Step
 
 SMALLEST = 4096  # weights; below, as in a classifier, int8 saves nothing
+BALANCE = ".balance"
 LARGEST_LOSS = 0.01  # of the deciding metric
 Metrics = Mapping[str, float]
 
@@ -94,6 +97,16 @@ def quantize_rows(weight: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int8
 # ── folders ──
 
 
+def plan_of(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str) -> Plan:
+    """The plan of a model's file, in int8 where the file is; else as `lower` makes it, and it raises as that does."""
+    factors = {name.removesuffix(BALANCE): by for name, by in tensors.items() if name.endswith(BALANCE)}
+    plan = lower(config, {name: x for name, x in tensors.items() if not name.endswith(BALANCE)}, head)
+    prefix = PREFIXES[config.model_type]
+    plan = apply_factors(plan, {f"{name.removeprefix(prefix)}.weight": by for name, by in factors.items()})
+    # What is left to do in a folder in int8 is the word head, whose matrix is the table of word embeddings.
+    return quantize(plan) if config.quantized else plan
+
+
 @dataclass(frozen=True)
 class Quantized:
     """What `quantize_folder` wrote.
@@ -152,7 +165,7 @@ def quantize_folder(
     if not config.quantized:
         chosen = {name for plan in plans for step in _linears(plan) for name in _official(step.weight)}
         chosen -= {name for step in spared for name in _official(step)}
-        tensors = _quantized(tensors, chosen, PREFIXES[config.model_type], model)
+        tensors = _quantized(tensors, plans[0], chosen, PREFIXES[config.model_type], model)
         how = {"quant_method": "pocketbert", "bits": 8, "fp32": spared}
         config = config.replace(extra=config.extra | {"quantization_config": how})
 
@@ -173,10 +186,10 @@ def quantize_folder(
 
 def _plans(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray]) -> list[Plan]:
     """Of the encoder, and of the head if the file has what it takes."""
-    plans, head = [lower(config, tensors, "Model")], head_of(config)
+    plans, head = [plan_of(config, tensors, "Model")], head_of(config)
     if head != "Model":
         with contextlib.suppress(CheckpointError):
-            plans.append(lower(config, tensors, head))
+            plans.append(plan_of(config, tensors, head))
     return plans
 
 
@@ -188,17 +201,30 @@ def _official(weight: str) -> list[str]:
 
 
 def _quantized(
-    tensors: Mapping[str, np.ndarray], chosen: set[str], prefix: str, source: object
+    tensors: Mapping[str, np.ndarray], encoder: Plan, chosen: set[str], prefix: str, source: object
 ) -> dict[str, np.ndarray]:
-    made: dict[str, np.ndarray] = {}
+    """The contents of the new file."""
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{source} is damaged: {name} holds what is no number")
-        if name.removeprefix(prefix) in chosen:
-            rows, made[f"{name}_scale"] = quantize_rows(tensor.reshape(len(tensor), -1))
+    factors = find_factors(encoder)
+    columns = {
+        name: (factors[span.norm.weight], step.groups)
+        for span in spans(encoder)
+        for step in span.readers
+        for name in _official(step.weight)
+        if span.norm.weight in factors
+    }
+    made: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        plain = name.removeprefix(prefix)
+        made[name] = tensor
+        if plain in chosen:
+            rows = tensor.reshape(len(tensor), -1)
+            rows, made[f"{name}_scale"] = quantize_rows(widened(rows, *columns[plain]) if plain in columns else rows)
             made[name] = rows.reshape(tensor.shape)
-        else:
-            made[name] = tensor
+        if plain in factors:
+            made[f"{name.removesuffix('.weight')}{BALANCE}"] = factors[plain]
     return made
 
 
