@@ -33,17 +33,29 @@ Aligned<float> padded(const View<float>& values) {
 
 }  // namespace
 
-Program::Program(const Kernels& kernels, std::shared_ptr<Pool> pool) : kernels_(kernels) { start_anew(std::move(pool)); }
+Program::Program(const Kernels& kernels, std::shared_ptr<Pool> pool) : kernels_(kernels) { start(std::move(pool)); }
+
+Program::~Program() {
+    if (!pool_->is_of_this_process()) leave_behind();
+}
+
+void Program::start(std::shared_ptr<Pool> pool) {
+    memory_.resize(buffers_.size());
+    scratch_.resize(static_cast<std::size_t>(pool->threads()));
+    mutex_ = std::make_unique<std::mutex>();
+    pool_ = std::move(pool);
+}
+
+// Never freed: a thread of the parent's may have been at work there, and may have held the mutex.
+void Program::leave_behind() {
+    new std::vector<Scratch>(std::move(scratch_));
+    new std::vector<Aligned<float>>(std::move(memory_));
+    mutex_.release();
+}
 
 void Program::start_anew(std::shared_ptr<Pool> pool) {
-    auto* const left = new std::vector<Scratch>;  // never freed: a thread that is gone may have been at work there
-    left->swap(scratch_);
-    auto* const buffers = new std::vector<Aligned<float>>(buffers_.size());
-    buffers->swap(memory_);
-    mutex_.release();  // nor can a mutex that is held be destroyed
-    mutex_ = std::make_unique<std::mutex>();
-    scratch_.resize(static_cast<std::size_t>(pool->threads()));
-    pool_ = std::move(pool);
+    leave_behind();
+    start(std::move(pool));
 }
 
 // ── building ──

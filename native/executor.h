@@ -50,6 +50,9 @@ enum class Index { word, next_word, previous_word, position, segment };
 class Program {
 public:
     Program(const Kernels& kernels, std::shared_ptr<Pool> pool);
+    ~Program();
+    Program(const Program&) = delete;
+    Program& operator=(const Program&) = delete;
 
     // ── building: every call is checked, and throws std::invalid_argument before it changes anything ──
 
@@ -117,6 +120,8 @@ private:
         std::vector<std::int32_t> sequence_of;  // by token
     };
 
+    void start(std::shared_ptr<Pool> pool);
+    void leave_behind();
     void check(Columns columns, bool reads) const;
     void wrote(Columns columns);
     void end_rows();
