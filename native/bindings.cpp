@@ -8,10 +8,13 @@
 #include <nanobind/stl/vector.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
 #include <limits>
 #include <map>
+#include <optional>
 #include <stdexcept>
+#include <thread>
 
 #include "executor.h"
 
@@ -110,6 +113,41 @@ std::unique_ptr<Program> make(int threads, const std::optional<std::string>& ker
     return std::make_unique<Program>(*found, shared_pool(threads));
 }
 
+// Lets other threads have the GIL, until Python exits: it ends a daemon thread that asks for the GIL then, and with it
+// the whole process, as C++ cannot be left so. Therefore the exit waits for those that run, and later ones keep the GIL,
+// which guards what is counted here.
+class WithoutGil {
+public:
+    WithoutGil() {
+        if (closing) return;
+        if (process != getpid()) running = 0;  // the threads of a fork's parent
+        process = getpid();
+        ++running;
+        release_.emplace();
+    }
+    ~WithoutGil() {
+        if (!release_) return;
+        release_.reset();
+        --running;
+    }
+    WithoutGil(const WithoutGil&) = delete;
+    WithoutGil& operator=(const WithoutGil&) = delete;
+
+    static void close() {
+        closing = true;
+        while (running > 0 && process == getpid()) {
+            const nb::gil_scoped_release release;
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    }
+
+private:
+    inline static bool closing = false;
+    inline static int running = 0;
+    inline static pid_t process = 0;
+    std::optional<nb::gil_scoped_release> release_;
+};
+
 nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std::int32_t>& segments,
              const Vector<std::int32_t>& starts, const std::vector<Place>& outputs) {
     if (segments.shape(0) != ids.shape(0)) throw std::invalid_argument("there is a segment for every token");
@@ -119,7 +157,7 @@ nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std
     {
         const auto words = view(ids), kinds = view(segments), begins = view(starts);
         std::mutex& mutex = mutex_of(program);
-        nb::gil_scoped_release release;
+        const WithoutGil release;
         const std::lock_guard<std::mutex> turn(mutex);
         program.run(words.data, kinds.data, words.width, begins.data, begins.width - 1);
         for (const Place& place : outputs) {
@@ -144,6 +182,8 @@ nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std
 
 NB_MODULE(_core, m) {
     m.doc() = "Runs plans natively; see pocketbert.runtime.engine.";
+    nb::set_leak_warnings(false);  // a daemon thread may hold a program to the end
+    nb::module_::import_("atexit").attr("register")(nb::cpp_function(&WithoutGil::close));
     nb::class_<Program>(m, "Program")
         .def(nb::new_(&make), nb::arg("threads"), nb::arg("kernels") = nb::none())
         .def_prop_ro("kernels", &Program::kernels)

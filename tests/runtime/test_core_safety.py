@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import runpy
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -173,6 +174,27 @@ def test_ids_that_change_during_a_run_stay_inside_their_table() -> None:
             assert "outside its table" in str(error)  # noqa: PT017
     stop.set()
     thread.join()
+
+
+EXIT = """
+import sys, threading, time
+from runtime.test_core_safety import ask, program
+made = sys.kept = program()
+def run():
+    while True:
+        ask(made, 1000)
+for _ in range(3):
+    threading.Thread(target=run, daemon=True).start()
+time.sleep(0.2)
+"""
+
+
+def test_the_process_ends_while_daemon_threads_run() -> None:
+    path = os.pathsep.join([str(FUZZER.parents[1] / "tests"), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # ── hostile plans ──
