@@ -131,3 +131,12 @@ def test_damaged_files(content: str, tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json"):
         BertConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "understood"), [(["BertModel"], ["BertModel"]), ([5, "BertModel"], ["BertModel"]), (5, []), ("B", [])]
+)
+def test_architectures(written: Any, understood: list[str]) -> None:
+    config = BertConfig(extra={"architectures": written})
+    assert config.architectures == understood
+    config.refuse_other_head("ForSequenceClassification", "a folder")

@@ -116,11 +116,17 @@ class PreTrainedConfig:
         part of a class name after the family.
         """
         tuned = {"ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice"}
-        for made_for in self.extra.get("architectures") or ():
+        for made_for in self.architectures:
             if head in tuned and made_for.endswith(tuple(tuned - {head})):
                 raise CheckpointError(
                     f"{source} holds a {made_for}: needed is a checkpoint fine-tuned for it (a …{head})"
                 )
+
+    @property
+    def architectures(self) -> list[str]:
+        """The classes that the weights beside this `config.json` were saved from, as far as it says so."""
+        names = self.extra.get("architectures")
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
     @property
     def quantized(self) -> bool:

@@ -71,7 +71,7 @@ def _look(model: str) -> dict[str, Any]:
         "model": model,
         "folder": str(folder),
         "family": type(config).__name__.removesuffix("Config"),
-        "architecture": next(iter(config.extra.get("architectures") or ()), None),
+        "architecture": next(iter(config.architectures), None),
         "parameters": sum(sizes.values()),
         "int8_parameters": sum(tensor.size for tensor in tensors.values() if tensor.dtype.kind == "i"),
         "embedding_parameters": sum(size for name, size in sizes.items() if name.endswith("_embeddings.weight")),

@@ -37,7 +37,7 @@ def quantize(
     force: Annotated[bool, typer.Option("--force", help="Accept a loss of more than a point.")] = False,
     json: show.AsJson = None,
 ) -> None:
-    """Write a model with int8 weights: a quarter of the size, and faster. No data is needed for it."""
+    """Write a model with int8 weights: smaller, and faster. No data is needed for it."""
     from pocketbert.runtime.quantize import quantize_folder
 
     if glue is not None and data is None:

@@ -169,9 +169,9 @@ class _Builder:
 
 def head_of(config: PreTrainedConfig) -> str:
     """The head that a model was made for by its own word, for `lower`; the bare encoder if it does not say."""
-    for name in config.extra.get("architectures") or ():
+    for name in config.architectures:
         for head in LOWERED:
-            if str(name).replace("ForPreTraining", "ForMaskedLM").endswith(head):
+            if name.replace("ForPreTraining", "ForMaskedLM").endswith(head):
                 return head
     return "Model"
 
