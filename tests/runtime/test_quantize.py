@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pocketbert
 from parity.families import CONFIGS, our_class, randomise
 from pocketbert.configs import AutoConfig, BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
 from pocketbert.errors import CheckpointError, InputError
+from pocketbert.recipes.evaluate import read_evaluation
 from pocketbert.runtime.balance import apply_factors, balance, find_factors, spans
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.lower import head_of, lower
@@ -300,3 +302,16 @@ def test_the_head_that_a_model_was_made_for() -> None:
     assert made("BertForPreTraining") == "ForMaskedLM"
     assert made("BertForTokenClassification") == "ForTokenClassification"
     assert made("BertForNextSentencePrediction") == made() == made("BertModel") == "Model"
+
+
+@pytest.mark.data
+def test_the_bundled_model_loses_less_than_half_a_point(tmp_path: Path) -> None:
+    bundled = Path(pocketbert.__file__).parent / "bundled" / "sst2"
+    evaluation = read_evaluation(bundled, Path(os.environ["POCKETBERT_DATA"]) / "glue", glue="sst-2")
+
+    def measure(folder: str | Path) -> dict[str, float]:
+        return evaluation(Engine.from_pretrained(folder, "ForSequenceClassification"))
+
+    metrics = quantize_folder(bundled, tmp_path / "int8", measure=measure).metrics
+    assert metrics["fp32"]["accuracy"] == pytest.approx(0.8154, abs=1e-3)
+    assert metrics["int8"]["accuracy"] >= metrics["fp32"]["accuracy"] - 0.005
