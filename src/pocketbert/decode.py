@@ -298,5 +298,5 @@ def answers(
     shares = softmax(np.array([span.logit for _, span in ranked]))
     return [
         {"score": float(share), "start": span.start, "end": span.end, "answer": context[span.start : span.end]}
-        for share, (_, span) in zip(shares[:top_k], ranked, strict=False)
+        for share, (_, span) in list(zip(shares, ranked, strict=True))[:top_k]
     ]

@@ -134,7 +134,9 @@ class _Run:
 def _whole(x: Floats, weight: npt.NDArray[np.int8], scales: Floats) -> Floats:
     """The product of rows that are rounded to int8, each by its own scale, and an int8 weight."""
     largest = np.abs(x).max(axis=1, keepdims=True)
-    inverse = np.divide(127, largest, out=np.zeros_like(largest), where=largest > 0)
+    inverse = np.divide(
+        127, largest, out=np.zeros_like(largest), where=largest > 1e-35
+    )  # as the core: 127 / less overflows
     whole = np.rint(x * inverse).astype(np.int32) @ weight.T.astype(np.int32)
     return whole.astype(np.float32) * (largest / np.float32(127) * scales)
 
