@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,15 +17,17 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pocketbert.data.batches import BatchOrder, random_words
+from pocketbert.data.batches import BatchOrder, LabelledBatches, random_words
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.models.predict import TorchPredictor
+from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.classification import TextClassification
 from pocketbert.recipes.models import choose_device, prepare
 from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.recipes.record import Record, claim, held
+from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.loop import Plan, train
-from pocketbert.training.objectives import ExampleLoss
+from pocketbert.training.objectives import ExampleLoss, Objective
 from pocketbert.training.optim import adamw, linear_schedule
 from pocketbert.training.progress import Progress, Writer, say
 from pocketbert.training.state import State, latest_state
@@ -66,6 +68,41 @@ def finetune(options: FinetuneOptions, *, console: Console | None = None, argv: 
         TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
         TrainingError: the loss is not a number.
     """
+    return learn(options, Lesson, console=console, argv=argv)
+
+
+class Lesson:
+    """What a run teaches its model, and how the model begins: here the data's own labels. Distillation is another.
+
+    Args:
+        options: of the run.
+        task: its data.
+        device: where it computes.
+        tell: says a line to whoever watches.
+    """
+
+    def __init__(
+        self, options: FinetuneOptions, task: TextClassification, device: torch.device, tell: Callable[[str], None]
+    ) -> None:
+        self.options, self.task, self.device, self.tell = options, task, device, tell
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the result besides options and data, for `run.json`."""
+        return {}
+
+    def prepare(self, folder: Path) -> tuple[BertTokenizer, PreTrainedModel]:
+        """Tokenizer and model, both also written to `folder`."""
+        return prepare(folder, self.options, self.task, self.tell)
+
+    def objective(self, model: PreTrainedModel) -> tuple[Objective, LabelledBatches]:
+        """What is learned, and from which batches; the task is encoded."""
+        return ExampleLoss(model), self.task.batches()
+
+
+def learn(
+    options: FinetuneOptions, lesson_class: type[Lesson], *, console: Console | None, argv: Sequence[str]
+) -> FinetuneResult:
+    """Run a lesson, or continue to: what `finetune` and `distill` have in common. Arguments and errors are theirs."""
     if options.task not in TASKS:
         raise ConfigError(f"--task {options.task} is none of: {', '.join(TASKS)}")
     folder = Path(options.output)
@@ -75,20 +112,20 @@ def finetune(options: FinetuneOptions, *, console: Console | None = None, argv: 
         options.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
     task = TASKS[options.task](options)
+    tell = partial(say, console)
     with held(folder):
-        settled = {"data": task.facts(), "precision": "bf16" if bf16 else "fp32"}
+        lesson = lesson_class(options, task, device, tell)
+        settled = {"data": task.facts(), "precision": "bf16" if bf16 else "fp32", **lesson.facts()}
         record = Record(folder, options, settled, list(argv), previous)
-
-        tell = partial(say, console)
         tell(task.describe())
         with torch.random.fork_rng([]):
             torch.manual_seed(int(random_words(options.seed, "weights", 0, 1)[0]))
-            tokenizer, model = prepare(folder, options, task, tell)
-        task.encode(tokenizer, min(options.max_length, model.config.max_position_embeddings))
-        batches = task.batches()
+            tokenizer, model = lesson.prepare(folder)
+            task.encode(tokenizer, min(options.max_length, model.config.max_position_embeddings))
+            objective, batches = lesson.objective(model)
+        objective.to(device)
         metric = _choose_metric(options.metric, task.evaluation.metrics())
 
-        objective = ExampleLoss(model).to(device)
         peak = options.learning_rate or (5e-5 if options.from_scratch is None else 5e-4)
         plan = _plan(options, batches.order, metric, bf16=bf16)
         tell(

@@ -21,9 +21,16 @@ from pocketbert.training.state import latest_state
 
 
 def prepare(
-    folder: Path, options: FinetuneOptions, task: TextClassification, tell: Callable[[str], None]
+    folder: Path,
+    options: FinetuneOptions,
+    task: TextClassification,
+    tell: Callable[[str], None],
+    tokenizer: BertTokenizer | None = None,
 ) -> tuple[BertTokenizer, PreTrainedModel]:
-    """Tokenizer and model, both also written to `folder`: the model's configuration only, until it is worth more."""
+    """Tokenizer and model, both also written to `folder`: the model's configuration only, until it is worth more.
+
+    A `tokenizer` that is given is used in place of what the options name.
+    """
     state = latest_state(folder / "checkpoints")
     if state is not None:  # its weights replace whatever these are
         tell(f"resuming from {state}")
@@ -32,14 +39,14 @@ def prepare(
         return tokenizer, model_class(config, task.head)(config)
     if options.from_scratch is not None:
         config, _ = task.adapt(_scratch_config(options.from_scratch))
-        tokenizer = _scratch_tokenizer(options, task)
+        tokenizer = tokenizer or _scratch_tokenizer(options, task)
         if not len(tokenizer) <= config.vocab_size < len(tokenizer) + 64:  # up to 63 rows of padding are customary
             tell(f"vocab_size is {len(tokenizer)}, as the tokenizer has it, instead of {config.vocab_size}")
             config = config.replace(vocab_size=len(tokenizer))
         model = model_class(config, task.head)(config.replace(pad_token_id=tokenizer.pad_token_id))
     else:
         assert options.model is not None
-        tokenizer = read_tokenizer(options.tokenizer or options.model)
+        tokenizer = tokenizer or read_tokenizer(options.tokenizer or options.model)
         theirs = AutoConfig.from_pretrained(options.model)
         config, fits = task.adapt(theirs)
         model, info = model_class(config, task.head).from_pretrained(
