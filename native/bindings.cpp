@@ -194,6 +194,10 @@ NB_MODULE(_core, m) {
         .def("lookup", building(+[](Program& p, Place target, Matrix<float> table, const std::string& which, bool add) {
             p.lookup(columns(target), view(table), index(which), add);
         }), nb::arg("target"), exact("table"), nb::arg("index"), nb::arg("add"))
+        .def("lookup_s8", building(+[](Program& p, Place target, Matrix<std::int8_t> table, Vector<float> scales,
+                             const std::string& which, bool add) {
+            p.lookup_s8(columns(target), view(table), view(scales), index(which), add);
+        }), nb::arg("target"), exact("table"), exact("table_scales"), nb::arg("index"), nb::arg("add"))
         .def("linear", building(+[](Program& p, Place source, Place target, Matrix<float> weight, Vector<float> bias, int groups,
                           const std::string& act, std::optional<Place> residual, std::optional<Vector<float>> scale) {
             const Columns r = residual ? columns(*residual) : Columns{};

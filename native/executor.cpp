@@ -111,15 +111,30 @@ void Program::add_step(Step step) {
 }
 
 void Program::lookup(Columns target, View<float> table, Index index, bool add) {
-    check(target, add);
-    require(table.rows > 0 && table.width == target.width, "a table is as wide as its target");
-    require(!pooled_, "there are no words after pooling");
     Step step{};
+    step.table = std::move(table);
+    const int entries = step.table.rows, width = step.table.width;
+    add_lookup(std::move(step), target, entries, width, index, add);
+}
+
+void Program::lookup_s8(Columns target, View<std::int8_t> table, View<float> table_scales, Index index, bool add) {
+    require(table_scales.width == table.rows, "there is a scale for every row of a table");
+    Step step{};
+    step.table_s8 = std::move(table);
+    step.table_scales = std::move(table_scales);
+    const int entries = step.table_s8.rows, width = step.table_s8.width;
+    add_lookup(std::move(step), target, entries, width, index, add);
+}
+
+void Program::add_lookup(Step step, Columns target, int entries, int width, Index index, bool add) {
+    check(target, add);
+    require(entries > 0 && width == target.width, "a table is as wide as its target");
+    require(!pooled_, "there are no words after pooling");
     step.kind = Step::lookup;
     step.source = step.target = target;
+    step.entries = entries;
     step.index = index;
     step.add = add;
-    step.table = std::move(table);
     add_step(std::move(step));
 }
 
@@ -252,11 +267,11 @@ void Program::check_batch(const Batch& batch) const {
         for (const Step& step : stage.steps) {
             if (step.kind != Step::lookup) continue;
             if (step.index == Index::position) {
-                require(longest <= step.table.rows, "a sequence is longer than the positions");
+                require(longest <= step.entries, "a sequence is longer than the positions");
                 continue;
             }
             for (const std::int32_t id : step.index == Index::segment ? batch.segments : batch.ids)
-                require(id >= 0 && id < step.table.rows, "an id is outside its table");
+                require(id >= 0 && id < step.entries, "an id is outside its table");
         }
     }
 }
@@ -374,13 +389,19 @@ void Program::run_lookup(const Step& step, const Batch& batch, int first, int la
         }
         float* out = at(step.target, row, first, scratch);
         const int width = step.target.width;
-        const float* values = step.table.data + std::ptrdiff_t(std::max(entry, 0)) * width;
+        const std::ptrdiff_t place = std::ptrdiff_t(std::max(entry, 0)) * width;
         if (entry < 0) {
             if (!step.add) std::fill_n(out, width, 0.0f);
+        } else if (step.table_s8.owner) {
+            const std::int8_t* values = step.table_s8.data + place;
+            const float scale = step.table_scales.data[entry];
+            if (!step.add) std::fill_n(out, width, 0.0f);
+            for (int i = 0; i < width; ++i) out[i] += static_cast<float>(values[i]) * scale;
         } else if (step.add) {
+            const float* values = step.table.data + place;
             for (int i = 0; i < width; ++i) out[i] += values[i];
         } else {
-            std::copy_n(values, width, out);
+            std::copy_n(step.table.data + place, width, out);
         }
     }
 }

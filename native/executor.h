@@ -59,6 +59,7 @@ public:
     // A buffer of `width` columns. A local one lives within one row program and is never seen from outside.
     int buffer(int width, bool local);
     void lookup(Columns target, View<float> table, Index index, bool add);
+    void lookup_s8(Columns target, View<std::int8_t> table, View<float> table_scales, Index index, bool add);
     void linear(Columns source, Columns target, View<float> weight, View<float> bias, int groups, Activation activation,
                 const Columns* residual, View<float> residual_scale);
     void linear_s8(Columns source, Columns target, View<std::int8_t> weight, View<float> weight_scales, View<float> bias,
@@ -94,7 +95,9 @@ private:
         Columns source, target, residual;
         bool has_residual, add;
         Index index;
-        View<float> table;
+        View<float> table, table_scales;  // of a table in int8, the scales of its rows
+        View<std::int8_t> table_s8;
+        int entries;  // of the table
         int groups;
         Activation activation;
         Aligned<float> packed, bias, residual_scale, weight_scales;
@@ -126,6 +129,7 @@ private:
     void wrote(Columns columns);
     void end_rows();
     void add_step(Step step);
+    void add_lookup(Step step, Columns target, int entries, int width, Index index, bool add);
     template <class T>
     Step check_linear(Columns source, Columns target, const View<T>& weight, const View<float>& bias, int groups,
                       Activation activation, const Columns* residual, const View<float>& residual_scale) const;

@@ -221,6 +221,10 @@ def f(*shape: int) -> np.ndarray:
     return np.zeros(shape, np.float32)
 
 
+def s8(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.int8)
+
+
 @pytest.mark.parametrize(
     ("method", "arguments", "message"),
     [
@@ -235,6 +239,12 @@ def f(*shape: int) -> np.ndarray:
         ("lookup", ((0, 0, 8), f(0, 8), "word", False), "as wide as its target"),
         ("lookup", ((0, 0, 8), f(5, 8), "letter", False), "unknown index"),
         ("lookup", ((1, 0, 4), f(5, 4), "word", True), "before it is written"),
+        ("lookup_s8", ((0, 0, 8), s8(5, 8), f(4), "word", False), "a scale for every row"),
+        ("lookup_s8", ((0, 0, 8), s8(5, 8), f(6), "word", False), "a scale for every row"),
+        ("lookup_s8", ((0, 0, 8), s8(5, 7), f(5), "word", False), "as wide as its target"),
+        ("lookup_s8", ((0, 0, 8), s8(0, 8), f(0), "word", False), "as wide as its target"),
+        ("lookup_s8", ((9, 0, 8), s8(5, 8), f(5), "word", False), "no such buffer"),
+        ("lookup_s8", ((1, 0, 4), s8(5, 4), f(5), "word", True), "before it is written"),
         ("linear", ((1, 0, 4), (0, 0, 8), f(8, 4), f(8), 1, "", None, None), "before it is written"),
         ("linear", ((0, 0, 8), (1, 0, 4), f(4, 7), f(4), 1, "", None, None), "shape of its step"),
         ("linear", ((0, 0, 8), (1, 0, 4), f(4, 8), f(5), 1, "", None, None), "bias"),
@@ -263,6 +273,12 @@ def test_a_plan_that_makes_no_sense(program: Any, method: str, arguments: tuple[
 def test_arrays_of_another_type_or_layout(program: Any, array: Any) -> None:
     with pytest.raises(TypeError):
         program.linear((0, 0, 8), (1, 0, 4), array, f(4), 1, "", None, None)
+
+
+def test_scales_of_another_type(program: Any) -> None:
+    for table, scales in ((f(5, 8), f(5)), (s8(5, 8), s8(5)), (s8(5, 8), np.zeros(5)), (s8(5, 8), f(5, 1))):
+        with pytest.raises(TypeError):
+            program.lookup_s8((0, 0, 8), table, scales, "word", False)
 
 
 def i(*values: int) -> np.ndarray:

@@ -19,9 +19,9 @@ from pocketbert.errors import CheckpointError, InputError
 from pocketbert.recipes.evaluate import read_evaluation
 from pocketbert.runtime.balance import apply_factors, balance, find_factors, spans
 from pocketbert.runtime.engine import Engine
-from pocketbert.runtime.lower import head_of, lower
-from pocketbert.runtime.plan import Linear, Plan, Rows
-from pocketbert.runtime.quantize import kept, quantize, quantize_folder
+from pocketbert.runtime.lower import PREFIXES, head_of, lower
+from pocketbert.runtime.plan import Linear, Lookup, Plan, Rows
+from pocketbert.runtime.quantize import kept, matrices, plan_of, quantize, quantize_folder
 from runtime.test_reference import draw, run, tensors
 
 # Wide enough for int8 to be worth it; heads of 18, the root of which is no power of two.
@@ -56,6 +56,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 def int8_steps(plan: Plan) -> set[str]:
     steps = [step for stage in plan.stages if isinstance(stage, Rows) for step in stage.steps]
     return {step.weight for step in steps if isinstance(step, Linear) and step.scales is not None}
+
+
+def lookups(plan: Plan) -> list[Lookup]:
+    steps = [step for stage in plan.stages if isinstance(stage, Rows) for step in stage.steps]
+    return [step for step in steps if isinstance(step, Lookup)]
 
 
 @pytest.mark.parametrize("name", list(WIDE))
@@ -100,7 +105,7 @@ def test_folder_and_memory_agree(name: str, head: str, tmp_path: Path) -> None:
 def test_quantising_again_changes_nothing(
     name: str, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for function in (kept, quantize):  # these models are small
+    for function in (kept, matrices, quantize):  # these models are small
         monkeypatch.setattr(function, "__defaults__", (0,))
     original = save(CONFIGS[name], head, tmp_path / "a")
     first = quantize_folder(original, tmp_path / "b")
@@ -126,8 +131,8 @@ def test_the_file(tmp_path: Path) -> None:
     before, after = (load_file(tmp_path / x / "model.safetensors") for x in "ab")
     narrow = {key for key, tensor in after.items() if tensor.dtype == np.int8}
     assert narrow == {k for k, x in before.items() if x.ndim == 3 and x.size >= 4096} | {
-        "transformer.pooler.dense.weight"
-    }
+        "transformer.pooler.dense.weight", "transformer.embeddings.word_embeddings.weight"
+    }  # fmt: skip
     balanced = {key for key in after if key.endswith("layernorm.balance") or key.endswith("LayerNorm.balance")}
     assert len(balanced) == 4
     assert after.keys() - before.keys() == {f"{key}_scale" for key in narrow} | balanced
@@ -140,6 +145,45 @@ def test_the_file(tmp_path: Path) -> None:
             assert np.array_equal(after[key], tensor)
     assert AutoConfig.from_pretrained(tmp_path / "b").quantized
     assert not AutoConfig.from_pretrained(original).quantized
+
+
+@pytest.mark.parametrize("name", list(WIDE))
+def test_the_table_of_words_is_shared_with_the_head(name: str, tmp_path: Path) -> None:
+    """One tensor in int8 in the file, which may name it twice, and in the plan; MobileBERT's further one has scales."""
+    config = WIDE[name].replace(vocab_size=600)
+    original = save(config, "ForMaskedLM", tmp_path / "a")
+    prefix = PREFIXES[config.model_type]
+    words, rest = "embeddings.word_embeddings.weight", "cls.predictions.dense.weight"
+    before = load_file(original / "model.safetensors")
+    twice = before | {"cls.predictions.decoder.weight": before[f"{prefix}{words}"]}
+    save_file(twice, original / "model.safetensors", {"format": "pt"})
+    quantize_folder(original, tmp_path / "b")
+    after = load_file(tmp_path / "b" / "model.safetensors")
+    assert "cls.predictions.decoder.weight" not in after
+    assert after[f"{prefix}{words}"].dtype == np.int8
+    assert after[f"{prefix}{words}_scale"].shape == (600,)
+    if rest in before:
+        assert after[rest].dtype == np.int8
+        assert np.abs(after[rest] * after[f"{rest}_scale"] - before[rest]).max() < after[f"{rest}_scale"].max() / 1.9
+    plan = plan_of(config, after, "ForMaskedLM")
+    assert {step.table for step in lookups(plan) if step.scales} == {words}
+    assert words in int8_steps(plan)
+
+
+def test_a_folder_of_an_older_version_holds_its_words_in_fp32(tmp_path: Path) -> None:
+    config = WIDE["squeezebert"]
+    original = save(config, "ForMaskedLM", tmp_path / "a")
+    quantize_folder(original, tmp_path / "b")
+    weights, before = (load_file(tmp_path / x / "model.safetensors") for x in "ba")
+    words = "transformer.embeddings.word_embeddings.weight"
+    weights[words] = before[words]
+    del weights[f"{words}_scale"]
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    save_file(weights, tmp_path / "c" / "model.safetensors")
+    inputs = draw([20, 3])
+    new, old = (Engine.from_pretrained(tmp_path / x, "ForMaskedLM")(inputs) for x in "bc")
+    for one, other in zip(new, old, strict=True):
+        assert np.array_equal(one["logits"], other["logits"])
 
 
 def test_the_residual_stream_of_mobilebert_is_read_in_fp32(tmp_path: Path) -> None:
@@ -265,19 +309,31 @@ def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
 def test_damaged_int8_folders(tmp_path: Path) -> None:
     quantize_folder(save(WIDE["bert"], "Model", tmp_path / "a"), tmp_path / "b")
     good = load_file(tmp_path / "b" / "model.safetensors")
-    name = "encoder.layer.1.output.dense.weight"
-    for change, message in (
+    name, words = "encoder.layer.1.output.dense.weight", "embeddings.word_embeddings.weight"
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
         ({f"{name}_scale": None}, f"lacks {name}_scale"),
         ({f"{name}_scale": good[f"{name}_scale"][:-1]}, f"{name}_scale of shape \\[71\\] for \\[72\\]"),
         ({f"{name}_scale": good[f"{name}_scale"] * np.float32("inf")}, "holds what is no scale"),
         ({f"{name}_scale": -good[f"{name}_scale"]}, "holds what is no scale"),
         ({name: good[name][:, :-1]}, f"{name} of shape"),
-        ({"embeddings.word_embeddings.weight": np.zeros((99, 72), np.int8)}, "word_embeddings.weight in int8"),
+        ({"embeddings.position_embeddings.weight": np.zeros((40, 72), np.int8)}, "lacks embeddings.position"),
+        ({"embeddings.LayerNorm.weight": np.zeros(72, np.int8)}, "LayerNorm.weight in int8"),
+        *(
+            ({f"{words}_scale": scale}, message)
+            for scale, message in (
+                (None, f"lacks {words}_scale"),
+                (good[f"{words}_scale"][:-1], f"{words}_scale of shape \\[98\\] for \\[99\\]"),
+                (good[f"{words}_scale"] * np.float32("nan"), "holds what is no scale"),
+                (good[f"{words}_scale"] * 0, "holds what is no scale"),
+            )
+        ),
+        ({words: good[words][:-1]}, f"{words} of shape"),
         ({"encoder.layer.1.more.balance": good[f"{name}_scale"]}, "factors for encoder.layer.1.more.weight do not fit"),
         ({"embeddings.LayerNorm.balance": np.zeros(72, np.float32)}, "factors for embeddings.LayerNorm.weight do not"),
         ({"embeddings.LayerNorm.balance": np.ones(71, np.float32)}, "factors for embeddings.LayerNorm.weight do not"),
         ({"encoder.layer.1.more_scale": good[f"{name}_scale"]}, "it has encoder.layer.1.more_scale"),
-    ):
+    )
+    for change, message in changes:
         shutil.copytree(tmp_path / "b", tmp_path / "c")
         changed = {key: value for key, value in (good | change).items() if value is not None}
         save_file({k: np.ascontiguousarray(v) for k, v in changed.items()}, tmp_path / "c" / "model.safetensors")

@@ -71,7 +71,7 @@ def _summarise(done: Quantized) -> None:
     show.facts(
         [
             ("int8", f"{done.int8:,} weights"),
-            ("fp32", f"{done.fp32:,} numbers: embeddings, biases, norms and scales"),
+            ("fp32", f"{done.fp32:,} numbers: positions, biases, norms and scales"),
             *(("also fp32", text) for text in _together(done)),
             ("model", f"{done.folder}"),
         ]

@@ -140,7 +140,10 @@ class _Native:
     def _step(self, step: Step, tensors: Mapping[str, np.ndarray]) -> None:
         target = self._place(step.target)
         if isinstance(step, Lookup):
-            self.program.lookup(target, tensors[step.table], step.index, step.add)
+            if step.scales is None:
+                self.program.lookup(target, tensors[step.table], step.index, step.add)
+            else:
+                self.program.lookup_s8(target, tensors[step.table], tensors[step.scales], step.index, step.add)
             return
         source, weight, bias = self._place(step.source), tensors[step.weight], tensors[step.bias]
         if isinstance(step, LayerNorm):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,18 +45,21 @@ def _scaled(matrix: Matrix, by: Array | float) -> Matrix:
     """The rows of `matrix`, each by its own factor or all by one."""
     if isinstance(matrix, Int8):
         return Int8(matrix.whole, matrix.scales * by)
-    return matrix * np.asarray(by)[..., None]
+    return np.multiply(matrix, np.asarray(by)[..., None], dtype=np.float64)
 
 
 def _stacked(matrices: list[Matrix]) -> Matrix:
     if all(isinstance(matrix, Int8) for matrix in matrices):
         int8 = [matrix for matrix in matrices if isinstance(matrix, Int8)]
         return Int8(np.concatenate([m.whole for m in int8]), np.concatenate([m.scales for m in int8]))
-    return np.concatenate([_floats(matrix) for matrix in matrices])
+    return np.concatenate([_floats(matrix) if isinstance(matrix, Int8) else matrix for matrix in matrices])
 
 
 def _floats(matrix: Matrix) -> Array:
-    return matrix.whole * matrix.scales[:, None] if isinstance(matrix, Int8) else matrix
+    """In float64, for products."""
+    if isinstance(matrix, Int8):
+        return np.multiply(matrix.whole, matrix.scales[:, None], dtype=np.float64)
+    return matrix.astype(np.float64)
 
 
 @dataclass
@@ -86,15 +90,16 @@ class _Builder:
             raise CheckpointError(f"is not a file of this model: {has}")
         return tensor.reshape(shape)
 
-    def matrix(self, name: str, out: int, into: int) -> Matrix:
-        """The matrix `name`, in int8 if the file has it so."""
-        self.need(name)
-        if self.found[name].dtype != np.int8:
-            return self(name, out, into)
+    def matrix(self, name: str, out: int, into: int, *, transposed: bool = False) -> Matrix:
+        """The matrix `name` as the file has it, in int8 or not; `transposed` if it is [into, out] there."""
+        tensor: npt.NDArray[Any] = self.take(name, (into, out) if transposed else (out, into))
+        tensor = tensor.T if transposed else tensor
+        if tensor.dtype != np.int8:
+            return tensor if tensor.dtype.kind == "f" else tensor.astype(np.float64)
         scales = self(f"{name}_scale", out)
         if not (np.isfinite(scales).all() and scales.min() > 0):
             raise CheckpointError(f"is damaged: {name}_scale holds what is no scale")
-        return Int8(self.take(name, (out, into)).astype(np.int8), scales)
+        return Int8(tensor, scales)
 
     def need(self, *names: str) -> None:
         missing = sorted(set(names) - self.found.keys())
@@ -117,8 +122,16 @@ class _Builder:
         self.tensors[name] = np.ascontiguousarray(tensor, np.float32)
         return name
 
-    def lookup(self, target: Columns, table: str, values: Array, index: Index, *, add: bool = False) -> None:
-        self.steps.append(Lookup(target, self.keep(table, values), index, add))
+    def keep_matrix(self, name: str, matrix: Matrix) -> tuple[str, str | None]:
+        """The names of the matrix and of its scales, if it is in int8."""
+        if not isinstance(matrix, Int8):
+            return self.keep(name, matrix), None
+        self.tensors[name] = np.ascontiguousarray(matrix.whole)
+        return name, self.keep(f"{name}.scales", matrix.scales)
+
+    def lookup(self, target: Columns, table: str, values: Matrix, index: Index, *, add: bool = False) -> None:
+        name, scales = self.keep_matrix(table, values)
+        self.steps.append(Lookup(target, name, index, add, scales))
 
     def linear(
         self,
@@ -134,12 +147,7 @@ class _Builder:
         residual_scale: Array | None = None,
     ) -> None:
         scale = None if residual_scale is None else self.keep(f"{name}.residual_scale", residual_scale)
-        weight_name, scales = f"{name}.weight", None
-        if isinstance(weight, Int8):
-            self.tensors[weight_name] = np.ascontiguousarray(weight.whole)
-            scales = self.keep(f"{weight_name}.scales", weight.scales)
-        else:
-            self.keep(weight_name, weight)
+        weight_name, scales = self.keep_matrix(f"{name}.weight", weight)
         bias_name = self.keep(f"{name}.bias", bias)
         step = Linear(source, target, weight_name, bias_name, scales, groups, activation, residual, scale)
         self.steps.append(step)
@@ -216,7 +224,7 @@ def _bert_embeddings(build: _Builder, config: PreTrainedConfig, hidden: Columns)
     )
     for name, index, rows in sizes:
         table = f"embeddings.{name}_embeddings.weight"
-        build.lookup(hidden, table, build(table, rows, width), index, add=index != "word")
+        build.lookup(hidden, table, build.matrix(table, rows, width), index, add=index != "word")
     build.norm(hidden, hidden, "embeddings.LayerNorm", config.layer_norm_eps)
 
 
@@ -369,7 +377,8 @@ def _mobilebert_embeddings(build: _Builder, config: MobileBertConfig, hidden: Co
     offset: Array = np.zeros(width)
     if folds:
         by, offset = build("embeddings.LayerNorm.weight", width), build("embeddings.LayerNorm.bias", width)
-    words = build("embeddings.word_embeddings.weight", config.vocab_size, narrow)
+    table = "embeddings.word_embeddings.weight"
+    words = build.matrix(table, config.vocab_size, narrow)
     positions = build("embeddings.position_embeddings.weight", config.max_position_embeddings, width) * by
     segments = build("embeddings.token_type_embeddings.weight", config.type_vocab_size, width) * by
     indices: tuple[Index, ...] = ("next word", "word", "previous word") if config.trigram_input else ("word",)
@@ -378,13 +387,15 @@ def _mobilebert_embeddings(build: _Builder, config: MobileBertConfig, hidden: Co
     build.lookup(hidden, "embeddings.segments", segments + offset, "segment", add=True)
     if widens:
         for i, index in enumerate(indices):
-            build.lookup(Columns("words", narrow, i * narrow), "embeddings.words", words, index)
+            build.lookup(Columns("words", narrow, i * narrow), table, words, index)
         source = Columns("words", len(indices) * narrow)
         weight, bias = build.dense("embeddings.embedding_transformation", width, source.width)
         name = "embeddings.embedding_transformation"
         build.linear(source, hidden, name, _scaled(weight, by), by * bias, residual=hidden)
+    elif folds:
+        build.lookup(hidden, "embeddings.words", _floats(words) * by, "word", add=True)
     else:
-        build.lookup(hidden, "embeddings.words", words * by, "word", add=True)
+        build.lookup(hidden, table, words, "word", add=True)
     if not folds:
         build.norm(hidden, hidden, "embeddings.LayerNorm", TORCH_EPS)
 
@@ -449,11 +460,13 @@ def _words(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> Column
     narrow = getattr(config, "embedding_size", width)
     tied = config.tie_word_embeddings
     table = "embeddings.word_embeddings.weight" if tied else "cls.predictions.decoder.weight"
-    weight = build(table, config.vocab_size, narrow)
-    if narrow < width:  # MobileBERT: a further matrix for what the embeddings are too narrow for
-        rest = build("cls.predictions.dense.weight", width - narrow, config.vocab_size)
-        weight = np.concatenate([weight, rest.T], axis=1)
+    weight, scales = build.keep_matrix(table, build.matrix(table, config.vocab_size, narrow))
     untied = "cls.predictions.decoder.bias"
     bias = build(untied if not tied and untied in build.found else "cls.predictions.bias", config.vocab_size)
-    build.linear(transformed, logits, "cls.predictions", weight, bias)
+    source = Columns("transformed", narrow)
+    build.steps.append(Linear(source, logits, weight, build.keep("cls.predictions.bias", bias), scales))
+    if narrow < width:  # MobileBERT: a further matrix for what the embeddings are too narrow for
+        source, name = Columns("transformed", width - narrow, narrow), "cls.predictions.dense"
+        rest = build.matrix(f"{name}.weight", config.vocab_size, width - narrow, transposed=True)
+        build.linear(source, logits, name, rest, np.zeros(config.vocab_size), residual=logits)
     return logits

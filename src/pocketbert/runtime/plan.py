@@ -35,12 +35,16 @@ class Columns:
 
 @dataclass(frozen=True)
 class Lookup:
-    """target = row of `table` for each token's `index`, or added to it; beyond a sequence's ends lie zeros."""
+    """target = row of `table` for each token's `index`, or added to it; beyond a sequence's ends lie zeros.
+
+    With `scales` ([rows]) the table is int8, its row r standing for table[r] · scales[r].
+    """
 
     target: Columns
     table: str
     index: Index
     add: bool = False
+    scales: str | None = None
 
 
 @dataclass(frozen=True)

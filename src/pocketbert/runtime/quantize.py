@@ -1,9 +1,10 @@
 """Weights in int8: one scale an output channel, symmetric around zero; activations follow at run time, row by row.
 
 A quantised folder is laid out as every model's. In `model.safetensors` a matrix in int8 has its official name and
-shape, and its scales [C'] the same name with `_scale` behind; everything else is there in fp32. What `lower` folds into
-such a matrix only scales its rows, so it goes into the scales, and no number is ever rounded twice. Factors by which
-`balance` has multiplied the columns of int8 matrices are under the name of their norm with `.balance` behind.
+shape, and its scales [C'] the same name with `_scale` behind; so has the table of words, a scale a word. Everything
+else is there in fp32. What `lower` folds into such a matrix only scales its rows, so it goes into the scales, and no
+number is ever rounded twice. Factors by which `balance` has multiplied the columns of int8 matrices are under the name
+of their norm with `.balance` behind.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.runtime.balance import apply_factors, find_factors, spans, widened
 from pocketbert.runtime.lower import PREFIXES, head_of, lower
-from pocketbert.runtime.plan import First, LayerNorm, Linear, Plan, Rows, Step
+from pocketbert.runtime.plan import First, LayerNorm, Linear, Lookup, Plan, Rows, Step
 
 SMALLEST = 4096  # weights; below, as in a classifier, int8 saves nothing
 BALANCE = ".balance"
+TRANSPOSED = {"cls.predictions.dense.weight"}  # is [in, out] in MobileBERT's files
 LARGEST_LOSS = 0.01  # of the deciding metric
 Metrics = Mapping[str, float]
 
@@ -35,21 +37,33 @@ Metrics = Mapping[str, float]
 
 
 def quantize(plan: Plan, smallest: int = SMALLEST) -> Plan:
-    """The plan with its linear steps in int8, but for those of `kept`; what is in int8 already stays as it is."""
-    tensors, spared = dict(plan.tensors), kept(plan, smallest)
+    """The plan with its `matrices` in int8; what is in int8 already stays as it is."""
+    tensors, chosen = dict(plan.tensors), matrices(plan, smallest)
+    for name in chosen:
+        tensors[name], tensors[f"{name}.scales"] = quantize_rows(plan.tensors[name])
 
     def quantized(step: Step) -> Step:
-        if not isinstance(step, Linear) or step.scales is not None or step.weight in spared:
+        if isinstance(step, LayerNorm) or (name := _matrix(step)) not in chosen:
             return step
-        scales = f"{step.weight}.scales"
-        tensors[step.weight], tensors[scales] = quantize_rows(plan.tensors[step.weight])
-        return replace(step, scales=scales)
+        return replace(step, scales=f"{name}.scales")
 
     stages = tuple(
         Rows(tuple(quantized(step) for step in stage.steps)) if isinstance(stage, Rows) else stage
         for stage in plan.stages
     )
     return replace(plan, stages=stages, tensors=tensors)
+
+
+def matrices(plan: Plan, smallest: int = SMALLEST) -> set[str]:
+    """What is to be in int8: the table of words, and the weights of linear steps but for those of `kept`."""
+    tables = {step.table for step in _steps(plan) if isinstance(step, Lookup) and step.index.endswith("word")}
+    large = {name for name in tables if plan.tensors[name].size >= smallest}
+    found = large | {step.weight for step in _linears(plan)}
+    return {name for name in found - kept(plan, smallest).keys() if plan.tensors[name].dtype != np.int8}
+
+
+def _matrix(step: Lookup | Linear) -> str:
+    return step.table if isinstance(step, Lookup) else step.weight
 
 
 def kept(plan: Plan, smallest: int = SMALLEST) -> dict[str, str]:
@@ -103,7 +117,7 @@ def plan_of(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: s
     plan = lower(config, {name: x for name, x in tensors.items() if not name.endswith(BALANCE)}, head)
     prefix = PREFIXES[config.model_type]
     plan = apply_factors(plan, {f"{name.removeprefix(prefix)}.weight": by for name, by in factors.items()})
-    # What is left to do in a folder in int8 is the word head, whose matrix is the table of word embeddings.
+    # A folder of an older version holds the table of words in fp32.
     return quantize(plan) if config.quantized else plan
 
 
@@ -163,8 +177,9 @@ def quantize_folder(
         raise CheckpointError(f"{model} {error}") from None
     spared = {name: reason for plan in plans for name, reason in kept(plan).items()}
     if not config.quantized:
-        chosen = {name for plan in plans for step in _linears(plan) for name in _official(step.weight)}
-        chosen -= {name for step in spared for name in _official(step)}
+        if config.tie_word_embeddings:  # then some files hold the table of words twice
+            tensors.pop("cls.predictions.decoder.weight", None)
+        chosen = {name for plan in plans for matrix in matrices(plan) for name in _official(matrix)}
         tensors = _quantized(tensors, plans[0], chosen, PREFIXES[config.model_type], model)
         how = {"quant_method": "pocketbert", "bits": 8, "fp32": spared}
         config = config.replace(extra=config.extra | {"quantization_config": how})
@@ -220,9 +235,10 @@ def _quantized(
         plain = name.removeprefix(prefix)
         made[name] = tensor
         if plain in chosen:
-            rows = tensor.reshape(len(tensor), -1)
-            rows, made[f"{name}_scale"] = quantize_rows(widened(rows, *columns[plain]) if plain in columns else rows)
-            made[name] = rows.reshape(tensor.shape)
+            rows = tensor.T if plain in TRANSPOSED else tensor.reshape(len(tensor), -1)
+            rows = widened(rows, *columns[plain]) if plain in columns else rows
+            whole, made[f"{name}_scale"] = quantize_rows(rows)
+            made[name] = whole.T if plain in TRANSPOSED else whole.reshape(tensor.shape)
         if plain in factors:
             made[f"{name.removesuffix('.weight')}{BALANCE}"] = factors[plain]
     return made

@@ -86,7 +86,10 @@ class _Run:
 
     def lookup(self, step: Lookup) -> None:
         index = self.indices[step.index]
-        rows = np.where((index >= 0)[:, None], self.plan.tensors[step.table][index], np.float32(0))
+        rows: Floats = self.plan.tensors[step.table][index]
+        if step.scales is not None:
+            rows = rows.astype(np.float32) * self.plan.tensors[step.scales][index, None]
+        rows = np.where((index >= 0)[:, None], rows, np.float32(0))
         self.write(step.target, rows + self.read(step.target) if step.add else rows)
 
     def linear(self, step: Linear) -> None:
