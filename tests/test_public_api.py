@@ -83,7 +83,7 @@ def test_import_is_light() -> None:
 import sys, time
 start = time.perf_counter()
 import pocketbert
-print(time.perf_counter() - start, *{"numpy", "tokenizers", "torch", "typer"} & sys.modules.keys())
+print(time.perf_counter() - start, *{"numpy", "tokenizers", "torch", "click"} & sys.modules.keys())
 """
     seconds = []
     for _ in range(3):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from pocketbert import cli
 from pocketbert.configs import SqueezeBertConfig

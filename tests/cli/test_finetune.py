@@ -1,7 +1,6 @@
 """finetune, evaluate and info, from a table to a model that answers; stopped and resumed on the way."""
 
 import dataclasses
-import inspect
 import json
 import random
 import signal
@@ -47,13 +46,14 @@ def flags(data: Path, models: Models, tmp_path: Path) -> list[str | Path]:
 
 def test_flags_are_the_options_of_the_recipe() -> None:
     fields = {field.name: field for field in dataclasses.fields(FinetuneOptions)}
-    flags = dict(inspect.signature(finetune.finetune).parameters)
-    del flags["json"]
-    assert flags.keys() == fields.keys()
-    for name, flag in flags.items():
-        missing = flag.default is inspect.Parameter.empty
-        assert missing == (fields[name].default is dataclasses.MISSING)
-        assert missing or flag.default == fields[name].default, name
+    command = finetune.finetune
+    assert {flag.name for flag in command.params if flag.required} == {
+        name for name, field in fields.items() if field.default is dataclasses.MISSING
+    }
+    values = command.make_context("finetune", ["data.csv", "--output", "out"]).params
+    assert values.keys() == {*fields, "json"}
+    for name, field in fields.items():
+        assert field.default in (dataclasses.MISSING, values[name]), name
 
 
 def test_from_a_table_to_answers(run: Run, flags: list[str | Path], data: Path, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
-from pocketbert import __version__
+from pocketbert import __version__, cli
 
 from .conftest import COMMAND, Outcome, shell, start
 
@@ -40,11 +41,22 @@ def test_help_of_a_command_shows_examples(run: Run, command: str) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_the_lines_of_the_table_begin_the_help_of_the_commands() -> None:
+    context = click.Context(cli.app)
+    for panel in cli.COMMANDS.values():
+        for name, (_, line) in panel.items():
+            command = cli.app.get_command(context, name)
+            assert command is not None
+            assert command.name == name
+            assert str(command.help).startswith(line), name
+    assert tuple(cli.app.list_commands(context)) == COMMANDS
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom pocketbert.cli import main\nsys.argv[1:] = ['--help']\n"
         "try:\n    main()\nexcept SystemExit: pass\n"
-        "print([m for m in ('torch', 'numpy', 'tokenizers', 'safetensors', 'huggingface_hub') if m in sys.modules])"
+        "print([m for m in ('torch', 'numpy', 'tokenizers', 'rich', 'huggingface_hub') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -1,4 +1,4 @@
-"""The shell: one file a command group. Nothing heavy is imported before a command runs."""
+"""The shell: one file a command group. A command is imported when it is called, and what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -6,38 +6,57 @@ import logging
 import os
 import signal
 import sys
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
+import click
 
 import pocketbert
-from pocketbert.cli import finetune, info, predict, quantize, show
+from pocketbert.cli import commands, show
 from pocketbert.errors import PocketBertError, TrainingInterrupted
 
 DEBUG = "POCKETBERT_DEBUG"
 
+# Panel → command → its module, and the first line of its help: `--help` imports none of them.
+COMMANDS = {
+    "Ask": {
+        "classify": ("pocketbert.cli.predict", "Label texts, or pairs of texts, or predict a number for each."),
+        "tag": ("pocketbert.cli.predict", "Find the names of people, places and the like in texts."),
+        "answer": ("pocketbert.cli.predict", "Find the answers to questions in a passage."),
+        "fill-mask": ("pocketbert.cli.predict", "Fill the gaps in texts."),
+        "choose": ("pocketbert.cli.predict", "Choose how a text goes on, or which answer fits a question."),
+        "embed": ("pocketbert.cli.predict", "Turn texts into vectors."),
+    },
+    "Learn": {
+        "finetune": ("pocketbert.cli.finetune", "Train a text classifier on labelled data."),
+        "evaluate": ("pocketbert.cli.finetune", "Measure a text classifier on labelled data."),
+        "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller, and faster."),
+    },
+    "Look": {
+        "info": ("pocketbert.cli.info", "Show what a model is, how large, and where it comes from."),
+    },
+}
 
-class _Commands(TyperGroup):
+
+class _Shell(commands.Commands):
     """The commands; what goes wrong in one ends here, in one line and an exit status."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
-            raise typer.Exit(128 + 13) from None  # SIGPIPE, which Windows does not have
+            raise click.exceptions.Exit(128 + 13) from None  # SIGPIPE, which Windows does not have
         except KeyboardInterrupt:
             show.say("interrupted")
-            raise typer.Exit(128 + signal.SIGINT) from None
+            raise click.exceptions.Exit(128 + signal.SIGINT) from None
         except TrainingInterrupted as stop:  # no error, and nothing lost
             show.say(str(stop))
-            raise typer.Exit(128 + stop.signal) from None
+            raise click.exceptions.Exit(128 + stop.signal) from None
         except (PocketBertError, OSError) as error:
             if os.environ.get(DEBUG, "0") != "0":
                 raise
             show.say(_text(error), "error")
-            raise typer.Exit(1) from None
+            raise click.exceptions.Exit(1) from None
 
 
 def _text(error: Exception) -> str:
@@ -46,35 +65,19 @@ def _text(error: Exception) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
 
 
-app = typer.Typer(
-    name="pocketbert",
-    cls=_Commands,
-    no_args_is_help=True,
-    rich_markup_mode="rich",  # older versions of typer would show the marks
-    pretty_exceptions_enable=False,  # whatever reaches the user with a traceback is a bug, and shows all of it
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=show.examples(
+@click.group(
+    "pocketbert",
+    cls=_Shell,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    examples=[
         'pocketbert classify "a gorgeous, witty, seductive movie"',
         "pocketbert finetune reviews.csv --model my-squeezebert --output my-model",
         "pocketbert classify --model my-model --file new.txt > answers.jsonl",
-    ),
+    ],
 )
-for group in (predict, finetune, quantize, info):
-    app.add_typer(group.app)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"pocketbert {pocketbert.__version__}")  # noqa: T201 - this is the answer
-        raise typer.Exit
-
-
-@app.callback()
-def _pocketbert(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
+@click.version_option(pocketbert.__version__, message="%(prog)s %(version)s", help="Print the version and exit.")
+def app() -> None:
     """Small BERTs, fast on ordinary machines: ask one, or make your own.
 
     Answers are tables on a terminal and JSON lines in a pipe or a file.

@@ -6,100 +6,113 @@ import json as json_module
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from pocketbert.cli import show
+from pocketbert.cli.commands import PATH, Declaration, Function, argument, command, option
 
 if TYPE_CHECKING:
     from pocketbert.recipes.finetune import FinetuneResult
 
-app = typer.Typer()
-PANEL = "Learn"
-
 DATA, START, TRAINING, EVALUATION, RUN = "Data", "What to start from", "Training", "Evaluation", "The run"
 
+_data = argument("data", type=PATH, help="A CSV, TSV, JSON-lines or Parquet file; with --glue a folder.")
+_device = option(
+    "--device", panel=RUN, metavar="NAME", help="cpu, cuda or cuda:1; a GPU when there is one, if not given."
+)
 
-def _option(panel: str, help: str, metavar: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel)
 
+def _about_data(labels: str, max_length: int) -> Declaration:
+    """The options that say what the data is."""
+    declared = [
+        option("--glue", panel=DATA, metavar="TASK", help="DATA holds the files of this GLUE task: sst-2, mrpc, …"),
+        option("--text-column", panel=DATA, metavar="NAME", help="The column of the text; else recognised."),
+        option("--text-pair-column", panel=DATA, metavar="NAME", help="The column of the second text, for pairs."),
+        option("--label-column", panel=DATA, metavar="NAME", help="The column of the label; else recognised."),
+        option("--labels", panel=DATA, metavar="A,B,C", help=labels),
+        option("--max-length", panel=DATA, metavar="N", default=max_length, help="How many tokens of a text to read."),
+    ]
 
-Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="A CSV, TSV, JSON-lines or Parquet file; with --glue a folder.")
-]
-Glue = Annotated[str | None, _option(DATA, "DATA holds the files of this GLUE task: sst-2, mrpc, …", "TASK")]
-TextColumn = Annotated[str | None, _option(DATA, "The column of the text; recognised when not given.", "NAME")]
-TextPairColumn = Annotated[str | None, _option(DATA, "The column of the second text, for pairs.", "NAME")]
-LabelColumn = Annotated[str | None, _option(DATA, "The column of the label; recognised when not given.", "NAME")]
-MaxLength = Annotated[int, _option(DATA, "How many tokens of a text to read.", "N")]
-Device = Annotated[str | None, _option(RUN, "cpu, cuda or cuda:1; a GPU when there is one, if not given.", "NAME")]
+    def declare(function: Function) -> Function:
+        for one in reversed(declared):
+            function = one(function)
+        return function
+
+    return declare
 
 
 # Names and defaults are those of `recipes.options.FinetuneOptions`, which a test sees to.
-@app.command(
-    rich_help_panel=PANEL,
-    epilog=show.examples(
+@command(
+    examples=[
         "pocketbert finetune reviews.csv -m my-squeezebert -o my-model",
-        "pocketbert finetune data.tsv --from-scratch small.json --vocab-size 8000 -o new",
+        "pocketbert finetune a.tsv --from-scratch small.json --vocab-size 8000 -o new",
         "pocketbert finetune glue --glue sst-2 -m google/mobilebert-uncased -o sst2",
         "pocketbert finetune reviews.csv -m my-squeezebert -o my-model --resume",
-    ),
+    ]
 )
-def finetune(
-    data: Data,
-    output: Annotated[Path, _option(RUN, "The folder for the model: new, or to --resume.", "FOLDER", "--output", "-o")],
-    task: Annotated[str, _option(DATA, "What to learn.", "NAME")] = "text-classification",
-    glue: Glue = None,
-    text_column: TextColumn = None,
-    text_pair_column: TextPairColumn = None,
-    label_column: LabelColumn = None,
-    labels: Annotated[str | None, _option(DATA, "The labels in the order of their ids; else sorted.", "A,B,C")] = None,
-    max_length: MaxLength = 128,
-    model: Annotated[
-        str | None, _option(START, "A checkpoint: a folder, or a hub name.", "FOLDER|NAME", "--model", "-m")
-    ] = None,
-    from_scratch: Annotated[
-        str | None, _option(START, "Fresh weights: of squeezebert-uncased, …, or a config.json.", "PRESET|FILE")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, _option(START, "Another tokenizer, or a vocab.txt; else the checkpoint's.", "FOLDER|NAME|FILE")
-    ] = None,
-    vocab_size: Annotated[
-        int | None, _option(START, "With --from-scratch: learn the vocabulary from DATA.", "N")
-    ] = None,
-    epochs: Annotated[float, _option(TRAINING, "How often to go through the data.", "N")] = 3.0,
-    batch_size: Annotated[int, _option(TRAINING, "Examples a step.", "N")] = 32,
-    accumulation: Annotated[int, _option(TRAINING, "Parts to divide each batch into, to save memory.", "N")] = 1,
-    learning_rate: Annotated[float | None, _option(TRAINING, "The peak; else 5e-5, or 5e-4 from scratch.", "X")] = None,
-    warmup: Annotated[float, _option(TRAINING, "The part of all steps in which the rate rises.", "X")] = 0.1,
-    weight_decay: Annotated[float, _option(TRAINING, "For weights other than biases and norms.", "X")] = 0.01,
-    clip: Annotated[float, _option(TRAINING, "The largest norm of the gradient.", "X")] = 1.0,
-    seed: Annotated[int, _option(TRAINING, "Decides fresh weights, order, dropout, what is kept back.", "N")] = 42,
-    precision: Annotated[str, _option(TRAINING, "auto is bf16 on a GPU that has it.", "auto|fp32|bf16")] = "auto",
-    eval_data: Annotated[Path | None, _option(EVALUATION, "A file to evaluate on.", "FILE")] = None,
-    eval_fraction: Annotated[
-        float, _option(EVALUATION, "Without such a file: which part of DATA to keep back.", "X")
-    ] = 0.1,
-    eval_every: Annotated[int | None, _option(EVALUATION, "Steps in between; else an epoch.", "N")] = None,
-    metric: Annotated[str | None, _option(EVALUATION, "Which one decides what is best.", "NAME")] = None,
-    patience: Annotated[int | None, _option(EVALUATION, "Stop after so many without a new best.", "N")] = None,
-    device: Device = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --output.", rich_help_panel=RUN)
-    ] = False,
-    tensorboard: Annotated[bool, typer.Option(help="Whether to write curves.", rich_help_panel=RUN)] = True,
-    json: show.AsJson = None,
-) -> None:
-    """Train a text classifier on labelled data, from a checkpoint or from scratch.
+@_data
+@option(
+    "--output",
+    "-o",
+    panel=RUN,
+    type=PATH,
+    metavar="FOLDER",
+    required=True,
+    help="The folder for the model: new, or to --resume.",
+)
+@option("--resume", panel=RUN, is_flag=True, help="Continue the run in --output.")
+@_device
+@option("--tensorboard/--no-tensorboard", panel=RUN, default=True, help="Whether to write curves.")
+@option("--task", panel=DATA, metavar="NAME", default="text-classification", help="What to learn.")
+@_about_data("The labels in the order of their ids; else sorted.", 128)
+@option("--model", "-m", panel=START, metavar="FOLDER|NAME", help="A checkpoint: a folder, or a hub name.")
+@option(
+    "--from-scratch",
+    panel=START,
+    metavar="PRESET|FILE",
+    help="Fresh weights: of squeezebert-uncased, …, or a config.json.",
+)
+@option(
+    "--tokenizer",
+    panel=START,
+    metavar="FOLDER|NAME|FILE",
+    help="Another tokenizer, or a vocab.txt; else the checkpoint's.",
+)
+@option("--vocab-size", panel=START, metavar="N", type=int, help="With --from-scratch: learn the vocabulary from DATA.")
+@option("--epochs", panel=TRAINING, metavar="N", default=3.0, help="How often to go through the data.")
+@option("--batch-size", panel=TRAINING, metavar="N", default=32, help="Examples a step.")
+@option(
+    "--accumulation", panel=TRAINING, metavar="N", default=1, help="Parts to divide each batch into, to save memory."
+)
+@option("--learning-rate", panel=TRAINING, metavar="X", type=float, help="The peak; else 5e-5, or 5e-4 from scratch.")
+@option("--warmup", panel=TRAINING, metavar="X", default=0.1, help="The part of all steps in which the rate rises.")
+@option("--weight-decay", panel=TRAINING, metavar="X", default=0.01, help="For weights other than biases and norms.")
+@option("--clip", panel=TRAINING, metavar="X", default=1.0, help="The largest norm of the gradient.")
+@option(
+    "--seed", panel=TRAINING, metavar="N", default=42, help="Decides fresh weights, order, dropout, what is kept back."
+)
+@option(
+    "--precision", panel=TRAINING, metavar="auto|fp32|bf16", default="auto", help="auto is bf16 on a GPU that has it."
+)
+@option("--eval-data", panel=EVALUATION, type=PATH, metavar="FILE", help="A file to evaluate on.")
+@option(
+    "--eval-fraction",
+    panel=EVALUATION,
+    metavar="X",
+    default=0.1,
+    help="Without such a file: which part of DATA to keep back.",
+)
+@option("--eval-every", panel=EVALUATION, metavar="N", type=int, help="Steps in between; else an epoch.")
+@option("--metric", panel=EVALUATION, metavar="NAME", help="Which one decides what is best.")
+@option("--patience", panel=EVALUATION, metavar="N", type=int, help="Stop after so many without a new best.")
+@show.as_json
+def finetune(json: bool | None, labels: str | None, **given: Any) -> None:
+    """Train a text classifier on labelled data.
 
-    The best model lies in the output folder, ready to use. Ctrl-C keeps the state: the same command with --resume
-    goes on where it stopped.
+    It starts from a checkpoint, or from scratch. The best model lies in the output folder, ready to use. Ctrl-C keeps
+    the state: the same command with --resume goes on where it stopped.
     """
-    given: dict[str, Any] = {**locals()}
-    del given["json"]
-    given["labels"] = _names(labels)
-    options = _import("options").FinetuneOptions(**given)
+    options = _import("options").FinetuneOptions(labels=_names(labels), **given)
     result = _import("finetune").finetune(
         options, console=show.console(stderr=True), argv=["pocketbert", *sys.argv[1:]]
     )
@@ -110,36 +123,26 @@ def finetune(
         _summarise(result)
 
 
-@app.command(
-    rich_help_panel=PANEL,
-    epilog=show.examples(
+@command(
+    examples=[
         "pocketbert evaluate my-model test.csv",
         "pocketbert evaluate sst2 glue/SST-2 --glue sst-2",
-    ),
+    ]
 )
+@argument("model", help="A model folder, or a hub name.")
+@_data
+@_about_data("What the model's labels mean, in its order, where it does not say.", 512)
+@_device
+@show.as_json
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a hub name.")],
-    data: Data,
-    glue: Glue = None,
-    text_column: TextColumn = None,
-    text_pair_column: TextPairColumn = None,
-    label_column: LabelColumn = None,
-    labels: Annotated[
-        str | None, _option(DATA, "What the model's labels mean, in its order, where it does not say.", "A,B,C")
-    ] = None,
-    max_length: MaxLength = 512,
-    device: Device = None,
-    json: show.AsJson = None,
+    model: str, data: Path, device: str | None, json: bool | None, labels: str | None, **about_data: Any
 ) -> None:
     """Measure a text classifier on labelled data."""
     from importlib.util import find_spec
 
     from pocketbert.configs import AutoConfig
 
-    options: dict[str, Any] = {
-        "glue": glue, "text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column,
-        "labels": _names(labels), "max_length": max_length,
-    }  # fmt: skip
+    options = {"labels": _names(labels), **about_data}
     if device is None and (AutoConfig.from_pretrained(model).quantized or find_spec("torch") is None):
         from pocketbert.recipes.evaluate import read_evaluation
         from pocketbert.runtime.engine import Engine

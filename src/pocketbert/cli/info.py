@@ -4,33 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from pocketbert.cli import show
+from pocketbert.cli.commands import argument, command, option
 
 if TYPE_CHECKING:
     from pocketbert.checkpoints.safetensors_files import Tensors
     from pocketbert.configs import PreTrainedConfig
 
-app = typer.Typer()
-
 # Kept in some files, though the model has them once: as its word embeddings, and as `cls.predictions.bias`.
 _TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 
 
-@app.command(
-    rich_help_panel="Look",
-    epilog=show.examples(
-        "pocketbert info my-model", "pocketbert info google/mobilebert-uncased --json | jq .parameters"
-    ),
-)
-def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a hub name, which is downloaded.")],
-    plan: Annotated[bool, typer.Option("--plan", help="Show the steps that the engine takes instead.")] = False,
-    json: show.AsJson = None,
-) -> None:
+@command(examples=["pocketbert info my-model", "pocketbert info google/mobilebert-uncased --json | jq .parameters"])
+@argument("model", help="A model folder, or a hub name, which is downloaded.")
+@option("--plan", is_flag=True, help="Show the steps that the engine takes instead.")
+@show.as_json
+def info(model: str, plan: bool, json: bool | None) -> None:
     """Show what a model is, how large, and where it comes from."""
     if plan:
         _show_plan(model)

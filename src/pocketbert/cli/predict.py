@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from pocketbert.cli import show, texts
+from pocketbert.cli.commands import Declaration, argument, command, option
 from pocketbert.cli.texts import Item, Texts
 
 if TYPE_CHECKING:
@@ -16,79 +17,76 @@ if TYPE_CHECKING:
 
     from pocketbert.pipelines import Pipeline
 
-app = typer.Typer()
-PANEL = "Ask"
-
-TextArguments = Annotated[
-    list[str] | None, typer.Argument(metavar="TEXT", help="The texts; - reads lines from standard input.")
-]
-File = Annotated[
-    str | None,
-    typer.Option(
-        "--file", "-f", metavar="FILE",
-        help="A file with one text a line, or a CSV, TSV, JSON-lines or Parquet file with a column of texts.",
-    ),
-]  # fmt: skip
-TextColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The column of the text, where its name does not tell.")
-]
-Model = Annotated[str, typer.Option("--model", "-m", metavar="FOLDER|NAME", help="A model folder, or a hub name.")]
-Device = Annotated[str | None, typer.Option(help="Where to compute: cpu (when not given), cuda, cuda:1, …")]
+_text_arguments = argument("text", nargs=-1, help="The texts; - reads lines from standard input.")
+_file = option(
+    "--file", "-f", metavar="FILE",
+    help="A file with one text a line, or a CSV, TSV, JSON-lines or Parquet file with a column of texts.",
+)  # fmt: skip
+_text_column = option("--text-column", metavar="NAME", help="The column of the text, where its name does not tell.")
+_model = option("--model", "-m", metavar="FOLDER|NAME", required=True, help="A model folder, or a hub name.")
+_device = option("--device", metavar="NAME", help="Where to compute: cpu (when not given), cuda, cuda:1, …")
 
 
-@app.command(
-    rich_help_panel=PANEL,
-    epilog=show.examples(
+def _top_k(default: int | None, help: str) -> Declaration:
+    return option("--top-k", "-k", metavar="N", type=click.IntRange(min=1), default=default, help=help)
+
+
+@command(
+    examples=[
         'pocketbert classify "a gorgeous, witty, seductive movie"',
         "pocketbert classify --file reviews.txt > answers.jsonl",
         "cat reviews.txt | pocketbert classify | jq -r .label",
-        'pocketbert classify --model my-pairs "Is it raining?" --pair "Take an umbrella."',
-        'pocketbert classify --model my-nli "The match was thrilling" --labels sports,politics,cooking',
-    ),
+        'pocketbert classify -m my-pairs "Is it raining?" --pair "Take an umbrella."',
+        'pocketbert classify -m my-nli "A thrilling match" --labels sports,politics',
+    ]
 )
+@_text_arguments
+@_file
+@option(
+    "--model",
+    "-m",
+    metavar="FOLDER|NAME",
+    help="A model folder, or a hub name; when not given, the one of this package: positive or negative?",
+)
+@option("--pair", metavar="TEXT", help="The second text, for a model of pairs.")
+@_top_k(None, "Show so many labels of each text.")
+@option("--labels", metavar="A,B,C", help="Labels of your own; needs a model of language inference (zero-shot).")
+@option(
+    "--template",
+    metavar="TEXT",
+    default="This example is {}.",
+    help="With --labels: the sentence that is to follow from a text.",
+)
+@option("--entailment", metavar="LABEL", help="With --labels: which label of the model means that it follows.")
+@_text_column
+@option("--text-pair-column", metavar="NAME", help="The column of the second text.")
+@_device
+@show.as_json
 def classify(
-    text: TextArguments = None,
-    file: File = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="FOLDER|NAME",
-            help="A model folder, or a hub name; when not given, the one of this package: positive or negative?",
-        ),
-    ] = None,
-    pair: Annotated[str | None, typer.Option(metavar="TEXT", help="The second text, for a model of pairs.")] = None,
-    top_k: Annotated[
-        int | None, typer.Option("--top-k", "-k", metavar="N", min=1, help="Show so many labels of each text.")
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,C", help="Labels of your own; needs a model of language inference (zero-shot)."),
-    ] = None,
-    template: Annotated[
-        str, typer.Option(metavar="TEXT", help="With --labels: the sentence that is to follow from a text.")
-    ] = "This example is {}.",
-    entailment: Annotated[
-        str | None,
-        typer.Option(metavar="LABEL", help="With --labels: which label of the model means that it follows."),
-    ] = None,
-    text_column: TextColumn = None,
-    text_pair_column: Annotated[str | None, typer.Option(metavar="NAME", help="The column of the second text.")] = None,
-    device: Device = None,
-    json: show.AsJson = None,
+    text: Sequence[str],
+    file: str | None,
+    model: str | None,
+    pair: str | None,
+    top_k: int | None,
+    labels: str | None,
+    template: str,
+    entailment: str | None,
+    text_column: str | None,
+    text_pair_column: str | None,
+    device: str | None,
+    json: bool | None,
 ) -> None:
     """Label texts, or pairs of texts, or predict a number for each."""
     source = texts.source(
-        text or (), file, pair=pair, text_column=text_column, pair_column=text_pair_column, pairs=labels is None
+        text, file, pair=pair, text_column=text_column, pair_column=text_pair_column, pairs=labels is None
     )
     options: dict[str, Any] = {"top_k": top_k or 1}
     beside = None
     if labels is not None:
         if model is None or pair is not None:
-            raise typer.BadParameter("--labels needs a --model of language inference, and no --pair")
+            raise click.UsageError("--labels needs a --model of language inference, and no --pair")
         if "{}" not in template or set("{}") & set(template.replace("{}", "")):
-            raise typer.BadParameter("--template must hold {} where the label goes, and no other braces")
+            raise click.UsageError("--template must hold {} where the label goes, and no other braces")
         options = {"candidate_labels": labels, "hypothesis_template": template, "entailment": entailment}
         beside = max((template.replace("{}", label.strip()) for label in labels.split(",")), key=len)
     pipe = _load("text-classification" if labels is None else "zero-shot-classification", model, device)
@@ -116,23 +114,28 @@ def _ranked(result: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"label": label, "score": score} for label, score in zip(result["labels"], result["scores"], strict=True)]
 
 
-@app.command(
-    rich_help_panel=PANEL,
-    epilog=show.examples(
+@command(
+    examples=[
         'pocketbert tag --model my-tagger "Marie Curie was born in Warsaw."',
-        "pocketbert tag --model my-tagger --file sentences.txt | jq -r '.entities[].text'",
-    ),
+        "pocketbert tag -m my-tagger -f sentences.txt | jq -r '.entities[].text'",
+    ]
 )
+@_text_arguments
+@_model
+@_file
+@_text_column
+@_device
+@show.as_json
 def tag(
-    model: Model,
-    text: TextArguments = None,
-    file: File = None,
-    text_column: TextColumn = None,
-    device: Device = None,
-    json: show.AsJson = None,
+    text: Sequence[str],
+    model: str,
+    file: str | None,
+    text_column: str | None,
+    device: str | None,
+    json: bool | None,
 ) -> None:
     """Find the names of people, places and the like in texts."""
-    source = texts.source(text or (), file, text_column=text_column)
+    source = texts.source(text, file, text_column=text_column)
     pipe = _load("token-classification", model, device)
     lines = show.as_lines(json)
     # A word is tagged by its first token, as taggers are trained.
@@ -172,29 +175,35 @@ def _marked(text: str, entities: Sequence[dict[str, Any]]) -> Text:
     return marked.append(show.plain(text[end:]))
 
 
-@app.command(
-    rich_help_panel=PANEL,
-    epilog=show.examples(
-        'pocketbert answer "Where was she born?" --model my-reader --context "Marie Curie was born in Warsaw."',
-        'pocketbert answer "Who wrote it?" "When?" --model my-reader --file article.txt',
+@command(
+    examples=[
+        'pocketbert answer "Where?" -m my-reader -c "Marie Curie was born in Warsaw."',
+        'pocketbert answer "Who wrote it?" "When?" -m my-reader --file article.txt',
         'man ls | pocketbert answer "What does -a do?" --model my-reader',
-    ),
+    ]
 )
+@argument("question", nargs=-1, required=True, help="What to look for.")
+@_model
+@option("--context", "-c", metavar="TEXT", help="The passage.")
+@option("--file", "-f", metavar="FILE", help="The file of the passage, of any length.")
+@_top_k(1, "Show so many answers.")
+@option("--allow-empty", is_flag=True, help="Let the model say that there is no answer (SQuAD 2 models can).")
+@_device
+@show.as_json
 def answer(
-    question: Annotated[list[str], typer.Argument(metavar="QUESTION", help="What to look for.")],
-    model: Model,
-    context: Annotated[str | None, typer.Option("--context", "-c", metavar="TEXT", help="The passage.")] = None,
-    file: Annotated[
-        str | None, typer.Option("--file", "-f", metavar="FILE", help="The file of the passage, of any length.")
-    ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, help="Show so many answers.")] = 1,
-    allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Let the model say that there is no answer (SQuAD 2 models can).")
-    ] = False,
-    device: Device = None,
-    json: show.AsJson = None,
+    question: Sequence[str],
+    model: str,
+    context: str | None,
+    file: str | None,
+    top_k: int,
+    allow_empty: bool,
+    device: str | None,
+    json: bool | None,
 ) -> None:
-    """Find the answers to questions in a passage: of --context, --file, or standard input."""
+    """Find the answers to questions in a passage.
+
+    The passage is that of --context, a --file, or all of standard input.
+    """
     from pocketbert.features import usual_windows
 
     for number, one in enumerate(question, start=1):
@@ -235,28 +244,32 @@ def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
     return Text(show.plain(before)).append(show.plain(passage[start:end]), "bold reverse").append(show.plain(after))
 
 
-@app.command(
-    rich_help_panel=PANEL,
-    epilog=show.examples(
-        'pocketbert fill-mask --model squeezebert/squeezebert-uncased "Paris is the [MASK] of France."',
-        'pocketbert fill-mask --model my-model "The film was [MASK]." --targets good,bad',
-    ),
+@command(
+    examples=[
+        'pocketbert fill-mask -m squeezebert/squeezebert-uncased "A [MASK] film."',
+        'pocketbert fill-mask -m my-model "The film was [MASK]." --targets good,bad',
+    ]
 )
+@argument("text", nargs=-1, help="Texts with [MASK] in them; - reads lines from standard input.")
+@_model
+@_file
+@_top_k(5, "Show so many words for a gap.")
+@option("--targets", metavar="A,B,C", help="Choose among these words only.")
+@_text_column
+@_device
+@show.as_json
 def fill_mask(
-    model: Model,
-    text: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TEXT", help="Texts with \\[MASK] in them; - reads lines from standard input."),
-    ] = None,
-    file: File = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, help="Show so many words for a gap.")] = 5,
-    targets: Annotated[str | None, typer.Option(metavar="A,B,C", help="Choose among these words only.")] = None,
-    text_column: TextColumn = None,
-    device: Device = None,
-    json: show.AsJson = None,
+    text: Sequence[str],
+    model: str,
+    file: str | None,
+    top_k: int,
+    targets: str | None,
+    text_column: str | None,
+    device: str | None,
+    json: bool | None,
 ) -> None:
     """Fill the gaps in texts."""
-    source = texts.source(text or (), file, text_column=text_column)
+    source = texts.source(text, file, text_column=text_column)
     words = None if targets is None else [word.strip() for word in targets.split(",") if word.strip()]
     pipe = _load("fill-mask", model, device)
     lines = show.as_lines(json)
@@ -288,26 +301,22 @@ def _filled(text: str, mask: str, gap: int, word: str) -> Text:
     return Text(show.plain(before)).append(show.plain(word), "bold").append(show.plain(after))
 
 
-@app.command(
-    rich_help_panel=PANEL,
-    epilog=show.examples('pocketbert choose --model my-model "She poured the tea into" "a cup" "a violin" "the moon"'),
-)
-def choose(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A beginning, or a question.")],
-    choice: Annotated[list[str], typer.Argument(metavar="CHOICE", help="How it may go on, or the answers.")],
-    model: Model,
-    device: Device = None,
-    json: show.AsJson = None,
-) -> None:
+@command(examples=['pocketbert choose -m my-model "She poured the tea into" "a cup" "the moon"'])
+@argument("prompt", help="A beginning, or a question.")
+@argument("choice", nargs=-1, required=True, help="How it may go on, or the answers.")
+@_model
+@_device
+@show.as_json
+def choose(prompt: str, choice: Sequence[str], model: str, device: str | None, json: bool | None) -> None:
     """Choose how a text goes on, or which answer fits a question."""
     if len(choice) < 2:
-        raise typer.BadParameter("there is nothing to choose: give two or more")
+        raise click.UsageError("there is nothing to choose: give two or more")
     texts.check(prompt, "the prompt")
     for number, one in enumerate(choice, start=1):
         texts.check(one, f"choice {number}")
     pipe = _load("multiple-choice", model, device)
     cut = _too_long(pipe, [Item(prompt, one, f"choice {i}") for i, one in enumerate(choice, start=1)])
-    ranked = pipe({"prompt": prompt, "choices": choice})
+    ranked = pipe({"prompt": prompt, "choices": list(choice)})
     if show.as_lines(json):
         show.line({"prompt": prompt, "choices": ranked})
     else:
@@ -316,29 +325,36 @@ def choose(
     _state_cut(pipe, len(cut), len(choice), cut[0].place if cut else "")
 
 
-@app.command(
-    rich_help_panel=PANEL,
-    epilog=show.examples(
+@command(
+    examples=[
         'pocketbert embed --model my-model "a small model" --normalize',
         "pocketbert embed --model my-model --file sentences.txt > vectors.jsonl",
-    ),
+    ]
 )
+@_text_arguments
+@_model
+@_file
+@option(
+    "--pooling", metavar="mean|cls", default="mean", help="The mean of all tokens' vectors, or that of the first token."
+)
+@option("--normalize", is_flag=True, help="Give every vector the length 1.")
+@_text_column
+@_device
+@show.as_json
 def embed(
-    model: Model,
-    text: TextArguments = None,
-    file: File = None,
-    pooling: Annotated[
-        str, typer.Option(metavar="mean|cls", help="The mean of all tokens' vectors, or that of the first token.")
-    ] = "mean",
-    normalize: Annotated[bool, typer.Option("--normalize", help="Give every vector the length 1.")] = False,
-    text_column: TextColumn = None,
-    device: Device = None,
-    json: show.AsJson = None,
+    text: Sequence[str],
+    model: str,
+    file: str | None,
+    pooling: str,
+    normalize: bool,
+    text_column: str | None,
+    device: str | None,
+    json: bool | None,
 ) -> None:
     """Turn texts into vectors."""
     if pooling not in ("mean", "cls"):
-        raise typer.BadParameter(f"--pooling is mean or cls, not {pooling}")
-    source = texts.source(text or (), file, text_column=text_column)
+        raise click.UsageError(f"--pooling is mean or cls, not {pooling}")
+    source = texts.source(text, file, text_column=text_column)
     pipe = _load("feature-extraction", model, device)
     lines = show.as_lines(json)
     rows = []

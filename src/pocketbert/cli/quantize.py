@@ -5,43 +5,36 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from pocketbert.cli import show
+from pocketbert.cli.commands import PATH, argument, command, option
 
 if TYPE_CHECKING:
     from pocketbert.runtime.quantize import Quantized
 
-app = typer.Typer()
 
-
-@app.command(
-    rich_help_panel="Learn",
-    epilog=show.examples(
+@command(
+    examples=[
         "pocketbert quantize my-model my-model-int8",
         "pocketbert quantize my-model my-model-int8 --eval test.csv",
         "pocketbert quantize sst2 sst2-int8 --eval glue --glue sst-2",
-    ),
+    ]
 )
-def quantize(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a hub name.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the result: new.")],
-    data: Annotated[
-        Path | None, typer.Option("--eval", metavar="DATA", help="Measure a text classifier before and after on this.")
-    ] = None,
-    glue: Annotated[
-        str | None, typer.Option(metavar="TASK", help="DATA holds the files of this GLUE task: sst-2, mrpc, …")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Accept a loss of more than a point.")] = False,
-    json: show.AsJson = None,
-) -> None:
+@argument("model", help="A model folder, or a hub name.")
+@argument("out", type=PATH, help="The folder for the result: new.")
+@option("--eval", "data", type=PATH, metavar="DATA", help="Measure a text classifier before and after on this.")
+@option("--glue", metavar="TASK", help="DATA holds the files of this GLUE task: sst-2, mrpc, …")
+@option("--force", is_flag=True, help="Accept a loss of more than a point.")
+@show.as_json
+def quantize(model: str, out: Path, data: Path | None, glue: str | None, force: bool, json: bool | None) -> None:
     """Write a model with int8 weights: smaller, and faster. No data is needed for it."""
     from pocketbert.runtime.quantize import quantize_folder
 
     if glue is not None and data is None:
-        raise typer.BadParameter("--glue says what --eval DATA holds")
+        raise click.UsageError("--glue says what --eval DATA holds")
     measure = None if data is None else _measure(model, data, glue)
     with show.busy("quantising"):
         done = quantize_folder(model, out, measure=measure, force=force)

@@ -10,27 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from pocketbert.cli.commands import option
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-AsJson = Annotated[
-    bool | None,
-    typer.Option("--json/--table", help="JSON lines, or a table; when not given, a table on a terminal."),
-]
+as_json = option("--json/--table", default=None, help="JSON lines, or a table; else a table on a terminal.")
 
 _PATIENCE = 2.0  # seconds before a progress bar is worth its place
 _CELL = 300  # letters of a text in a table
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def examples(*commands: str) -> str:
-    """The end of a help page; rich reads brackets as markup, and starts a line only after an empty one."""
-    lines = [f"[dim]$[/] {command}".replace("[MASK]", r"\[MASK]") for command in commands]
-    return "\n\n".join(["[bold]Examples[/]", *lines])
 
 
 # ── standard error ──

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import typer
+import click
 
 from pocketbert.errors import DataError, InputError
 
@@ -116,16 +116,16 @@ def source(
     """What the arguments name; standard input if they name "-", or nothing and it is no terminal.
 
     Raises:
-        typer.BadParameter: the arguments contradict each other, or name nothing.
+        click.UsageError: the arguments contradict each other, or name nothing.
         InputError: an argument is empty or not UTF-8.
     """
     if given and file is not None:
-        raise typer.BadParameter("give either TEXT or --file, not both")
+        raise click.UsageError("give either TEXT or --file, not both")
     if list(given) == ["-"]:
         given, file = (), "-"
     if not given and file is None:
         if sys.stdin.isatty():
-            raise typer.BadParameter("there is no text: give TEXT, name a --file, or pipe lines in")
+            raise click.UsageError("there is no text: give TEXT, name a --file, or pipe lines in")
         file = "-"
     for number, text in enumerate(given, start=1):
         check(text, f"text {number}")
@@ -133,19 +133,19 @@ def source(
         check(pair, "the text of --pair")
     is_table = file is not None and Path(file).suffix.lower() in TABLES
     if (text_column or pair_column) and not is_table:
-        raise typer.BadParameter(f"columns can be named of a --file that has some: {', '.join(TABLES)}")
+        raise click.UsageError(f"columns can be named of a --file that has some: {', '.join(TABLES)}")
     if pair is not None and is_table:
-        raise typer.BadParameter("--pair goes with TEXT and lines; of a table name the column with --text-pair-column")
+        raise click.UsageError("--pair goes with TEXT and lines; of a table name the column with --text-pair-column")
     return Texts(given, file, pair, text_column, pair_column, pairs)
 
 
 def passage(text: str | None, file: str | None) -> str:
     """One long text: the one given, or a whole file, or all of standard input."""
     if text is not None and file is not None:
-        raise typer.BadParameter("give either --context or --file, not both")
+        raise click.UsageError("give either --context or --file, not both")
     if text is None and file in (None, "-"):
         if file is None and sys.stdin.isatty():
-            raise typer.BadParameter("there is no passage: give --context TEXT, name a --file, or pipe it in")
+            raise click.UsageError("there is no passage: give --context TEXT, name a --file, or pipe it in")
         file, content = "standard input", sys.stdin.buffer.read()
     elif text is None:
         content = Path(str(file)).read_bytes()
