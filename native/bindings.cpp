@@ -55,7 +55,10 @@ View<T> view(const Vector<T>& array) {
     return view_of<T>(array, 1, narrow(array.shape(0)));
 }
 
-View<float> view(const std::optional<Vector<float>>& array) { return array ? view(*array) : View<float>{}; }
+template <class Array>
+View<float> view(const std::optional<Array>& array) {
+    return array ? view(*array) : View<float>{};
+}
 
 Activation activation(const std::string& name) {
     static const std::map<std::string, Activation> known = {
@@ -207,17 +210,18 @@ NB_MODULE(_core, m) {
            nb::arg("activation"), nb::arg("residual").none(), exact("residual_scale").none())
         .def("linear_s8", building(+[](Program& p, Place source, Place target, Matrix<std::int8_t> weight, Vector<float> scales,
                              Vector<float> bias, int groups, const std::string& act, std::optional<Place> residual,
-                             std::optional<Vector<float>> scale) {
+                             std::optional<Vector<float>> scale, std::optional<Matrix<float>> exact) {
             const Columns r = residual ? columns(*residual) : Columns{};
             p.linear_s8(columns(source), columns(target), view(weight), view(scales), view(bias), groups,
-                        activation(act), residual ? &r : nullptr, view(scale));
+                        activation(act), residual ? &r : nullptr, view(scale), view(exact));
         }), nb::arg("source"), nb::arg("target"), exact("weight"), exact("weight_scales"), exact("bias"),
-           nb::arg("groups"), nb::arg("activation"), nb::arg("residual").none(), exact("residual_scale").none())
+           nb::arg("groups"), nb::arg("activation"), nb::arg("residual").none(), exact("residual_scale").none(),
+           exact("exact").none())
         .def("layer_norm", building(+[](Program& p, Place source, Place target, Vector<float> weight, Vector<float> bias, float eps) {
             p.layer_norm(columns(source), columns(target), view(weight), view(bias), eps);
         }), nb::arg("source"), nb::arg("target"), exact("weight"), exact("bias"), nb::arg("eps"))
-        .def("attention", building(+[](Program& p, Place query, Place key, Place value, Place target, int heads) {
-            p.attention(columns(query), columns(key), columns(value), columns(target), heads);
+        .def("attention", building(+[](Program& p, Place query, Place key, Place value, Place target, int heads, bool bfloat16) {
+            p.attention(columns(query), columns(key), columns(value), columns(target), heads, bfloat16);
         }))
         .def("first", building(+[](Program& p, Place source, Place target) { p.first(columns(source), columns(target)); }))
         .def("run", &run, exact("ids"), exact("segments"), exact("starts"), nb::arg("outputs"));

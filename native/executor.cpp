@@ -14,6 +14,7 @@ constexpr int QUERIES = 48;        // rows of scores that are made together
 constexpr int MAX_WIDTH = 1 << 24;
 constexpr std::size_t MAX_BUFFERS = 1 << 16;
 constexpr int MAX_DEPTH_S8 = 1 << 16;    // 127 · 255 · 2^16 < 2^31
+constexpr int FEATURES_AN_OUTLIER = 32;  // at most one of so many is multiplied in fp32
 constexpr int MAX_TASKS = 1 << 30;
 
 void require(bool holds, const char* rule) {
@@ -182,12 +183,21 @@ void Program::linear(Columns source, Columns target, View<float> weight, View<fl
 
 void Program::linear_s8(Columns source, Columns target, View<std::int8_t> weight, View<float> weight_scales,
                         View<float> bias, int groups, Activation activation, const Columns* residual,
-                        View<float> residual_scale) {
+                        View<float> residual_scale, View<float> exact) {
     Step step = check_linear(source, target, weight, bias, groups, activation, residual, residual_scale);
     step.kind = Step::linear_s8;
     require(weight_scales.width == target.width, "there is a scale for every output channel");
     require(weight.width <= MAX_DEPTH_S8, "an int8 product sums too many numbers");
     const int n = target.width / groups, k = weight.width;
+    if (exact.owner) {
+        require(groups == 1, "exact weights are for a step of one group");
+        require(exact.rows == weight.rows && exact.width == weight.width, "exact weights have the shape of the others");
+        step.outliers = k / FEATURES_AN_OUTLIER;
+        step.packed.resize(static_cast<std::size_t>(round_up(n, PANEL)) * k);
+        pack_f32(exact.data, k, 1, n, k, step.packed.data());
+        widest_exact_ = std::max(widest_exact_, static_cast<std::size_t>(round_up(std::max(n, k), PANEL)));
+        most_outliers_ = std::max(most_outliers_, static_cast<std::size_t>(step.outliers));
+    }
     const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * round_up(k, 4);
     step.packed_s8.resize(panel * groups);
     for (int g = 0; g < groups; ++g)
@@ -215,7 +225,7 @@ void Program::layer_norm(Columns source, Columns target, View<float> weight, Vie
     add_step(std::move(step));
 }
 
-void Program::attention(Columns query, Columns key, Columns value, Columns target, int heads) {
+void Program::attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16) {
     for (Columns c : {query, key, value}) check(c, true);
     check(target, false);
     require(!pooled_, "there are no tokens after pooling");
@@ -228,6 +238,7 @@ void Program::attention(Columns query, Columns key, Columns value, Columns targe
     Stage stage{};
     stage.kind = Stage::attention;
     stage.query = query, stage.key = key, stage.value = value, stage.target = target, stage.heads = heads;
+    stage.bfloat16 = bfloat16 && kernels_.bf16_attention;
     stages_.push_back(std::move(stage));
     wrote(target);
     end_rows();
@@ -319,13 +330,17 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
 
 // All memory is made here, before the threads run, so that none of them can fail.
 void Program::make_scratch(const Batch& batch) {
-    std::size_t longest = 0, packed = 0, widest = 0;
+    std::size_t longest = 0, packed = 0, widest = 0, attention = 0;
     for (int s = 0; s < batch.sequences; ++s)
         longest = std::max(longest, static_cast<std::size_t>(batch.starts[s + 1] - batch.starts[s]));
     const std::size_t panels = (longest + PANEL - 1) / PANEL * PANEL;
     for (const Stage& stage : stages_) {
         if (stage.kind != Stage::attention) continue;
         const int depth = stage.target.width / stage.heads, depth_panels = round_up(depth, PANEL);
+        if (stage.bfloat16) {
+            attention = std::max(attention, kernels_.bf16_attention->scratch_bytes(static_cast<int>(longest), depth));
+            continue;
+        }
         packed = std::max(packed, panels * depth + longest * depth_panels);
         widest = std::max({widest, panels, static_cast<std::size_t>(depth_panels)});
     }
@@ -337,9 +352,14 @@ void Program::make_scratch(const Batch& batch) {
         grow(scratch.q, widest_source_ * BLOCK);
         grow(scratch.scales, most_groups_ * BLOCK);
         grow(scratch.sums, most_groups_ * BLOCK);
+        grow(scratch.biases, widest_exact_ * BLOCK);
+        grow(scratch.row, widest_exact_);
+        grow(scratch.outliers, most_outliers_ * BLOCK);
+        grow(scratch.outlier_counts, BLOCK);
         grow(scratch.packed, packed);
         grow(scratch.zeros, widest);
-        grow(scratch.scores, panels * QUERIES);
+        grow(scratch.attention, attention);
+        grow(scratch.scores, packed ? panels * QUERIES : 0);
     }
 }
 
@@ -358,7 +378,8 @@ void Program::run_rows(const Stage& stage, const Batch& batch, int first, int la
             case Step::linear: run_linear(step, first, last, scratch); break;
             case Step::linear_s8:
                 if (!quantised || quantised->groups != step.groups || quantised->source.buffer != step.source.buffer ||
-                    quantised->source.start != step.source.start || quantised->source.width != step.source.width) {
+                    quantised->source.start != step.source.start || quantised->source.width != step.source.width ||
+                    quantised->outliers != step.outliers) {
                     quantize(step, first, last, scratch);
                     quantised = &step;
                 }
@@ -410,6 +431,15 @@ void Program::quantize(const Step& step, int first, int last, Scratch& scratch) 
     const int k = step.source.width / step.groups, rows = last - first, padded = round_up(k, 4);
     for (int row = 0; row < rows; ++row) {
         const float* x = at(step.source, first + row, first, scratch);
+        if (step.outliers) {
+            std::int32_t* which = scratch.outliers.data() + std::ptrdiff_t(row) * step.outliers;
+            const int count = kernels_.find_outliers(x, k, step.outliers, which);
+            scratch.outlier_counts.data()[row] = count;
+            if (count) {  // they are zeros among what is rounded
+                x = std::copy_n(x, k, scratch.row.data()) - k;
+                for (int i = 0; i < count; ++i) scratch.row.data()[which[i]] = 0.0f;
+            }
+        }
         for (int g = 0; g < step.groups; ++g) {
             const std::ptrdiff_t place = std::ptrdiff_t(g) * rows + row;
             kernels_.quantize(x + std::ptrdiff_t(g) * k, k, scratch.q.data() + place * padded,
@@ -426,7 +456,7 @@ void Program::run_linear(const Step& step, int first, int last, Scratch& scratch
     float* out = at(step.target, first, first, scratch);
     for (int g = 0; g < groups; ++g) {
         const std::ptrdiff_t shift = std::ptrdiff_t(g) * n;
-        Epilogue epilogue{step.bias.data() + shift, step.activation, nullptr, 0, nullptr};
+        Epilogue epilogue{step.bias.data() + shift, 0, step.activation, nullptr, 0, nullptr};
         if (step.has_residual) {
             epilogue.residual = at(step.residual, first, first, scratch) + shift;
             epilogue.residual_stride = stride(step.residual);
@@ -439,6 +469,16 @@ void Program::run_linear(const Step& step, int first, int last, Scratch& scratch
         } else {
             const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * padded;
             const std::ptrdiff_t place = std::ptrdiff_t(g) * rows;
+            const std::int32_t* counts = scratch.outlier_counts.data();
+            if (step.outliers && std::any_of(counts, counts + rows, [](int count) { return count > 0; })) {
+                epilogue.bias = scratch.biases.data();
+                epilogue.bias_stride = round_up(n, PANEL);
+                for (int row = 0; row < rows; ++row)
+                    kernels_.add_outliers(at(step.source, first + row, first, scratch),
+                                          scratch.outliers.data() + std::ptrdiff_t(row) * step.outliers,
+                                          counts[row], step.packed.data(), step.bias.data(), n, k,
+                                          scratch.biases.data() + row * epilogue.bias_stride);
+            }
             kernels_.linear_s8(scratch.q.data() + place * padded, scratch.scales.data() + place,
                                scratch.sums.data() + place, rows, step.packed_s8.data() + panel * g,
                                step.weight_scales.data() + shift, n, k, epilogue, out + shift, target_stride);
@@ -451,12 +491,20 @@ void Program::run_attention(const Stage& stage, const Batch& batch, int sequence
     const int depth = stage.target.width / stage.heads;
     const auto part = [&](Columns c) { return Columns{c.buffer, c.start + head * depth, depth}; };
     const auto stride = [&](Columns c) { return std::ptrdiff_t(buffers_[static_cast<std::size_t>(c.buffer)].width); };
+    if (stage.bfloat16) {
+        kernels_.bf16_attention->run(at(part(stage.query), start, 0, scratch), stride(stage.query),
+                                     at(part(stage.key), start, 0, scratch), stride(stage.key),
+                                     at(part(stage.value), start, 0, scratch), stride(stage.value), length, depth,
+                                     at(part(stage.target), start, 0, scratch), stride(stage.target),
+                                     scratch.attention.data());
+        return;
+    }
     const std::size_t keys = static_cast<std::size_t>(round_up(length, PANEL)) * depth;
     const int score_stride = round_up(length, 16);
     pack_f32(at(part(stage.key), start, 0, scratch), stride(stage.key), 1, length, depth, scratch.packed.data());
     float* packed_values = scratch.packed.data() + keys;
     pack_f32(at(part(stage.value), start, 0, scratch), 1, stride(stage.value), depth, length, packed_values);
-    const Epilogue plain{scratch.zeros.data(), Activation::none, nullptr, 0, nullptr};
+    const Epilogue plain{scratch.zeros.data(), 0, Activation::none, nullptr, 0, nullptr};
     for (int row = 0; row < length; row += QUERIES) {
         const int rows = std::min(QUERIES, length - row);
         float* scores = scratch.scores.data();

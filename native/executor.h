@@ -63,9 +63,11 @@ public:
     void linear(Columns source, Columns target, View<float> weight, View<float> bias, int groups, Activation activation,
                 const Columns* residual, View<float> residual_scale);
     void linear_s8(Columns source, Columns target, View<std::int8_t> weight, View<float> weight_scales, View<float> bias,
-                   int groups, Activation activation, const Columns* residual, View<float> residual_scale);
+                   int groups, Activation activation, const Columns* residual, View<float> residual_scale,
+                   View<float> exact);
     void layer_norm(Columns source, Columns target, View<float> weight, View<float> bias, float eps);
-    void attention(Columns query, Columns key, Columns value, Columns target, int heads);
+    // With `bfloat16`, in that precision if the kernels have it.
+    void attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16);
     void first(Columns source, Columns target);
 
     // ── running ──
@@ -102,7 +104,7 @@ private:
         Activation activation;
         Aligned<float> packed, bias, residual_scale, weight_scales;
         Aligned<std::uint8_t> packed_s8;
-        std::size_t panel_bytes;
+        int outliers;  // how many features of a row are multiplied in fp32 at most
         float eps;
     };
     struct Stage {
@@ -110,11 +112,13 @@ private:
         std::vector<Step> steps;
         Columns query, key, value, target;
         int heads;
+        bool bfloat16;
     };
     struct Scratch {  // a thread's own memory
-        Aligned<float> local, scores, packed, zeros, scales;
+        Aligned<float> local, scores, packed, zeros, scales, biases, row;
         Aligned<std::int8_t> q;
-        Aligned<std::int32_t> sums;
+        Aligned<std::uint8_t> attention;
+        Aligned<std::int32_t> sums, outliers, outlier_counts;
     };
     struct Batch {
         // Copies: another thread may change the caller's arrays after they were checked.
@@ -147,7 +151,7 @@ private:
     std::unique_ptr<std::mutex> mutex_;
     std::vector<Buffer> buffers_;
     std::vector<Stage> stages_;
-    std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1;
+    std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1, widest_exact_ = 0, most_outliers_ = 0;
     bool pooled_ = false;
 
     std::vector<Aligned<float>> memory_;  // by buffer

@@ -5,15 +5,32 @@
 
 namespace pocketbert {
 
-const Kernels* find_kernels(const char* name) {
+namespace {
+
 #ifdef POCKETBERT_AVX512
-    const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                            __builtin_cpu_supports("avx512vnni");
-    if (has_avx512 && (name == nullptr || std::strcmp(name, avx512vnni_kernels.name) == 0)) return &avx512vnni_kernels;
+const Kernels* avx512bf16_kernels() {
+    static const Kernels kernels = [] {
+        Kernels with_bf16 = avx512vnni_kernels;
+        with_bf16.name = "avx512bf16";
+        with_bf16.bf16_attention = &avx512_bf16_attention;
+        return with_bf16;
+    }();
+    return &kernels;
+}
 #endif
-    if (name == nullptr || std::strcmp(name, portable_kernels.name) == 0) return &portable_kernels;
-    return nullptr;
+
+}  // namespace
+
+const Kernels* find_kernels(const char* name) {
+    const auto asked = [name](const Kernels* kernels) { return name == nullptr || std::strcmp(name, kernels->name) == 0; };
+#ifdef POCKETBERT_AVX512
+    const bool has_vnni = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                          __builtin_cpu_supports("avx512vnni");
+    if (has_vnni && __builtin_cpu_supports("avx512bf16") && asked(avx512bf16_kernels())) return avx512bf16_kernels();
+    if (has_vnni && asked(&avx512vnni_kernels)) return &avx512vnni_kernels;
+#endif
+    return asked(&portable_kernels) ? &portable_kernels : nullptr;
 }
 
 void pack_f32(const float* weight, std::ptrdiff_t stride_n, std::ptrdiff_t stride_k, int n, int k, float* packed) {

@@ -19,11 +19,21 @@ enum class Activation { none, gelu, gelu_tanh, relu, relu6, silu, tanh };
 
 // What happens to a tile of products on its way out: out = activation(product + bias) + residual * residual_scale.
 struct Epilogue {
-    const float* bias;            // [panels * PANEL], zeros beyond the width
+    const float* bias;            // [panels * PANEL], zeros beyond the width; of the tile's first row
+    std::ptrdiff_t bias_stride;   // 0 where all rows have the same
     Activation activation;
     const float* residual;        // of the tile's first row and column, or null
     std::ptrdiff_t residual_stride;
     const float* residual_scale;  // [panels * PANEL], or null for ones
+};
+
+// Attention of one head of one sequence, query, key, value and out [length, depth], all rounded to bfloat16 on the way in.
+struct Bf16Attention {
+    std::size_t (*scratch_bytes)(int length, int depth);
+    // `scratch` starts on a cache line.
+    void (*run)(const float* query, std::ptrdiff_t query_stride, const float* key, std::ptrdiff_t key_stride,
+                const float* value, std::ptrdiff_t value_stride, int length, int depth, float* out,
+                std::ptrdiff_t out_stride, void* scratch);
 };
 
 struct Kernels {
@@ -38,16 +48,22 @@ struct Kernels {
     // q = round(x / scale), scale = max |x| / 127, sum = sum of q; q is filled up with zeros to a multiple of 4. What
     // is not finite makes the scale NaN, and with it every product; what is below TINY is zero.
     void (*quantize)(const float* x, int k, std::int8_t* q, float* scale, std::int32_t* sum);
+    // The features that an int8 step with `exact` weights multiplies in fp32: see outliers.h.
+    int (*find_outliers)(const float* x, int k, int most, std::int32_t* which);
+    void (*add_outliers)(const float* x, const std::int32_t* which, int count, const float* packed, const float* bias,
+                         int n, int k, float* out);
     void (*layer_norm)(const float* x, int k, const float* weight, const float* bias, float eps, float* out);
     // In place: x = exp(x - max) / sum.
     void (*softmax)(float* x, int k);
+    const Bf16Attention* bf16_attention;  // or null
 };
 
-// `name` as "avx512vnni" or "portable", or null for the best that this processor has; null if there is none such.
+// `name` as "avx512bf16", "avx512vnni" or "portable", or null for the best that this processor has; null if there is none such.
 const Kernels* find_kernels(const char* name);
 extern const Kernels portable_kernels;
 #ifdef POCKETBERT_AVX512
 extern const Kernels avx512vnni_kernels;
+extern const Bf16Attention avx512_bf16_attention;
 #endif
 
 void pack_f32(const float* weight, std::ptrdiff_t stride_n, std::ptrdiff_t stride_k, int n, int k, float* packed);

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kernels.h"
+#include "outliers.h"
 
 namespace pocketbert {
 namespace {
@@ -96,7 +97,7 @@ INLINE void finish_rows(const float (*products)[PANEL], int m, int row, int firs
         for (int v = 0; v * LANES < (Full ? PANEL : columns); ++v) {
             const __mmask16 mask = Full ? __mmask16(0xFFFF) : lanes(columns, v);
             const int column = first + v * LANES;
-            __m512 y = _mm512_add_ps(_mm512_load_ps(products[r] + v * LANES), _mm512_loadu_ps(e.bias + column));
+            __m512 y = _mm512_add_ps(_mm512_load_ps(products[r] + v * LANES), _mm512_loadu_ps(e.bias + (row + r) * e.bias_stride + column));
             y = activate(y, A);
             if (e.residual) {
                 const __m512 x = _mm512_maskz_loadu_ps(mask, e.residual + (row + r) * e.residual_stride + column);
@@ -310,6 +311,6 @@ void softmax(float* x, int k) {
 
 }  // namespace
 
-const Kernels avx512vnni_kernels = {"avx512vnni", linear_f32, linear_s8, quantize, layer_norm, softmax};
+const Kernels avx512vnni_kernels = {"avx512vnni", linear_f32, linear_s8, quantize, find_outliers, add_outliers, layer_norm, softmax, nullptr};
 
 }  // namespace pocketbert

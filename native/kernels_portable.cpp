@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels.h"
+#include "outliers.h"
 
 namespace pocketbert {
 namespace {
@@ -23,7 +24,7 @@ float activate(float x, Activation activation) {
 
 void finish(const float* products, int row, int first, int columns, const Epilogue& e, float* out) {
     for (int j = 0; j < columns; ++j) {
-        float y = activate(products[j] + e.bias[first + j], e.activation);
+        float y = activate(products[j] + e.bias[row * e.bias_stride + first + j], e.activation);
         if (e.residual) {
             const float r = e.residual[row * e.residual_stride + first + j];
             y += e.residual_scale ? r * e.residual_scale[first + j] : r;
@@ -95,6 +96,6 @@ void softmax(float* x, int k) {
 
 }  // namespace
 
-const Kernels portable_kernels = {"portable", linear_f32, linear_s8, quantize, layer_norm, softmax};
+const Kernels portable_kernels = {"portable", linear_f32, linear_s8, quantize, find_outliers, add_outliers, layer_norm, softmax, nullptr};
 
 }  // namespace pocketbert

@@ -38,9 +38,9 @@ def program(threads: int = 2, width: int = 16, longest: int = 4000) -> Any:
     whole = (0, 0, width)
     made.lookup(whole, f(11, width), "word", False)
     made.lookup(whole, f(longest, width), "position", True)
-    made.attention(whole, whole, whole, (1, 0, width), 1)
+    made.attention(whole, whole, whole, (1, 0, width), 1, True)
     weight = np.ones((width, width), np.int8)
-    made.linear_s8((1, 0, width), (2, 0, width), weight, f(width), f(width), 1, "gelu", None, None)
+    made.linear_s8((1, 0, width), (2, 0, width), weight, f(width), f(width), 1, "gelu", None, None, None)
     return made
 
 
@@ -234,7 +234,7 @@ def test_columns_without_values_are_not_read() -> None:
             one(made, 1, columns)
     made.lookup((shared, 3, 2), f(11, 2), "word", False)
     made.layer_norm((shared, 0, 8), (shared, 0, 8), f(8), f(8), 1e-5)
-    made.attention((shared, 0, 4), (shared, 0, 4), (shared, 0, 4), (shared, 4, 4), 1)
+    made.attention((shared, 0, 4), (shared, 0, 4), (shared, 0, 4), (shared, 4, 4), 1, False)
     with pytest.raises(ValueError, match="before it is written"):  # a local buffer ends with its row program
         made.layer_norm((local, 0, 4), (local, 0, 4), f(4), f(4), 1e-5)
 
@@ -250,8 +250,10 @@ def test_sums_of_int8_fit_32_bits() -> None:
         made.lookup((0, 0, 2**16), np.ones((1, 2**16), np.float32), "word", False)
         made.lookup((1, 0, 2**16 + 1), np.ones((1, 2**16 + 1), np.float32), "word", False)
         with pytest.raises(ValueError, match="too many numbers"):
-            made.linear_s8((1, 0, 2**16 + 1), (2, 0, 1), *ends, 1, "", None, None)
-        made.linear_s8((0, 0, 2**16), (2, 0, 1), np.ascontiguousarray(ends[0][:, 1:]), *ends[1:], 1, "", None, None)
+            made.linear_s8((1, 0, 2**16 + 1), (2, 0, 1), *ends, 1, "", None, None, None)
+        made.linear_s8(
+            (0, 0, 2**16), (2, 0, 1), np.ascontiguousarray(ends[0][:, 1:]), *ends[1:], 1, "", None, None, None
+        )
         found = one(made, 0, (2, 0, 1))
         np.testing.assert_allclose(found, -128 * 2**16, rtol=1e-6)
 
@@ -270,7 +272,7 @@ def test_int8_of_numbers_at_the_ends(value: float) -> None:
             made.lookup((0, 0, 35), table, "word", False)
             weight = np.ones((2, 35), np.int8)
             made.linear_s8(
-                (0, 0, 35), (1, 0, 2), weight, np.ones(2, np.float32), np.zeros(2, np.float32), 1, "", None, None
+                (0, 0, 35), (1, 0, 2), weight, np.ones(2, np.float32), np.zeros(2, np.float32), 1, "", None, None, None
             )
             found = one(made, 0, (1, 0, 2))
             np.testing.assert_allclose(found, value if np.isfinite(value) else np.nan, rtol=1e-5, atol=1e-35)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,10 +26,12 @@ pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core w
 
 
 def _kernels() -> list[str]:
-    names, core = ["portable"], native_core()
-    if core is not None:
-        names = sorted({"portable", core(1).kernels})
-    return names
+    """Those that this machine has."""
+    core, found = native_core(), []
+    for name in ("portable", "avx512vnni", "avx512bf16"):
+        with contextlib.suppress(ValueError):
+            found.append(core(1, name).kernels if core else name)
+    return found
 
 
 @pytest.fixture(params=_kernels())
@@ -34,6 +39,14 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     name: str = request.param
     monkeypatch.setenv("POCKETBERT_KERNEL", name)
     return name
+
+
+def as_run_by(name: str, plan: Plan) -> Plan:
+    """The plan as it is where the kernels have no bfloat16, and run attention in fp32."""
+    if name == "avx512bf16":
+        return plan
+    stages = (replace(s, bfloat16=False) if isinstance(s, Attention) else s for s in plan.stages)
+    return replace(plan, stages=tuple(stages))
 
 
 def close(got: np.ndarray, expected: np.ndarray, tolerance: float = 1e-4) -> None:
@@ -68,11 +81,11 @@ def random_plan(seed: int, widths: list[int], groups: int, heads: int, activatio
         Lookup(x, "positions", "position", add=True),
         Lookup(x, "segments", "segment", add=True),
         LayerNorm(x, x, "norm.w", "norm.b", 1e-5),
-        Linear(x, y, "in.w", "in.b", None, groups, activation),
-        Linear(y, x, "back.w", "back.b", None, groups, None, x, "back.s"),
+        Linear(x, y, "in.w", "in.b", groups=groups, activation=activation),
+        Linear(y, x, "back.w", "back.b", groups=groups, residual=x, residual_scale="back.s"),
         *(Linear(x, target, f"{name}.w", "qkv.b") for name, target in (("q", q), ("k", k), ("v", v))),
     )
-    last = Linear(context, z, "z.w", "z.b", None, 1, "tanh")
+    last = Linear(context, z, "z.w", "z.b", activation="tanh")
     plan = Plan((Rows(steps), Attention(q, k, v, context, heads), Rows((last,))), kept, {"z": z, "x": x}, 600)
     return quantize(plan, smallest=0) if int8 else plan
 
@@ -101,7 +114,7 @@ def test_random_plans(
     ids = np.random.default_rng(seed).integers(0, 11, sum(lengths))
     starts = np.cumsum([0, *lengths])
     got = engine.run(ids, ids % 2, starts)
-    for key, expected in reference.run(plan, ids, ids % 2, starts).items():
+    for key, expected in reference.run(as_run_by(name, plan), ids, ids % 2, starts).items():
         # In int8 a difference in the last bit may round a few values to the next whole number.
         close(got[key], expected, 0.1 if int8 else 1e-4)
 
@@ -114,6 +127,98 @@ def test_lengths(length: int, kernels: str) -> None:
     got = Engine(plan, 2).run(ids, ids % 2, starts)
     for key, expected in reference.run(plan, ids, ids % 2, starts).items():
         close(got[key], expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    depth=st.sampled_from([1, 2, 3, 16, 31, 32, 33, 48, 63, 64, 65, 96, 130]),
+    heads=st.integers(1, 3),
+    lengths=st.lists(st.integers(1, 140), min_size=1, max_size=3),
+    name=st.sampled_from(_kernels()),
+)
+def test_attention_in_bfloat16(seed: int, depth: int, heads: int, lengths: list[int], name: str) -> None:
+    width = depth * heads
+    draws = np.random.default_rng(seed)
+    x, out = Columns("x", 3 * width), Columns("y", width)
+    query, key, value = (Columns("x", width, i * width) for i in range(3))
+    table = draws.normal(size=(sum(lengths), 3 * width)).astype(np.float32)
+    table[:, :width] *= np.float32(draws.choice([0.1, 1, 3]) / np.sqrt(depth))
+    stages = (Rows((Lookup(x, "t", "word"),)), Attention(query, key, value, out, heads, bfloat16=True))
+    plan = Plan(stages, {"t": table}, {"y": out}, 512)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POCKETBERT_KERNEL", name)
+        engine = Engine(plan, 2)
+    ids, starts = np.arange(len(table)), np.cumsum([0, *lengths])
+    got, expected, fp32 = (
+        run(ids, ids * 0, starts)["y"]
+        for run in (
+            engine.run,
+            partial(reference.run, as_run_by(name, plan)),
+            partial(reference.run, as_run_by("", plan)),
+        )
+    )
+    close(got, expected, 2e-3 if name == "avx512bf16" else 1e-5)  # an exponential may round to the next of 8 bits
+    assert np.abs(got - expected).mean() < 1e-4
+    close(got, fp32, 3e-2)  # as near as 8 bits are
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    width=st.integers(32, 300),
+    out=st.integers(1, 150),
+    spread=st.sampled_from([0.0, 1.0, 3.0, 8.0]),
+    tokens=st.integers(1, 100),
+    name=st.sampled_from(_kernels()),
+)
+def test_what_stands_out_is_multiplied_in_fp32(
+    seed: int, width: int, out: int, spread: float, tokens: int, name: str
+) -> None:
+    draws = np.random.default_rng(seed)
+    x, y = Columns("x", width), Columns("y", out)
+    table = draws.normal(size=(tokens, width)) * np.exp(spread * draws.normal(size=(tokens, width)))
+    table[draws.random(tokens) < 0.1] = 0
+    weight = draws.normal(size=(out, width)).astype(np.float32)
+    whole, scales = quantize_rows(weight)
+    kept: dict[str, np.ndarray] = {
+        "t": table.astype(np.float32),
+        "w": whole,
+        "s": scales,
+        "e": weight,
+        "b": draws.normal(size=out).astype(np.float32),
+    }
+    program = Rows((Lookup(x, "t", "word"), Linear(x, y, "w", "b", "s", "e")))
+    plan = Plan((program,), kept, {"y": y}, 512)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POCKETBERT_KERNEL", name)
+        engine = Engine(plan, 2)
+    ids, starts = np.arange(tokens), np.array([0, tokens])
+    got, expected = (run(ids, ids * 0, starts)["y"] for run in (engine.run, partial(reference.run, plan)))
+    size = np.abs(expected).max(axis=1, keepdims=True) + 1
+    np.testing.assert_allclose(got / size, expected / size, atol=1e-5)
+    # Near the product in fp32, as plain int8 is not where a row has orders of magnitude in it.
+    exact = kept["t"] @ weight.T + kept["b"]
+    length = np.linalg.norm(kept["t"], axis=1, keepdims=True) + 1e-6
+    assert np.abs((got - exact) / length).max() < 0.2
+
+
+def test_not_a_number_does_not_hide_among_what_stands_out(kernels: str) -> None:
+    x, y = Columns("x", 64), Columns("y", 3)
+    table = np.ones((4, 64), np.float32)
+    table[0, 5], table[1, 6], table[2, 7] = np.nan, np.inf, 1e30
+    kept: dict[str, np.ndarray] = {
+        "t": table,
+        "w": np.ones((3, 64), np.int8),
+        "s": f(3) + 1,
+        "e": f(3, 64) + 1,
+        "b": f(3),
+    }
+    program = Rows((Lookup(x, "t", "word"), Linear(x, y, "w", "b", "s", "e")))
+    plan = Plan((program,), kept, {"y": y}, 512)
+    got = Engine(plan).run(np.arange(4), np.zeros(4, int), np.array([0, 4]))["y"]
+    assert np.isnan(got[:2]).all()
+    np.testing.assert_allclose(got[2:], np.array([[1e30] * 3, [64.0] * 3]), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
@@ -257,9 +362,13 @@ def s8(*shape: int) -> np.ndarray:
         ("layer_norm", ((0, 0, 8), (1, 0, 4), f(4), f(4), 1e-5), "keeps the width"),
         ("layer_norm", ((0, 0, 8), (0, 0, 8), f(8), f(7), 1e-5), "keeps the width"),
         ("layer_norm", ((0, 0, 8), (0, 0, 8), f(8), f(8), -1.0), "eps"),
-        ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (1, 0, 4), 3), "heads divide"),
-        ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (0, 0, 4), 1), "cannot replace its source"),
-        ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (2, 0, 4), 1), "no local buffer"),
+        ("linear_s8", ((0, 0, 8), (1, 0, 4), s8(4, 8), f(4), f(4), 2, "", None, None, f(4, 8)), "shape of its step"),
+        ("linear_s8", ((0, 0, 8), (1, 0, 4), s8(4, 4), f(4), f(4), 2, "", None, None, f(4, 4)), "of one group"),
+        ("linear_s8", ((0, 0, 8), (1, 0, 4), s8(4, 8), f(4), f(4), 1, "", None, None, f(8, 4)), "shape of the others"),
+        ("linear_s8", ((0, 0, 8), (1, 0, 4), s8(4, 8), f(3), f(4), 1, "", None, None, None), "every output channel"),
+        ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (1, 0, 4), 3, False), "heads divide"),
+        ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (0, 0, 4), 1, False), "cannot replace its source"),
+        ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (2, 0, 4), 1, False), "no local buffer"),
         ("first", ((0, 0, 8), (0, 0, 8)), "elsewhere"),
         ("first", ((0, 0, 8), (2, 0, 8)), "no local buffer"),
     ],

@@ -130,7 +130,7 @@ class _Native:
                     self._step(step, plan.tensors)
             elif isinstance(stage, Attention):
                 query, key, value = (self._place(c) for c in (stage.query, stage.key, stage.value))
-                self.program.attention(query, key, value, self._place(stage.target), stage.heads)
+                self.program.attention(query, key, value, self._place(stage.target), stage.heads, stage.bfloat16)
             else:
                 self.program.first(self._place(stage.source), self._place(stage.target))
 
@@ -155,7 +155,8 @@ class _Native:
         if step.scales is None:
             self.program.linear(source, target, weight, *rest)
         else:
-            self.program.linear_s8(source, target, weight, tensors[step.scales], *rest)
+            exact = None if step.exact is None else tensors[step.exact]
+            self.program.linear_s8(source, target, weight, tensors[step.scales], *rest, exact)
 
     def __call__(self, ids: Ints, segments: Ints, starts: Ints) -> dict[str, Floats]:
         places = [

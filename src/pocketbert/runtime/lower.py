@@ -149,7 +149,7 @@ class _Builder:
         scale = None if residual_scale is None else self.keep(f"{name}.residual_scale", residual_scale)
         weight_name, scales = self.keep_matrix(f"{name}.weight", weight)
         bias_name = self.keep(f"{name}.bias", bias)
-        step = Linear(source, target, weight_name, bias_name, scales, groups, activation, residual, scale)
+        step = Linear(source, target, weight_name, bias_name, scales, None, groups, activation, residual, scale)
         self.steps.append(step)
 
     def norm(self, source: Columns, target: Columns, name: str, eps: float) -> None:

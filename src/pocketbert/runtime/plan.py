@@ -54,6 +54,10 @@ class Linear:
     With `groups` the matrix is block-diagonal: `weight` is [C', C/groups], and block g of the output sees block g of
     the input alone. With `scales` ([C']) the weight is int8, its row c standing for weight[c] · scales[c]; every group
     of every row of the source is then rounded to int8 as well, by its own largest value, and sums are whole numbers.
+
+    `exact` names the same weight in fp32, for a source whose features differ by orders of magnitude. In every row the
+    features above max |x| / 2^j, for the largest j ≤ 40 that leaves at most one in 32 of them, are multiplied by it,
+    and the others alone are rounded (after Dettmers et al. 2022, LLM.int8(), where outliers are features of all rows).
     """
 
     source: Columns
@@ -61,6 +65,7 @@ class Linear:
     weight: str
     bias: str
     scales: str | None = None
+    exact: str | None = None
     groups: int = 1
     activation: str | None = None
     residual: Columns | None = None
@@ -92,7 +97,8 @@ class Rows:
 class Attention:
     """target = softmax(query · keyᵀ) · value, a head at a time, among the tokens of each sequence.
 
-    The scale of the scores is in the query's weights already.
+    The scale of the scores is in the query's weights already. With `bfloat16`, queries, keys, values and exponentials
+    are rounded to that before they are multiplied, where the processor has it; sums and the softmax stay in fp32.
     """
 
     query: Columns
@@ -100,6 +106,7 @@ class Attention:
     value: Columns
     target: Columns
     heads: int
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.runtime.balance import apply_factors, find_factors, spans, widened
 from pocketbert.runtime.lower import PREFIXES, head_of, lower
-from pocketbert.runtime.plan import First, LayerNorm, Linear, Lookup, Plan, Rows, Step
+from pocketbert.runtime.plan import Attention, First, LayerNorm, Linear, Lookup, Plan, Rows, Step
 
 SMALLEST = 4096  # weights; below, as in a classifier, int8 saves nothing
 BALANCE = ".balance"
@@ -37,18 +37,34 @@ Metrics = Mapping[str, float]
 
 
 def quantize(plan: Plan, smallest: int = SMALLEST) -> Plan:
-    """The plan with its `matrices` in int8; what is in int8 already stays as it is."""
+    """The plan with its `matrices` in int8, and attention in bfloat16; what is in int8 already stays as it is.
+
+    Steps that read a residual stream keep their weights in fp32 besides, for what stands out in it.
+    """
     tensors, chosen = dict(plan.tensors), matrices(plan, smallest)
-    for name in chosen:
-        tensors[name], tensors[f"{name}.scales"] = quantize_rows(plan.tensors[name])
+    streams = _streams(plan)
+
+    def scales_of(name: str, weight: str) -> str:
+        tensors[name], tensors[f"{name}.scales"] = quantize_rows(plan.tensors[weight])
+        return f"{name}.scales"
 
     def quantized(step: Step) -> Step:
-        if isinstance(step, LayerNorm) or (name := _matrix(step)) not in chosen:
+        if isinstance(step, LayerNorm):
             return step
-        return replace(step, scales=f"{name}.scales")
+        name = _matrix(step)
+        if name in chosen:
+            return replace(step, scales=scales_of(name, name))
+        large = plan.tensors[name].size >= smallest
+        if isinstance(step, Linear) and large and step.source.buffer in streams and step.scales is None:
+            return replace(step, weight=f"{name}.int8", scales=scales_of(f"{name}.int8", name), exact=name)
+        return step
 
     stages = tuple(
-        Rows(tuple(quantized(step) for step in stage.steps)) if isinstance(stage, Rows) else stage
+        Rows(tuple(quantized(step) for step in stage.steps))
+        if isinstance(stage, Rows)
+        else replace(stage, bfloat16=True)
+        if isinstance(stage, Attention)
+        else stage
         for stage in plan.stages
     )
     return replace(plan, stages=stages, tensors=tensors)
@@ -67,14 +83,15 @@ def _matrix(step: Lookup | Linear) -> str:
 
 
 def kept(plan: Plan, smallest: int = SMALLEST) -> dict[str, str]:
-    """The linear steps that stay in fp32, by the names of their weights, each with the reason."""
+    """The linear steps that keep fp32, by the names of their weights, each with the reason."""
     streams, reasons = _streams(plan), {}
     for step in _linears(plan):
-        size = plan.tensors[step.weight].size
-        if step.scales is None and step.source.buffer in streams:
-            reasons[step.weight] = "reads the residual stream, which no norm keeps in range"
-        elif step.scales is None and size < smallest:
+        if step.scales is None and plan.tensors[step.weight].size < smallest:
             reasons[step.weight] = f"is small: fewer than {smallest:,} weights"
+        elif step.exact is not None or (step.scales is None and step.source.buffer in streams):
+            reasons[step.exact or step.weight] = (
+                "reads the residual stream, which no norm keeps in range: what stands out there is multiplied in fp32"
+            )
     return reasons
 
 

@@ -100,7 +100,11 @@ class _Run:
             products = [part @ block.T for part, block in zip(parts, blocks, strict=True)]
         else:
             scales = self.plan.tensors[step.scales].reshape(step.groups, -1)
+            outliers = np.zeros_like(x) if step.exact is None else np.where(_stand_out(x), x, np.float32(0))
+            parts = np.split(x - outliers, step.groups, axis=1)
             products = [_whole(*each) for each in zip(parts, blocks, scales, strict=True)]
+            if step.exact is not None:
+                products[0] += outliers @ self.plan.tensors[step.exact].T
         out = np.concatenate(products, axis=1)
         out += self.plan.tensors[step.bias]
         if step.activation is not None:
@@ -124,14 +128,35 @@ class _Run:
             q, k, v = (
                 x[start:end].reshape(end - start, stage.heads, -1).transpose(1, 0, 2) for x in (query, key, value)
             )  # [heads, S, d]
+            if stage.bfloat16:
+                q, k, v = (_bfloat16(x) for x in (q, k, v))
             scores = q @ k.transpose(0, 2, 1)  # [heads, S, S]
             powers: Floats = np.exp(scores - scores.max(-1, keepdims=True))
-            weights = powers / powers.sum(-1, keepdims=True)
-            context[start:end] = (weights @ v).transpose(1, 0, 2).reshape(end - start, -1)
+            sums = powers.sum(-1, keepdims=True)
+            products = (_bfloat16(powers) if stage.bfloat16 else powers) @ v / sums
+            context[start:end] = products.transpose(1, 0, 2).reshape(end - start, -1)
         self.write(stage.target, context)
 
     def first(self, stage: First) -> None:
         self.write(stage.target, self.read(stage.source)[self.starts[:-1]])
+
+
+def _bfloat16(x: Floats) -> Floats:
+    """The nearest numbers of 8 significant bits; of two equally near, the even one."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    nearest = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+    return np.where(np.isfinite(x), (nearest & np.uint32(0xFFFF0000)).view(np.float32), x)
+
+
+def _stand_out(x: Floats) -> npt.NDArray[np.bool_]:
+    """The features of each row that an int8 step with `exact` weights does not round; see `plan.Linear`."""
+    magnitude = np.abs(x)
+    most, chosen = x.shape[1] // 32, np.zeros(x.shape, bool)
+    for j in range(1, 41):
+        above = magnitude > magnitude.max(axis=1, keepdims=True) * np.float32(0.5**j)
+        few = above.sum(axis=1) <= most
+        chosen[few] = above[few]
+    return chosen
 
 
 def _whole(x: Floats, weight: npt.NDArray[np.int8], scales: Floats) -> Floats:

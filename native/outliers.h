@@ -1,0 +1,57 @@
+// The features of a row that stand out, which an int8 step multiplies in fp32. Plain loops: every file of kernels
+// compiles them for its own instruction set.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels.h"
+
+namespace pocketbert {
+namespace {
+
+// Those above max |x| / 2^j, for the largest j up to 40 that leaves at most `most` of them; `which` has room for so many.
+inline int find_outliers(const float* x, int k, int most, std::int32_t* which) {
+    // As whole numbers magnitudes have the same order, infinity after all floats and NaN after infinity, and the compiler
+    // turns the loops into vectors.
+    const auto magnitude = [](float value) {
+        std::int32_t bits;
+        __builtin_memcpy(&bits, &value, sizeof bits);
+        return bits & 0x7FFFFFFF;
+    };
+    std::int32_t largest = 0;
+    for (int i = 0; i < k; ++i) largest = std::max(largest, magnitude(x[i]));
+    float lowest;
+    __builtin_memcpy(&lowest, &largest, sizeof lowest);
+    if (!(lowest > TINY && lowest <= std::numeric_limits<float>::max())) return 0;
+    std::int32_t limit = largest;
+    for (int j = 0; j < 40; ++j) {
+        const std::int32_t half = magnitude(lowest *= 0.5f);
+        int count = 0;
+        for (int i = 0; i < k; ++i) count += magnitude(x[i]) > half;
+        if (count > most) break;
+        limit = half;
+    }
+    if (limit == largest) return 0;
+    int count = 0;
+    for (int i = 0; i < k && count < most; ++i)
+        if (magnitude(x[i]) > limit) which[count++] = i;
+    return count;
+}
+
+// out = bias + sum over `which` of x[i] * w[:, i], for n columns filled up to whole panels, from weights packed in fp32.
+inline void add_outliers(const float* x, const std::int32_t* which, int count, const float* packed, const float* bias,
+                         int n, int k, float* out) {
+    for (int first = 0; first < n; first += PANEL, packed += std::ptrdiff_t(k) * PANEL) {
+        float sums[PANEL];
+        for (int j = 0; j < PANEL; ++j) sums[j] = bias[first + j];
+        for (int i = 0; i < count; ++i) {
+            const float* column = packed + std::ptrdiff_t(which[i]) * PANEL;
+            for (int j = 0; j < PANEL; ++j) sums[j] += x[which[i]] * column[j];
+        }
+        for (int j = 0; j < PANEL; ++j) out[first + j] = sums[j];
+    }
+}
+
+}  // namespace
+}  // namespace pocketbert
