@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "executor.h"
+#include "limit.h"
 
 namespace nb = nanobind;
 using namespace pocketbert;
@@ -181,12 +182,25 @@ nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std
     return arrays;
 }
 
+std::optional<double> limit(const std::string& arithmetic, int threads, const std::string& kernels) {
+    static const std::map<std::string, Arithmetic> known = {
+        {"fp32", Arithmetic::f32}, {"bf16", Arithmetic::bf16}, {"int8", Arithmetic::s8}};
+    const auto found = known.find(arithmetic);
+    if (found == known.end()) throw std::invalid_argument("unknown arithmetic: " + arithmetic);
+    const Loop loop = find_loop(kernels.c_str(), found->second);
+    if (!loop) return std::nullopt;
+    const std::shared_ptr<Pool> pool = shared_pool(threads);
+    const WithoutGil release;
+    return operations_a_second(*pool, loop);
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
     m.doc() = "Runs plans natively; see pocketbert.runtime.engine.";
     nb::set_leak_warnings(false);  // a daemon thread may hold a program to the end
     nb::module_::import_("atexit").attr("register")(nb::cpp_function(&WithoutGil::close));
+    m.def("limit", &limit, nb::arg("arithmetic"), nb::arg("threads"), nb::arg("kernels"));
     nb::class_<Program>(m, "Program")
         .def(nb::new_(&make), nb::arg("threads"), nb::arg("kernels") = nb::none())
         .def_prop_ro("kernels", &Program::kernels)

@@ -9,6 +9,8 @@ _Place = tuple[int, int, int]  # buffer, start, width
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int32]
 
+def limit(arithmetic: str, threads: int, kernels: str) -> float | None: ...
+
 class Program:
     def __init__(self, threads: int, kernels: str | None = None) -> None: ...
     @property
