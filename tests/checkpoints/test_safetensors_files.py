@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pocketbert.checkpoints import write_tensors
-from pocketbert.checkpoints.safetensors_files import read_safetensors, read_shards, widen_bf16
+from pocketbert.checkpoints.safetensors_files import open_safetensors, open_shards, widen_bf16
 from pocketbert.errors import CheckpointError
 
 DTYPES = ("f4", "f2", "f8", "i8", "i4", "i2", "i1", "u1", "u2", "u4", "u8", "?")
@@ -31,7 +32,7 @@ DTYPES = ("f4", "f2", "f8", "i8", "i4", "i2", "i1", "u1", "u2", "u4", "u8", "?")
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, np.ndarray]) -> None:
     path = tmp_path_factory.mktemp("x") / "model.safetensors"
     write_tensors(path, tensors)
-    found = read_safetensors(path)
+    found = dict(open_safetensors(path))
     assert found.keys() == tensors.keys()
     for name, array in tensors.items():
         np.testing.assert_array_equal(found[name], array)
@@ -58,7 +59,7 @@ def test_metadata(tmp_path: Path) -> None:
 def test_bf16_comes_as_float32(tmp_path: Path) -> None:
     tensors = {"a": torch.randn(3, 4).bfloat16(), "b": torch.randn(5), "c": torch.tensor(-2.5).bfloat16()}
     save_file(tensors, tmp_path / "x")
-    found = read_safetensors(tmp_path / "x")
+    found = dict(open_safetensors(tmp_path / "x"))
     for name, tensor in tensors.items():
         assert torch.equal(torch.from_numpy(found[name]), tensor.float())
 
@@ -89,7 +90,7 @@ class TestDamage:
         for length in range(len(good)):
             path.write_bytes(good[:length])
             with pytest.raises(CheckpointError, match=r"model\.safetensors is (empty|damaged)"):
-                read_safetensors(path)
+                open_safetensors(path)
 
     def header(self, path: Path, header: Any, length: int | None = None) -> None:
         text = json.dumps(header).encode()
@@ -110,33 +111,70 @@ class TestDamage:
     def test_headers_that_lie(self, path: Path, dtype: str, shape: list[int], offsets: list[int]) -> None:
         self.header(path, {"a": {"dtype": dtype, "shape": shape, "data_offsets": offsets}})
         with pytest.raises(CheckpointError, match="damaged"):
-            read_safetensors(path)
+            open_safetensors(path)
 
     def test_a_header_without_end(self, path: Path) -> None:
         self.header(path, {}, length=2**60)
         with pytest.raises(CheckpointError, match="damaged"):
-            read_safetensors(path)
+            open_safetensors(path)
 
     def test_a_type_that_numpy_lacks(self, path: Path) -> None:
         self.header(path, {"a": {"dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]}})
         with pytest.raises(CheckpointError, match="'a' is of type F8_E4M3"):
-            read_safetensors(path)
+            open_safetensors(path)
 
     def test_a_pytorch_file_under_this_name(self, path: Path) -> None:
         torch.save({"a": torch.zeros(1)}, path)
         with pytest.raises(CheckpointError, match=r"a PyTorch file; name it pytorch_model\.bin"):
-            read_safetensors(path)
+            open_safetensors(path)
 
     def test_a_text_under_this_name(self, path: Path) -> None:
         path.write_text("not weights at all, but a longer text")
         with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
-            read_safetensors(path)
+            open_safetensors(path)
 
     def test_a_missing_file_and_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="no such file"):
-            read_safetensors(tmp_path / "model.safetensors")
+            open_safetensors(tmp_path / "model.safetensors")
         with pytest.raises(CheckpointError, match="is a folder"):
-            read_safetensors(tmp_path)
+            open_safetensors(tmp_path)
+
+
+class TestReading:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        write_tensors(tmp_path / "x", {"a": np.arange(6.0), "b": np.zeros((2, 3), np.float32)})
+        return tmp_path / "x"
+
+    def test_every_tensor_has_memory_of_its_own(self, path: Path) -> None:
+        found = open_safetensors(path)
+        assert list(found) == ["a", "b"]
+        assert "c" not in found
+        found["a"][0] = 9
+        assert found["a"].tolist() == [0, 1, 2, 3, 4, 5]
+        before = found["a"]
+        path.write_bytes(b"")  # ends no process, whatever it has of the file
+        assert before.tolist() == [0, 1, 2, 3, 4, 5]
+
+    @pytest.mark.parametrize("change", ["cut", "emptied", "longer", "written over", "replaced", "gone"])
+    def test_a_file_that_changes_meanwhile(self, path: Path, change: str) -> None:
+        found, content = open_safetensors(path), path.read_bytes()
+        match change:
+            case "cut":
+                os.truncate(path, len(content) - 8)
+            case "emptied":
+                path.write_bytes(b"")
+            case "longer":
+                path.write_bytes(content + b"?")
+            case "written over":
+                path.write_bytes(content[:-8] + b"????????")
+                os.utime(path, ns=(1, 1))
+            case "replaced":
+                write_tensors(path, {"a": np.arange(6.0), "b": np.ones((2, 3), np.float32)})
+            case "gone":
+                path.unlink()
+        with pytest.raises(CheckpointError, match=r"has changed while|No such file"):
+            found["b"]
 
 
 class TestShards:
@@ -152,27 +190,27 @@ class TestShards:
         index.write_text(json.dumps({"metadata": {}, "weight_map": table}))
 
     def test_all_are_read_as_the_index_says(self, index: Path) -> None:
-        found = read_shards(index, read_safetensors)
+        found = open_shards(index, open_safetensors)
         assert {name: array.tolist() for name, array in found.items()} == {"a": [0], "b": [1, 1], "c": [2, 2, 2]}
 
     def test_a_missing_shard(self, index: Path) -> None:
         (index.parent / "two.safetensors").unlink()
         with pytest.raises(CheckpointError, match=r"two\.safetensors: no such file"):
-            read_shards(index, read_safetensors)
+            open_shards(index, open_safetensors)
 
     def test_a_tensor_that_is_not_where_the_index_says(self, index: Path) -> None:
         self.write(index, {"c": "one", "d": "one", "a": "two"})
         with pytest.raises(CheckpointError, match=r"one\.safetensors lacks c, d, which model\.safetensors\.index"):
-            read_shards(index, read_safetensors)
+            open_shards(index, open_safetensors)
 
     @pytest.mark.parametrize("shard", ["../one.safetensors", "/etc/passwd", "..\\one", "c:one", "", ".", "..", 3, None])
     def test_a_path_out_of_the_folder(self, index: Path, shard: object) -> None:
         index.write_text(json.dumps({"weight_map": {"a": shard}}))
         with pytest.raises(CheckpointError, match=r"a is said to be in .*no file name in that folder"):
-            read_shards(index, read_safetensors)
+            open_shards(index, open_safetensors)
 
     @pytest.mark.parametrize("content", ["{}", '{"weight_map": {}}', '{"weight_map": ["a"]}', "[]", "nonsense", ""])
     def test_an_index_that_is_none(self, index: Path, content: str) -> None:
         index.write_text(content)
         with pytest.raises(CheckpointError, match=str(index)):
-            read_shards(index, read_safetensors)
+            open_shards(index, open_safetensors)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from pocketbert.checkpoints.files import look_at, read_json
 from pocketbert.checkpoints.hub import list_files, resolve
 from pocketbert.checkpoints.names import mend_names, official_names, table_for
-from pocketbert.checkpoints.safetensors_files import Tensors, read_safetensors, read_shards
+from pocketbert.checkpoints.safetensors_files import LazyTensors, Tensors, open_safetensors, open_shards
 from pocketbert.errors import CheckpointError
 
 # Best first. A TensorFlow checkpoint, whose name is free, comes last.
@@ -79,15 +80,22 @@ def read_config(
     raise CheckpointError(f"{name_or_path} has no config.json: give the folder of a model")
 
 
-def read_tensors(
+def read_tensors(name_or_path: str | Path, **where: Any) -> Tensors:
+    """The weights of a folder or hub name, all in memory; arguments and errors are those of `open_tensors`."""
+    return dict(open_tensors(name_or_path, **where))
+
+
+def open_tensors(
     name_or_path: str | Path,
     *,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     widen: bool = True,
-) -> Tensors:
+) -> LazyTensors:
     """The weights of a folder or hub name by their official names, whatever the format; needs no PyTorch.
+
+    From safetensors files, each is read when it is asked for.
 
     Of several files the first of `model.safetensors`, `pytorch_model.bin` (each whole or in shards) and a TensorFlow
     checkpoint is read, and only that one is downloaded. `name_or_path` may also be one such file. Older names are
@@ -114,12 +122,13 @@ def read_tensors(
         }  # fmt: skip
         chosen = _choose(list_files(name_or_path, **where), name_or_path)
         file = resolve(name_or_path, files=_patterns(chosen), **where) / chosen
-    tensors = mend_names(_read(file), file)
-    if widen:
-        for name, tensor in tensors.items():
-            if tensor.dtype == np.float16:
-                tensors[name] = tensor.astype(np.float32)
-    return tensors
+    tensors = _open(file)
+
+    def read(name: str) -> np.ndarray:
+        tensor = tensors[name]
+        return tensor.astype(np.float32) if widen and tensor.dtype == np.float16 else tensor
+
+    return LazyTensors({new: partial(read, name) for new, name in mend_names(tensors, file).items()})
 
 
 def _as_file(path: Path) -> Path | None:
@@ -157,16 +166,16 @@ def _patterns(chosen: str) -> list[str]:
     return [chosen]
 
 
-def _read(file: Path) -> Tensors:
+def _open(file: Path) -> Mapping[str, np.ndarray]:
     # The last two are imported when they are needed, to keep the start of a program short.
     if file.name.endswith(".safetensors"):
-        return read_safetensors(file)
+        return open_safetensors(file)
     if file.name.endswith(".safetensors.index.json"):
-        return read_shards(file, read_safetensors)
+        return open_shards(file, open_safetensors)
     if file.name.endswith(".bin.index.json") or file.suffix in (".bin", ".pt", ".pth"):
         from pocketbert.checkpoints.torch_files import read_torch
 
-        return read_shards(file, read_torch) if file.suffix == ".json" else read_torch(file)
+        return open_shards(file, read_torch) if file.suffix == ".json" else read_torch(file)
     if file.suffix == ".index":
         return _read_tensorflow(file)
     look_at(file)

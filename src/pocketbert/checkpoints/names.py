@@ -6,11 +6,9 @@ The official names are those of the modules, such as `bert.encoder.layer.0.atten
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
-
-import numpy as np
 
 from pocketbert.errors import CheckpointError
 
@@ -19,14 +17,14 @@ from pocketbert.errors import CheckpointError
 _LEGACY = {"gamma": "weight", "beta": "bias"}  # as TensorFlow calls the two of a layer norm
 
 
-def mend_names(tensors: Mapping[str, np.ndarray], source: object) -> dict[str, np.ndarray]:
-    """Rename what older files call otherwise, and drop `position_ids`, which are 0, 1, 2, … and no weights.
+def mend_names(names: Iterable[str], source: object) -> dict[str, str]:
+    """The official name of each tensor → its name in the file; `position_ids`, which are 0, 1, 2, …, are left out.
 
     Raises:
         CheckpointError: two tensors of `source` come to the same name, or a name is not printable.
     """
-    mended: dict[str, np.ndarray] = {}
-    for name, tensor in tensors.items():
+    mended: dict[str, str] = {}
+    for name in names:
         if not name.isprintable():
             raise CheckpointError(f"{source} has a tensor with the name {name!r}, which no model has")
         path, _, leaf = name.rpartition(".")
@@ -35,7 +33,7 @@ def mend_names(tensors: Mapping[str, np.ndarray], source: object) -> dict[str, n
         new = f"{path}.{_LEGACY[leaf]}" if path and leaf in _LEGACY else name
         if new in mended:
             raise CheckpointError(f"{source} has {new} twice, once under an older name")
-        mended[new] = tensor
+        mended[new] = name
     return mended
 
 

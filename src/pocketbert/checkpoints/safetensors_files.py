@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -15,34 +18,86 @@ from pocketbert.errors import CheckpointError
 
 Tensors = dict[str, np.ndarray]
 
-NUMPY_TYPES = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+NUMPY_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U64": "<u8",
+    "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?", "BF16": "<u2",
+}  # fmt: skip
 
 
-def read_safetensors(path: Path) -> Tensors:
-    """All tensors of one file, in memory of their own; bf16, which NumPy lacks, comes as float32.
+class LazyTensors(Mapping[str, np.ndarray]):
+    """Tensors that are read when they are asked for, anew every time: few need to be in memory at once."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]) -> None:
+        self._readers = readers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._readers[name]()
+
+    def __contains__(self, name: object) -> bool:  # which would read it otherwise
+        return name in self._readers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
+def open_safetensors(path: Path) -> LazyTensors:
+    """The tensors of one file, each in memory of its own; bf16, which NumPy lacks, comes as float32.
+
+    They are read and not mapped: whoever shortened a mapped file would end the process, and whoever wrote over it would
+    change the model of one that runs. What is read counts once, too, and not as a page of the file as well.
 
     Raises:
-        CheckpointError: the file is missing, empty, truncated or no safetensors file, or holds a dtype NumPy lacks.
+        CheckpointError: the file is missing, empty, truncated or no safetensors file, or holds a dtype NumPy lacks;
+            from a tensor: the file has changed.
     """
     start = look_at(path)
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x89HDF")):
         kind = "a Keras file" if start.startswith(b"\x89HDF") else "a PyTorch file; name it pytorch_model.bin"
         raise CheckpointError(f"{path} is not a safetensors file but {kind}")
-    tensors: Tensors = {}
+    readers: dict[str, Callable[[], np.ndarray]] = {}
     try:
-        with safe_open(path, framework="numpy") as file:  # maps the file, and checks every offset in it
+        with path.open("rb") as opened, safe_open(path, framework="numpy") as file:  # which checks every offset
+            length = int.from_bytes(opened.read(8), "little")
+            entries, version = json.loads(opened.read(length)), _version(opened)
             for name in file.keys():  # noqa: SIM118 - the handle is no dict
-                dtype = file.get_slice(name).get_dtype()
-                if dtype not in NUMPY_TYPES and dtype != "BF16":
+                dtype, shape = file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()
+                if dtype not in NUMPY_TYPES:
                     raise CheckpointError(f"{path}: {name!r} is of type {dtype}, which NumPy does not have")
-                tensors[name] = _read_bf16(path, name) if dtype == "BF16" else file.get_tensor(name)
+                place = 8 + length + entries[name]["data_offsets"][0]
+                readers[name] = partial(_read, path, version, place, dtype, shape)
     except CheckpointError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is damaged or no safetensors file ({plain(error)}): download or save it again"
         ) from None
-    return tensors
+    return LazyTensors(readers)
+
+
+def _version(file: IO[bytes]) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to."""
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read(path: Path, version: tuple[int, ...], place: int, dtype: str, shape: Sequence[int]) -> np.ndarray:
+    """The numbers from the byte `place` on."""
+    array = np.empty(shape, NUMPY_TYPES[dtype])
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(place)
+            rest = array.reshape(-1).view(np.uint8).data
+            while rest and (count := file.readinto(rest)):
+                rest = rest[count:]
+            changed = bool(rest) or _version(file) != version
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    if changed:
+        raise CheckpointError(f"{path} has changed while it was read: read it again")
+    return widen_bf16(array) if dtype == "BF16" else array
 
 
 def write_tensors(
@@ -64,7 +119,7 @@ def write_tensors(
         file.write(data)
 
 
-def read_shards(index: Path, read: Callable[[Path], Tensors]) -> Tensors:
+def open_shards(index: Path, read: Callable[[Path], Mapping[str, np.ndarray]]) -> LazyTensors:
     """All tensors that `index` (`*.index.json`: tensor → file in the same folder) lists, each file read by `read`.
 
     The index is the list: what a shard holds beyond it is left out.
@@ -75,15 +130,15 @@ def read_shards(index: Path, read: Callable[[Path], Tensors]) -> Tensors:
     table = read_json(index).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise CheckpointError(f'{index}: "weight_map" must say which file holds which tensor')
-    tensors: Tensors = {}
+    readers: dict[str, Callable[[], np.ndarray]] = {}
     for shard in sorted({_shard_name(index, name, shard) for name, shard in table.items()}):
         found = read(index.parent / shard)
         listed = [name for name, home in table.items() if home == shard]
         lost = [name for name in listed if name not in found]
         if lost:
             raise CheckpointError(f"{index.parent / shard} lacks {', '.join(lost)}, which {index.name} says it holds")
-        tensors.update((name, found[name]) for name in listed)
-    return tensors
+        readers.update((name, partial(found.__getitem__, name)) for name in listed)
+    return LazyTensors(readers)
 
 
 def widen_bf16(words: np.ndarray) -> np.ndarray:
@@ -91,17 +146,6 @@ def widen_bf16(words: np.ndarray) -> np.ndarray:
     wide = words.astype(np.uint32)
     wide <<= 16
     return wide.view(np.float32)
-
-
-def _read_bf16(path: Path, name: str) -> np.ndarray:
-    """One bf16 tensor of a file whose header `safe_open` has checked: 8 bytes of length, JSON, then the tensors."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(length))[name]
-        begin, end = entry["data_offsets"]
-        file.seek(8 + length + begin)
-        words = np.frombuffer(file.read(end - begin), "<u2")
-    return widen_bf16(words).reshape(entry["shape"])
 
 
 def _shard_name(index: Path, name: str, shard: object) -> str:

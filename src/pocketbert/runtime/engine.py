@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pocketbert.checkpoints import read_tensors
+from pocketbert.checkpoints import open_tensors
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features
 from pocketbert.runtime import reference
-from pocketbert.runtime.plan import Attention, Columns, First, LayerNorm, Lookup, Plan, Rows, Step
+from pocketbert.runtime.plan import Attention, Columns, First, LayerNorm, Lookup, Plan, Rows, Step, tensors_of
 from pocketbert.runtime.quantize import plan_of
 
 if TYPE_CHECKING:
@@ -55,16 +57,27 @@ class Engine:
         plan: what to run.
         threads: how many; by default as many as this process may use.
         config: of the model that the plan was made from, where it was.
+
+    Attributes:
+        plan: without tensors where the core, which packs them its own way, runs it.
     """
 
+    run: Runner
+
     def __init__(self, plan: Plan, threads: int | None = None, config: PreTrainedConfig | None = None) -> None:
-        self.plan, self.config = plan, config
-        self.run: Runner
-        core = native_core()
+        self._start(replace(plan, tensors={}), dict(plan.tensors), threads, config)
+
+    def _start(
+        self, plan: Plan, tensors: dict[str, np.ndarray], threads: int | None, config: PreTrainedConfig | None
+    ) -> None:
+        """Begin with `tensors`, one after the other, so that those of large models are not there twice."""
+        self.plan, self.config, core = plan, config, native_core()
         if core is None:
-            self.run = lambda ids, segments, starts: reference.run(plan, ids, segments, starts)
+            self.plan = whole = replace(plan, tensors=tensors)
+            self.run = lambda ids, segments, starts: reference.run(whole, ids, segments, starts)
         else:
-            self.run = _Native(plan, core(threads or usable_threads(), os.environ.get("POCKETBERT_KERNEL")))
+            program = core(threads or usable_threads(), os.environ.get("POCKETBERT_KERNEL"))
+            self.run = _Native(plan, tensors, program)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, head: str, *, revision: str | None = None) -> Engine:
@@ -79,12 +92,15 @@ class Engine:
         """
         config = AutoConfig.from_pretrained(name_or_path, revision=revision)
         config.refuse_other_head(head, name_or_path)
-        tensors = read_tensors(name_or_path, revision=revision)
+        checkpoint = open_tensors(name_or_path, revision=revision)
         try:
-            plan = plan_of(config, tensors, head)
+            plan = plan_of(config, checkpoint, head)
         except CheckpointError as error:
             raise CheckpointError(f"{name_or_path} {error}") from None
-        return cls(plan, config=config)
+        engine, tensors = cls.__new__(cls), dict(plan.tensors)
+        plan = replace(plan, tensors={})  # nobody but `tensors` has them now
+        engine._start(plan, tensors, None, config)
+        return engine
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
         """Map every input to its outputs by name, in order; per-token arrays are as long as the input."""
@@ -120,14 +136,21 @@ def _chunks(lengths: Sequence[int]) -> Iterator[list[int]]:
 class _Native:
     """A plan handed over to the core, step by step."""
 
-    def __init__(self, plan: Plan, program: Program) -> None:
+    def __init__(self, plan: Plan, tensors: dict[str, np.ndarray], program: Program) -> None:
+        """Takes out of `tensors` what it has handed over."""
         self.outputs, self.program = plan.outputs, program
         widths, shared = _buffers(plan)
         self.numbers = {name: self.program.buffer(width, name not in shared) for name, width in widths.items()}
+        rows = (stage for stage in plan.stages if isinstance(stage, Rows))
+        uses = Counter(name for stage in rows for step in stage.steps for name in tensors_of(step))
         for stage in plan.stages:
             if isinstance(stage, Rows):
                 for step in stage.steps:
-                    self._step(step, plan.tensors)
+                    self._step(step, tensors)
+                    for name in tensors_of(step):
+                        uses[name] -= 1
+                        if not uses[name]:
+                            del tensors[name]
             elif isinstance(stage, Attention):
                 query, key, value = (self._place(c) for c in (stage.query, stage.key, stage.value))
                 self.program.attention(query, key, value, self._place(stage.target), stage.heads, stage.bfloat16)

@@ -27,6 +27,7 @@ LOWERED = (
     "Model", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification", "ForQuestionAnswering",
     "ForMaskedLM",
 )  # fmt: skip
+BALANCE = ".balance"  # behind the name of a norm: the factors that its features were divided by
 TORCH_EPS = 1e-5  # of two of MobileBERT's norms under "layer_norm"
 
 
@@ -64,9 +65,13 @@ def _floats(matrix: Matrix) -> Array:
 
 @dataclass
 class _Builder:
-    """Collects the stages and tensors of a plan; hands out the tensors of a checkpoint, checked."""
+    """Collects the stages and tensors of a plan; hands out the tensors of a checkpoint, checked.
 
-    found: Mapping[str, np.ndarray]
+    What it hands out it does not keep: a checkpoint may be read tensor by tensor.
+    """
+
+    found: Mapping[str, str]  # the names without the encoder's prefix → those of the checkpoint
+    checkpoint: Mapping[str, np.ndarray]
     head: str
     stages: list[Stage] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
@@ -83,7 +88,7 @@ class _Builder:
     def take(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
         """The same as it is."""
         self.need(name)
-        tensor = self.found[name]
+        tensor = self.checkpoint[self.found[name]]
         self.used.add(name)
         if tensor.size != np.prod(shape) or tensor.shape[: len(shape)] != shape:
             has = f"it has {name} of shape {list(tensor.shape)} for {list(shape)}"
@@ -189,7 +194,7 @@ def lower(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str
 
     Args:
         config: of the model.
-        tensors: by their official names, with or without the encoder's prefix.
+        tensors: by their official names, with or without the encoder's prefix. Factors of `balance` are left alone.
         head: the part of a class name after the family: "Model", "ForSequenceClassification", …
 
     Raises:
@@ -197,7 +202,8 @@ def lower(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str
             the name of the file.
     """
     prefix = PREFIXES[config.model_type]
-    build = _Builder({name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, head)
+    found = {name.removeprefix(prefix): name for name in tensors if not name.endswith(BALANCE)}
+    build = _Builder(found, tensors, head)
     hidden = Columns("hidden", config.hidden_size)
     if isinstance(config, MobileBertConfig):
         _mobilebert(build, config, hidden)
@@ -460,11 +466,14 @@ def _words(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> Column
     narrow = getattr(config, "embedding_size", width)
     tied = config.tie_word_embeddings
     table = "embeddings.word_embeddings.weight" if tied else "cls.predictions.decoder.weight"
-    weight, scales = build.keep_matrix(table, build.matrix(table, config.vocab_size, narrow))
+    if table in build.tensors:  # as it was looked up
+        scales = f"{table}.scales" if f"{table}.scales" in build.tensors else None
+    else:
+        _, scales = build.keep_matrix(table, build.matrix(table, config.vocab_size, narrow))
     untied = "cls.predictions.decoder.bias"
     bias = build(untied if not tied and untied in build.found else "cls.predictions.bias", config.vocab_size)
     source = Columns("transformed", narrow)
-    build.steps.append(Linear(source, logits, weight, build.keep("cls.predictions.bias", bias), scales))
+    build.steps.append(Linear(source, logits, table, build.keep("cls.predictions.bias", bias), scales))
     if narrow < width:  # MobileBERT: a further matrix for what the embeddings are too narrow for
         source, name = Columns("transformed", width - narrow, narrow), "cls.predictions.dense"
         rest = build.matrix(f"{name}.weight", config.vocab_size, width - narrow, transposed=True)

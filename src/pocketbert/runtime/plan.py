@@ -86,6 +86,12 @@ class LayerNorm:
 Step = Lookup | Linear | LayerNorm
 
 
+def tensors_of(step: Step) -> list[str]:
+    """The names of what a step multiplies or adds, or looks up."""
+    fields = ("table", "scales", "weight", "bias", "residual_scale")
+    return [name for field in fields if (name := getattr(step, field, None)) is not None]
+
+
 @dataclass(frozen=True)
 class Rows:
     """A row program: `steps` in order, for every row alone."""

@@ -23,11 +23,10 @@ from pocketbert.checkpoints import read_tensors, resolve, write_tensors
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.runtime.balance import apply_factors, find_factors, spans, widened
-from pocketbert.runtime.lower import PREFIXES, head_of, lower
+from pocketbert.runtime.lower import BALANCE, PREFIXES, head_of, lower
 from pocketbert.runtime.plan import Attention, First, LayerNorm, Linear, Lookup, Plan, Rows, Step
 
 SMALLEST = 4096  # weights; below, as in a classifier, int8 saves nothing
-BALANCE = ".balance"
 TRANSPOSED = {"cls.predictions.dense.weight"}  # is [in, out] in MobileBERT's files
 LARGEST_LOSS = 0.01  # of the deciding metric
 Metrics = Mapping[str, float]
@@ -130,10 +129,9 @@ def quantize_rows(weight: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int8
 
 def plan_of(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str) -> Plan:
     """The plan of a model's file, in int8 where the file is; else as `lower` makes it, and it raises as that does."""
-    factors = {name.removesuffix(BALANCE): by for name, by in tensors.items() if name.endswith(BALANCE)}
-    plan = lower(config, {name: x for name, x in tensors.items() if not name.endswith(BALANCE)}, head)
-    prefix = PREFIXES[config.model_type]
-    plan = apply_factors(plan, {f"{name.removeprefix(prefix)}.weight": by for name, by in factors.items()})
+    prefix, balanced = PREFIXES[config.model_type], [name for name in tensors if name.endswith(BALANCE)]
+    factors = {f"{name.removeprefix(prefix).removesuffix(BALANCE)}.weight": tensors[name] for name in balanced}
+    plan = apply_factors(lower(config, tensors, head), factors)
     # A folder of an older version holds the table of words in fp32.
     return quantize(plan) if config.quantized else plan
 
