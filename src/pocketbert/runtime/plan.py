@@ -88,8 +88,8 @@ Step = Lookup | Linear | LayerNorm
 
 def tensors_of(step: Step) -> list[str]:
     """The names of what a step multiplies or adds, or looks up."""
-    fields = ("table", "scales", "weight", "bias", "residual_scale")
-    return [name for field in fields if (name := getattr(step, field, None)) is not None]
+    kinds = ("table", "scales", "weight", "exact", "bias", "residual_scale")
+    return [name for kind in kinds if (name := getattr(step, kind, None)) is not None]
 
 
 @dataclass(frozen=True)
