@@ -74,9 +74,9 @@ def test_length_limit() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 3, b"the", ["the", "un"]])
 def test_what_is_no_text_is_refused(wrong: Any) -> None:
-    with pytest.raises(InputError, match=r"input 1 is .*not a text"):
+    with pytest.raises(InputError, match=r"input 1: .*not a text"):
         encode_texts(TOKENIZER, ["the", wrong])
-    with pytest.raises(InputError, match=r"input 1 is .*not a text"):
+    with pytest.raises(InputError, match=r"input 1: .*not a text"):
         encode_tokens(TOKENIZER, ["the", wrong])
     with pytest.raises(InputError, match="not a text"):
         encode_words(TOKENIZER, [["the", wrong]])

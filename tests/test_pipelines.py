@@ -17,6 +17,7 @@ from pocketbert.features import Features
 from pocketbert.models import auto
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.pipelines import pipeline
+from pocketbert.runtime.stream import Job
 from pocketbert.tokenization import SqueezeBertTokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -251,20 +252,48 @@ def test_one_list_or_iterator(tokenizer: SqueezeBertTokenizer) -> None:
     assert count([]) == []
     assert count(("the",)) == count(["the"])
 
-    taken = []
+    for several in (iter(["the"]), {"the": 1}.keys(), np.array(["the"]), (text for text in ["the"])):
+        results = count(several)
+        assert isinstance(results, Iterator)
+        assert list(results) == count(["the"])
+    assert list(count(iter([]))) == []
+
+
+def test_a_generator_is_read_as_it_is_answered(tokenizer: SqueezeBertTokenizer) -> None:
+    counter = Counter()
+    count = pipeline("text-classification", counter, tokenizer)
+    taken = 0
 
     def source() -> Iterator[str]:
-        for number in range(1000):
-            taken.append(number)
-            yield "the"
+        nonlocal taken
+        for number in range(20_000):
+            taken += 1
+            yield "the " * (number % 7)
 
-    counter.calls.clear()
     results = count(source())
     assert not taken
-    next(results)
-    assert len(taken) == counter.calls[0] == pipelines.Pipeline.chunk
-    assert len(list(results)) == 999
-    assert sum(counter.calls) == 1000
+    ahead = []
+    for number, result in enumerate(results):
+        assert result["label"] == ("many" if number % 7 > 3 else "few")
+        ahead.append(taken - number)
+    assert ahead[0] < 200
+    assert max(ahead) <= 2 * Job.inputs
+    assert sum(counter.calls) == len(ahead) == 20_000
+
+
+def test_an_error_comes_after_the_answers_before_it(tokenizer: SqueezeBertTokenizer) -> None:
+    count = pipeline("text-classification", Counter(), tokenizer)
+    for position in (0, 1, 63, 64, 65, 1000):
+        texts: list[Any] = ["the"] * 2000
+        texts[position] = 7
+        results = count(iter(texts))
+        assert len(list(itertools.islice(results, position))) == position
+        with pytest.raises(InputError, match=f"^input {position}: int 7 is not a text"):
+            next(results)
+    with pytest.raises(InputError, match=r"^input 1: a text holds '.ud83d', half a character"):
+        count(["the", "\ud83d"])
+    with pytest.raises(InputError, match=r"^int 7 is not a text"):
+        count(7)
 
 
 def test_options_of_the_pipeline_are_defaults_of_the_call(tokenizer: SqueezeBertTokenizer) -> None:

@@ -29,7 +29,14 @@ class DataError(PocketBertError, ValueError):
 
 
 class InputError(PocketBertError, ValueError):
-    """An input does not fit the model that it is given to."""
+    """An input does not fit the model that it is given to; `position` says which of many, counted from 0."""
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.message, self.position = message, position
+
+    def __str__(self) -> str:
+        return self.message if self.position is None else f"input {self.position}: {self.message}"
 
 
 class TrainingError(PocketBertError, ArithmeticError):

@@ -10,9 +10,10 @@ An empty text is an input as well: [CLS] [SEP].
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from pocketbert.errors import InputError, TokenizerError
 
 if TYPE_CHECKING:
+    from pocketbert.encoding import BatchEncoding
     from pocketbert.tokenization import BertTokenizer
 
 Ints = NDArray[np.int32]
@@ -34,6 +36,7 @@ class Features:
 
     input_ids: Ints  # [tokens]
     token_type_ids: Ints  # [tokens]
+    cut: bool = field(default=False, kw_only=True)  # whether the end of a text was left out
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -91,8 +94,8 @@ class Predictor(Protocol):
     """Anything that runs a model: one dictionary of arrays for each input, in order, without padding.
 
     The names are those of the model's output: "logits" [labels], [tokens, labels] or [tokens, vocabulary],
-    "start_logits" and "end_logits" [tokens], "last_hidden_state" [tokens, hidden], "pooler_output" [hidden]. Sorting by
-    length and batching are the predictor's business.
+    "start_logits" and "end_logits" [tokens], "last_hidden_state" [tokens, hidden], "pooler_output" [hidden]. Batching
+    is the predictor's business; `runtime.stream` gives it a bounded number of tokens, of like lengths, at a time.
     """
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
@@ -151,8 +154,8 @@ def encode_texts(
         return_token_type_ids=True,
     )
     return [
-        Features(_ints(ids), _ints(types))
-        for ids, types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+        Features(_ints(ids), _ints(types), cut=_is_cut(encoded, row))
+        for row, (ids, types) in enumerate(zip(encoded["input_ids"], encoded["token_type_ids"], strict=True))
     ]
 
 
@@ -160,10 +163,21 @@ def _ints(values: Any) -> Ints:
     return np.asarray(values, dtype=np.int32)
 
 
-def _check_texts(texts: Sequence[Any]) -> None:
+def _is_cut(encoded: BatchEncoding, row: int) -> bool:
+    return bool(encoded[row].overflowing)
+
+
+def _check_texts(texts: Sequence[Any], position: int | None = None) -> None:
+    """Refuse what is no text; `texts` are many inputs, or the parts of the one at `position`."""
     for number, text in enumerate(texts):
+        where = number if position is None else position
         if not isinstance(text, str):
-            raise InputError(f"input {number} is {type(text).__name__} {text!r:.60}, not a text")
+            raise InputError(f"{type(text).__name__} {text!r:.60} is not a text", where)
+        if not text.isascii() and (broken := _HALF.search(text)):
+            raise InputError(f"a text holds {broken[0]!r}, half a character: it was decoded wrongly", where)
+
+
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 
 
 def encode_choices(
@@ -174,6 +188,8 @@ def encode_choices(
     max_length: int | None = None,
 ) -> list[list[Features]]:
     """For each prompt one input a choice: [CLS] prompt [SEP] choice [SEP]."""
+    for position, (prompt, options) in enumerate(zip(prompts, choices, strict=True)):
+        _check_texts([prompt, *options], position)
     flat = [(prompt, choice) for prompt, options in zip(prompts, choices, strict=True) for choice in options]
     features = iter(encode_texts(tokenizer, [p for p, _ in flat], [c for _, c in flat], max_length=max_length))
     return [[next(features) for _ in options] for options in choices]
@@ -192,10 +208,10 @@ def encode_words(
     tokenizer: BertTokenizer, sentences: Sequence[Sequence[str]], *, max_length: int | None = None
 ) -> list[Tokens]:
     """Sentences of words as inputs of a tagger. Words past the length limit have no token and can get no tag."""
-    for words in sentences:
+    for position, words in enumerate(sentences):
         if isinstance(words, str):
-            raise InputError(f"a sentence must be a sequence of words, not the text {words!r:.60}")
-        _check_texts(words)
+            raise InputError(f"a sentence must be a sequence of words, not the text {words!r:.60}", position)
+        _check_texts(words, position)
     return list(_encode_tokens(tokenizer, sentences, max_length, split=True)) if sentences else []
 
 
@@ -218,7 +234,8 @@ def _encode_tokens(
             lengths = [0, *(len(word) + 1 for word in text)]
             offsets = offsets + np.where(word_ids >= 0, np.cumsum(lengths)[word_ids], 0)[:, None].astype(np.int32)
         words = len(text) if split else int(word_ids.max(initial=-1)) + 1
-        yield Tokens(_ints(encoded["input_ids"][row]), _ints(encoded["token_type_ids"][row]), offsets, word_ids, words)
+        ids, types = _ints(encoded["input_ids"][row]), _ints(encoded["token_type_ids"][row])
+        yield Tokens(ids, types, offsets, word_ids, words, cut=_is_cut(encoded, row))
 
 
 # ── questions ──

@@ -1,9 +1,10 @@
 """Text in, answers out: `pipeline(task, model)` with the field's task names, call arguments and result shapes.
 
 A pipeline tokenises (`features`), runs a predictor and reads its arrays (`decode`), and does nothing else. One input
-gives one result, a list gives a list, and an iterator (a generator, an open file) gives an iterator that works as it is
-read, so that inputs without end need memory for some hundred at a time. Texts longer than the model takes are cut at
-their end, as `features` says; only contexts of questions are read in windows.
+gives one result, a list gives a list, and any other iterable (a generator, an open file) gives a generator that works
+as it is read: `runtime.stream` looks a few thousand inputs ahead and no further, so that millions need no more memory
+than those. Texts longer than the model takes are cut at their end, as `features` says; only contexts of questions are
+read in windows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
@@ -24,6 +24,7 @@ from pocketbert.features import (
     Features,
     Predictor,
     Tokens,
+    Window,
     encode_choices,
     encode_questions,
     encode_texts,
@@ -31,12 +32,14 @@ from pocketbert.features import (
     encode_words,
     fit,
 )
+from pocketbert.runtime.stream import Answer, Job, answers
 
 if TYPE_CHECKING:
     from pocketbert.configs import PreTrainedConfig
     from pocketbert.tokenization import BertTokenizer
 
 Result = dict[str, Any]
+Output = Mapping[str, np.ndarray]
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -45,7 +48,6 @@ class Pipeline(ABC):
 
     task: ClassVar[str]
     head: ClassVar[str]  # the part of a model class's name after its family
-    chunk: ClassVar[int] = 256  # inputs in memory at a time; few where an input gives much
     bundled: ClassVar[str | None] = None  # the folder of the model that the package brings
 
     def __init__(
@@ -53,58 +55,56 @@ class Pipeline(ABC):
     ) -> None:
         self.predictor, self.tokenizer, self.config = predictor, tokenizer, config
         self.max_length = fit(tokenizer, config.max_position_embeddings)
-        self.options = self._checked(options)
+        self.options = self._known(options)
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """Answer one input, a list of them, or an iterator lazily. The options are those of `run`."""
-        options = self.options | self._checked(options)
-        if isinstance(inputs, Iterator):
-            return self._stream(inputs, options)
+        """Answer one input, a list of them, or any other iterable lazily. The options are those of `job`."""
         if isinstance(inputs, list | tuple):
-            return list(self._stream(inputs, options))
-        [result] = self._stream([inputs], options)
-        return result
+            return [answer.value for answer in self.stream(inputs, **options)]
+        if isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | Mapping):
+            return (answer.value for answer in self.stream(inputs, **options))
+        try:
+            [answer] = self.stream([inputs], **options)
+        except InputError as error:
+            raise InputError(error.message) from None  # there is no other input to tell it from
+        return answer.value
+
+    def stream(self, inputs: Iterable[Any], **options: Any) -> Iterator[Answer]:
+        """Answer inputs as they are read, each with what the model read of it; see `runtime.stream`."""
+        return answers(inputs, self.job(**(self.options | self._known(options))), self.predictor)
 
     @abstractmethod
-    def run(self, inputs: list[Any]) -> Iterator[Any]:
-        """Answer some inputs, in order; a subclass adds its options as keywords."""
+    def job(self) -> Job:
+        """How inputs are answered; a subclass adds its options as keywords."""
 
-    def _stream(self, inputs: Iterable[Any], options: Mapping[str, Any]) -> Iterator[Any]:
-        rest = iter(inputs)
-        while chunk := list(islice(rest, self.chunk)):
-            yield from self.run(chunk, **options)
-
-    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
-        known = list(inspect.signature(self.run).parameters)[1:]
+    def _known(self, options: dict[str, Any]) -> dict[str, Any]:
+        known = list(inspect.signature(self.job).parameters)
         if unknown := [name for name in options if name not in known]:
             raise InputError(f"{self.task} has no option {', '.join(unknown)}: it takes {', '.join(known) or 'none'}")
         return options
 
-    def _predict(self, inputs: Sequence[Features], **axes: int) -> list[dict[str, np.ndarray]]:
-        """Run the model; its output must have each array named in `axes`, with so many axes and without nan."""
-        outputs = self.predictor(inputs)
-        for output in outputs:
-            for name, count in axes.items():
-                if name not in output or output[name].ndim != count:
-                    given = ", ".join(f"{key} {list(array.shape)}" for key, array in output.items())
-                    raise InputError(f"{self.task} needs {name} of a model {self.head}; this one gives {given}")
-                if np.isnan(output[name]).any():
-                    raise InputError(f"the {name} of the model are not numbers (nan): its weights are damaged")
-        return outputs
-
-    def _predict_groups(
-        self, groups: Sequence[Sequence[Features]], **axes: int
-    ) -> Iterator[list[dict[str, np.ndarray]]]:
-        """The same for inputs of several features each."""
-        outputs = iter(self._predict([one for group in groups for one in group], **axes))
-        return (list(islice(outputs, len(group))) for group in groups)
+    def _array(self, output: Output, name: str, axes: int) -> np.ndarray:
+        """An array of the model's output, which must have so many axes and hold numbers."""
+        if name not in output or output[name].ndim != axes:
+            given = ", ".join(f"{key} {list(array.shape)}" for key, array in output.items())
+            raise InputError(f"{self.task} needs {name} of a model {self.head}; this one gives {given}")
+        if np.isnan(output[name]).any():
+            raise InputError(f"the {name} of the model are not numbers (nan): its weights are damaged")
+        return output[name]
 
 
-def _fields(one: Any, *names: str) -> tuple[Any, ...]:
-    """The values of a dictionary input with exactly the keys `names`."""
-    if not isinstance(one, Mapping) or one.keys() != set(names):
-        raise InputError(f"an input must be a dictionary with the keys {', '.join(names)}, not {one!r:.80}")
-    return tuple(one[name] for name in names)
+def _fields(inputs: Sequence[Any], *names: str) -> list[tuple[Any, ...]]:
+    """Of dictionary inputs with exactly the keys `names`, all values of each key."""
+    for position, one in enumerate(inputs):
+        if not isinstance(one, Mapping) or one.keys() != set(names):
+            message = f"an input must be a dictionary with the keys {', '.join(names)}, not {one!r:.80}"
+            raise InputError(message, position)
+    return [tuple(one[name] for one in inputs) for name in names]
+
+
+def _alone(features: Sequence[Features]) -> list[list[Features]]:
+    """One sequence for every input."""
+    return [[one] for one in features]
 
 
 class TextClassification(Pipeline):
@@ -119,27 +119,29 @@ class TextClassification(Pipeline):
         result = super().__call__(inputs, **options)
         return [result] if isinstance(inputs, str) and "top_k" not in self.options | options else result
 
-    def run(
-        self, inputs: list[Any], *, top_k: int | None = 0, function_to_apply: str | None = None
-    ) -> Iterator[Result | list[Result]]:
+    def job(self, *, top_k: int | None = 0, function_to_apply: str | None = None) -> Job:
         """The best `{"label", "score"}` of each text; with `top_k` a list of so many, of all if it is None.
 
         The score is a probability, or for regression the number itself, unless `function_to_apply` ("softmax",
         "sigmoid" or "none") says otherwise.
         """
-        if any(isinstance(one, Mapping) for one in inputs):
-            texts, pairs = zip(*(_fields(one, "text", "text_pair") for one in inputs), strict=True)
-            features = encode_texts(self.tokenizer, texts, pairs, max_length=self.max_length)
-        else:
-            features = encode_texts(self.tokenizer, inputs, max_length=self.max_length)
-        for output in self._predict(features, logits=1):
+
+        def encode(inputs: list[Any]) -> list[list[Features]]:
+            texts, pairs = inputs, None
+            if any(isinstance(one, Mapping) for one in inputs):
+                texts, pairs = map(list, _fields(inputs, "text", "text_pair"))
+            return _alone(encode_texts(self.tokenizer, texts, pairs, max_length=self.max_length))
+
+        def read(text: Any, features: Sequence[Features], outputs: Sequence[Output]) -> Result | list[Result]:
             scores = decode.label_scores(
-                output["logits"], problem_type=self.config.problem_type, function_to_apply=function_to_apply
+                self._array(outputs[0], "logits", 1),
+                problem_type=self.config.problem_type,
+                function_to_apply=function_to_apply,
             )
-            if top_k == 0:
-                yield decode.labels(scores, self.config.id2label, 1)[0]
-            else:
-                yield decode.labels(scores, self.config.id2label, top_k)
+            best = decode.labels(scores, self.config.id2label, 1 if top_k == 0 else top_k)
+            return best[0] if top_k == 0 else best
+
+        return Job(encode, read)
 
 
 class ZeroShotClassification(Pipeline):
@@ -154,16 +156,15 @@ class ZeroShotClassification(Pipeline):
             options["candidate_labels"] = candidate_labels
         return super().__call__(inputs, **options)
 
-    def run(
+    def job(
         self,
-        inputs: list[Any],
         *,
         candidate_labels: str | Sequence[str] = (),
         hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
         entailment: str | None = None,
         contradiction: str | None = None,
-    ) -> Iterator[Result]:
+    ) -> Job:
         """`{"sequence", "labels", "scores"}` of each text, best label first.
 
         The scores of a text add up to 1; with `multi_label`, or with one label alone, each label is judged for itself,
@@ -174,25 +175,34 @@ class ZeroShotClassification(Pipeline):
             candidate_labels = [label.strip() for label in candidate_labels.split(",") if label.strip()]
         if not candidate_labels:
             raise InputError("zero-shot-classification needs candidate_labels to choose from")
-        hypotheses = [hypothesis_template.replace("{}", str(label)) for label in candidate_labels]
         if "{}" not in hypothesis_template:
             raise InputError(f"hypothesis_template={hypothesis_template!r} must hold {{}} where the label goes")
-        alone = multi_label or len(hypotheses) == 1
+        hypotheses = [hypothesis_template.replace("{}", str(label)) for label in candidate_labels]
+        count, names = len(hypotheses), dict(enumerate(candidate_labels))
         entails = self._label("entailment", entailment, ("entail",))
+        alone = multi_label or count == 1
         contradicts = self._label("contradiction", contradiction, ("contradict", "not_entail")) if alone else None
-        texts = [text for text in inputs for _ in hypotheses]
-        features = encode_texts(
-            self.tokenizer, texts, hypotheses * len(inputs), max_length=self.max_length, truncation="only_first"
-        )
-        outputs = iter(self._predict(features, logits=1))
-        for text in inputs:
-            rows = np.stack([output["logits"] for output in islice(outputs, len(hypotheses))])
-            found = decode.labels(decode.entailment(rows, entails, contradicts), dict(enumerate(candidate_labels)))
-            yield {
+
+        def encode(inputs: list[Any]) -> list[list[Features]]:
+            features = encode_texts(
+                self.tokenizer,
+                [text for text in inputs for _ in hypotheses],
+                hypotheses * len(inputs),
+                max_length=self.max_length,
+                truncation="only_first",
+            )
+            return [features[start : start + count] for start in range(0, len(features), count)]
+
+        def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> Result:
+            rows = np.stack([self._array(output, "logits", 1) for output in outputs])
+            found = decode.labels(decode.entailment(rows, entails, contradicts), names)
+            return {
                 "sequence": text,
                 "labels": [one["label"] for one in found],
                 "scores": [one["score"] for one in found],
             }
+
+        return Job(encode, read, inputs=max(1, Job.inputs // count), characters=Job.characters // count)
 
     def _label(self, role: str, name: str | None, beginnings: tuple[str, ...]) -> int:
         """The index of the label called `name`, or of the one whose name begins like the role's."""
@@ -217,21 +227,21 @@ class TokenClassification(Pipeline):
             return result
         return super().__call__(inputs, **options)
 
-    def run(
+    def job(
         self,
-        inputs: list[Any],
         *,
         aggregation_strategy: str = "none",
         ignore_labels: Sequence[str] = ("O",),
         is_split_into_words: bool = False,
-    ) -> Iterator[list[Result]]:
+    ) -> Job:
         """Entities of each text, as `decode.entities` describes them; of words, in the words joined with spaces."""
         encode = encode_words if is_split_into_words else encode_tokens
-        features = encode(self.tokenizer, inputs, max_length=self.max_length)
         join = WordPiece(prefix=self.tokenizer.wordpieces_prefix).decode
-        for one, tokens, output in zip(inputs, features, self._predict(features, logits=2), strict=True):
-            yield decode.entities(
-                output["logits"],
+
+        def read(one: Any, features: Sequence[Tokens], outputs: Sequence[Output]) -> list[Result]:
+            [tokens] = features
+            return decode.entities(
+                self._array(outputs[0], "logits", 2),
                 tokens,
                 self._names(" ".join(one) if is_split_into_words else one, tokens),
                 self.config.id2label,
@@ -239,6 +249,8 @@ class TokenClassification(Pipeline):
                 ignore_labels=ignore_labels,
                 join=join,
             )
+
+        return Job(lambda inputs: _alone(encode(self.tokenizer, inputs, max_length=self.max_length)), read)
 
     def _names(self, text: str, tokens: Tokens) -> list[str]:
         """The vocabulary entry of each token; of an unknown one, what the text says there."""
@@ -253,7 +265,6 @@ class QuestionAnswering(Pipeline):
 
     task = "question-answering"
     head = "ForQuestionAnswering"
-    chunk = 32
 
     def __call__(self, inputs: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
         """Answer `question` from `context` (or lists of them), or inputs `{"question": …, "context": …}`."""
@@ -267,9 +278,8 @@ class QuestionAnswering(Pipeline):
                 inputs = [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
         return super().__call__(inputs, **options)
 
-    def run(
+    def job(
         self,
-        inputs: list[Any],
         *,
         top_k: int = 1,
         handle_impossible_answer: bool = False,
@@ -278,28 +288,35 @@ class QuestionAnswering(Pipeline):
         max_seq_len: int = 384,
         doc_stride: int | None = None,
         max_question_len: int | None = None,
-    ) -> Iterator[Result | list[Result]]:
+    ) -> Job:
         """The best `{"score", "start", "end", "answer"}` of each question, or a list of the `top_k` best if over 1.
 
         `decode.answers` says what the score is. With `handle_impossible_answer` the empty answer competes, and wins by
         more than `null_threshold`. Lengths are in tokens; `doc_stride` is how far a window starts after the last. It is
         128 and a question 64 tokens long at most, less for models that read less than 384, if not given.
         """
-        questions, contexts = zip(*(_fields(one, "question", "context") for one in inputs), strict=True)
-        groups = encode_questions(
-            self.tokenizer,
-            questions,
-            contexts,
-            max_length=min(max_seq_len, self.max_length),
-            doc_stride=doc_stride,
-            max_question_length=max_question_len,
-        )
-        outputs = self._predict_groups(groups, start_logits=1, end_logits=1)
-        for context, windows, found in zip(contexts, groups, outputs, strict=True):
+
+        def encode(inputs: list[Any]) -> list[list[Window]]:
+            questions, contexts = _fields(inputs, "question", "context")
+            return encode_questions(
+                self.tokenizer,
+                questions,
+                contexts,
+                max_length=min(max_seq_len, self.max_length),
+                doc_stride=doc_stride,
+                max_question_length=max_question_len,
+            )
+
+        def read(one: Any, windows: Sequence[Window], outputs: Sequence[Output]) -> Result | list[Result]:
+            found = [
+                {name: self._array(output, name, 1) for name in ("start_logits", "end_logits")} for output in outputs
+            ]
             spans = decode.spans(windows, found, n_best=max(20, top_k), max_answer_length=max_answer_len)
             null = decode.null_logit(found) if handle_impossible_answer else None
-            best = decode.answers(spans, context, top_k=top_k, null=null, null_threshold=null_threshold)
-            yield best[0] if top_k == 1 else best
+            best = decode.answers(spans, one["context"], top_k=top_k, null=null, null_threshold=null_threshold)
+            return best[0] if top_k == 1 else best
+
+        return Job(encode, read)
 
 
 class FillMask(Pipeline):
@@ -307,32 +324,39 @@ class FillMask(Pipeline):
 
     task = "fill-mask"
     head = "ForMaskedLM"
-    chunk = 8  # an input gives tokens × vocabulary: 60 MB at 512 tokens
 
-    def run(
-        self, inputs: list[Any], *, top_k: int = 5, targets: str | Sequence[str] | None = None
-    ) -> Iterator[list[Result] | list[list[Result]]]:
+    def job(self, *, top_k: int = 5, targets: str | Sequence[str] | None = None) -> Job:
         """The `top_k` best `{"score", "token", "token_str", "sequence"}` of each text; of each gap, if it has several.
 
         `targets` are the words to choose among, each a single token of the vocabulary.
         """
         ids = None if targets is None else self._token_ids([targets] if isinstance(targets, str) else targets)
-        features = encode_texts(self.tokenizer, inputs, max_length=self.max_length)
-        gaps = [np.flatnonzero(one.input_ids == self.tokenizer.mask_token_id) for one in features]
-        for text, found in zip(inputs, gaps, strict=True):
-            if not len(found):
-                raise InputError(
-                    f"no {self.tokenizer.mask_token} in the first {self.max_length} tokens of {text!r:.60}"
-                )
-        for one, places, output in zip(features, gaps, self._predict(features, logits=2), strict=True):
+        mask = self.tokenizer.mask_token_id
+
+        def encode(inputs: list[Any]) -> list[list[Features]]:
+            features = encode_texts(self.tokenizer, inputs, max_length=self.max_length)
+            for position, (text, one) in enumerate(zip(inputs, features, strict=True)):
+                if mask not in one.input_ids:
+                    message = f"no {self.tokenizer.mask_token} in the first {self.max_length} tokens of {text!r:.60}"
+                    raise InputError(message, position)
+            return _alone(features)
+
+        def read(
+            text: str, features: Sequence[Features], outputs: Sequence[Output]
+        ) -> list[Result] | list[list[Result]]:
+            [one], logits = features, self._array(outputs[0], "logits", 2)
+            places = np.flatnonzero(one.input_ids == mask)
             filled = [
                 [
                     self._filled(one, int(place), token, score, alone=len(places) == 1)
-                    for token, score in decode.fills(output["logits"][place], top_k, ids)
+                    for token, score in decode.fills(logits[place], top_k, ids)
                 ]
                 for place in places
             ]
-            yield filled[0] if len(filled) == 1 else filled
+            return filled[0] if len(filled) == 1 else filled
+
+        # A token gives as many numbers as there are words: a run of so many is 31 MB.
+        return Job(encode, read, tokens=256)
 
     def _filled(self, one: Features, place: int, token: int, score: float, *, alone: bool) -> Result:
         ids = one.input_ids.copy()
@@ -360,21 +384,26 @@ class MultipleChoice(Pipeline):
 
     task = "multiple-choice"
     head = "ForMultipleChoice"
-    chunk = 64
 
     def __call__(self, inputs: Any = None, *, prompt: Any = None, choices: Any = None, **options: Any) -> Any:
         """Judge `choices` for `prompt`, or inputs `{"prompt": …, "choices": […]}`."""
         return super().__call__({"prompt": prompt, "choices": choices} if inputs is None else inputs, **options)
 
-    def run(self, inputs: list[Any]) -> Iterator[list[Result]]:
+    def job(self) -> Job:
         """All choices of each input as `{"choice", "index", "score"}`, best first; the scores add up to 1."""
-        prompts, choices = zip(*(_fields(one, "prompt", "choices") for one in inputs), strict=True)
-        for options in choices:
-            if not isinstance(options, list | tuple) or not options:
-                raise InputError(f"choices must be a list of texts, not {options!r:.60}")
-        groups = encode_choices(self.tokenizer, prompts, choices, max_length=self.max_length)
-        for options, outputs in zip(choices, self._predict_groups(groups, logits=1), strict=True):
-            yield decode.choices(np.concatenate([output["logits"] for output in outputs]), options)
+
+        def encode(inputs: list[Any]) -> list[list[Features]]:
+            prompts, choices = _fields(inputs, "prompt", "choices")
+            for position, options in enumerate(choices):
+                if not isinstance(options, list | tuple) or not options:
+                    raise InputError(f"choices must be a list of texts, not {options!r:.60}", position)
+            return encode_choices(self.tokenizer, prompts, choices, max_length=self.max_length)
+
+        def read(one: Any, features: Sequence[Features], outputs: Sequence[Output]) -> list[Result]:
+            logits = np.concatenate([self._array(output, "logits", 1) for output in outputs])
+            return decode.choices(logits, one["choices"])
+
+        return Job(encode, read)
 
 
 class FeatureExtraction(Pipeline):
@@ -382,20 +411,22 @@ class FeatureExtraction(Pipeline):
 
     task = "feature-extraction"
     head = "Model"
-    chunk = 64
 
-    def run(self, inputs: list[Any], *, pooling: str | None = None, normalize: bool = False) -> Iterator[list[Any]]:
+    def job(self, *, pooling: str | None = None, normalize: bool = False) -> Job:
         """The last hidden states of each text, nested lists [1, tokens, hidden]; with `pooling` one vector [hidden].
 
         `pooling` is "mean" (of all tokens) or "cls"; `normalize` gives the vector length 1.
         """
         if normalize and pooling is None:
             raise InputError("normalize needs pooling='mean' or 'cls': it is for one vector a text")
-        for output in self._predict(
-            encode_texts(self.tokenizer, inputs, max_length=self.max_length), last_hidden_state=2
-        ):
-            hidden = output["last_hidden_state"]
-            yield [hidden.tolist()] if pooling is None else decode.pool(hidden, pooling, normalize=normalize).tolist()
+
+        def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> list[Any]:
+            hidden = self._array(outputs[0], "last_hidden_state", 2)
+            return [hidden.tolist()] if pooling is None else decode.pool(hidden, pooling, normalize=normalize).tolist()
+
+        # A number in a list takes 32 bytes: 25 kB a vector, or a token, of a model as wide as BERT-base.
+        few = {"inputs": 256} if pooling else {"inputs": 64, "characters": 1 << 13}
+        return Job(lambda inputs: _alone(encode_texts(self.tokenizer, inputs, max_length=self.max_length)), read, **few)
 
 
 TASKS: dict[str, type[Pipeline]] = {
@@ -442,7 +473,7 @@ def pipeline(
         device: Run the model in PyTorch, on this device, as in `torch.device`. By default models of folders and names
             run on the engine, which needs no PyTorch.
         revision: A branch, tag or commit on the hub.
-        **options: Defaults for the options of the calls, which are those of the task's `run`.
+        **options: Defaults for the options of the calls, which are those of the task's `job`.
 
     Raises:
         InputError: For an unknown task or option, or if `model` or `tokenizer` is missing.

@@ -1,11 +1,13 @@
+import itertools
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pocketbert.data.tables import Columns, read_table
+from pocketbert.data.tables import LONGEST_LINE, Columns, TableReader, read_table
 from pocketbert.errors import DataError
 
 
@@ -15,7 +17,7 @@ def write(path: Path, text: str | bytes) -> Path:
 
 
 def rows(path: Path, **options: str) -> list[tuple[str, str | None, str | None]]:
-    return [(e.text, e.text_pair, e.label) for e in read_table(path, **options).examples]  # type: ignore[arg-type]
+    return [(e.text, e.text_pair, e.label) for e in read_table(path, **options).examples]
 
 
 def test_all_four_formats_give_the_same_examples(tmp_path: Path) -> None:
@@ -151,3 +153,56 @@ def test_truncated_parquet(tmp_path: Path) -> None:
 def test_ragged_lines_are_skipped_when_asked(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "a.tsv", "text\tlabel\na\tb\nc\nd\te\n"), skip_ragged=True)
     assert (len(table), table.skipped) == (2, 1)
+
+
+def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    count = 20_000
+    texts = [f"text {i}" for i in range(count)]
+    write(tmp_path / "a.csv", "text\n" + "\n".join(texts))
+    write(tmp_path / "a.tsv", "text\tother\n" + "".join(f"{text}\t1\n" for text in texts))
+    write(tmp_path / "a.jsonl", "\n".join(json.dumps({"text": text}) for text in texts))
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    for path in sorted(tmp_path.iterdir()):
+        reader = TableReader(path, labelled=False)
+        assert reader.columns == Columns("text", None, None)
+        assert next(reader).text == "text 0"
+        assert reader.fraction < 0.1
+        fractions = [reader.fraction for _ in itertools.islice(reader, count // 2 - 1)]
+        assert fractions == sorted(fractions)
+        assert 0.45 < reader.fraction < 0.55
+        assert [one.text for one in reader] == texts[count // 2 :]
+        assert reader.fraction == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "message"),
+    [
+        ("a.csv", b"caf\xe9,x", "byte 0xE9 is not UTF-8"),
+        ("a.csv", b"a,b,c", "has 3 columns"),
+        ("a.csv", b'"a,b', "double quote left open"),
+        ("a.tsv", b"caf\xe9\tx", "byte 0xE9 is not UTF-8"),
+        ("a.tsv", b"one", "has 1 columns"),
+        ("a.tsv", b"x" * (LONGEST_LINE + 1), "has over 16,777,216 characters: is there one text a line"),
+        ("a.jsonl", b'{"text": "caf\xe9"}', "byte 0xE9 is not UTF-8"),
+        ("a.jsonl", b"{", "is not JSON"),
+    ],
+)
+def test_a_bad_row_comes_after_the_rows_before_it(tmp_path: Path, name: str, bad: bytes, message: str) -> None:
+    head, row = {"a.csv": (b"text,n", b"a,1"), "a.tsv": (b"text\tn", b"a\t1")}.get(name, (b"", b'{"text": "a"}'))
+    path = write(tmp_path / name, b"\n".join([head, *[row] * 5000, bad, row]))
+    reader = TableReader(path, labelled=False)
+    assert len(list(itertools.islice(reader, 5000))) == 5000
+    with pytest.raises(DataError) as error:
+        next(reader)
+    assert str(error.value).startswith(f"{path}, line 5002: ")
+    assert message in str(error.value)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", (json.dumps({"text": "a" * 1000}) + "\n") * 10_000)
+    tracemalloc.start()
+    try:
+        assert sum(len(one.text) for one in TableReader(path, labelled=False)) == 10_000_000
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()

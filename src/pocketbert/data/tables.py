@@ -8,17 +8,23 @@ How a file is read follows from its name:
 - `.jsonl`, `.ndjson`, `.json`: one JSON object a line.
 - `.parquet`: by pyarrow, batch by batch.
 
-Text is UTF-8, with or without a byte order mark. Whatever cannot be read raises `DataError` with file and line.
+Text is UTF-8, with or without a byte order mark; a line has at most 16 million characters. Whatever cannot be read
+raises `DataError` with file and line, after the rows before it.
+
+`TableReader` gives the rows as they are read, in memory that does not grow with the file; `read_table` gives all.
 """
 
 import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TextIO
 
 from pocketbert.errors import DataError
 
@@ -48,6 +54,10 @@ _NOT_TEXT = {
     b"\x1f\x8b": "is compressed with gzip; unpack it first",
     b"PK\x03\x04": "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV",
 }
+
+LONGEST_LINE = 1 << 24  # characters
+_BATCH = 1024  # rows of a Parquet file at a time
+_BOM = "\ufeff"
 
 Row = Sequence[Any]
 #: The number of a row's line in its file (its row number in Parquet), and its values in the order of the columns.
@@ -93,17 +103,8 @@ class Table:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_table(
-    path: str | Path,
-    *,
-    text: str | None = None,
-    text_pair: str | None = None,
-    label: str | None = None,
-    labelled: bool = True,
-    header: Sequence[str] | None = None,
-    skip_ragged: bool = False,
-) -> Table:
-    """Read the examples of `path`.
+class TableReader:
+    """The examples of a file, read as they are asked for: an iterator.
 
     Args:
         path: a `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json` or `.parquet` file.
@@ -115,29 +116,74 @@ def read_table(
         skip_ragged: skip and count the lines with too few or too many columns, instead of refusing the file.
 
     Raises:
-        DataError: the file is missing, empty, of another kind or encoding, lacks a column, or has a row that is
-            ragged, without text or without label.
+        DataError: at once, if the file is missing, empty, of another kind or encoding, or lacks a column; when it is
+            reached, for a row that is ragged, without text or without label, and at the end if there was no row.
     """
-    path = Path(path)
-    try:
-        names, rows = _open(path, header)
-        columns = _choose(path, names, text, text_pair, label, labelled=labelled)
-        where = [names.index(name) if name is not None else None for name in columns]
-        examples, skipped = [], 0
-        for line, row in rows:
-            if len(row) == len(names):
-                examples.append(_example(path, line, *(None if i is None else row[i] for i in where), columns=columns))
-            elif skip_ragged:
-                skipped += 1
-            else:
-                raise DataError(_ragged(path, line, len(row), names))
-    except UnicodeDecodeError:
-        raise _undecodable(path) from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if not examples:
-        raise DataError(f"{path}: has no rows" + (" below its header" if header is None else ""))
-    return Table(path, examples, columns, skipped)
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        text: str | None = None,
+        text_pair: str | None = None,
+        label: str | None = None,
+        labelled: bool = True,
+        header: Sequence[str] | None = None,
+        skip_ragged: bool = False,
+    ) -> None:
+        self.path, self.skipped = Path(path), 0
+        self._header, self._skip_ragged = header, skip_ragged
+        with ExitStack() as opened:
+            try:
+                self._names, self._rows, self._fraction = _open(self.path, header, opened)
+            except OSError as error:
+                raise self._unreadable(error) from None
+            self.columns = _choose(self.path, self._names, text, text_pair, label, labelled=labelled)
+            self._opened = opened.pop_all()
+        self._examples = self._read()
+
+    @property
+    def fraction(self) -> float:
+        """How much of the file has been read."""
+        return self._fraction()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Example:
+        return next(self._examples)
+
+    def close(self) -> None:
+        """Close the file, which the last row or an error does too."""
+        self._opened.close()
+
+    def _read(self) -> Iterator[Example]:
+        names, found = self._names, False
+        where = [names.index(name) if name is not None else None for name in self.columns]
+        with self._opened:
+            try:
+                for line, row in self._rows:
+                    if len(row) == len(names):
+                        cells = (None if i is None else row[i] for i in where)
+                        yield _example(self.path, line, *cells, columns=self.columns)
+                        found = True
+                    elif self._skip_ragged:
+                        self.skipped += 1
+                    else:
+                        raise DataError(_ragged(self.path, line, len(row), names))
+            except OSError as error:
+                raise self._unreadable(error) from None
+        if not found:
+            raise DataError(f"{self.path}: has no rows" + (" below its header" if self._header is None else ""))
+
+    def _unreadable(self, error: OSError) -> DataError:
+        return DataError(f"{self.path}: cannot be read: {error.strerror or error}")
+
+
+def read_table(path: str | Path, **options: Any) -> Table:
+    """All examples of `path`; the options and errors are those of `TableReader`."""
+    reader = TableReader(path, **options)
+    return Table(reader.path, list(reader), reader.columns, reader.skipped)
 
 
 # ── the formats ──
@@ -148,27 +194,64 @@ def not_text(start: bytes) -> str | None:
     return next((what for magic, what in _NOT_TEXT.items() if start.startswith(magic)), None)
 
 
-def _open(path: Path, header: Sequence[str] | None) -> tuple[list[str], Rows]:
-    """The column names of a file, and its rows, read as they are asked for."""
+def _open(path: Path, header: Sequence[str] | None, opened: ExitStack) -> tuple[list[str], Rows, Callable[[], float]]:
+    """The column names of a file, its rows, read as they are asked for, and how much of it has been read.
+
+    The file stays open until `opened` closes it.
+    """
     suffix = path.suffix.lower()
     readers = {".csv": _csv, ".tsv": _tsv}
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file in it, or say which GLUE task it holds (--glue sst-2)")
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
-    if path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         raise DataError(f"{path}: is empty")
     if suffix == ".parquet":
-        return _parquet(path)
+        return _parquet(path, opened)
     if suffix not in (*readers, ".jsonl", ".ndjson", ".json"):
         raise DataError(f"{path}: is none of .csv, .tsv, .jsonl, .ndjson, .json, .parquet")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if what := not_text(start):
-        raise DataError(f"{path}: {what}")
-    if suffix not in readers:
-        return _json_lines(path)
-    rows = readers[suffix](path)
+    with path.open("rb") as start:
+        if what := not_text(start.read(4)):
+            raise DataError(f"{path}: {what}")
+    # A wrong byte is found when its line is reached. Of line breaks, only CSV knows others than "\n": a lone carriage
+    # return inside a text must not end the line.
+    newline = "" if suffix == ".csv" else "\n"
+    binary = opened.enter_context(path.open("rb"))
+    file = opened.enter_context(TextIOWrapper(binary, "utf-8", errors="surrogateescape", newline=newline))
+    lines = _lines(path, file)
+    names, rows = _with_header(path, readers[suffix](path, lines), header) if suffix in readers else _json(path, lines)
+    return names, rows, lambda: 1.0 if binary.closed else min(1.0, binary.tell() / size)
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), ""), start=1):
+        text = line.removeprefix(_BOM) if number == 1 else line
+        if not text.isascii():
+            check_utf8(text, f"{path}, line {number}", path.name)
+        if len(line) == LONGEST_LINE:
+            raise DataError(f"{path}, line {number}: {too_long()}")
+        yield text
+
+
+def too_long() -> str:
+    """What to say of a line that no text can be."""
+    return f"has over {LONGEST_LINE:,} characters: is there one text a line?"
+
+
+def check_utf8(text: str, where: str, name: str) -> None:
+    """Raise `DataError` if `text`, decoded with the handler "surrogateescape", was not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: byte 0x{ord(text[error.start]) & 0xFF:02X} is not UTF-8. If the file is Latin-1 (Windows), "
+            f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {name} > utf8-{name}"
+        ) from None
+
+
+def _with_header(path: Path, rows: Rows, header: Sequence[str] | None) -> tuple[list[str], Rows]:
     if header is not None:
         return list(header), rows
     first = next(rows, None)
@@ -181,59 +264,57 @@ def _open(path: Path, header: Sequence[str] | None) -> tuple[list[str], Rows]:
     return names, rows
 
 
-def _csv(path: Path) -> Rows:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-        file.seek(0)
-        reader = csv.reader(file, delimiter=";" if ";" in header and "," not in header else ",", strict=True)
-        start = 1
-        try:
-            for row in reader:
-                if row:
-                    yield start, row
-                start = reader.line_num + 1
-        except csv.Error as error:
-            raise DataError(
-                f"{path}, line {start}: {error}. Is a double quote left open? A quote inside a quoted field is "
-                f"written twice; fields of over {csv.field_size_limit():,} characters need JSON lines or Parquet"
-            ) from None
+def _csv(path: Path, lines: Iterator[str]) -> Rows:
+    header = next(lines, "")
+    delimiter = ";" if ";" in header and "," not in header else ","
+    reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
+    start = 1
+    try:
+        for row in reader:
+            if row:
+                yield start, row
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {start}: {error}. Is a double quote left open? A quote inside a quoted field is "
+            f"written twice; fields of over {csv.field_size_limit():,} characters need JSON lines or Parquet"
+        ) from None
 
 
-def _tsv(path: Path) -> Rows:
-    # newline="\n": a lone carriage return inside a text must not end the line.
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            if line.rstrip("\r\n"):
-                yield number, line.rstrip("\r\n").split("\t")
+def _tsv(path: Path, lines: Iterator[str]) -> Rows:
+    for number, line in enumerate(lines, start=1):
+        if line.rstrip("\r\n"):
+            yield number, line.rstrip("\r\n").split("\t")
 
 
-def _json_lines(path: Path) -> tuple[list[str], Rows]:
-    def objects() -> Iterator[tuple[int, dict[str, Any]]]:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError) as error:  # also digits or brackets without end
-                    hint = "; a JSON list must become one object a line (jq -c '.[]')" if line[0] == "[" else ""
-                    raise DataError(f"{path}, line {number}: is not JSON: {error}{hint}") from None
-                if not isinstance(value, dict):
-                    raise DataError(
-                        f"{path}, line {number}: holds a {type(value).__name__}, not an object like "
-                        '{"text": …, "label": …}; a JSON list must become one object a line (jq -c \'.[]\')'
-                    )
-                yield number, value
-
-    first = next(objects(), None)
+def _json(path: Path, lines: Iterator[str]) -> tuple[list[str], Rows]:
+    objects = _objects(path, lines)
+    first = next(objects, None)
     if first is None:
         raise DataError(f"{path}: is empty")
     names = list(first[1])
     # A key that a later line lacks is a missing value there; which of them matter is decided once the columns are.
-    return names, ((number, [value.get(name) for name in names]) for number, value in objects())
+    return names, ((number, [value.get(name) for name in names]) for number, value in chain([first], objects))
 
 
-def _parquet(path: Path) -> tuple[list[str], Rows]:
+def _objects(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:  # also digits or brackets without end
+            hint = "; a JSON list must become one object a line (jq -c '.[]')" if line[0] == "[" else ""
+            raise DataError(f"{path}, line {number}: is not JSON: {error}{hint}") from None
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{path}, line {number}: holds a {type(value).__name__}, not an object like "
+                '{"text": …, "label": …}; a JSON list must become one object a line (jq -c \'.[]\')'
+            )
+        yield number, value
+
+
+def _parquet(path: Path, opened: ExitStack) -> tuple[list[str], Rows, Callable[[], float]]:
     from pocketbert.errors import require
 
     require("train")
@@ -241,22 +322,22 @@ def _parquet(path: Path) -> tuple[list[str], Rows]:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = opened.enter_context(pyarrow.parquet.ParquetFile(path))
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path}: is not a Parquet file: {error}") from None
-    names = list(file.schema_arrow.names)
+    number = 0
 
     def rows() -> Rows:
-        number = 0
+        nonlocal number
         try:
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(_BATCH):
                 for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     number += 1
                     yield number, row
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{path}: is damaged after row {number}: {error}") from None
 
-    return names, rows()
+    return list(file.schema_arrow.names), rows(), lambda: number / max(1, file.metadata.num_rows)
 
 
 # ── columns and cells ──
@@ -329,17 +410,3 @@ def _ragged(path: Path, line: int, found: int, names: list[str]) -> str:
     if path.suffix.lower() == ".tsv":
         return f"{message}; in a TSV file every tab separates and quotes protect nothing: use CSV for such text"
     return f"{message}; a text with the separator in it needs double quotes around it"
-
-
-def _undecodable(path: Path) -> DataError:
-    """Names the first line that is not UTF-8."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return DataError(
-                    f"{path}, line {number}: byte 0x{line[error.start]:02X} is not UTF-8. If the file is Latin-1 "
-                    f"(Windows), convert it: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
-                )
-    return DataError(f"{path}: is not UTF-8")
