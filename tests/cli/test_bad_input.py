@@ -135,11 +135,21 @@ def test_texts_that_cannot_be_read(run: Run, models: Models, tmp_path: Path) -> 
     assert "device" in run(*base, "x", "--device", "warp").error
 
 
-def test_what_was_answered_before_bad_input_is_kept(run: Run, models: Models) -> None:
+def test_what_was_answered_before_bad_input_is_kept(run: Run, models: Models, tmp_path: Path) -> None:
     outcome = run("classify", "--model", models["classify"], stdin=b"the film\n" * 9000 + b"\xff\n")
     assert outcome.code == 1
     assert outcome.err.startswith("error: standard input, line 9001: byte 0xFF")
-    assert outcome.out.count("\n") > 7000
+    assert outcome.out.count("\n") == 9000
+    table = tmp_path / "table.csv"
+    table.write_text("text\n" + "the film\n" * 3000 + "a,b\nthe film\n")
+    outcome = run("classify", "--model", models["classify"], "--file", table)
+    assert outcome.err.startswith(f"error: {table}, line 3002: has 2 columns")
+    assert outcome.out.count("\n") == 3000
+    lines = tmp_path / "lines.txt"
+    lines.write_text("the [MASK]\n" * 200 + "the film\nthe [MASK]\n")
+    outcome = run("fill-mask", "--model", models["fill-mask"], "--file", lines)
+    assert outcome.err == f"error: {lines}, line 201: no [MASK] in the first 64 tokens of 'the film'\n"
+    assert outcome.out.count("\n") == 200
 
 
 # ── training ──

@@ -1,17 +1,23 @@
 """Every way to ask: arguments, lines, tables; what people and what pipes get."""
 
 import json
+import re
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from pocketbert.cli import predict
 from pocketbert.cli.texts import source
+from pocketbert.features import Features
 from pocketbert.pipelines import pipeline
+from pocketbert.runtime.stream import Answer, Job, answers
 
 from .conftest import Outcome
 
@@ -219,14 +225,13 @@ def test_cut_texts_are_stated(run: Run, models: Models) -> None:
 
 def test_long_texts_are_not_kept(tmp_path: Path) -> None:
     class Short:
-        max_length = 8
+        """Answers with lengths, and reads nothing."""
 
-        def __call__(self, inputs: Iterator[str]) -> Iterator[int]:
-            return map(len, inputs)
+        def stream(self, inputs: Iterator[str]) -> Iterator[Answer]:
+            job = Job(lambda texts: [[nothing] for _ in texts], lambda text, *_: len(text))
+            return answers(inputs, job, lambda run: [{"none": np.zeros(0)} for _ in run])
 
-        def tokenizer(self, texts: list[str], pairs: None, *, verbose: bool) -> dict[str, list[list[int]]]:
-            return {"input_ids": [[0] * 9] * len(texts)}
-
+    nothing = Features(np.zeros(2, np.int32), np.zeros(2, np.int32))
     (tmp_path / "long.txt").write_text(f"{'x' * 20_000}\n" * 500)
     tracemalloc.start()
     try:
@@ -238,6 +243,49 @@ def test_long_texts_are_not_kept(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 2e6
+
+
+def test_a_line_that_is_no_text(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pocketbert.data.tables.LONGEST_LINE", 100_000)
+    (tmp_path / "a.txt").write_text("great\n" + "x " * 60_000)
+    outcome = run("classify", "--file", tmp_path / "a.txt")
+    assert outcome.err == (
+        f"error: {tmp_path / 'a.txt'}, line 2: has over 100,000 characters: is there one text a line?\n"
+    )
+    assert outcome.out.startswith('{"text": "great", ')
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet", "a.txt", "-"])
+@pytest.mark.parametrize("count", [0, 1, 64, 65, 700])
+def test_answers_come_in_the_order_of_the_texts(
+    run: Run, models: Models, tmp_path: Path, name: str, count: int
+) -> None:
+    texts = [f"{'film ' * (n * 7 % 23)}{n}" for n in range(count)]
+    path: Path | str = "-" if name == "-" else tmp_path / name
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array(texts, pyarrow.string())}), path)
+    elif name == "a.jsonl":
+        Path(path).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    elif name != "-":
+        Path(path).write_text("\n".join(texts if name == "a.txt" else ["text", *texts]))
+    outcome = run(
+        "classify", "--model", models["classify"], "--file", path,
+        stdin="\n".join(texts) if name == "-" else None,
+    )  # fmt: skip
+    if count == 0:
+        assert re.search(r": (has no (rows|text)|is empty)", outcome.error)
+    else:
+        assert [line["text"] for line in outcome.lines] == texts
+        expected = pipeline("text-classification", models["classify"])(texts)
+        assert [line["score"] for line in outcome.lines] == [one["score"] for one in expected]
+
+
+def test_a_table_of_many_rows_comes_in_pages(run: Run, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pocketbert.cli.show._PAGE", 10)
+    text = run("classify", "--table", stdin="".join(f"{n} films\n" for n in range(25))).text
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    assert sum(row[0] == "Text" for row in rows) == 3
+    assert [int(row[0]) for row in rows if row[-1][0].isdigit()] == list(range(25))
 
 
 def test_texts_are_shown_as_they_are_but_cannot_steer_a_terminal(run: Run, models: Models) -> None:

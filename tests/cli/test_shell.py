@@ -1,6 +1,7 @@
 """What holds for every command: help, exit status, streams and signals; checked from outside, as a shell sees it."""
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -8,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,34 +120,19 @@ def test_what_torch_needs_is_said_in_one_line(
     assert advice in run("evaluate", "m", "data.csv", "--device", "cpu").error
 
 
-# A model that needs no PyTorch, and so no time.
-ECHO = """
-from pocketbert.cli import main, predict
-
-class Echo:
-    max_length = 512
-
-    def __call__(self, inputs, **options):
-        return ([{"label": "fine", "score": 1.0}] for _ in inputs)
-
-predict._load = lambda *_: Echo()
-main()
-"""
-
-
 @pytest.mark.parametrize(
     ("number", "code", "says"),
     [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, ""), (None, 141, "")],
     ids=["Ctrl-C", "kill", "head"],
 )
 def test_lines_are_answered_at_once_until_it_ends(number: int | None, code: int, says: str) -> None:
-    process = start(["classify"], command=[sys.executable, "-c", ECHO])
+    process = start(["classify"])
     assert process.stdin
     assert process.stdout
     assert process.stderr
     process.stdin.write("the film is great\n")
     process.stdin.flush()
-    assert process.stdout.readline() == '{"text": "the film is great", "label": "fine", "score": 1.0}\n'
+    assert json.loads(process.stdout.readline())["label"] == "positive"
     if number is not None:
         process.send_signal(number)
     else:  # the reader goes away, as `head` does
@@ -157,6 +144,38 @@ def test_lines_are_answered_at_once_until_it_ends(number: int | None, code: int,
     process.stdin.close()
     process.stdout.close()
     process.stderr.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
+def test_no_line_is_torn(number: int, models: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "many.txt"
+    file.write_text("the film\n" * 20_000)
+    process = start(["embed", "--model", models["embed"], "--file", file], stdin=subprocess.DEVNULL)
+    assert process.stdout
+    assert process.stderr
+    first = process.stdout.readline()
+    time.sleep(0.3)  # it fills the pipe, and waits in the middle of a line
+    process.send_signal(number)
+    rest = process.stdout.read()
+    assert process.wait(60) == 128 + number
+    assert rest.endswith("\n")
+    lines = [first, *rest.splitlines(keepends=True)]
+    assert 1 < len(lines) < 20_000
+    assert set(lines) == {first}
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_half_a_line_is_answered_with_the_other_half() -> None:
+    process = start(["classify"])
+    assert process.stdin
+    process.stdin.write("the film\nis ")
+    process.stdin.flush()
+    assert process.stdout
+    assert json.loads(process.stdout.readline())["text"] == "the film"
+    out, err = process.communicate("great\n\ndull", timeout=60)
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["is great", "dull"]
+    assert err == "note: lines without text: 1; they were skipped\n"
 
 
 def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
@@ -171,6 +190,31 @@ def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
             seen += block
     os.close(leader)
     return process.wait(60), seen.decode()
+
+
+def test_a_bar_for_those_who_wait_on_a_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "many.txt"
+    file.write_text("the film is great, and long, and it has a plot\n" * 100_000)
+    leader, follower = pty.openpty()
+    process = start(
+        ["classify", "--file", file],
+        env={"TERM": "xterm-256color", "COLUMNS": "80"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+    )
+    os.close(follower)
+    seen = b""
+    while b" left" not in seen:
+        seen += os.read(leader, 1024)
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):
+        while block := os.read(leader, 1024):
+            seen += block
+    os.close(leader)
+    assert process.wait(60) == 130
+    assert re.search(r"\d,\d{3} texts · [\d,]+/s .* 0:\d\d:\d\d left", seen.decode())
+    assert seen.decode().strip().endswith("interrupted")
 
 
 def test_people_get_colours(models: dict[str, Path]) -> None:

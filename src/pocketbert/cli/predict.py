@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from pocketbert.cli import show, texts
 from pocketbert.cli.commands import Declaration, argument, command, option
 from pocketbert.cli.texts import Item, Texts
+from pocketbert.errors import InputError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -81,29 +83,25 @@ def classify(
         text, file, pair=pair, text_column=text_column, pair_column=text_pair_column, pairs=labels is None
     )
     options: dict[str, Any] = {"top_k": top_k or 1}
-    beside = None
     if labels is not None:
         if model is None or pair is not None:
             raise click.UsageError("--labels needs a --model of language inference, and no --pair")
         if "{}" not in template or set("{}") & set(template.replace("{}", "")):
             raise click.UsageError("--template must hold {} where the label goes, and no other braces")
         options = {"candidate_labels": labels, "hypothesis_template": template, "entailment": entailment}
-        beside = max((template.replace("{}", label.strip()) for label in labels.split(",")), key=len)
     pipe = _load("text-classification" if labels is None else "zero-shot-classification", model, device)
     lines = show.as_lines(json)
-    rows: list[tuple[str, ...]] = []
-    width = 1
-    for item, result in _answers(pipe, source, _one_or_pair, lines, beside, **options):
-        best = result if labels is None else _ranked(result)[: top_k or 1]
-        both = {"text": item.text} if item.pair is None else {"text": item.text, "text_pair": item.pair}
-        width = len(both)
-        if lines:
-            show.line({**both, **(best[0] if top_k is None else {"labels": best})})
-        for rank, one in enumerate(best if not lines else ()):
-            shown = [value if rank == 0 else "" for value in both.values()]
-            rows.append((*shown, one["label"], f"{one['score']:.3f}"))
-    if not lines:
-        show.table([*("Text", "Second text")[:width], "Label", "Score"], rows, numbers=["Score"])
+    with show.growing_table(numbers=["Score"]) as add:
+        for item, result in _answers(pipe, source, _one_or_pair, lines, **options):
+            best = result if labels is None else _ranked(result)[: top_k or 1]
+            both = {"text": item.text} if item.pair is None else {"text": item.text, "text_pair": item.pair}
+            if lines:
+                show.line({**both, **(best[0] if top_k is None else {"labels": best})})
+                continue
+            columns = [*("Text", "Second text")[: len(both)], "Label", "Score"]
+            for rank, one in enumerate(best):
+                shown = [value if rank == 0 else "" for value in both.values()]
+                add(columns, (*shown, one["label"], f"{one['score']:.3f}"))
 
 
 def _one_or_pair(item: Item) -> Any:
@@ -315,14 +313,14 @@ def choose(prompt: str, choice: Sequence[str], model: str, device: str | None, j
     for number, one in enumerate(choice, start=1):
         texts.check(one, f"choice {number}")
     pipe = _load("multiple-choice", model, device)
-    cut = _too_long(pipe, [Item(prompt, one, f"choice {i}") for i, one in enumerate(choice, start=1)])
-    ranked = pipe({"prompt": prompt, "choices": list(choice)})
+    [found] = pipe.stream([{"prompt": prompt, "choices": list(choice)}])
+    ranked, cut = found.value, [i for i, one in enumerate(found.features, start=1) if one.cut]
     if show.as_lines(json):
         show.line({"prompt": prompt, "choices": ranked})
     else:
         rows = [(one["choice"], f"{one['score']:.3f}") for one in ranked]
         show.table([prompt, "Score"], rows, numbers=["Score"])
-    _state_cut(pipe, len(cut), len(choice), cut[0].place if cut else "")
+    _state_cut(pipe, len(cut), len(choice), f"choice {cut[0]}" if cut else "")
 
 
 @command(
@@ -357,15 +355,13 @@ def embed(
     source = texts.source(text, file, text_column=text_column)
     pipe = _load("feature-extraction", model, device)
     lines = show.as_lines(json)
-    rows = []
-    for item, vector in _answers(pipe, source, _text, lines, pooling=pooling, normalize=normalize):
-        if lines:
-            show.line({"text": item.text, "embedding": vector})
-        else:
-            first = "  ".join(f"{value:+.3f}" for value in vector[:4])
-            rows.append((item.text, f"{first}  …", str(len(vector))))
-    if not lines:
-        show.table(["Text", "Vector", "Width"], rows, numbers=["Vector", "Width"])
+    with show.growing_table(numbers=["Vector", "Width"]) as add:
+        for item, vector in _answers(pipe, source, _text, lines, pooling=pooling, normalize=normalize):
+            if lines:
+                show.line({"text": item.text, "embedding": vector})
+            else:
+                first = "  ".join(f"{value:+.3f}" for value in vector[:4])
+                add(["Text", "Vector", "Width"], (item.text, f"{first}  …", str(len(vector))))
 
 
 # ── what all of them do ──
@@ -379,44 +375,42 @@ def _load(task: str, model: str | None, device: str | None) -> Pipeline:
 
 
 def _answers(
-    pipe: Pipeline,
-    source: Texts,
-    shape: Callable[[Item], Any],
-    lines: bool,
-    beside: str | None = None,
-    **options: Any,
+    pipe: Pipeline, source: Texts, shape: Callable[[Item], Any], lines: bool, **options: Any
 ) -> Iterator[tuple[Item, Any]]:
     """Every text with its result, as they come; then remarks about what was not read.
 
-    `shape` makes an input of the pipeline from an item; `beside` is the second text that the pipeline itself adds.
+    `shape` makes an input of the pipeline from an item.
     """
+    from pocketbert.runtime.stream import PAUSE
+
+    waiting: deque[tuple[Item, float | None]] = deque()  # read, and not yet answered
+
+    def inputs() -> Iterator[Any]:
+        for item in source.items():
+            if item is None:
+                yield PAUSE
+            else:
+                waiting.append((item, source.fraction))
+                yield shape(item)
+
     count, cut, first = 0, 0, ""
     with show.progress("texts", hidden=lines and sys.stdout.isatty()) as advance:
-        before = 0.0
-        for chunk in source.chunks():
-            long = _too_long(pipe, chunk if beside is None else [item._replace(pair=beside) for item in chunk])
-            cut, first = cut + len(long), first if cut or not long else long[0].place
-            share = None if source.fraction is None else (source.fraction - before) / len(chunk)
-            results = pipe(iter([shape(item) for item in chunk]), **options)
-            for done, (item, result) in enumerate(zip(chunk, results, strict=True), start=1):
-                yield item, result
-                advance(count + done, None if share is None else before + share * done)
-            count += len(chunk)
-            before = source.fraction or 0.0
+        try:
+            for result in pipe.stream(inputs(), **options):
+                item, fraction = waiting.popleft()
+                count += 1
+                if any(one.cut for one in result.features):
+                    cut, first = cut + 1, first or item.place
+                yield item, result.value
+                advance(count, fraction)
+        except InputError as error:
+            if error.position is None or not waiting:
+                raise
+            place = waiting[0][0].place
+            raise InputError(f"{source.name}, {place}: {error.message}" if place else error.message) from None
     if source.skipped:
         show.say(f"lines without text: {source.skipped:,}; they were skipped", "note")
     _state_cut(pipe, cut, count, first)
-
-
-def _too_long(pipe: Pipeline, items: Sequence[Item]) -> list[Item]:
-    """Those that the model does not read to their end."""
-    # A letter makes three tokens at most (Korean ones, parted by the normaliser), so the others need no look.
-    long = [item for item in items if 3 * (len(item.text) + len(item.pair or "") + 1) > pipe.max_length]
-    if not long:
-        return []
-    pairs = None if long[0].pair is None else [item.pair or "" for item in long]
-    ids = pipe.tokenizer([item.text for item in long], pairs, verbose=False)["input_ids"]
-    return [item for item, tokens in zip(long, ids, strict=True) if len(tokens) > pipe.max_length]
 
 
 def _state_cut(pipe: Pipeline, cut: int, count: int, first: str) -> None:

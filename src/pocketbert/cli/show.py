@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 as_json = option("--json/--table", default=None, help="JSON lines, or a table; else a table on a terminal.")
 
 _PATIENCE = 2.0  # seconds before a progress bar is worth its place
+_BETWEEN = 0.1  # seconds from one look of a progress bar to the next
+_PAGE = 1000  # rows of a table that are shown together
 _CELL = 300  # letters of a text in a table
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -74,12 +77,14 @@ def progress(unit: str, *, hidden: bool = False) -> Iterator[Callable[[int, floa
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), console=where, transient=True
     )
     task = bar.add_task("", total=None, left="")
-    begun = time.monotonic()
+    begun, shown = time.monotonic(), 0.0
 
     def advance(count: int, fraction: float | None) -> None:
+        nonlocal shown
         seconds = time.monotonic() - begun
-        if hidden or not where.is_terminal or seconds < _PATIENCE:
+        if hidden or not where.is_terminal or seconds < max(_PATIENCE, shown + _BETWEEN):
             return
+        shown = seconds
         left = f"{timedelta(seconds=round(seconds / fraction - seconds))} left" if fraction else ""
         description = f"{count:,} {unit} · {count / seconds:,.0f}/s"
         bar.update(task, description=description, left=left, total=1.0 if fraction else None, completed=fraction or 0.0)
@@ -101,10 +106,26 @@ def as_lines(wanted: bool | None) -> bool:
 
 
 def line(values: Mapping[str, Any]) -> None:
-    """Write one JSON object, at once: a reader may wait for it. UTF-8, whatever the locale."""
-    out = sys.stdout.buffer
-    out.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
-    out.flush()
+    """Write one JSON object, at once: a reader may wait for it. UTF-8, whatever the locale.
+
+    It is written to its end, or not at all: signals wait for as long.
+    """
+    out, content = sys.stdout.buffer, json.dumps(values, ensure_ascii=False).encode() + b"\n"
+    with _undisturbed():
+        out.write(content)
+        out.flush()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    if sys.platform == "win32":  # a write is not interrupted there
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def text(value: str) -> None:
@@ -125,6 +146,27 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], *, n
     for row in rows:
         made.add_row(*(plain(cell, _CELL) if isinstance(cell, str) else cell for cell in row))
     console().print(made)
+
+
+@contextmanager
+def growing_table(*, numbers: Sequence[str]) -> Iterator[Callable[[Sequence[str], Sequence[RenderableType]], None]]:
+    """A table of any length, printed page by page; the block adds rows, each with the names of its columns."""
+    columns: Sequence[str] = ()
+    page: list[Sequence[RenderableType]] = []
+
+    def add(names: Sequence[str], row: Sequence[RenderableType]) -> None:
+        nonlocal columns
+        columns = names
+        page.append(row)
+        if len(page) == _PAGE:
+            table(columns, page, numbers=numbers)
+            page.clear()
+
+    try:
+        yield add
+    finally:
+        if page:
+            table(columns, page, numbers=numbers)
 
 
 def facts(rows: Sequence[tuple[str, RenderableType]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from pocketbert.errors import DataError, InputError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _BLOCK = 1 << 16  # bytes read at a time
-_CHUNK = 256  # rows of a table at a time
 
 
 class Item(NamedTuple):
@@ -31,8 +31,8 @@ class Item(NamedTuple):
 class Texts:
     """What to read, and how far that is; made by `source`.
 
-    Lines are read as they come, so that files of any size need little memory and whoever types into a pipe is answered
-    at once. Lines without text are skipped and counted.
+    All is read as it comes, so that files of any size need little memory and whoever types into a pipe is answered at
+    once. Lines without text are skipped and counted.
     """
 
     given: Sequence[str]
@@ -41,27 +41,30 @@ class Texts:
     text_column: str | None = None
     pair_column: str | None = None
     pairs: bool = False
-    #: The part of all that has been read, where that is known.
+    #: The part of all that has been given out, where that is known.
     fraction: float | None = None
     skipped: int = 0
 
-    def chunks(self) -> Iterator[list[Item]]:
-        """Some texts at a time. Raises `InputError` or `DataError` for what is empty or cannot be read."""
+    def items(self) -> Iterator[Item | None]:
+        """Every text, and None where the next one is not there yet.
+
+        Raises `InputError` or `DataError` for what is empty or cannot be read, after what stands before it.
+        """
         found = False
-        for chunk in self._read():
-            found = found or bool(chunk)
-            if chunk:
-                yield chunk
+        for item in self._read():
+            found = found or item is not None
+            yield item
         if not found:
-            raise InputError(f"{self._name}: has no text in it")
+            raise InputError(f"{self.name}: has no text in it")
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """What is read, for people."""
         return "standard input" if self.file == "-" else str(self.file)
 
-    def _read(self) -> Iterator[list[Item]]:
+    def _read(self) -> Iterator[Item | None]:
         if self.file is None:
-            yield [Item(text, self.pair, "") for text in self.given]
+            yield from (Item(text, self.pair, "") for text in self.given)
         elif self.file == "-":
             yield from self._lines(sys.stdin.buffer)
         elif Path(self.file).suffix.lower() in TABLES:
@@ -70,38 +73,71 @@ class Texts:
             with Path(self.file).open("rb") as file:
                 yield from self._lines(file)
 
-    def _rows(self, path: Path) -> Iterator[list[Item]]:
-        from pocketbert.data.tables import read_table
+    def _rows(self, path: Path) -> Iterator[Item]:
+        from pocketbert.data.tables import TableReader
 
-        table = read_table(path, text=self.text_column, text_pair=self.pair_column, labelled=False)
-        if table.columns.text_pair is not None and not self.pairs:
+        rows = TableReader(path, text=self.text_column, text_pair=self.pair_column, labelled=False)
+        if rows.columns.text_pair is not None and not self.pairs:
+            rows.close()
             raise DataError(
-                f"{path}: has two texts a row ({table.columns.text}, {table.columns.text_pair}): "
+                f"{path}: has two texts a row ({rows.columns.text}, {rows.columns.text_pair}): "
                 "name one with --text-column"
             )
-        for start in range(0, len(table), _CHUNK):
-            rows = table.examples[start : start + _CHUNK]
-            self.fraction = (start + len(rows)) / len(table)
-            yield [Item(row.text, row.text_pair, f"line {row.line}") for row in rows]
+        for row in rows:
+            self.fraction = rows.fraction
+            yield Item(row.text, row.text_pair, f"line {row.line}")
 
-    def _lines(self, file: BinaryIO) -> Iterator[list[Item]]:
-        size, rest, number = _size(file), b"", 0
-        while block := file.read1(_BLOCK):  # type: ignore[attr-defined] # what there is, without waiting for more
-            *whole, rest = (rest + block).split(b"\n")
-            items = [self._item(line, number + i) for i, line in enumerate(whole, start=1)]
-            number += len(whole)
-            self.fraction = file.tell() / size if size else None
-            yield [item for item in items if item is not None]
-        last = self._item(rest, number + 1) if rest else None
-        yield [] if last is None else [last]
+    def _lines(self, file: BinaryIO) -> Iterator[Item | None]:
+        size, done, number = _size(file), 0, 0
+        parts: list[bytes] = []  # of a line whose end is not there yet
+        for block in _blocks(file):
+            if block is None:
+                yield None
+                continue
+            *ends, rest = block.split(b"\n")
+            for end in ends:
+                number += 1
+                line, parts = b"".join((*parts, end)), []
+                done += len(line) + 1
+                self.fraction = done / size if size else None
+                if (item := self._item(line, number)) is not None:
+                    yield item
+            parts.append(rest)
+            if len(parts) > 1:
+                _check_length(parts, f"{self.name}, line {number + 1}")
+        if (rest := b"".join(parts)) and (item := self._item(rest, number + 1)) is not None:
+            yield item
 
     def _item(self, line: bytes, number: int) -> Item | None:
         place = f"line {number}"
-        text = decode(line, f"{self._name}, {place}").strip()
+        text = decode(line, f"{self.name}, {place}").strip()
         if not text:
             self.skipped += 1
             return None
         return Item(text, self.pair, place)
+
+
+def _check_length(line: Sequence[bytes], where: str) -> None:
+    from pocketbert.data.tables import LONGEST_LINE, too_long
+
+    if sum(map(len, line)) > LONGEST_LINE:
+        raise DataError(f"{where}: {too_long()}")
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes | None]:
+    """What there is, and None before a wait for more."""
+    while block := file.read1(_BLOCK):  # type: ignore[attr-defined] # what there is, without waiting for more
+        yield block
+        if not _is_ready(file):
+            yield None
+
+
+def _is_ready(file: BinaryIO) -> bool:
+    """Whether something is known to be there."""
+    try:
+        return bool(select.select([file], [], [], 0)[0])
+    except (OSError, ValueError):  # no file of the system, or a pipe of Windows
+        return False
 
 
 def source(
