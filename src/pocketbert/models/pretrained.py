@@ -155,7 +155,8 @@ class PreTrainedModel(nn.Module):
         elif config_changes:
             config = config.replace(**config_changes)
         if config.quantized:
-            raise CheckpointError(f"{name_or_path} is quantised, which is for answering only: take the original here")
+            advice = "take the original here, or let the engine answer, without a device"
+            raise CheckpointError(f"{name_or_path} is quantised, which is for answering only: {advice}")
         tensors = read_tensors(name_or_path, **where)
         with torch.device("meta"):  # neither memory nor random numbers for what the file is about to fill
             model = cls(config)
