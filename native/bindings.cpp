@@ -112,9 +112,12 @@ auto building(void (*add)(Program&, Arguments...)) {
 }
 
 std::unique_ptr<Program> make(int threads, const std::optional<std::string>& kernels) {
-    const Kernels* found = find_kernels(kernels ? kernels->c_str() : nullptr);
-    if (!found) throw std::invalid_argument("this processor has no kernels " + *kernels);
-    return std::make_unique<Program>(*found, shared_pool(threads));
+    std::string names;
+    for (const Kernels* found : available_kernels()) {
+        if (!kernels || *kernels == found->name) return std::make_unique<Program>(*found, shared_pool(threads));
+        names += std::string(names.empty() ? "" : ", ") + found->name;
+    }
+    throw std::invalid_argument("there are no kernels " + *kernels + " here, but " + names);
 }
 
 // Lets other threads have the GIL, until Python exits: it ends a daemon thread that asks for the GIL then, and with it
@@ -201,6 +204,11 @@ NB_MODULE(_core, m) {
     nb::set_leak_warnings(false);  // a daemon thread may hold a program to the end
     nb::module_::import_("atexit").attr("register")(nb::cpp_function(&WithoutGil::close));
     m.def("limit", &limit, nb::arg("arithmetic"), nb::arg("threads"), nb::arg("kernels"));
+    m.def("available_kernels", [] {
+        std::vector<std::string> names;
+        for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
+        return names;
+    });
     nb::class_<Program>(m, "Program")
         .def(nb::new_(&make), nb::arg("threads"), nb::arg("kernels") = nb::none())
         .def_prop_ro("kernels", &Program::kernels)

@@ -1,13 +1,20 @@
 #include "kernels.h"
 
 #include <algorithm>
-#include <cstring>
+
+#ifdef POCKETBERT_AVXVNNI
+#include <cpuid.h>
+#endif
+#if defined(POCKETBERT_NEON) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace pocketbert {
 
 namespace {
 
-#ifdef POCKETBERT_AVX512
+#ifdef POCKETBERT_X86
 const Kernels* avx512bf16_kernels() {
     static const Kernels kernels = [] {
         Kernels with_bf16 = avx512vnni_kernels;
@@ -19,18 +26,44 @@ const Kernels* avx512bf16_kernels() {
 }
 #endif
 
+#ifdef POCKETBERT_AVXVNNI
+bool has_avxvnni() {  // not every compiler's __builtin_cpu_supports knows its name
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+#endif
+
+#ifdef POCKETBERT_NEON
+bool has_dot_product() {
+#ifdef __linux__
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#else
+    return true;  // every arm64 processor of Apple's has it
+#endif
+}
+#endif
+
 }  // namespace
 
-const Kernels* find_kernels(const char* name) {
-    const auto asked = [name](const Kernels* kernels) { return name == nullptr || std::strcmp(name, kernels->name) == 0; };
-#ifdef POCKETBERT_AVX512
-    const bool has_vnni = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                          __builtin_cpu_supports("avx512vnni");
-    if (has_vnni && __builtin_cpu_supports("avx512bf16") && asked(avx512bf16_kernels())) return avx512bf16_kernels();
-    if (has_vnni && asked(&avx512vnni_kernels)) return &avx512vnni_kernels;
+std::vector<const Kernels*> available_kernels() {
+    std::vector<const Kernels*> found;
+#ifdef POCKETBERT_X86
+    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                            __builtin_cpu_supports("avx512vnni");
+    if (has_avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back(avx512bf16_kernels());
+    if (has_avx512) found.push_back(&avx512vnni_kernels);
+#ifdef POCKETBERT_AVXVNNI
+    if (has_avx2 && has_avxvnni()) found.push_back(&avxvnni_kernels);
 #endif
-    return asked(&portable_kernels) ? &portable_kernels : nullptr;
+    if (has_avx2) found.push_back(&avx2_kernels);
+#endif
+#ifdef POCKETBERT_NEON
+    if (has_dot_product()) found.push_back(&neon_kernels);
+#endif
+    found.push_back(&portable_kernels);
+    return found;
 }
 
 void pack_f32(const float* weight, std::ptrdiff_t stride_n, std::ptrdiff_t stride_k, int n, int k, float* packed) {

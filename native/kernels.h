@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace pocketbert {
 
@@ -58,12 +59,19 @@ struct Kernels {
     const Bf16Attention* bf16_attention;  // or null
 };
 
-// `name` as "avx512bf16", "avx512vnni" or "portable", or null for the best that this processor has; null if there is none such.
-const Kernels* find_kernels(const char* name);
+// What this processor can run, the fastest first, and the portable ones last.
+std::vector<const Kernels*> available_kernels();
+
 extern const Kernels portable_kernels;
-#ifdef POCKETBERT_AVX512
-extern const Kernels avx512vnni_kernels;
+#ifdef POCKETBERT_X86
+extern const Kernels avx512vnni_kernels, avx2_kernels;
 extern const Bf16Attention avx512_bf16_attention;
+#endif
+#ifdef POCKETBERT_AVXVNNI
+extern const Kernels avxvnni_kernels;
+#endif
+#ifdef POCKETBERT_NEON
+extern const Kernels neon_kernels;
 #endif
 
 void pack_f32(const float* weight, std::ptrdiff_t stride_n, std::ptrdiff_t stride_k, int n, int k, float* packed);

@@ -23,9 +23,11 @@ inline __attribute__((always_inline)) void dot(__m512i& sum, __m512i unsigned_by
 
 #define INLINE inline __attribute__((always_inline))
 
+// The least and the largest of two are the second where one of them is not a number: so is x kept here and below.
+
 // e^x to 1 ulp or so: 2^n times a polynomial on [-ln2/2, ln2/2].
 INLINE __m512 exp16(__m512 x) {
-    x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.0f)), _mm512_set1_ps(-87.3f));
+    x = _mm512_max_ps(_mm512_set1_ps(-87.3f), _mm512_min_ps(_mm512_set1_ps(88.0f), x));
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
@@ -75,8 +77,8 @@ INLINE __m512 activate(__m512 x, Activation activation) {
             const __m512 inner = _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), x);
             return _mm512_fmadd_ps(half_x, tanh16(_mm512_mul_ps(inner, _mm512_set1_ps(0.79788456f))), half_x);
         }
-        case Activation::relu: return _mm512_max_ps(x, _mm512_setzero_ps());
-        case Activation::relu6: return _mm512_min_ps(_mm512_max_ps(x, _mm512_setzero_ps()), _mm512_set1_ps(6.0f));
+        case Activation::relu: return _mm512_max_ps(_mm512_setzero_ps(), x);
+        case Activation::relu6: return _mm512_min_ps(_mm512_set1_ps(6.0f), _mm512_max_ps(_mm512_setzero_ps(), x));
         case Activation::silu: return _mm512_mul_ps(x, sigmoid16(x));
         case Activation::tanh: return tanh16(x);
         case Activation::none: break;

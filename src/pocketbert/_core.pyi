@@ -9,6 +9,7 @@ _Place = tuple[int, int, int]  # buffer, start, width
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int32]
 
+def available_kernels() -> list[str]: ...
 def limit(arithmetic: str, threads: int, kernels: str) -> float | None: ...
 
 class Program:

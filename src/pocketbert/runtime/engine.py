@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pocketbert.checkpoints import open_tensors
 from pocketbert.configs import AutoConfig, PreTrainedConfig
-from pocketbert.errors import CheckpointError, InputError
+from pocketbert.errors import CheckpointError, ConfigError, InputError
 from pocketbert.features import Features
 from pocketbert.runtime import reference
 from pocketbert.runtime.plan import Attention, Columns, First, LayerNorm, Lookup, Plan, Rows, Step, tensors_of
@@ -41,6 +41,16 @@ def native_core() -> type[Program] | None:
         logger.warning("the native core was not built (it takes a C++17 compiler): NumPy runs the model, more slowly")
         return None
     return Program
+
+
+def _chosen_kernels() -> str | None:
+    """What POCKETBERT_KERNEL asks for; None lets the core choose the fastest."""
+    from pocketbert._core import available_kernels
+
+    name, available = os.environ.get("POCKETBERT_KERNEL") or None, available_kernels()
+    if name is not None and name not in available:
+        raise ConfigError(f"POCKETBERT_KERNEL={name}: this processor has {', '.join(available)}")
+    return name
 
 
 class Runner(Protocol):
@@ -76,7 +86,7 @@ class Engine:
             self.plan = whole = replace(plan, tensors=tensors)
             self.run = lambda ids, segments, starts: reference.run(whole, ids, segments, starts)
         else:
-            program = core(threads or usable_threads(), os.environ.get("POCKETBERT_KERNEL"))
+            program = core(threads or usable_threads(), _chosen_kernels())
             self.run = _Native(plan, tensors, program)
 
     @classmethod

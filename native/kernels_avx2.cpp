@@ -1,0 +1,126 @@
+// AVX2 with FMA, and with AVX-VNNI where a file includes this one and is compiled for it.
+#include <immintrin.h>
+
+#include "kernels_short.h"
+
+namespace pocketbert {
+namespace {
+
+// At an offset of 8 - n: n lanes of ones, and zeros.
+alignas(64) constexpr std::int32_t LANE_MASKS[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+
+INLINE __m256i first_lanes(int count) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(LANE_MASKS + 8 - count));
+}
+
+struct Avx2 {
+    using Floats = __m256;
+    using Ints = __m256i;
+    static constexpr int LANES = 8;
+    static constexpr int ROWS_F32 = 6;  // 12 accumulators, and 4 of 16 registers for weights and a broadcast
+
+    static INLINE Floats set(float x) { return _mm256_set1_ps(x); }
+    static INLINE Floats load(const float* p) { return _mm256_loadu_ps(p); }
+    static INLINE Floats load(const float* p, int left) {  // zeros behind what is left
+        return left >= LANES ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, first_lanes(left));
+    }
+    static INLINE void store(float* p, Floats x) { _mm256_storeu_ps(p, x); }
+    static INLINE void store(float* p, Floats x, int left) {
+        if (left >= LANES) _mm256_storeu_ps(p, x);
+        else _mm256_maskstore_ps(p, first_lanes(left), x);
+    }
+    static INLINE Floats first(Floats x, int left) {
+        return left >= LANES ? x : _mm256_and_ps(x, _mm256_castsi256_ps(first_lanes(left)));
+    }
+
+    static INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+    static INLINE Floats at_least(Floats limit, Floats x) { return _mm256_max_ps(limit, x); }  // x where it is NaN
+    static INLINE Floats at_most(Floats limit, Floats x) { return _mm256_min_ps(limit, x); }
+    static INLINE Floats abs(Floats x) { return _mm256_andnot_ps(set(-0.0f), x); }
+    static INLINE Floats with_sign_of(Floats x, Floats magnitude) {
+        return _mm256_or_ps(_mm256_and_ps(x, set(-0.0f)), magnitude);
+    }
+    static INLINE Floats round(Floats x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+    static INLINE Floats power_of_two(Floats n) {
+        const Ints exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+    }
+    static INLINE float sum(Floats x) {
+        __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+        s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+        return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+    }
+
+    static INLINE Ints magnitude(Floats x) { return _mm256_castps_si256(abs(x)); }
+    static INLINE Ints larger(Ints a, Ints b) { return _mm256_max_epi32(a, b); }
+    static INLINE Ints plus(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+    static INLINE Floats floats(Ints x) { return _mm256_cvtepi32_ps(x); }
+    static INLINE std::int32_t largest(Ints x) {
+        __m128i s = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+        s = _mm_max_epi32(s, _mm_unpackhi_epi64(s, s));
+        return _mm_cvtsi128_si32(_mm_max_epi32(s, _mm_shuffle_epi32(s, 1)));
+    }
+    static INLINE std::int32_t sum(Ints x) {
+        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+        s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
+        return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 1)));
+    }
+    // Whole numbers of 8 bits, as many as are left, which is 4 at least; and the same in 32 bits.
+    static INLINE Ints store_rounded(std::int8_t* q, Floats x, int left) {
+        const Ints n = _mm256_cvtps_epi32(x);
+        const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+        const __m128i bytes = _mm_packs_epi16(words, words);
+        if (left >= LANES) _mm_storel_epi64(reinterpret_cast<__m128i*>(q), bytes);
+        else _mm_storeu_si32(q, bytes);
+        return n;
+    }
+
+    // As in kernels_avx512.cpp, one instruction of each dot product is written down: around the intrinsics, GCC 12 moves
+    // every sum through memory.
+
+    static INLINE Ints four_bytes(const std::int8_t* q) {
+        std::int32_t four;
+        __builtin_memcpy(&four, q, sizeof four);
+        return _mm256_set1_epi32(four);
+    }
+#ifdef __AVXVNNI__
+    static constexpr const char* NAME = "avxvnni";
+    static constexpr int ROWS_S8 = 6;
+    using Weights = __m256i;
+    static INLINE Ints before_dots(std::int32_t sum_of_q) { return _mm256_set1_epi32(-128 * sum_of_q); }
+    static INLINE Weights weights(const std::uint8_t* packed) {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed));
+    }
+    static INLINE void dot(Ints& sums, Weights w, Ints q) {
+        __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(w), "x"(q));
+    }
+#else
+    static constexpr const char* NAME = "avx2";
+    static constexpr int ROWS_S8 = 4;  // 8 accumulators; the weights take 4 registers
+    struct Weights {
+        __m256i magnitudes, signs;
+    };
+    static INLINE Ints before_dots(std::int32_t) { return _mm256_setzero_si256(); }
+    static INLINE Weights weights(const std::uint8_t* packed) {
+        const __m256i w = _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed)),
+                                           _mm256_set1_epi8(-128));
+        return {_mm256_abs_epi8(w), w};
+    }
+    // The instruction for u8 times s8 adds two products in 16 bits, and saturates. It never does if the weights leave
+    // their signs to the other factor, as 2 · 128 · 127 < 2^15.
+    static INLINE void dot(Ints& sums, Weights w, Ints q) {
+        const __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(q, w.signs));
+        __asm__("vpaddd %1, %0, %0" : "+x"(sums) : "x"(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
+    }
+#endif
+};
+
+}  // namespace
+
+#ifdef __AVXVNNI__
+const Kernels avxvnni_kernels = Loops<Avx2>::named(Avx2::NAME);
+#else
+const Kernels avx2_kernels = Loops<Avx2>::named(Avx2::NAME);
+#endif
+
+}  // namespace pocketbert
