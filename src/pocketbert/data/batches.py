@@ -8,6 +8,7 @@ import bisect
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,16 @@ class BatchOrder:
         return cuts
 
 
+class Batches(Protocol):
+    """Step → micro-batches, in an order that is known."""
+
+    order: BatchOrder
+
+    def __call__(self, step: int) -> list[dict[str, npt.NDArray[Any]]]:
+        """The micro-batches of batch `step`."""
+        ...
+
+
 class LabelledBatches:
     """Batches of encoded texts with one label each: step → its micro-batches.
 
@@ -133,7 +144,7 @@ class LabelledBatches:
         self.features, self.labels, self.order = features, labels, order
         self.parts, self.pad_token_id = parts, pad_token_id
 
-    def __call__(self, step: int) -> list[dict[str, npt.NDArray[np.generic]]]:
+    def __call__(self, step: int) -> list[dict[str, npt.NDArray[Any]]]:
         """The micro-batches of batch `step`: `pad`'s arrays [micro-batch, longest] and "labels" [micro-batch]."""
         return [
             {**pad([self.features[i] for i in part], self.pad_token_id), "labels": self.labels[part]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pocketbert.errors import DataError
 
@@ -42,3 +42,35 @@ def train_vocabulary(texts: Sequence[str], size: int, *, lower_case: bool = True
     )
     tokenizer.train_from_iterator(texts, trainer)
     return dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
+
+
+def prune_vocabulary(vocabulary: Mapping[str, int], counts: Mapping[int, int], size: int) -> dict[str, int]:
+    """The part of a WordPiece vocabulary that some texts use most.
+
+    The special tokens stay, and so do single characters of ASCII or of the texts, as the start of a word and inside it:
+    almost any word can still be spelled.
+
+    Args:
+        vocabulary: piece → id.
+        counts: id → how often it occurs.
+        size: how many pieces to keep.
+
+    Returns:
+        Piece → new id; the order stays.
+
+    Raises:
+        DataError: `size` leaves no room for more than letters.
+    """
+    special = {piece for piece in vocabulary if piece in SPECIAL}
+    single = {piece for piece in vocabulary if len(piece.removeprefix("##")) == 1}
+    letters = {piece for piece in single if piece.isascii() or counts.get(vocabulary[piece])}
+    room = size - len(special | letters)
+    if room < 1:
+        raise DataError(
+            f"a vocabulary of {size} pieces has no room for more than {len(special | letters)} letters and special "
+            "tokens: ask for more"
+        )
+    others = [piece for piece in vocabulary if piece not in special | letters]
+    others.sort(key=lambda piece: (-counts.get(vocabulary[piece], 0), vocabulary[piece]))
+    kept = special | letters | set(others[:room])
+    return {piece: i for i, piece in enumerate(sorted(kept, key=vocabulary.__getitem__))}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pocketbert.data.batches import BatchOrder, LabelledBatches, random_words
+from pocketbert.data.batches import Batches, BatchOrder, random_words
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
@@ -78,13 +78,20 @@ class Lesson:
         options: of the run.
         task: its data.
         device: where it computes.
-        tell: says a line to whoever watches.
+        bf16: whether it does in bfloat16.
+        console: where to show what takes long.
     """
 
     def __init__(
-        self, options: FinetuneOptions, task: TextClassification, device: torch.device, tell: Callable[[str], None]
+        self,
+        options: FinetuneOptions,
+        task: TextClassification,
+        device: torch.device,
+        bf16: bool,
+        console: Console | None,
     ) -> None:
-        self.options, self.task, self.device, self.tell = options, task, device, tell
+        self.options, self.task, self.device, self.bf16, self.console = options, task, device, bf16, console
+        self.tell = partial(say, console)
 
     def facts(self) -> dict[str, Any]:
         """What decides the result besides options and data, for `run.json`."""
@@ -94,7 +101,7 @@ class Lesson:
         """Tokenizer and model, both also written to `folder`."""
         return prepare(folder, self.options, self.task, self.tell)
 
-    def objective(self, model: PreTrainedModel) -> tuple[Objective, LabelledBatches]:
+    def objective(self, model: PreTrainedModel) -> tuple[Objective, Batches]:
         """What is learned, and from which batches; the task is encoded."""
         return ExampleLoss(model), self.task.batches()
 
@@ -114,7 +121,7 @@ def learn(
     task = TASKS[options.task](options)
     tell = partial(say, console)
     with held(folder):
-        lesson = lesson_class(options, task, device, tell)
+        lesson = lesson_class(options, task, device, bf16, console)
         settled = {"data": task.facts(), "precision": "bf16" if bf16 else "fp32", **lesson.facts()}
         record = Record(folder, options, settled, list(argv), previous)
         tell(task.describe())

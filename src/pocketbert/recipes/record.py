@@ -24,8 +24,11 @@ from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.training.state import latest_state
 
-# These decide where a run happens and what is seen of it, not what comes out. Data files count by their hashes.
-_WITHOUT_EFFECT = ("data", "eval_data", "output", "resume", "device", "tensorboard")
+# These decide where a run happens and what is seen of it, not what comes out. Data files and teachers count by their
+# hashes.
+_WITHOUT_EFFECT = (
+    "data", "eval_data", "unlabelled", "teacher", "output", "cache", "resume", "device", "tensorboard",
+)  # fmt: skip
 
 
 def claim(folder: Path, *, resume: bool) -> dict[str, Any] | None:

@@ -47,16 +47,18 @@ class Progress:
     Args:
         steps: how many there are.
         console: where to draw the bar if it is a terminal, or to print the lines; the log gets them when None.
+        what: what is going on.
+        unit: what a step is, in lines.
     """
 
-    def __init__(self, steps: int, console: Console | None = None) -> None:
-        self.steps, self.console = steps, console
+    def __init__(self, steps: int, console: Console | None = None, what: str = "training", unit: str = "step") -> None:
+        self.steps, self.console, self.unit = steps, console, unit
         self._recent: deque[tuple[int, float]] = deque(maxlen=100)  # examples and seconds of the latest steps
         self._last_line = time.monotonic()
         self._bar: Bar | None = None
         if console is not None and console.is_terminal:
             self._bar = Bar(
-                TextColumn("training"),
+                TextColumn(what),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
                 TextColumn("[dim]{task.fields[facts]}"),
@@ -81,14 +83,14 @@ class Progress:
         """Over the latest steps, evaluations left out."""
         return sum(n for n, _ in self._recent) / max(1e-9, sum(s for _, s in self._recent))
 
-    def advance(self, step: int, examples: int, seconds: float, loss: float) -> None:
+    def advance(self, step: int, examples: int, seconds: float, loss: float | None = None) -> None:
         """Show that `step` steps are done, the latest `examples` of them having taken `seconds`."""
         self._recent.append((examples, seconds))
-        facts = f"{self.examples_a_second:,.0f} examples/s · loss {loss:.4f}"
+        facts = f"{self.examples_a_second:,.0f} examples/s" + ("" if loss is None else f" · loss {loss:.4f}")
         if self._bar is not None:
             self._bar.update(self._task, completed=step, facts=facts)
         elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self.line(f"step {step:,} of {self.steps:,} · {facts}")
+            self.line(f"{self.unit} {step:,} of {self.steps:,} · {facts}")
 
     def busy(self, what: str) -> None:
         """Show on the bar that something other than a step is going on."""

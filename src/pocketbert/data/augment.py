@@ -1,0 +1,33 @@
+"""Altered copies of texts, for students to ask their teachers about (Tang et al. 2019, https://arxiv.org/abs/1903.12136).
+
+Two of the paper's three rules: every word is masked with probability 0.1, and with probability 0.25 only a run of one
+to five words is kept. The third replaces words by others of the same part of speech, for which a tagger would be
+needed. What an altered text means is for the teacher to say, so it carries no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pocketbert.data.batches import random_words
+
+MASKED, RUN, LONGEST_RUN = 0.1, 0.25, 5
+
+
+def alter(text: str, mask: str, seed: int, copy: int, index: int) -> str:
+    """The altered text number `copy` of the text number `index`; the same numbers and seed give the same text."""
+    words = text.split()
+    if not words:
+        return text
+    chance = random_words(seed, f"augmentation/{copy}", index, len(words) + 3) / 2.0**64  # [words + 3], below 1
+    words = [mask if chance[i] < MASKED else word for i, word in enumerate(words)]
+    if chance[-3] < RUN:
+        length = min(len(words), 1 + int(chance[-2] * LONGEST_RUN))
+        start = int(chance[-1] * (len(words) - length + 1))
+        words = words[start : start + length]
+    return " ".join(words)
+
+
+def alter_all(texts: Sequence[str], copies: int, mask: str, seed: int) -> list[str]:
+    """`copies` altered texts of each, the first of all before the second of any."""
+    return [alter(text, mask, seed, copy, i) for copy in range(copies) for i, text in enumerate(texts)]

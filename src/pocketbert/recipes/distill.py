@@ -1,0 +1,317 @@
+"""Distil: fine-tune a student on what teachers say of the data, besides what its labels say.
+
+The output folder is that of `finetune`, with `teacher-0/` and so on beside it: what the teachers said, unless a cache
+elsewhere is named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.data.augment import alter_all
+from pocketbert.data.batches import BatchOrder
+from pocketbert.data.tables import Example, Table, read_table
+from pocketbert.data.vocabulary import prune_vocabulary
+from pocketbert.errors import ConfigError
+from pocketbert.features import IGNORED, Features
+from pocketbert.models.auto import load_trained
+from pocketbert.models.inherit import inherit
+from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.recipes.classification import encode_table
+from pocketbert.recipes.finetune import FinetuneResult, Lesson, learn
+from pocketbert.recipes.models import prepare, read_tokenizer
+from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.tokenization import AutoTokenizer, BertTokenizer
+from pocketbert.training.distillation import Distillation, Pairs, Terms, check_pairs, pair_layers
+from pocketbert.training.objectives import Objective
+from pocketbert.training.progress import Progress
+from pocketbert.training.state import latest_state
+from pocketbert.training.teachers import TaughtBatches, TeacherCache, hash_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(FinetuneOptions):
+    """Options of `distill`: those of `finetune`, in which `model` is the student, and these.
+
+    Raises `ConfigError` for values that contradict each other or make no sense.
+    """
+
+    teacher: tuple[str, ...]
+    """Classifiers of the same labels: folders or names on the hub."""
+    teacher_labels: tuple[str, ...] | None = None
+    """What the teachers' labels mean, in their order, where they do not say (LABEL_0, …)."""
+    from_teacher: bool = False
+    """Begin a student from scratch with the first teacher's weights, as far as they fit."""
+    keep_vocabulary: int | None = None
+    """Keep only so many pieces of the teacher's vocabulary, those that the texts use most (from scratch only)."""
+
+    alpha: float = 0.5
+    """How much the teachers' classes count; the labels count for the rest."""
+    temperature: float = 1.0
+    """Softens the classes of teachers and student."""
+    hidden_weight: float = 0.0
+    """How much the hidden states count."""
+    attention_weight: float = 0.0
+    """How much the attention maps count."""
+    layers: Pairs | None = None
+    """Which layers are compared, student's and teacher's; evenly spread when not given."""
+    augment: int = 0
+    """How many altered copies of each text to ask the teachers about."""
+    unlabelled: str | Path | None = None
+    """A file of further texts, without labels."""
+    cache: str | Path | None = None
+    """The folder for what the teachers say; in the output when not given."""
+    cache_gigabytes: float = 1.0
+    """The most that hidden states may take there; when they are more, the teachers run beside the student."""
+
+    def __post_init__(self) -> None:
+        if not self.teacher:
+            raise ConfigError("say who teaches (--teacher)")
+        scratch = self.from_scratch is not None
+        self._check("keep_vocabulary", self.keep_vocabulary is None or scratch, "needs --from-scratch")
+        if self.from_teacher and not scratch:
+            raise ConfigError("--from-teacher fills a student that begins --from-scratch; it has weights of its own")
+        if self.vocab_size is not None:
+            raise ConfigError(
+                "--vocab-size would learn other pieces than the teacher's, who could not read them; --keep-vocabulary "
+                "keeps the most used of his"
+            )
+        if scratch and self.tokenizer is None:
+            object.__setattr__(self, "tokenizer", self.teacher[0])
+        super().__post_init__()
+        if not (self.alpha or self.hidden_weight or self.attention_weight):
+            raise ConfigError("nothing is learned from the teacher: --alpha and the other weights are all 0")
+        self._check("augment", self.augment >= 0, "must not be negative")
+        self._check("cache_gigabytes", self.cache_gigabytes >= 0, "must not be negative")
+        self.terms()
+
+    def terms(self) -> Terms:
+        """The weights of the loss."""
+        return Terms(
+            alpha=self.alpha,
+            temperature=self.temperature,
+            hidden_weight=self.hidden_weight,
+            attention_weight=self.attention_weight,
+        )
+
+
+def distill(options: DistillOptions, *, console: Console | None = None, argv: Sequence[str] = ()) -> FinetuneResult:
+    """Distil a student from teachers, or continue to.
+
+    Args:
+        options: what to do.
+        console: where to show progress: a bar if it is a terminal, lines otherwise; the log gets the lines when None.
+        argv: the command to note in `run.json`.
+
+    Raises:
+        DataError: something is wrong with the data.
+        ConfigError: options contradict each other, the model, or the run that is to be resumed; a teacher has other
+            labels or pieces of words; the cache is of something else.
+        CheckpointError: a model, state or cache cannot be read or written, or the output folder is in use.
+        TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
+        TrainingError: the loss is not a number.
+    """
+    if options.task != "text-classification":
+        raise ConfigError(f"--task {options.task} cannot be distilled, only text-classification")
+    return learn(options, Distilling, console=console, argv=argv)
+
+
+class Distilling(Lesson):
+    """What teachers say of the data, besides its labels."""
+
+    options: DistillOptions
+
+    def facts(self) -> dict[str, Any]:
+        """The teachers by hash, and the unlabelled file."""
+        further = {} if self.unlabelled is None else {"unlabelled": self.unlabelled.sha256()}
+        return {"teachers": [hash_model(teacher) for teacher in self.read.values()], **further}
+
+    @cached_property
+    def read(self) -> dict[str, PreTrainedModel]:
+        """The teachers as they are in their files."""
+        return {name: load_trained(name, self.task.head) for name in self.options.teacher}
+
+    @cached_property
+    def unlabelled(self) -> Table | None:
+        """The further texts."""
+        if self.options.unlabelled is None:
+            return None
+        pair = self.task.train.columns.text_pair
+        text = self.task.train.columns.text if pair is not None else None
+        return read_table(self.options.unlabelled, text=text, text_pair=pair, labelled=False)
+
+    def prepare(self, folder: Path) -> tuple[BertTokenizer, PreTrainedModel]:
+        """Tokenizer and student, who may begin as a part of the first teacher; and the teachers, made to fit."""
+        options = self.options
+        begins = latest_state(folder / "checkpoints") is None
+        wanted = self._pruned() if begins and options.keep_vocabulary is not None else None
+        self.tokenizer, student = prepare(folder, options, self.task, self.tell, wanted)
+        self.teachers = [self._teacher(name).to(self.device) for name in options.teacher]
+        self.pairs = [
+            options.layers or pair_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+            for teacher in self.teachers
+        ]
+        for pairs, teacher in zip(self.pairs, self.teachers, strict=True):
+            check_pairs(pairs, student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+        if begins and options.from_teacher:
+            fresh = inherit(student, self.teachers[0], self.pairs[0])
+            of = sum(1 for _ in student.parameters())
+            self.tell(f"{of - len(fresh)} of {of} tensors begin as those of {options.teacher[0]}")
+        return self.tokenizer, student
+
+    def objective(self, model: PreTrainedModel) -> tuple[Objective, TaughtBatches]:
+        """All losses, on labelled, altered and unlabelled texts."""
+        options, terms = self.options, self.options.terms()
+        features, labels = self._examples()
+        caches = self._ask(features)
+        order = BatchOrder([len(one) for one in features], batch_size=options.batch_size, seed=options.seed)
+        batches = TaughtBatches(
+            features, labels, order, caches=caches, parts=options.accumulation, pad_token_id=self.task.pad_token_id
+        )
+        widths = [teacher.config.hidden_size for teacher in self.teachers]
+        teachers = [] if caches else self.teachers
+        return Distillation(model, terms, pairs=self.pairs, widths=widths, teachers=teachers), batches
+
+    # ── teachers ──
+
+    def _teacher(self, name: str) -> PreTrainedModel:
+        """A teacher that speaks the student's ids and labels: its embeddings and its head in their order."""
+        teacher = self.read[name]
+        order = self._order_of_labels(name, teacher.config)
+        rows = self._rows_of_pieces(name)
+        with torch.no_grad():
+            embeddings = teacher.get_input_embeddings()
+            table = embeddings.weight[rows].clone()
+            teacher.resize_token_embeddings(len(rows)).weight.copy_(table)
+            head: Any = teacher.classifier
+            head.weight.copy_(head.weight[order].clone())
+            head.bias.copy_(head.bias[order].clone())
+        return teacher
+
+    def _order_of_labels(self, name: str, config: PreTrainedConfig) -> list[int]:
+        """For each label of the data its place among the teacher's."""
+        ours = self.task.labels
+        theirs = self.options.teacher_labels or tuple(config.id2label[i] for i in sorted(config.id2label))
+        if len(theirs) != config.num_labels:
+            raise ConfigError(f"{name} has {config.num_labels} labels, not {len(theirs)} ({', '.join(theirs)})")
+        if ours.regression and config.num_labels == 1:
+            return [0]
+        folded = [label.casefold() for label in theirs]
+        if sorted(folded) != sorted(label.casefold() for label in ours.names) or ours.regression:
+            wanted = "a number" if ours.regression else ", ".join(ours.names)
+            raise ConfigError(
+                f"the labels of the teacher {name} ({', '.join(theirs)}) are not those of the data ({wanted}); if they "
+                "mean the same, say which is which with --teacher-labels"
+            )
+        return [folded.index(label.casefold()) for label in ours.names]
+
+    def _rows_of_pieces(self, name: str) -> npt.NDArray[np.int64]:
+        """For each id of the student's tokenizer the teacher's id of the same piece."""
+        theirs = AutoTokenizer.from_pretrained(name)
+        own, there = self.tokenizer.get_vocab(), theirs.get_vocab()
+        lacking = sorted(own.keys() - there.keys(), key=own.__getitem__)
+        otherwise = [name for name in _SPLITTING if getattr(self.tokenizer, name) != getattr(theirs, name)]
+        if lacking or otherwise:
+            what = (
+                f"lacks {len(lacking):,} of the student's pieces ({', '.join(lacking[:5])})"
+                if lacking
+                else f"has another {', '.join(otherwise)}"
+            )
+            raise ConfigError(
+                f"the tokenizer of the teacher {name} {what}: both must read the same pieces, so give the student the "
+                "teacher's tokenizer"
+            )
+        rows = np.zeros(len(self.tokenizer), dtype=np.int64)
+        for piece, i in own.items():
+            rows[i] = there[piece]
+        return rows
+
+    def _pruned(self) -> BertTokenizer:
+        """The tokenizer of the options with the pieces alone that the texts use most."""
+        options = self.options
+        assert options.tokenizer is not None
+        assert options.keep_vocabulary is not None
+        whole = read_tokenizer(options.tokenizer)
+        counts: Counter[int] = Counter()
+        for table in (self.task.train, self.unlabelled):
+            for one in [] if table is None else encode_table(table, whole, options.max_length):
+                counts.update(one.input_ids.tolist())
+        kept = prune_vocabulary(whole.get_vocab(), counts, options.keep_vocabulary)
+        switches = {name: getattr(whole, name) for name in _SPLITTING}
+        return BertTokenizer(vocab=kept, model_max_length=whole.model_max_length, **switches)
+
+    # ── examples ──
+
+    def _examples(self) -> tuple[list[Features], npt.NDArray[Any]]:
+        """Labelled texts, then altered and unlabelled ones, which have no label."""
+        options, task = self.options, self.task
+        features = list(task.features)
+        further = [Example(text, pair, None, 0) for text, pair in zip(*self._altered(), strict=True)]
+        if further:
+            features += encode_table(replace(task.train, examples=further), self.tokenizer, options.max_length)
+        if self.unlabelled is not None:
+            features += encode_table(self.unlabelled, self.tokenizer, options.max_length)
+        labels = task.labels.encode(task.train)
+        none = np.full(len(features) - len(labels), math.nan if task.labels.regression else IGNORED, labels.dtype)
+        if len(none):
+            self.tell(f"{len(none):,} further texts without labels")
+        return features, np.concatenate([labels, none])
+
+    def _altered(self) -> tuple[list[str], list[str | None]]:
+        options = self.options
+        mask, copies, seed = str(self.tokenizer.mask_token), options.augment, options.seed
+        texts = alter_all([example.text for example in self.task.train.examples], copies, mask, seed)
+        if self.task.train.columns.text_pair is None:
+            return texts, [None] * len(texts)
+        seconds = [example.text_pair or "" for example in self.task.train.examples]
+        return texts, [*alter_all(seconds, copies, mask, seed + 1)]
+
+    def _ask(self, features: Sequence[Features]) -> list[tuple[TeacherCache, list[int]]]:
+        """What the teachers say of everything, from the disk; nothing where they have to run beside the student."""
+        options = self.options
+        longest = max(len(one) for one in features)
+        for name, teacher in zip(options.teacher, self.teachers, strict=True):
+            if longest > teacher.config.max_position_embeddings:
+                raise ConfigError(
+                    f"the teacher {name} reads {teacher.config.max_position_embeddings} tokens, and there are texts of "
+                    f"{longest}; lower --max-length"
+                )
+        layers = [[there for _, there in pairs] if options.hidden_weight > 0 else [] for pairs in self.pairs]
+        tokens = sum(len(one) for one in features)
+        columns = sum(
+            len(set(kept)) * teacher.config.hidden_size for kept, teacher in zip(layers, self.teachers, strict=True)
+        )
+        gigabytes = 2e-9 * tokens * columns  # in fp16
+        if options.attention_weight > 0 or gigabytes > options.cache_gigabytes:
+            why = (
+                "attention maps are not kept"
+                if options.attention_weight > 0
+                else f"their hidden states take {gigabytes:.1f} GB, --cache-gigabytes is {options.cache_gigabytes:g}"
+            )
+            self.tell(f"the teachers run beside the student: {why}")
+            return []
+        caches = []
+        for number, (teacher, kept) in enumerate(zip(self.teachers, layers, strict=True)):
+            folder = Path(options.cache or Path(options.output) / "teachers") / f"teacher-{number}"
+            cache = TeacherCache(folder, teacher, features, sorted(set(kept)), bf16=self.bf16)
+            with Progress(len(features), self.console, "asking the teacher", "text") as progress:
+                cache.fill(progress)
+            cache.open()
+            caches.append((cache, kept))
+        return caches
+
+
+# What decides into which words a text falls, and what becomes of their letters.
+_SPLITTING = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "clean_text", "wordpieces_prefix")
