@@ -28,6 +28,7 @@ COMMANDS = {
     },
     "Learn": {
         "finetune": ("pocketbert.cli.finetune", "Train a text classifier on labelled data."),
+        "distill": ("pocketbert.cli.distill", "Train a small text classifier to say what larger ones say."),
         "evaluate": ("pocketbert.cli.finetune", "Measure a text classifier on labelled data."),
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller, and faster."),
     },

@@ -112,15 +112,11 @@ def finetune(json: bool | None, labels: str | None, **given: Any) -> None:
     It starts from a checkpoint, or from scratch. The best model lies in the output folder, ready to use. Ctrl-C keeps
     the state: the same command with --resume goes on where it stopped.
     """
-    options = _import("options").FinetuneOptions(labels=_names(labels), **given)
-    result = _import("finetune").finetune(
+    options = import_recipe("options").FinetuneOptions(labels=names(labels), **given)
+    result = import_recipe("finetune").finetune(
         options, console=show.console(stderr=True), argv=["pocketbert", *sys.argv[1:]]
     )
-    if show.as_lines(json):
-        line = {"folder": str(result.folder), "metrics": result.metrics, "best_step": result.best_step}
-        show.line({**line, "steps": result.steps, "seconds": round(result.seconds, 1)})
-    else:
-        _summarise(result)
+    report(result, json)
 
 
 @command(
@@ -142,7 +138,7 @@ def evaluate(
 
     from pocketbert.configs import AutoConfig
 
-    options = {"labels": _names(labels), **about_data}
+    options = {"labels": names(labels), **about_data}
     if device is None and (AutoConfig.from_pretrained(model).quantized or find_spec("torch") is None):
         from pocketbert.recipes.evaluate import read_evaluation
         from pocketbert.runtime.engine import Engine
@@ -152,7 +148,7 @@ def evaluate(
                 Engine.from_pretrained(model, "ForSequenceClassification")
             )
     else:
-        recipe = _import("evaluate")
+        recipe = import_recipe("evaluate")
         with show.busy("evaluating"):
             metrics = recipe.evaluate(model, data, device=device, **options)
     if show.as_lines(json):
@@ -161,7 +157,8 @@ def evaluate(
         show.table(["Metric", "Value"], [(name, f"{value:.4f}") for name, value in metrics.items()], numbers=["Value"])
 
 
-def _import(recipe: str) -> Any:
+def import_recipe(recipe: str) -> Any:
+    """A module of `recipes`; says so when PyTorch is missing, or while it is loading."""
     from importlib import import_module
 
     from pocketbert.errors import require
@@ -171,12 +168,19 @@ def _import(recipe: str) -> Any:
         return import_module(f"pocketbert.recipes.{recipe}")
 
 
-def _names(labels: str | None) -> tuple[str, ...] | None:
+def names(labels: str | None) -> tuple[str, ...] | None:
+    """Read names such as a, b."""
     return None if labels is None else tuple(name.strip() for name in labels.split(","))
 
 
-def _summarise(result: FinetuneResult) -> None:
+def report(result: FinetuneResult, json: bool | None) -> None:
+    """Show what came out of a run."""
     from datetime import timedelta
+
+    if show.as_lines(json):
+        line = {"folder": str(result.folder), "metrics": result.metrics, "best_step": result.best_step}
+        show.line({**line, "steps": result.steps, "seconds": round(result.seconds, 1)})
+        return
 
     show.table(
         ["Metric", f"After step {result.best_step:,}"],

@@ -38,7 +38,7 @@ def inherit(student: PreTrainedModel, teacher: PreTrainedModel, pairs: Iterable[
     Raises:
         ConfigError: nothing fits but biases and norms.
     """
-    source = {_common(name, teacher): tensor for name, tensor in teacher.named_parameters()}
+    source: dict[str, Tensor] = {_common(name, teacher): tensor for name, tensor in teacher.named_parameters()}
     layers = {here - 1: there - 1 for here, there in pairs if here > 0}
     fresh, matrices = [], 0
     with torch.no_grad():

@@ -158,7 +158,8 @@ class Distilling(Lesson):
         begins = latest_state(folder / "checkpoints") is None
         wanted = self._pruned() if begins and options.keep_vocabulary is not None else None
         self.tokenizer, student = prepare(folder, options, self.task, self.tell, wanted)
-        self.teachers = [self._teacher(name).to(self.device) for name in options.teacher]
+        words = student.config.vocab_size
+        self.teachers = [self._teacher(name, words).to(self.device) for name in options.teacher]
         self.pairs = [
             options.layers or pair_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
             for teacher in self.teachers
@@ -186,11 +187,11 @@ class Distilling(Lesson):
 
     # ── teachers ──
 
-    def _teacher(self, name: str) -> PreTrainedModel:
-        """A teacher that speaks the student's ids and labels: its embeddings and its head in their order."""
+    def _teacher(self, name: str, words: int) -> PreTrainedModel:
+        """A teacher that speaks the student's ids and labels: its embeddings [words, …] and its head in their order."""
         teacher = self.read[name]
         order = self._order_of_labels(name, teacher.config)
-        rows = self._rows_of_pieces(name)
+        rows = self._rows_of_pieces(name, words)
         with torch.no_grad():
             embeddings = teacher.get_input_embeddings()
             table = embeddings.weight[rows].clone()
@@ -217,7 +218,7 @@ class Distilling(Lesson):
             )
         return [folded.index(label.casefold()) for label in ours.names]
 
-    def _rows_of_pieces(self, name: str) -> npt.NDArray[np.int64]:
+    def _rows_of_pieces(self, name: str, words: int) -> npt.NDArray[np.int64]:
         """For each id of the student's tokenizer the teacher's id of the same piece."""
         theirs = AutoTokenizer.from_pretrained(name)
         own, there = self.tokenizer.get_vocab(), theirs.get_vocab()
@@ -233,7 +234,7 @@ class Distilling(Lesson):
                 f"the tokenizer of the teacher {name} {what}: both must read the same pieces, so give the student the "
                 "teacher's tokenizer"
             )
-        rows = np.zeros(len(self.tokenizer), dtype=np.int64)
+        rows = np.full(words, there[str(theirs.pad_token)], dtype=np.int64)  # there may be more rows than pieces
         for piece, i in own.items():
             rows[i] = there[piece]
         return rows

@@ -1,0 +1,106 @@
+"""Teach a small model what larger ones know: distill."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pocketbert.cli import finetune as finetuning
+from pocketbert.cli import show
+from pocketbert.cli.commands import PATH, Function, command, option
+from pocketbert.cli.finetune import START
+
+TEACHING = "Teaching"
+# A teacher's pieces of words are the student's, and `--student` is the word here for `--model`.
+_NOT_OF_FINETUNE = ("vocab_size", "model")
+
+
+def _all_of_finetune(function: Function) -> Function:
+    """Declare what both commands have in common; the function's own options come first on the page."""
+    declared = [one for one in finetuning.finetune.params if one.name not in (*_NOT_OF_FINETUNE, "json")]
+    so_far = getattr(function, "__click_params__", [])  # where click's decorators add, the last one first
+    function.__click_params__ = [*so_far, *reversed(declared)]  # type: ignore[attr-defined]
+    return function
+
+
+# Names and defaults are those of `recipes.distill.DistillOptions`, which a test sees to.
+@command(
+    examples=[
+        "pocketbert distill reviews.csv --teacher my-bert --student my-squeezebert -o a",
+        "pocketbert distill glue --glue sst-2 --teacher t1 --teacher t2 --student s -o a",
+        "pocketbert distill a.csv --teacher t --from-scratch s.json --from-teacher -o a",
+        "pocketbert distill a.csv --teacher t --student s --augment 4 -o a",
+    ]
+)
+@option(
+    "--teacher",
+    panel=TEACHING,
+    metavar="FOLDER|NAME",
+    multiple=True,
+    required=True,
+    help="A classifier of the same labels; several may be given.",
+)
+@option(
+    "--teacher-labels",
+    panel=TEACHING,
+    metavar="A,B,C",
+    help="What the teachers' labels mean, in their order, where they do not say.",
+)
+@option("--alpha", panel=TEACHING, metavar="X", default=0.5, help="Weight of the teachers' classes; labels: the rest.")
+@option("--temperature", panel=TEACHING, metavar="X", default=1.0, help="Softens the classes of all.")
+@option("--hidden-weight", panel=TEACHING, metavar="X", default=0.0, help="Weight of the hidden states.")
+@option("--attention-weight", panel=TEACHING, metavar="X", default=0.0, help="Weight of the attention maps.")
+@option(
+    "--layers",
+    panel=TEACHING,
+    metavar="1:3,2:6",
+    help="Layers to compare, student's and teacher's; else evenly spread.",
+)
+@option("--augment", panel=TEACHING, metavar="N", default=0, help="Altered copies of each text to ask about.")
+@option("--unlabelled", panel=TEACHING, metavar="FILE", type=PATH, help="Further texts to ask about.")
+@option("--cache", panel=TEACHING, metavar="FOLDER", type=PATH, help="For what teachers say; else in the output.")
+@option(
+    "--cache-gigabytes", panel=TEACHING, metavar="X", default=1.0, help="The most that hidden states may take there."
+)
+@option("--student", "-m", "model", panel=START, metavar="FOLDER|NAME", help="A checkpoint: a folder, or a hub name.")
+@option("--from-teacher", panel=START, is_flag=True, help="From scratch, but with those of its weights that fit.")
+@option("--keep-vocabulary", panel=START, metavar="N", type=int, help="From scratch: only the N most used pieces.")
+@_all_of_finetune
+@show.as_json
+def distill(
+    json: bool | None,
+    labels: str | None,
+    teacher: tuple[str, ...],
+    teacher_labels: str | None,
+    layers: str | None,
+    **given: Any,
+) -> None:
+    """Train a small text classifier to say what larger ones say.
+
+    The student learns from the labels of the data, from what its teachers make of the same texts, and if asked to from
+    their hidden states and attention. All else is as with finetune: the best model lies in the output folder, and
+    --resume goes on after Ctrl-C.
+    """
+    recipe = finetuning.import_recipe("distill")
+    options = recipe.DistillOptions(
+        labels=finetuning.names(labels),
+        teacher=teacher,
+        teacher_labels=finetuning.names(teacher_labels),
+        layers=_pairs(layers),
+        **given,
+    )
+    result = recipe.distill(options, console=show.console(stderr=True), argv=["pocketbert", *sys.argv[1:]])
+    finetuning.report(result, json)
+
+
+def _pairs(written: str | None) -> tuple[tuple[int, int], ...] | None:
+    """Read pairs such as 1:3,2:6."""
+    if written is None:
+        return None
+    from pocketbert.errors import ConfigError
+
+    try:
+        pairs = [[int(number) for number in pair.split(":")] for pair in written.split(",")]
+        return tuple((here, there) for here, there in pairs)
+    except ValueError:
+        raise ConfigError(f"--layers {written} must be pairs such as 1:3,2:6, the student's layer first") from None

@@ -1,0 +1,53 @@
+"""distill in the shell: its flags are the recipe's options, and it makes a model that answers."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pocketbert.cli import distill
+from pocketbert.recipes.distill import DistillOptions
+
+from .conftest import Outcome
+
+Run = Callable[..., Outcome]
+Models = dict[str, Path]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "reviews.csv"
+    path.write_text("review,sentiment\n" + "the film is great,positive\nthe film is dull,negative\n" * 20)
+    return path
+
+
+def test_flags_are_the_options_of_the_recipe() -> None:
+    fields = {field.name: field for field in dataclasses.fields(DistillOptions)}
+    command = distill.distill
+    assert {flag.name for flag in command.params if flag.required} == {
+        name for name, field in fields.items() if field.default is dataclasses.MISSING
+    }
+    values = command.make_context("distill", ["data.csv", "--output", "out", "--teacher", "t"]).params
+    assert values.keys() == {*fields, "json"} - {"vocab_size"}
+    for name, field in fields.items():
+        assert name == "vocab_size" or field.default in (dataclasses.MISSING, values[name]), name
+
+
+def test_from_a_teacher_to_answers(run: Run, models: Models, data: Path, tmp_path: Path) -> None:
+    teacher, folder = models["classify"], tmp_path / "small"
+    flags = [
+        "distill", data, "--teacher", teacher, "--student", teacher, "-o", folder, "--epochs", "1", "--batch-size", "8",
+        "--hidden-weight", "1", "--layers", "0:0,1:1", "--no-tensorboard", "--device", "cpu",
+    ]  # fmt: skip
+    [line] = run(*flags).lines
+    assert line["folder"] == str(folder)
+    [answer] = run("classify", "--model", folder, "the film is great").lines
+    assert answer["label"] in ("negative", "positive")
+
+
+def test_what_is_wrong_is_said_in_a_line(run: Run, models: Models, data: Path, tmp_path: Path) -> None:
+    flags = ["distill", data, "--student", models["classify"], "-o", tmp_path / "x"]
+    assert "pairs such as 1:3" in run(*flags, "--teacher", "t", "--layers", "1-3").error
+    assert "Missing option '--teacher'" in run(*flags).err
+    assert "nothing is learned from the teacher" in run(*flags, "--teacher", "t", "--alpha", "0").error

@@ -1,0 +1,300 @@
+"""Distillation from a table: what a student takes over, what is asked only once, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pocketbert.configs import AutoConfig
+from pocketbert.data.augment import alter_all
+from pocketbert.errors import ConfigError, DataError, TrainingError
+from pocketbert.models.auto import AutoModelForSequenceClassification
+from pocketbert.models.bert import BertForSequenceClassification
+from pocketbert.recipes.distill import DistillOptions, distill
+from pocketbert.recipes.finetune import finetune
+from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.tokenization import AutoTokenizer, BertTokenizer
+from pocketbert.training.teachers import TeacherCache
+
+from .conftest import CONFIGS, reviews, write_csv
+
+Make = Callable[..., DistillOptions]
+
+TEACHER: dict[str, Any] = {
+    "model_type": "bert", "vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2,
+    "intermediate_size": 32, "initializer_range": 0.2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher that knows the words."""
+    folder = tmp_path_factory.mktemp("teacher")
+    (folder / "config.json").write_text(json.dumps(TEACHER))
+    data = write_csv(folder / "reviews.csv", reviews(200, seed=5))
+    run = FinetuneOptions(
+        data=data, output=folder / "model", from_scratch=str(folder / "config.json"), vocab_size=120, epochs=4,
+        batch_size=8, learning_rate=5e-3, tensorboard=False,
+    )  # fmt: skip
+    assert finetune(run).metrics["accuracy"] == 1.0
+    return folder / "model"
+
+
+@pytest.fixture
+def make(tmp_path: Path, teacher: Path, config: Callable[..., str]) -> Make:
+    """Options of a run of a second, with changes."""
+
+    def options(**changes: Any) -> DistillOptions:
+        data = tmp_path / "reviews.csv"
+        if not data.exists():
+            write_csv(data, reviews(80))
+        defaults: dict[str, Any] = {
+            "data": data, "output": tmp_path / "out", "teacher": (str(teacher),), "epochs": 2, "batch_size": 8,
+            "learning_rate": 5e-3, "tensorboard": False,
+        }  # fmt: skip
+        if "model" not in changes:
+            defaults["from_scratch"] = config(
+                q_groups=2, k_groups=2, v_groups=2, intermediate_groups=2, output_groups=2, num_hidden_layers=2
+            )
+        return DistillOptions(**{**defaults, **changes})
+
+    return options
+
+
+def permuted(teacher: Path, folder: Path, **changes: Any) -> str:
+    """The teacher with its labels, and the ids of its pieces, in another order."""
+    model = AutoModelForSequenceClassification.from_pretrained(teacher)
+    vocabulary = AutoTokenizer.from_pretrained(teacher).get_vocab()
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    order = [*range(5), *range(len(pieces) - 1, 4, -1)]
+    with torch.no_grad():
+        words = model.get_input_embeddings().weight
+        words[: len(order)] = words[order].clone()
+        for parameter in (model.classifier.weight, model.classifier.bias):
+            parameter.copy_(parameter.flip(0).clone())
+    model.config = model.config.replace(**{"id2label": {0: "good", 1: "bad"}, **changes})
+    model.save_pretrained(folder)
+    BertTokenizer(vocab={pieces[i]: place for place, i in enumerate(order)}).save_pretrained(folder)
+    return str(folder)
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a run except for those that hold times."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+ALL: dict[str, Any] = {"alpha": 0.5, "temperature": 2.0, "hidden_weight": 1.0, "augment": 1}
+
+
+def test_a_student_learns_what_the_labels_do_not_say(make: Make, tmp_path: Path, teacher: Path) -> None:
+    wrong = write_csv(
+        tmp_path / "wrong.csv", [(text, ("bad", "good")[i % 3 == 0]) for i, (text, _) in enumerate(reviews(160))]
+    )
+    test = write_csv(tmp_path / "test.csv", reviews(60, seed=8))
+    result = distill(make(data=wrong, eval_data=test, alpha=1.0, epochs=8), argv=["pocketbert", "distill"])
+    assert result.metrics["accuracy"] > 0.95
+    run = json.loads((result.folder / "run.json").read_text())
+    assert run["options"]["alpha"] == 1.0
+    assert len(run["teachers"][0]) == 64
+    assert AutoConfig.from_pretrained(result.folder).model_type == "squeezebert"
+    assert sorted(path.name for path in result.folder.iterdir()) == [
+        "checkpoints", "config.json", "last", "model.safetensors", "run.json", "teachers", "tokenizer.json",
+        "tokenizer_config.json", "vocab.txt",
+    ]  # fmt: skip
+
+
+def test_labels_and_pieces_are_matched_by_name(make: Make, tmp_path: Path, teacher: Path) -> None:
+    other = permuted(teacher, tmp_path / "other")
+    tokenizer = str(teacher)
+    one = distill(make(output=tmp_path / "a", **ALL))
+    two = distill(make(output=tmp_path / "b", teacher=(other,), tokenizer=tokenizer, **ALL))
+    for name, tensor in weights(one.folder).items():
+        np.testing.assert_allclose(weights(two.folder)[name], tensor, rtol=1e-3, atol=1e-5, err_msg=name)
+
+    unnamed = permuted(teacher, tmp_path / "unnamed", id2label={0: "LABEL_0", 1: "LABEL_1"})
+    with pytest.raises(ConfigError, match=r"LABEL_0, LABEL_1.*bad, good.*--teacher-labels"):
+        distill(make(output=tmp_path / "c", teacher=(unnamed,), tokenizer=tokenizer))
+    named = make(
+        output=tmp_path / "c",
+        teacher=(unnamed,),
+        teacher_labels=("good", "bad"),
+        tokenizer=tokenizer,
+        resume=True,
+        **ALL,
+    )
+    three = distill(named)
+    assert three.history == pytest.approx(two.history)
+
+
+def test_killed_and_resumed(make: Make, tmp_path: Path) -> None:
+    changes = {**ALL, "epochs": 2, "eval_every": 3, "from_teacher": True}
+    whole = distill(make(output=tmp_path / "whole", **changes))
+    broken = make(output=tmp_path / "broken", resume=True, **changes)
+    script = (
+        "import json; from pocketbert.recipes.distill import distill, DistillOptions; "
+        f"distill(DistillOptions(**json.loads({json.dumps(asdict(broken), default=str)!r})))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    checkpoints = tmp_path / "broken" / "checkpoints"
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    while process.poll() is None and not list(checkpoints.glob("step-*[0-9]")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    result = distill(broken)
+    assert contents(result.folder) == contents(whole.folder)
+    assert result.history == whole.history
+
+
+def test_the_teacher_is_asked_once(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    one = distill(make(output=tmp_path / "a", cache=cache, **ALL))
+    monkeypatch.setattr(TeacherCache, "_ask", lambda *_: pytest.fail("asked again"))
+    two = distill(make(output=tmp_path / "b", cache=cache, **ALL))
+    assert contents(two.folder) == contents(one.folder)
+    with pytest.raises(ConfigError, match="other data"):
+        distill(make(output=tmp_path / "c", cache=cache, **{**ALL, "augment": 2}))
+
+
+def test_the_teachers_run_beside_the_student_where_too_much_would_be_kept(make: Make, tmp_path: Path) -> None:
+    one = distill(make(output=tmp_path / "a", epochs=1, **ALL))
+    two = distill(make(output=tmp_path / "b", epochs=1, cache_gigabytes=0.0, **ALL))
+    assert (one.folder / "teachers").exists()
+    assert not (two.folder / "teachers").exists()
+    assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=0.05)  # what is kept is rounded to fp16
+
+
+def test_several_teachers_of_any_family(make: Make, tmp_path: Path, teacher: Path, config: Callable[..., str]) -> None:
+    mobile = finetune(
+        FinetuneOptions(
+            data=tmp_path / "reviews.csv", output=tmp_path / "mobile", from_scratch=config("mobilebert"),
+            tokenizer=str(teacher), epochs=1, tensorboard=False,
+        )
+    ) if make() else None  # fmt: skip
+    assert mobile is not None
+    result = distill(make(teacher=(str(teacher), str(mobile.folder)), epochs=1, attention_weight=0.1, **ALL))
+    assert np.isfinite(result.metrics["loss"])
+
+
+def test_a_student_that_begins_as_its_teacher(make: Make, tmp_path: Path, teacher: Path) -> None:
+    result = distill(
+        make(
+            from_scratch=_full(tmp_path), from_teacher=True, learning_rate=1e-9, epochs=1, alpha=1.0,
+            keep_vocabulary=70,
+        )
+    )  # fmt: skip
+    assert result.metrics["accuracy"] == 1.0
+    kept = AutoTokenizer.from_pretrained(result.folder)
+    assert len(kept) == 70
+    assert kept.tokenize("a lovely film") == ["a", "lovely", "film"]
+
+
+def _full(folder: Path) -> str:
+    """A SqueezeBERT of the teacher's shape, without groups."""
+    groups = dict.fromkeys(
+        ("q_groups", "k_groups", "v_groups", "post_attention_groups", "intermediate_groups", "output_groups"), 1
+    )
+    shape = {**CONFIGS["squeezebert"], "num_hidden_layers": 4, "intermediate_size": 32, **groups}
+    (folder / "full.json").write_text(json.dumps(shape))
+    return str(folder / "full.json")
+
+
+def test_texts_without_labels(make: Make, tmp_path: Path) -> None:
+    further = tmp_path / "further.jsonl"
+    further.write_text("\n".join(json.dumps({"text": text}) for text, _ in reviews(50, seed=3)))
+    result = distill(make(unlabelled=further, epochs=1, alpha=0.5))
+    assert result.steps == (72 + 50 + 7) // 8
+    run = json.loads((result.folder / "run.json").read_text())
+    assert len(run["unlabelled"]) == 64
+    with pytest.raises(DataError, match=r"gone\.csv"):
+        distill(make(output=tmp_path / "b", unlabelled=tmp_path / "gone.csv"))
+
+
+def test_numbers(make: Make, tmp_path: Path, teacher: Path) -> None:
+    data = tmp_path / "numbers.csv"
+    rows = [(text, f"{0.5 + 3 * (label == 'good')}") for text, label in reviews(80)]
+    write_csv(data, rows)
+    config = AutoConfig.from_pretrained(teacher).replace(num_labels=1, id2label={0: "x"}, problem_type="regression")
+    torch.manual_seed(0)
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "numbers")
+    AutoTokenizer.from_pretrained(teacher).save_pretrained(tmp_path / "numbers")
+    result = distill(make(data=data, teacher=(str(tmp_path / "numbers"),), augment=1, epochs=1))
+    assert list(result.metrics) == ["pearson", "spearman", "loss"]
+    with pytest.raises(ConfigError, match=r"\(bad, good\) are not those of the data \(a number\)"):
+        distill(make(output=tmp_path / "b", data=data))
+
+
+def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
+    model = BertForSequenceClassification.from_pretrained(teacher)
+    model.save_pretrained(tmp_path / "stranger")
+    BertTokenizer(vocab={piece: i for i, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "x"])}
+    ).save_pretrained(tmp_path / "stranger")  # fmt: skip
+    tokenizer = str(teacher)
+    with pytest.raises(ConfigError, match=r"stranger lacks \d+ of the student's pieces"):
+        distill(make(teacher=(str(tmp_path / "stranger"),), tokenizer=tokenizer))
+    model.save_pretrained(tmp_path / "cased")
+    vocabulary = AutoTokenizer.from_pretrained(teacher).get_vocab()
+    BertTokenizer(vocab=vocabulary, do_lower_case=False).save_pretrained(tmp_path / "cased")
+    with pytest.raises(ConfigError, match="cased has another do_lower_case"):
+        distill(make(output=tmp_path / "b", teacher=(str(tmp_path / "cased"),), tokenizer=tokenizer))
+    other = write_csv(tmp_path / "other.csv", [("a film", "one"), ("the film", "two")] * 10)
+    with pytest.raises(ConfigError, match=r"\(bad, good\) are not those of the data \(one, two\)"):
+        distill(make(output=tmp_path / "c", data=other))
+    with pytest.raises(ConfigError, match="1:9"):
+        distill(make(output=tmp_path / "d", layers=((1, 9),), hidden_weight=1.0))
+    with pytest.raises(TrainingError):
+        distill(make(output=tmp_path / "e", learning_rate=1e30, clip=1e30))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": ()}, "--teacher"),
+        ({"alpha": 2.0}, "alpha"),
+        ({"alpha": 0.0}, "nothing is learned"),
+        ({"augment": -1}, "--augment"),
+        ({"vocab_size": 100}, "--keep-vocabulary"),
+        ({"model": "x", "from_teacher": True}, "--from-teacher"),
+        ({"model": "x", "keep_vocabulary": 100}, "--keep-vocabulary"),
+        ({"task": "question-answering"}, "question-answering"),
+    ],
+)
+def test_options_that_contradict_each_other(make: Make, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        distill(make(**changes))
+
+
+def test_altered_texts() -> None:
+    texts = ["one two three four five six seven", "", "alone"]
+    altered = alter_all(texts, 200, "[MASK]", seed=1)
+    assert altered == alter_all(texts, 200, "[MASK]", seed=1)
+    assert altered != alter_all(texts, 200, "[MASK]", seed=2)
+    assert set(altered[1::3]) == {""}
+    assert set(altered[2::3]) == {"alone", "[MASK]"}
+    long = [text.split() for text in altered[::3]]
+    words = texts[0].split()
+    for some in long:
+        starts = [
+            s for s in range(len(words) - len(some) + 1)
+            if all(a in (b, "[MASK]") for a, b in zip(some, words[s : s + len(some)], strict=True))
+        ]  # fmt: skip
+        assert starts
+    assert 0.15 < np.mean([len(some) < 7 for some in long]) < 0.35
+    assert max(len(some) for some in long if len(some) < 7) == 5
+    assert 0.05 < np.mean([word == "[MASK]" for some in long for word in some]) < 0.15
