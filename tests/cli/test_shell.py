@@ -21,7 +21,19 @@ from pocketbert import __version__, cli
 from .conftest import COMMAND, Outcome, shell, start
 
 Run = Callable[..., Outcome]
-COMMANDS = ("classify", "tag", "answer", "fill-mask", "choose", "embed", "finetune", "distill", "evaluate", "quantize", "info")
+COMMANDS = (
+    "classify",
+    "tag",
+    "answer",
+    "fill-mask",
+    "choose",
+    "embed",
+    "finetune",
+    "distill",
+    "evaluate",
+    "quantize",
+    "info",
+)
 
 
 def test_version(run: Run) -> None:

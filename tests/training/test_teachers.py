@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,16 +111,16 @@ def test_no_answer_depends_on_the_others(tmp_path: Path) -> None:
 def test_a_cache_of_something_else_is_refused(tmp_path: Path) -> None:
     features = examples()
     filled(tmp_path, features)
-    for other, wrong in (
-        (TeacherCache, {"features": examples(seed=1)}),
-        (TeacherCache, {"teacher": teacher(1)}),
-        (TeacherCache, {"layers": [0, 1]}),
-        (TeacherCache, {"bf16": True}),
-    ):
-        given = {"teacher": teacher(), "features": features, "layers": [0, 2], "bf16": False, **wrong}
-        name = {"features": "data", "bf16": "precision"}.get(next(iter(wrong)), next(iter(wrong)))
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("data", {"features": examples(seed=1)}),
+        ("teacher", {"teacher": teacher(1)}),
+        ("layers", {"layers": [0, 1]}),
+        ("precision", {"bf16": True}),
+    ]
+    for name, wrong in changes:
+        given: dict[str, Any] = {"teacher": teacher(), "features": features, "layers": [0, 2], "bf16": False, **wrong}
         with pytest.raises(ConfigError, match=rf"other data(?s:.*){name}: .* there, .* now"):
-            other(tmp_path, **given)
+            TeacherCache(tmp_path, **given)
 
 
 def test_damage_is_reported(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def _all_of_finetune(function: Function) -> Function:
 # Names and defaults are those of `recipes.distill.DistillOptions`, which a test sees to.
 @command(
     examples=[
-        "pocketbert distill reviews.csv --teacher my-bert --student my-squeezebert -o a",
-        "pocketbert distill glue --glue sst-2 --teacher t1 --teacher t2 --student s -o a",
+        "pocketbert distill reviews.csv --teacher my-bert --student s -o a",
+        "pocketbert distill glue --glue sst-2 --teacher t1 --teacher t2 -m s -o a",
         "pocketbert distill a.csv --teacher t --from-scratch s.json --from-teacher -o a",
         "pocketbert distill a.csv --teacher t --student s --augment 4 -o a",
     ]
