@@ -28,7 +28,7 @@ def _all_of_finetune(function: Function) -> Function:
     examples=[
         "pocketbert distill reviews.csv --teacher my-bert --student s -o a",
         "pocketbert distill glue --glue sst-2 --teacher t1 --teacher t2 -m s -o a",
-        "pocketbert distill a.csv --teacher t --from-scratch s.json --from-teacher -o a",
+        "pocketbert distill a.csv --teacher t --from-scratch s --from-teacher -o a",
         "pocketbert distill a.csv --teacher t --student s --augment 4 -o a",
     ]
 )
