@@ -37,6 +37,7 @@ from pocketbert.tokenization import (
     SqueezeBertTokenizer,
     SqueezeBertTokenizerFast,
 )
+from pocketbert.tokenizer_files import _parse
 
 DATA = Path(os.environ.get("POCKETBERT_DATA", ""))
 needs_data = pytest.mark.skipif(not os.environ.get("POCKETBERT_DATA"), reason="POCKETBERT_DATA is not set")
@@ -748,6 +749,56 @@ def test_mutated_tokenizer_json(tmp_path_factory: pytest.TempPathFactory, data: 
         tokenizer(["un <E1> wanted", "low"], ["a", ""], padding=True, truncation=True, max_length=6)
     except TokenizerError:
         pass
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_the_quick_reader_reads_what_the_library_reads(data: st.DataObject) -> None:
+    words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4)
+    vocab = dict.fromkeys(["[UNK]", *data.draw(st.lists(words, max_size=8))])
+    ids = data.draw(st.lists(st.integers(0, 40), min_size=len(vocab), max_size=len(vocab)))  # with gaps and collisions
+    added = data.draw(
+        st.lists(st.tuples(st.one_of(words, st.sampled_from([*vocab])), *[st.booleans()] * 5), max_size=5)
+    )
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    stored = {
+        "version": "1.0", "truncation": None, "padding": None, "post_processor": None, "decoder": None,
+        "added_tokens": [
+            {"id": number, "content": content, **dict(zip(flags, values, strict=True))}
+            for number, (content, *values) in enumerate(added)
+        ],
+        "normalizer": data.draw(st.sampled_from([None, {"type": "Lowercase"}])),
+        "pre_tokenizer": data.draw(st.sampled_from([None, {"type": "BertPreTokenizer"}])),
+        "model": {
+            "type": "WordPiece", "unk_token": data.draw(words), "continuing_subword_prefix": data.draw(words),
+            "max_input_chars_per_word": data.draw(st.integers(0, 200)), "vocab": dict(zip(vocab, ids, strict=True)),
+        },
+    }  # fmt: skip
+    text = json.dumps(stored, ensure_ascii=data.draw(st.booleans()))
+    found, wanted = _parse(text), Tokenizer.from_str(text)
+    for part in ("normalizer", "pre_tokenizer"):
+        assert repr(getattr(found, part)) == repr(getattr(wanted, part))
+    for name in ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word"):
+        assert getattr(found.model, name) == getattr(wanted.model, name)
+    assert found.get_vocab(with_added_tokens=False) == wanted.get_vocab(with_added_tokens=False)
+    assert repr(sorted(found.get_added_tokens_decoder().items())) == repr(
+        sorted(wanted.get_added_tokens_decoder().items())
+    )
+
+
+@given(st.text(max_size=40), st.one_of(st.none(), st.text(max_size=40)), st.booleans(), st.booleans())
+@settings(deadline=None)
+def test_one_text_is_encoded_as_in_a_batch(text: str, pair: str | None, special: bool, cut: bool) -> None:
+    tokenizer = BertTokenizer(vocab=numbered(WIDE))
+    options: dict[str, Any] = {"add_special_tokens": special, "return_offsets_mapping": True}
+    options |= {"truncation": True, "max_length": 8} if cut else {}
+    alone = tokenizer(text, pair, **options)
+    both = tokenizer([text] * 2, None if pair is None else [pair] * 2, **options)
+    assert dict(alone) == {name: rows[0] for name, rows in both.items()}
+    words = text.split()
+    alone = tokenizer(words, is_split_into_words=True)
+    both = tokenizer([words, ["a"]], is_split_into_words=True)
+    assert dict(alone) == {name: rows[0] for name, rows in both.items()}
 
 
 def _places(node: Any) -> Iterator[tuple[Any, Any]]:

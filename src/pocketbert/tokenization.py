@@ -306,9 +306,14 @@ class BertTokenizer:
         if cut and stride:
             self._check_stride(inputs, cut, special, is_split_into_words)
         try:
-            encoded = self._backend_for(cut, fill).encode_batch(
-                inputs, is_pretokenized=is_split_into_words, add_special_tokens=add_special_tokens
-            )
+            backend = self._backend_for(cut, fill)
+            if len(inputs) == 1:  # a batch would start a pool of threads, which takes longer than the text
+                first, second = inputs[0] if isinstance(inputs[0], tuple) else (inputs[0], None)
+                encoded = [backend.encode(first, second, is_split_into_words, add_special_tokens)]
+            else:
+                encoded = backend.encode_batch(
+                    inputs, is_pretokenized=is_split_into_words, add_special_tokens=add_special_tokens
+                )
         except Exception as error:
             raise TokenizerError(broken_text(inputs) or f"the text cannot be encoded: {error}") from error
 

@@ -5,6 +5,7 @@ import re
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pocketbert.cli import predict
+from pocketbert.cli import predict, show
 from pocketbert.cli.texts import source
 from pocketbert.features import Features
 from pocketbert.pipelines import pipeline
@@ -303,23 +304,17 @@ def test_json_is_utf_8_and_readable(run: Run, models: Models) -> None:
 
 
 def test_progress_is_for_people_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    from io import StringIO
-
-    from rich.console import Console
-
-    from pocketbert.cli import show
-
     def shown(terminal: bool, seconds: float, fraction: float | None = 0.25, **options: Any) -> str:
         out = StringIO()
-        monkeypatch.setattr(
-            show, "console", lambda **_: Console(file=out, force_terminal=terminal, width=80, color_system=None)
-        )
+        monkeypatch.setattr(out, "isatty", lambda: terminal)
+        monkeypatch.setattr("sys.stderr", out)
         clock = iter([0.0, seconds])
         monkeypatch.setattr(time, "monotonic", lambda: next(clock, seconds))
         with show.progress("texts", **options) as advance:
             advance(1200, fraction)
-        return out.getvalue()
+        return re.sub(r"\x1b\[[\d;]*m", "", out.getvalue())
 
+    monkeypatch.setenv("COLUMNS", "80")
     assert "1,200 texts · 120/s" in shown(True, 10.0)
     assert "0:00:30 left" in shown(True, 10.0)
     assert "left" not in shown(True, 10.0, None)

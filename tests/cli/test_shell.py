@@ -241,7 +241,7 @@ def test_people_get_colours(models: dict[str, Path]) -> None:
 def test_no_colours_for_those_who_do_not_want_them(plain: bool) -> None:
     status, seen = on_terminal("info", "./nowhere", **({"NO_COLOR": "1"} if plain else {}))
     assert status == 1
-    assert ("\x1b[1;31merror" in seen) != plain
+    assert ("\x1b[31m\x1b[1merror: \x1b[0m" in seen) != plain
     assert "nowhere" in seen
 
 

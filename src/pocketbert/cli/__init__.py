@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -91,4 +92,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal may lack the letters of a text
     logging.getLogger("pocketbert").addHandler(show.Notes())
-    app(prog_name="pocketbert")
+    gc.set_threshold(50_000)  # importing makes many objects and no garbage: looking for some takes a tenth of the time
+    try:
+        app(prog_name="pocketbert")
+    finally:
+        gc.freeze()  # nor is it worth looking when the process ends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from pocketbert.cli.commands import option
 
@@ -39,10 +42,10 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(text: str, kind: str | None = None) -> None:
     """One line on standard error, as `error: …` or `note: …` where a kind is given."""
-    from rich.text import Text
-
-    start = Text(f"{kind}: ", style="bold red" if kind == "error" else "bold") if kind else Text()
-    console(stderr=True).print(start + Text(plain(text)), soft_wrap=True)
+    if kind:
+        colour = "red" if kind == "error" and not os.environ.get("NO_COLOR") else None
+        kind = click.style(f"{kind}: ", fg=colour, bold=True)
+    click.echo(f"{kind or ''}{plain(text)}", err=True)  # which takes the marks out where no terminal reads them
 
 
 class Notes(logging.Handler):
@@ -56,11 +59,10 @@ class Notes(logging.Handler):
 @contextmanager
 def busy(what: str) -> Iterator[None]:
     """Say on a terminal, for as long as the block runs, what takes the time."""
-    where = console(stderr=True)
-    if not where.is_terminal:
+    if not sys.stderr.isatty():  # asked here, for importing rich would take longer than the answer
         yield
         return
-    with where.status(f"[dim]{what} …[/]"):
+    with console(stderr=True).status(f"[dim]{what} …[/]"):
         yield
 
 
@@ -70,6 +72,9 @@ def progress(unit: str, *, hidden: bool = False) -> Iterator[Callable[[int, floa
 
     The block calls what it gets with the number of things done in all, and the fraction of all where that is known.
     """
+    if hidden or not sys.stderr.isatty():
+        yield lambda count, fraction: None
+        return
     from rich.progress import BarColumn, Progress, TextColumn
 
     where = console(stderr=True)
@@ -82,7 +87,7 @@ def progress(unit: str, *, hidden: bool = False) -> Iterator[Callable[[int, floa
     def advance(count: int, fraction: float | None) -> None:
         nonlocal shown
         seconds = time.monotonic() - begun
-        if hidden or not where.is_terminal or seconds < max(_PATIENCE, shown + _BETWEEN):
+        if seconds < max(_PATIENCE, shown + _BETWEEN):
             return
         shown = seconds
         left = f"{timedelta(seconds=round(seconds / fraction - seconds))} left" if fraction else ""

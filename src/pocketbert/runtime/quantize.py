@@ -10,8 +10,7 @@ of their norm with `.balance` behind.
 from __future__ import annotations
 
 import contextlib
-import secrets
-import shutil
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -271,7 +270,9 @@ def _refuse_loss(before: Metrics, after: Metrics) -> None:
 @contextlib.contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A folder that appears as `out` when the block ends well, and leaves no trace when it does not."""
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    import shutil  # slow to import; the engine, which imports this module, does without
+
+    temporary = out.with_name(f".{out.name}.{os.urandom(4).hex()}.tmp")
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -289,4 +290,4 @@ def _copy_companions(source: Path, folder: Path) -> None:
     for path in sorted(source.iterdir()):
         weights = path.name.endswith(".index.json")  # the list of shards
         if path.suffix in (".json", ".txt") and path.is_file() and path.name != "config.json" and not weights:
-            shutil.copyfile(path, folder / path.name)
+            (folder / path.name).write_bytes(path.read_bytes())
