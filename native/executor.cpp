@@ -25,6 +25,8 @@ bool overlap(Columns a, Columns b) {
     return a.buffer == b.buffer && a.start < b.start + b.width && b.start < a.start + a.width;
 }
 
+bool same(Columns a, Columns b) { return a.buffer == b.buffer && a.start == b.start && a.width == b.width; }
+
 // A copy with zeros behind it: a kernel reads whole panels, and a group may start anywhere.
 Aligned<float> padded(const View<float>& values) {
     Aligned<float> copy(static_cast<std::size_t>(values.width) + PANEL);
@@ -102,11 +104,22 @@ void Program::end_rows() {
         if (buffer.local) buffer.written.clear();
 }
 
+// Whether two grouped products may go group by group, so that what lies between them is still in the cache: no group of
+// the second may write what a later group of the first reads, nor read what that writes.
+bool Program::by_group(const Step& a, const Step& b) {
+    const auto linear = [](const Step& s) { return s.kind == Step::linear || s.kind == Step::linear_s8; };
+    return linear(a) && linear(b) && a.groups == b.groups && a.groups > 1 && same(a.target, b.source) &&
+           (same(a.source, b.target) || !overlap(a.source, b.target)) &&
+           (!a.has_residual || !overlap(a.residual, b.target)) && (!b.has_residual || !overlap(b.residual, a.target));
+}
+
 void Program::add_step(Step step) {
     if (stages_.empty() || stages_.back().kind != Stage::rows) {
         stages_.push_back({});
         stages_.back().kind = Stage::rows;
     }
+    std::vector<Step>& before = stages_.back().steps;
+    step.by_group = !before.empty() && !before.back().by_group && by_group(before.back(), step);
     stages_.back().steps.push_back(std::move(step));
     wrote(stages_.back().steps.back().target);
 }
@@ -372,18 +385,28 @@ float* Program::at(Columns c, int row, int first_row, Scratch& scratch) {
 
 void Program::run_rows(const Stage& stage, const Batch& batch, int first, int last, Scratch& scratch) {
     const Step* quantised = nullptr;  // the step whose source stands quantised in the scratch
-    for (const Step& step : stage.steps) {
+    for (std::size_t i = 0; i < stage.steps.size(); ++i) {
+        const Step& step = stage.steps[i];
+        if (i + 1 < stage.steps.size() && stage.steps[i + 1].by_group) {
+            const Step& next = stage.steps[++i];
+            for (int g = 0; g < step.groups; ++g)
+                for (const Step* each : {&step, &next}) {
+                    if (each->kind == Step::linear_s8) quantize(*each, {g, 1}, first, last, scratch);
+                    run_linear(*each, {g, 1}, first, last, scratch);
+                }
+            quantised = nullptr;
+            continue;
+        }
         switch (step.kind) {
             case Step::lookup: run_lookup(step, batch, first, last, scratch); break;
-            case Step::linear: run_linear(step, first, last, scratch); break;
+            case Step::linear: run_linear(step, {0, step.groups}, first, last, scratch); break;
             case Step::linear_s8:
-                if (!quantised || quantised->groups != step.groups || quantised->source.buffer != step.source.buffer ||
-                    quantised->source.start != step.source.start || quantised->source.width != step.source.width ||
+                if (!quantised || quantised->groups != step.groups || !same(quantised->source, step.source) ||
                     quantised->outliers != step.outliers) {
-                    quantize(step, first, last, scratch);
+                    quantize(step, {0, step.groups}, first, last, scratch);
                     quantised = &step;
                 }
-                run_linear(step, first, last, scratch);
+                run_linear(step, {0, step.groups}, first, last, scratch);
                 break;
             case Step::layer_norm: {
                 const int width = step.target.width;
@@ -414,10 +437,8 @@ void Program::run_lookup(const Step& step, const Batch& batch, int first, int la
         if (entry < 0) {
             if (!step.add) std::fill_n(out, width, 0.0f);
         } else if (step.table_s8.owner) {
-            const std::int8_t* values = step.table_s8.data + place;
-            const float scale = step.table_scales.data[entry];
             if (!step.add) std::fill_n(out, width, 0.0f);
-            for (int i = 0; i < width; ++i) out[i] += static_cast<float>(values[i]) * scale;
+            kernels_.add_s8(step.table_s8.data + place, step.table_scales.data[entry], width, out);
         } else if (step.add) {
             const float* values = step.table.data + place;
             for (int i = 0; i < width; ++i) out[i] += values[i];
@@ -427,7 +448,7 @@ void Program::run_lookup(const Step& step, const Batch& batch, int first, int la
     }
 }
 
-void Program::quantize(const Step& step, int first, int last, Scratch& scratch) {
+void Program::quantize(const Step& step, Groups groups, int first, int last, Scratch& scratch) {
     const int k = step.source.width / step.groups, rows = last - first, padded = round_up(k, 4);
     for (int row = 0; row < rows; ++row) {
         const float* x = at(step.source, first + row, first, scratch);
@@ -440,21 +461,21 @@ void Program::quantize(const Step& step, int first, int last, Scratch& scratch) 
                 for (int i = 0; i < count; ++i) scratch.row.data()[which[i]] = 0.0f;
             }
         }
-        for (int g = 0; g < step.groups; ++g) {
+        for (int g = 0; g < groups.count; ++g) {
             const std::ptrdiff_t place = std::ptrdiff_t(g) * rows + row;
-            kernels_.quantize(x + std::ptrdiff_t(g) * k, k, scratch.q.data() + place * padded,
+            kernels_.quantize(x + std::ptrdiff_t(groups.first + g) * k, k, scratch.q.data() + place * padded,
                               scratch.scales.data() + place, scratch.sums.data() + place);
         }
     }
 }
 
-void Program::run_linear(const Step& step, int first, int last, Scratch& scratch) {
-    const int rows = last - first, groups = step.groups;
-    const int n = step.target.width / groups, k = step.source.width / groups, padded = round_up(k, 4);
+void Program::run_linear(const Step& step, Groups groups, int first, int last, Scratch& scratch) {
+    const int rows = last - first;
+    const int n = step.target.width / step.groups, k = step.source.width / step.groups, padded = round_up(k, 4);
     const auto stride = [&](Columns c) { return std::ptrdiff_t(buffers_[static_cast<std::size_t>(c.buffer)].width); };
     const std::ptrdiff_t target_stride = stride(step.target);
     float* out = at(step.target, first, first, scratch);
-    for (int g = 0; g < groups; ++g) {
+    for (int g = groups.first; g < groups.first + groups.count; ++g) {
         const std::ptrdiff_t shift = std::ptrdiff_t(g) * n;
         Epilogue epilogue{step.bias.data() + shift, 0, step.activation, nullptr, 0, nullptr};
         if (step.has_residual) {
@@ -468,7 +489,7 @@ void Program::run_linear(const Step& step, int first, int last, Scratch& scratch
                                 step.packed.data() + panel * g, n, k, epilogue, out + shift, target_stride);
         } else {
             const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * padded;
-            const std::ptrdiff_t place = std::ptrdiff_t(g) * rows;
+            const std::ptrdiff_t place = std::ptrdiff_t(g - groups.first) * rows;
             const std::int32_t* counts = scratch.outlier_counts.data();
             if (step.outliers && std::any_of(counts, counts + rows, [](int count) { return count > 0; })) {
                 epilogue.bias = scratch.biases.data();

@@ -104,7 +104,8 @@ private:
         Activation activation;
         Aligned<float> packed, bias, residual_scale, weight_scales;
         Aligned<std::uint8_t> packed_s8;
-        int outliers;  // how many features of a row are multiplied in fp32 at most
+        bool by_group;  // goes group by group together with the step before, whose target is its source
+        int outliers;   // how many features of a row are multiplied in fp32 at most
         float eps;
     };
     struct Stage {
@@ -132,6 +133,7 @@ private:
     void check(Columns columns, bool reads) const;
     void wrote(Columns columns);
     void end_rows();
+    static bool by_group(const Step& a, const Step& b);
     void add_step(Step step);
     void add_lookup(Step step, Columns target, int entries, int width, Index index, bool add);
     template <class T>
@@ -140,8 +142,12 @@ private:
     float* at(Columns columns, int row, int first_row, Scratch& scratch);
     void run_rows(const Stage& stage, const Batch& batch, int first, int last, Scratch& scratch);
     void run_lookup(const Step& step, const Batch& batch, int first, int last, Scratch& scratch);
-    void run_linear(const Step& step, int first, int last, Scratch& scratch);
-    void quantize(const Step& step, int first, int last, Scratch& scratch);
+    // Groups of the step: one of them, or all.
+    struct Groups {
+        int first, count;
+    };
+    void run_linear(const Step& step, Groups groups, int first, int last, Scratch& scratch);
+    void quantize(const Step& step, Groups groups, int first, int last, Scratch& scratch);
     void run_attention(const Stage& stage, const Batch& batch, int sequence, int head, Scratch& scratch);
     void check_batch(const Batch& batch) const;
     void make_scratch(const Batch& batch);

@@ -49,7 +49,8 @@ struct Kernels {
     // q = round(x / scale), scale = max |x| / 127, sum = sum of q; q is filled up with zeros to a multiple of 4. What
     // is not finite makes the scale NaN, and with it every product; what is below TINY is zero.
     void (*quantize)(const float* x, int k, std::int8_t* q, float* scale, std::int32_t* sum);
-    // The features that an int8 step with `exact` weights multiplies in fp32: see outliers.h.
+    // See rows.h.
+    void (*add_s8)(const std::int8_t* x, float scale, int k, float* out);
     int (*find_outliers)(const float* x, int k, int most, std::int32_t* which);
     void (*add_outliers)(const float* x, const std::int32_t* which, int count, const float* packed, const float* bias,
                          int n, int k, float* out);

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "kernels.h"
-#include "outliers.h"
+#include "rows.h"
 
 namespace pocketbert {
 namespace {
@@ -96,6 +96,6 @@ void softmax(float* x, int k) {
 
 }  // namespace
 
-const Kernels portable_kernels = {"portable", linear_f32, linear_s8, quantize, find_outliers, add_outliers, layer_norm, softmax, nullptr};
+const Kernels portable_kernels = {"portable", linear_f32, linear_s8, quantize, add_s8, find_outliers, add_outliers, layer_norm, softmax, nullptr};
 
 }  // namespace pocketbert

@@ -1,5 +1,4 @@
-// The features of a row that stand out, which an int8 step multiplies in fp32. Plain loops: every file of kernels
-// compiles them for its own instruction set.
+// What is done to single rows in plain loops, which every file of kernels compiles for its own instruction set.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +9,13 @@
 namespace pocketbert {
 namespace {
 
-// Those above max |x| / 2^j, for the largest j up to 40 that leaves at most `most` of them; `which` has room for so many.
+// out += x · scale.
+inline void add_s8(const std::int8_t* x, float scale, int k, float* out) {
+    for (int i = 0; i < k; ++i) out[i] += static_cast<float>(x[i]) * scale;
+}
+
+// The features of a row that stand out, which an int8 step with `exact` weights multiplies in fp32: those above
+// max |x| / 2^j, for the largest j up to 40 that leaves at most `most` of them; `which` has room for so many.
 inline int find_outliers(const float* x, int k, int most, std::int32_t* which) {
     // As whole numbers magnitudes have the same order, infinity after all floats and NaN after infinity, and the compiler
     // turns the loops into vectors.
