@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "kernels.h"
-#include "outliers.h"
+#include "rows.h"
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -276,6 +276,7 @@ struct Loops {
         kernels.linear_f32 = linear_f32;
         kernels.linear_s8 = linear_s8;
         kernels.quantize = quantize;
+        kernels.add_s8 = add_s8;
         kernels.find_outliers = find_outliers;
         kernels.add_outliers = add_outliers;
         kernels.layer_norm = layer_norm;
