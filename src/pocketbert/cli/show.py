@@ -42,7 +42,9 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(text: str, kind: str | None = None) -> None:
     """One line on standard error, as `error: …` or `note: …` where a kind is given."""
-    if kind:
+    if kind and os.environ.get("TERM") == "dumb":
+        kind = f"{kind}: "
+    elif kind:
         colour = "red" if kind == "error" and not os.environ.get("NO_COLOR") else None
         kind = click.style(f"{kind}: ", fg=colour, bold=True)
     click.echo(f"{kind or ''}{plain(text)}", err=True)  # which takes the marks out where no terminal reads them
