@@ -5,7 +5,7 @@ The shell prints these as one line; anything else that reaches it is a bug and s
 
 from importlib.util import find_spec
 
-EXTRAS = {"train": ("torch", "pyarrow", "tensorboard")}
+EXTRAS = {"train": ("torch", "pyarrow", "tensorboard"), "search": ("optuna", "matplotlib")}
 
 
 class PocketBertError(Exception):

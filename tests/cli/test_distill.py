@@ -29,7 +29,7 @@ def test_flags_are_the_options_of_the_recipe() -> None:
         name for name, field in fields.items() if field.default is dataclasses.MISSING
     }
     values = command.make_context("distill", ["data.csv", "--output", "out", "--teacher", "t"]).params
-    assert values.keys() == {*fields, "json"} - {"vocab_size"}
+    assert values.keys() == {*fields, "json", "seeds", "search"} - {"vocab_size"}
     for name, field in fields.items():
         assert name == "vocab_size" or field.default in (dataclasses.MISSING, values[name]), name
 
@@ -51,3 +51,19 @@ def test_what_is_wrong_is_said_in_a_line(run: Run, models: Models, data: Path, t
     assert "pairs such as 1:3" in run(*flags, "--teacher", "t", "--layers", "1-3").error
     assert "Missing option '--teacher'" in run(*flags).err
     assert "nothing is learned from the teacher" in run(*flags, "--teacher", "t", "--alpha", "0").error
+
+
+def test_several_seeds_and_a_search(run: Run, models: Models, data: Path, tmp_path: Path) -> None:
+    flags = ["finetune", data, "-m", models["classify"], "--epochs", "1", "--no-tensorboard", "--device", "cpu"]
+    *runs, total = run(*flags, "-o", tmp_path / "seeds", "--seeds", "2").lines
+    assert [one["seed"] for one in runs] == [42, 43]
+    assert total["mean"]["loss"] == pytest.approx(sum(one["metrics"]["loss"] for one in runs) / 2)
+    text = run(*flags, "-o", tmp_path / "seeds", "--seeds", "2", "--resume", "--table").text
+    assert all(f"\n {word}" in text for word in ("42", "43", "mean", "deviation"))
+
+    trial, best = run(*flags, "-o", tmp_path / "search", "--search", "1").lines
+    assert trial["values"].keys() == {"batch_size", "learning_rate", "epochs"}
+    assert (trial["number"], best["best"]) == (0, 0)
+    text = run(*flags, "-o", tmp_path / "search", "--search", "1", "--resume", "--table").text
+    assert "learning_rate" in text
+    assert "exclude each other" in run(*flags, "-o", tmp_path / "x", "--search", "1", "--seeds", "2").error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from pocketbert.cli import finetune as finetuning
 from pocketbert.cli import show
 from pocketbert.cli.commands import PATH, Function, command, option
 from pocketbert.cli.finetune import START
+from pocketbert.cli.studies import carry_out
 
 TEACHING = "Teaching"
 # A teacher's pieces of words are the student's, and `--student` is the word here for `--model`.
@@ -73,6 +73,8 @@ def distill(
     teacher: tuple[str, ...],
     teacher_labels: str | None,
     layers: str | None,
+    seeds: int | None,
+    search: int | None,
     **given: Any,
 ) -> None:
     """Train a small text classifier to say what larger ones say.
@@ -89,8 +91,7 @@ def distill(
         layers=_pairs(layers),
         **given,
     )
-    result = recipe.distill(options, console=show.console(stderr=True), argv=["pocketbert", *sys.argv[1:]])
-    finetuning.report(result, json)
+    carry_out(recipe.distill, options, "DISTILLING", seeds, search, json)
 
 
 def _pairs(written: str | None) -> tuple[tuple[int, int], ...] | None:

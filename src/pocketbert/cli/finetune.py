@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json as json_module
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketbert.cli import show
 from pocketbert.cli.commands import PATH, Declaration, Function, argument, command, option
+from pocketbert.cli.studies import carry_out, several_runs
 
 if TYPE_CHECKING:
     from pocketbert.recipes.finetune import FinetuneResult
@@ -105,18 +105,16 @@ def _about_data(labels: str, max_length: int) -> Declaration:
 @option("--eval-every", panel=EVALUATION, metavar="N", type=int, help="Steps in between; else an epoch.")
 @option("--metric", panel=EVALUATION, metavar="NAME", help="Which one decides what is best.")
 @option("--patience", panel=EVALUATION, metavar="N", type=int, help="Stop after so many without a new best.")
+@several_runs
 @show.as_json
-def finetune(json: bool | None, labels: str | None, **given: Any) -> None:
+def finetune(json: bool | None, labels: str | None, seeds: int | None, search: int | None, **given: Any) -> None:
     """Train a text classifier on labelled data.
 
     It starts from a checkpoint, or from scratch. The best model lies in the output folder, ready to use. Ctrl-C keeps
     the state: the same command with --resume goes on where it stopped.
     """
     options = import_recipe("options").FinetuneOptions(labels=names(labels), **given)
-    result = import_recipe("finetune").finetune(
-        options, console=show.console(stderr=True), argv=["pocketbert", *sys.argv[1:]]
-    )
-    report(result, json)
+    carry_out(import_recipe("finetune").finetune, options, "FINETUNING", seeds, search, json)
 
 
 @command(

@@ -271,8 +271,8 @@ class Distilling(Lesson):
         return features, np.concatenate([labels, none])
 
     def _altered(self) -> tuple[list[str], list[str | None]]:
-        options = self.options
-        mask, copies, seed = str(self.tokenizer.mask_token), options.augment, options.seed
+        # The same for every seed of a run, so that what teachers say can be kept for all of them.
+        mask, copies, seed = str(self.tokenizer.mask_token), self.options.augment, 0
         texts = alter_all([example.text for example in self.task.train.examples], copies, mask, seed)
         if self.task.train.columns.text_pair is None:
             return texts, [None] * len(texts)

@@ -1,0 +1,75 @@
+"""What finetune and distill have in common: one run, the same with several seeds, or a search."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pocketbert.cli import show
+from pocketbert.cli.commands import Function, option
+
+if TYPE_CHECKING:
+    from pocketbert.recipes.search import SearchResult
+    from pocketbert.recipes.seeds import SeedsResult
+
+PANEL = "Several runs"
+
+
+def several_runs(function: Function) -> Function:
+    """Declare the options."""
+    seeds = option("--seeds", panel=PANEL, metavar="N", type=int, help="The same with N seeds: mean and deviation.")
+    search = option("--search", panel=PANEL, metavar="N", type=int, help="Try N settings of rate, batch, epochs, ….")
+    return seeds(search(function))
+
+
+def carry_out(run: Any, options: Any, space: str, seeds: int | None, search: int | None, json: bool | None) -> None:
+    """Run `finetune` or `distill` as often as asked, and show what came out; `space` names what a search tries."""
+    from importlib import import_module
+
+    from pocketbert.cli.finetune import report
+    from pocketbert.errors import ConfigError
+
+    how: dict[str, Any] = {"console": show.console(stderr=True), "argv": ["pocketbert", *sys.argv[1:]]}
+    if seeds is not None and search is not None:
+        raise ConfigError("--seeds and --search exclude each other: search first, then repeat the best with seeds")
+    if seeds is not None:
+        _show_seeds(import_module("pocketbert.recipes.seeds").over_seeds(run, options, seeds, **how), json)
+    elif search is not None:
+        recipe = import_module("pocketbert.recipes.search")
+        _show_search(recipe.search(run, options, getattr(recipe, space), search, **how), json)
+    else:
+        report(run(options, **how), json)
+
+
+def _show_seeds(result: SeedsResult, json: bool | None) -> None:
+    if show.as_lines(json):
+        for seed, metrics in result.seeds.items():
+            show.line({"seed": seed, "metrics": metrics})
+        show.line({"mean": result.mean, "deviation": result.deviation, "best": result.best})
+        return
+    names = list(result.mean)
+    rows = [(f"{seed}", *(f"{metrics[name]:.4f}" for name in names)) for seed, metrics in result.seeds.items()]
+    rows.append(("mean", *(f"{result.mean[name]:.4f}" for name in names)))
+    if len(result.seeds) > 1:
+        rows.append(("deviation", *(f"{result.deviation[name]:.4f}" for name in names)))
+    show.table(["Seed", *names], rows, numbers=names)
+    show.facts([("best", f"{result.folder}")])
+
+
+def _show_search(result: SearchResult, json: bool | None) -> None:
+    if show.as_lines(json):
+        for trial in result.trials:
+            show.line(vars(trial))
+        show.line({"best": result.best, "folder": str(result.folder)})
+        return
+    names = list(result.trials[0].values)
+    rows = [
+        (
+            f"{trial.number}",
+            *(f"{trial.values[name]:.3g}" for name in names),
+            "failed" if trial.metrics is None else f"{trial.metrics[result.metric]:.4f}",
+        )
+        for trial in result.trials
+    ]
+    show.table(["Trial", *names, result.metric], rows, numbers=[*names, result.metric])
+    show.facts([("best", f"{result.folder}")])
