@@ -201,7 +201,7 @@ def test_spans_as_by_trying_all(longest: int) -> None:
 
 
 def test_answers_without_impossible_ones() -> None:
-    found = [decode.Span(0, 2, 2.0), decode.Span(3, 5, 1.0)]
+    found = [decode.Span(0, 2, 1.5, 0.5), decode.Span(3, 5, 0.0, 1.0)]
     best = decode.answers(found, "ab cd")
     assert best == [{"score": pytest.approx(np.exp(2) / (np.exp(2) + np.exp(1))), "start": 0, "end": 2, "answer": "ab"}]
     assert [one["answer"] for one in decode.answers(found, "ab cd", top_k=5)] == ["ab", "cd"]
@@ -213,7 +213,7 @@ def test_answers_without_impossible_ones() -> None:
     [(1.5, 0.0, "ab,,cd"), (2.5, 0.0, ",ab,cd"), (2.0, 0.0, "ab,,cd"), (2.5, 1.0, "ab,,cd"), (1.5, -1.0, ",ab,cd")],
 )
 def test_answers_with_impossible_ones(null: float, threshold: float, order: str) -> None:
-    found = [decode.Span(0, 2, 2.0), decode.Span(3, 5, 1.0)]
+    found = [decode.Span(0, 2, 1.5, 0.5), decode.Span(3, 5, 0.0, 1.0)]
     ranked = decode.answers(found, "ab cd", top_k=None, null=null, null_threshold=threshold)
     assert ",".join(one["answer"] for one in ranked) == order
     assert sum(one["score"] for one in ranked) == pytest.approx(1.0)

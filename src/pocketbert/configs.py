@@ -19,6 +19,7 @@ from pocketbert.errors import CheckpointError, ConfigError
 ACTIVATIONS = (
     "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "relu6", "silu", "swish", "tanh",
 )  # fmt: skip
+_TUNED = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -115,12 +116,16 @@ class PreTrainedConfig:
         Heads of different tasks can have the same names and shapes, so the tensors alone would not tell. `head` is the
         part of a class name after the family.
         """
-        tuned = {"ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice"}
         for made_for in self.architectures:
-            if head in tuned and made_for.endswith(tuple(tuned - {head})):
+            if head in _TUNED and made_for.endswith(tuple(set(_TUNED) - {head})):
                 raise CheckpointError(
                     f"{source} holds a {made_for}: needed is a checkpoint fine-tuned for it (a …{head})"
                 )
+
+    @property
+    def tuned_for(self) -> str | None:
+        """The head of a task, the part of a class name after the family, that the weights were saved with, if any."""
+        return next((head for name in self.architectures for head in _TUNED if name.endswith(head)), None)
 
     @property
     def architectures(self) -> list[str]:

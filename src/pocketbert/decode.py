@@ -232,11 +232,17 @@ def _agree(scores: Floats, how: str) -> Floats:
 
 @dataclass(frozen=True)
 class Span:
-    """A candidate answer: characters `start` to `end` of the context, and the sum of its start and end logits."""
+    """A candidate answer: characters `start` to `end` of the context, and what speaks for it."""
 
     start: int
     end: int
-    logit: float
+    start_logit: float
+    end_logit: float
+
+    @property
+    def logit(self) -> float:
+        """The sum of both."""
+        return self.start_logit + self.end_logit
 
 
 def spans(
@@ -266,7 +272,8 @@ def spans(
         for i in _best(sums, n_best):
             if sums[i] > -np.inf:
                 first, last = i // width, i // width + i % width
-                found.append(Span(int(window.offsets[first, 0]), int(window.offsets[last, 1]), float(sums[i])))
+                scores = float(start_logits[first]), float(end_logits[last])
+                found.append(Span(int(window.offsets[first, 0]), int(window.offsets[last, 1]), *scores))
     return sorted(found, key=lambda span: -span.logit)[:n_best]
 
 
@@ -291,7 +298,7 @@ def answers(
     """
     ranked = [(span.logit, span) for span in found]
     if null is not None:
-        nothing = Span(0, 0, null)
+        nothing = Span(0, 0, null, 0.0)
         ranked = sorted([*ranked, (null - null_threshold, nothing)], key=lambda pair: -pair[0])
     if not ranked:
         return [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]

@@ -116,35 +116,41 @@ def normalize_answer(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
-def _answer_scores(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
-    """(exact match, F1) of one prediction: the best over its gold answers, none of which means "no answer"."""
-    named = normalize_answer(prediction)
-    known = [gold for gold in map(normalize_answer, golds) if gold] or [""]
-    return max(float(named == gold) for gold in known), max(_word_f1(named, gold) for gold in known)
+def _answer_scores(prediction: str, golds: Sequence[str], *, empty: bool) -> tuple[float, float]:
+    """(exact match, F1) of one prediction: the best over its gold answers, none of which means "no answer".
+
+    The two official scripts differ where nothing is left of a text, such as ".": that of SQuAD 2.0 (`empty`) drops such
+    gold answers, and two empty texts agree; in that of 1.1 they match exactly and yet have an F1 of 0.
+    """
+    named, known = normalize_answer(prediction), [normalize_answer(gold) for gold in golds]
+    if empty:
+        known = [gold for gold in known if gold] or [""]
+    return max(float(named == gold) for gold in known), max(_word_f1(named, gold, empty=empty) for gold in known)
 
 
-def _word_f1(prediction: str, gold: str) -> float:
+def _word_f1(prediction: str, gold: str, *, empty: bool) -> float:
     named, there = prediction.split(), gold.split()
     if not named or not there:
-        return float(named == there)
+        return float(empty and named == there)
     return 2 * sum((Counter(named) & Counter(there)).values()) / (len(named) + len(there))
 
 
 def squad(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Scores:
     """Exact match and F1 over all questions of `references`: question id → gold answers, none if unanswerable.
 
-    A question without prediction scores 0; the prediction "" says that there is no answer. If some questions are
+    Scored as the official script of SQuAD 2.0 does if some question is unanswerable, else as that of 1.1. A question
+    without prediction scores 0; the prediction "" says that there is no answer. If some questions are
     unanswerable, `has_answer_f1` and `no_answer_f1` say how the two kinds fared. Predictions for unknown ids are
     ignored, as in the official scripts.
     """
     if not references:
         raise InputError("there is nothing to score: no questions")
+    impossible = {key for key, golds in references.items() if not golds}
     scores = {
-        key: _answer_scores(predictions[key], golds) if key in predictions else (0.0, 0.0)
+        key: _answer_scores(predictions[key], golds, empty=bool(impossible)) if key in predictions else (0.0, 0.0)
         for key, golds in references.items()
     }
     result = {"exact_match": _mean(s[0] for s in scores.values()), "f1": _mean(s[1] for s in scores.values())}
-    impossible = {key for key, golds in references.items() if not golds}
     if impossible:
         result["no_answer_f1"] = _mean(scores[key][1] for key in impossible)
     if impossible and len(impossible) < len(scores):
@@ -168,9 +174,10 @@ def squad_best_threshold(
     if not references:
         raise InputError("there is nothing to score: no questions")
     keys = sorted((key for key in references if key in answers), key=lambda key: null_differences[key])
-    differences = np.array([-np.inf, *(null_differences[key] for key in keys)])
-    empty = np.array([_answer_scores("", references[key]) for key in keys]).reshape(-1, 2)
-    full = np.array([_answer_scores(answers[key], references[key]) for key in keys]).reshape(-1, 2)
+    least = null_differences[keys[0]] - 1.0 if keys else 0.0  # below which no question gets its answer
+    differences = np.array([least, *(null_differences[key] for key in keys)])
+    empty = np.array([_answer_scores("", references[key], empty=True) for key in keys]).reshape(-1, 2)
+    full = np.array([_answer_scores(answers[key], references[key], empty=True) for key in keys]).reshape(-1, 2)
     # Row i: the i questions of the smallest differences get their answers, the others none.
     totals = empty.sum(axis=0) + np.concatenate([np.zeros((1, 2)), np.cumsum(full - empty, axis=0)])
     possible = np.append(differences[:-1] < differences[1:], True)  # no threshold parts equal differences

@@ -7,13 +7,13 @@ it is for: nothing is ever carried from one batch to the next.
 import bisect
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pocketbert.features import Features, pad
+from pocketbert.features import IGNORED, Features, pad
 
 Indices = npt.NDArray[np.int64]
 
@@ -122,11 +122,11 @@ class Batches(Protocol):
 
 
 class LabelledBatches:
-    """Batches of encoded texts with one label each: step → its micro-batches.
+    """Batches of encoded examples with what is to be learned from them: step → its micro-batches.
 
     Args:
-        features: the encoded examples.
-        labels: [examples] class ids or numbers.
+        features: the encoded examples; of several inputs each where there are choices, equally many everywhere.
+        targets: by name, [examples] class ids, numbers or places, [examples, labels], or for every example one a token.
         order: which examples make up which batch.
         parts: into how many micro-batches each batch is divided.
         pad_token_id: fills the shorter examples of a micro-batch.
@@ -134,20 +134,35 @@ class LabelledBatches:
 
     def __init__(
         self,
-        features: Sequence[Features],
-        labels: npt.NDArray[np.generic],
+        features: Sequence[Features] | Sequence[Sequence[Features]],
+        targets: Mapping[str, npt.NDArray[np.generic] | Sequence[npt.NDArray[np.int64]]],
         order: BatchOrder,
         *,
         parts: int = 1,
         pad_token_id: int = 0,
     ) -> None:
-        self.features, self.labels, self.order = features, labels, order
+        self.features, self.targets, self.order = features, targets, order
         self.parts, self.pad_token_id = parts, pad_token_id
 
     def __call__(self, step: int) -> list[dict[str, npt.NDArray[Any]]]:
-        """The micro-batches of batch `step`: `pad`'s arrays [micro-batch, longest] and "labels" [micro-batch]."""
-        return [
-            {**pad([self.features[i] for i in part], self.pad_token_id), "labels": self.labels[part]}
-            for part in np.array_split(self.order[step], self.parts)
-            if len(part)
-        ]
+        """The micro-batches of batch `step`: `pad`'s arrays [micro-batch, longest] and the targets [micro-batch, …].
+
+        With choices the arrays are [micro-batch, choices, longest]; targets of tokens are filled up with `IGNORED`.
+        """
+        return [self._collated(part) for part in np.array_split(self.order[step], self.parts) if len(part)]
+
+    def _collated(self, part: Indices) -> dict[str, npt.NDArray[Any]]:
+        chosen = [self.features[i] for i in part]
+        flat = [x for one in chosen for x in ([one] if isinstance(one, Features) else one)]
+        batch: dict[str, npt.NDArray[Any]] = dict(pad(flat, self.pad_token_id))
+        if not isinstance(chosen[0], Features):
+            batch = {name: array.reshape(len(part), len(chosen[0]), -1) for name, array in batch.items()}
+        for name, values in self.targets.items():
+            if isinstance(values, np.ndarray):
+                batch[name] = values[part]
+                continue
+            filled = np.full(batch["input_ids"].shape, IGNORED, dtype=np.int64)
+            for row, i in enumerate(part):
+                filled[row, : len(values[i])] = values[i]
+            batch[name] = filled
+        return batch

@@ -30,12 +30,15 @@ def _number(label: str) -> float | None:
 class Labels:
     """The names of the classes in the order of their ids; no names at all means that the label is a number.
 
+    With `several` an example has any number of them, as lists in JSON or Parquet say.
+
     A file may also write numbers instead of names, as those of GLUE do: `numbered` says what 0, 1, … mean there, which
     need not be the ids.
     """
 
     names: tuple[str, ...]
     numbered: tuple[str, ...] = ()
+    several: bool = False
 
     @property
     def regression(self) -> bool:
@@ -53,10 +56,17 @@ class Labels:
         Raises:
             DataError: there is one class only, or a label is not among `names`.
         """
-        found = Counter(example.label for example in table.examples if example.label is not None)
+        lists = [example for example in table.examples if isinstance(example.label, tuple)]
+        found = Counter(name for example in table.examples for name in _names(example.label))
         if names is not None:
-            labels = cls(tuple(names), numbered=tuple(names))
+            labels = cls(tuple(names), numbered=tuple(names), several=bool(lists))
             labels.encode(table)
+            return labels
+        if lists:
+            labels = cls(tuple(sorted(found)), several=True)
+            labels.encode(table)
+            if not found:
+                raise DataError(f"{table.path}: all {len(table)} rows have an empty list of labels; one is needed")
             return labels
         if all(_number(label) is not None for label in found) and not all(map(_is_whole, found)):
             return cls(())
@@ -78,7 +88,11 @@ class Labels:
         Raises:
             DataError: a label is unknown, or not a number; names its line.
         """
-        written = [example.label or "" for example in table.examples]
+        if self.several:
+            return self._encode_several(table)
+        lists = [i for i, example in enumerate(table.examples) if isinstance(example.label, tuple)]
+        self._refuse(table, lists)
+        written = [str(example.label or "") for example in table.examples]
         if self.regression:
             numbers = [_number(label) for label in written]
             self._refuse(table, [i for i, number in enumerate(numbers) if number is None])
@@ -89,29 +103,51 @@ class Labels:
         self._refuse(table, [i for i, label in enumerate(written) if label not in ids])
         return np.array([ids[label] for label in written], dtype=np.int64)
 
+    def _encode_several(self, table: Table) -> npt.NDArray[np.float32]:
+        """[examples, labels] 1 where an example has a label."""
+        ids = {name: i for i, name in enumerate(self.names)}
+        wrong = [
+            i
+            for i, example in enumerate(table.examples)
+            if not isinstance(example.label, tuple) or not ids.keys() >= set(example.label)
+        ]
+        self._refuse(table, wrong)
+        encoded = np.zeros((len(table), len(ids)), dtype=np.float32)
+        for row, example in enumerate(table.examples):
+            encoded[row, [ids[name] for name in _names(example.label)]] = 1.0
+        return encoded
+
     def _refuse(self, table: Table, wrong: list[int]) -> None:
         if not wrong:
             return
         first = table.examples[wrong[0]]
         known = "a number" if self.regression else f"one of {', '.join(self.names[:20])}"
+        known = f"a list of some of {', '.join(self.names[:20])}" if self.several else known
         more = f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""
         raise DataError(f"{table.path}, line {first.line}: the label {first.label!r} is not {known}{more}")
+
+
+def _names(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    if isinstance(label, tuple):
+        return label
+    return () if label is None else (label,)
 
 
 def hold_out(table: Table, fraction: float, seed: int) -> tuple[Table, Table]:
     """Split a table in two, for training and evaluation: of each label about `fraction` goes to the second.
 
     The same file, fraction and seed give the same split. A label with a single row stays in the first; numbers
-    (regression) count as one label.
+    (regression) and lists of labels count as one label.
 
     Raises:
         DataError: no label has more than one row.
     """
-    numeric = all(_number(example.label or "") is not None for example in table.examples)
-    whole = numeric and all(_is_whole(example.label or "") for example in table.examples)
+    written = ["" if isinstance(example.label, tuple) else example.label or "" for example in table.examples]
+    if all(_number(label) is not None for label in written) and not all(map(_is_whole, written)):
+        written = [""] * len(table)
     groups: dict[str, list[int]] = {}
     for index in random_order(seed, "split", 0, len(table)).tolist():
-        groups.setdefault("" if numeric and not whole else table.examples[index].label or "", []).append(index)
+        groups.setdefault(written[index], []).append(index)
     held = {
         index
         for members in groups.values()

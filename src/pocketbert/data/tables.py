@@ -15,17 +15,17 @@ raises `DataError` with file and line, after the rows before it.
 """
 
 import csv
-import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 
+from pocketbert.data.examples import Examples
 from pocketbert.errors import DataError
 
 # What to look for when no column is named, best first; compared without regard to case.
@@ -73,34 +73,22 @@ class Columns(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One row: its text or pair of texts, its label as written (None without one) and its line in the file."""
+    """One row: its text or pair of texts, its label as written (None without one) and its line in the file.
+
+    A list of labels in JSON or Parquet is a tuple here, of as many as there are: none, one or several.
+    """
 
     text: str
     text_pair: str | None
-    label: str | None
+    label: str | tuple[str, ...] | None
     line: int
 
 
 @dataclass(frozen=True)
-class Table:
-    """The examples of one file (or of a part of it)."""
+class Table(Examples[Example]):
+    """The rows of one file (or of a part of it)."""
 
-    path: Path
-    examples: list[Example]
     columns: Columns
-    skipped: int = 0
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def part(self, indices: Iterable[int]) -> Self:
-        """The table of these rows alone."""
-        return replace(self, examples=[self.examples[i] for i in indices])
-
-    def sha256(self) -> str:
-        """The hash of the whole file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class TableReader:
@@ -183,7 +171,7 @@ class TableReader:
 def read_table(path: str | Path, **options: Any) -> Table:
     """All examples of `path`; the options and errors are those of `TableReader`."""
     reader = TableReader(path, **options)
-    return Table(reader.path, list(reader), reader.columns, reader.skipped)
+    return Table(reader.path, list(reader), reader.columns, skipped=reader.skipped)
 
 
 # ── the formats ──
@@ -373,10 +361,10 @@ def _example(path: Path, line: int, text: Any, text_pair: Any, label: Any, *, co
             raise DataError(f"{path}, line {line}: the text in column {name!r} is empty")
     if columns.label is not None:
         label = _label(label)
-        if not label:
+        if label is None or label == "":
             raise DataError(f"{path}, line {line}: has no label in column {columns.label!r}")
     for name, value in zip(columns, (text, text_pair, label), strict=True):
-        if name is not None and not _is_unicode(value):
+        if name is not None and not all(map(_is_unicode, value if isinstance(value, tuple) else (value,))):
             raise DataError(
                 f"{path}, line {line}: column {name!r} holds half a character, which stands for nothing: {value!a:.60}"
             )
@@ -392,9 +380,12 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _label(value: Any) -> str | None:
-    """A label as it would stand in a CSV file; None for a missing one, or for what is no label at all."""
+def _label(value: Any) -> str | tuple[str, ...] | None:
+    """A label as it would stand in a CSV file, or several; None for a missing one, or for what is no label at all."""
     match value:
+        case list():
+            several = [_label(one) for one in value]
+            return tuple(one for one in several if isinstance(one, str) and one) if all(several) else None
         case bool():
             return "true" if value else "false"
         case float() if math.isnan(value):

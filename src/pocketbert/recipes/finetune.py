@@ -21,18 +21,17 @@ from pocketbert.data.batches import Batches, BatchOrder, random_words
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.recipes.classification import TextClassification
 from pocketbert.recipes.models import choose_device, prepare
 from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.recipes.record import Record, claim, held
+from pocketbert.recipes.task import Task
+from pocketbert.recipes.tasks import find_task
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.loop import Plan, train
-from pocketbert.training.objectives import ExampleLoss, Objective
+from pocketbert.training.objectives import ExampleLoss, Objective, TokenLoss
 from pocketbert.training.optim import adamw, linear_schedule
 from pocketbert.training.progress import Progress, Writer, say
 from pocketbert.training.state import State, latest_state
-
-TASKS = {"text-classification": TextClassification}
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Lesson:
     def __init__(
         self,
         options: FinetuneOptions,
-        task: TextClassification,
+        task: Task[Any],
         device: torch.device,
         bf16: bool,
         console: Console | None,
@@ -103,22 +102,21 @@ class Lesson:
 
     def objective(self, model: PreTrainedModel) -> tuple[Objective, Batches]:
         """What is learned, and from which batches; the task is encoded."""
-        return ExampleLoss(model), self.task.batches()
+        return (TokenLoss if self.task.per_token else ExampleLoss)(model), self.task.batches()
 
 
 def learn(
     options: FinetuneOptions, lesson_class: type[Lesson], *, console: Console | None, argv: Sequence[str]
 ) -> FinetuneResult:
     """Run a lesson, or continue to: what `finetune` and `distill` have in common. Arguments and errors are theirs."""
-    if options.task not in TASKS:
-        raise ConfigError(f"--task {options.task} is none of: {', '.join(TASKS)}")
+    task_class = find_task(options.task)
     folder = Path(options.output)
     previous = claim(folder, resume=options.resume)
     device = choose_device(options.device)
     bf16 = options.precision == "bf16" or (
         options.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
-    task = TASKS[options.task](options)
+    task = task_class(options)
     tell = partial(say, console)
     with held(folder):
         lesson = lesson_class(options, task, device, bf16, console)
@@ -128,7 +126,7 @@ def learn(
         with torch.random.fork_rng([]):
             torch.manual_seed(int(random_words(options.seed, "weights", 0, 1)[0]))
             tokenizer, model = lesson.prepare(folder)
-            task.encode(tokenizer, min(options.max_length, model.config.max_position_embeddings))
+            task.encode(tokenizer, min(options.max_length or task.usual_length, model.config.max_position_embeddings))
             objective, batches = lesson.objective(model)
         objective.to(device)
         metric = _choose_metric(options.metric, task.evaluation.metrics())

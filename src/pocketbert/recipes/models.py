@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,8 +15,8 @@ from pocketbert.errors import ConfigError
 from pocketbert.models.auto import model_class
 from pocketbert.models.ops import init_parameters
 from pocketbert.models.pretrained import HEADS, PreTrainedModel
-from pocketbert.recipes.classification import TextClassification
 from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.task import Task
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.state import latest_state
 
@@ -23,7 +24,7 @@ from pocketbert.training.state import latest_state
 def prepare(
     folder: Path,
     options: FinetuneOptions,
-    task: TextClassification,
+    task: Task[Any],
     tell: Callable[[str], None],
     tokenizer: BertTokenizer | None = None,
 ) -> tuple[BertTokenizer, PreTrainedModel]:
@@ -49,6 +50,8 @@ def prepare(
         tokenizer = tokenizer or read_tokenizer(options.tokenizer or options.model)
         theirs = AutoConfig.from_pretrained(options.model)
         config, fits = task.adapt(theirs)
+        # Heads of different tasks can have the same names and shapes.
+        fits = fits and theirs.tuned_for in (None, task.head)
         model, info = model_class(config, task.head).from_pretrained(
             options.model, config=config, ignore_mismatched_sizes=not fits, output_loading_info=True
         )
@@ -58,7 +61,9 @@ def prepare(
         if not fits and not heads <= missing:
             init_parameters(model, config.initializer_range, heads)
             names = ", ".join(list(theirs.id2label.values())[:10])
-            tell(f"the labels of {options.model} ({names}) are not those of the data: the head starts fresh")
+            other = f"the labels of {options.model} ({names}) are not those of the data"
+            other = other if theirs.tuned_for in (None, task.head) else f"{options.model} was made for another task"
+            tell(f"{other}: the head starts fresh")
         if len(tokenizer) > config.vocab_size:
             raise ConfigError(
                 f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not go together"
@@ -78,7 +83,7 @@ def _scratch_config(name: str) -> PreTrainedConfig:
     raise ConfigError(f"--from-scratch {name} is neither a file nor a folder, and no preset: {', '.join(PRESETS)}")
 
 
-def _scratch_tokenizer(options: FinetuneOptions, task: TextClassification) -> BertTokenizer:
+def _scratch_tokenizer(options: FinetuneOptions, task: Task[Any]) -> BertTokenizer:
     if options.vocab_size is not None:
         return BertTokenizer(vocab=train_vocabulary(list(task.texts()), options.vocab_size))
     assert options.tokenizer is not None

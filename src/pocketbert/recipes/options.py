@@ -17,11 +17,11 @@ class FinetuneOptions:
     """
 
     data: str | Path
-    """The training data: a CSV, TSV, JSON-lines or Parquet file, or with `glue` a folder."""
+    """The training data: a file in a layout of the task, or with `glue` a folder."""
     output: str | Path
     """The folder for the model and its run; must be new, or hold a run to resume."""
     task: str = "text-classification"
-    """What to learn."""
+    """What to learn: text-classification, token-classification, question-answering or multiple-choice."""
     model: str | None = None
     """The checkpoint to start from: a folder or a name on the hub."""
     from_scratch: str | None = None
@@ -38,15 +38,15 @@ class FinetuneOptions:
     eval_fraction: float = 0.1
     """Which part of the training data to keep back for evaluation when there is no file for it."""
     text_column: str | None = None
-    """The column of the text; recognised when not given."""
+    """The column of the text, recognised when not given; that of the words by its number in files for tagging."""
     text_pair_column: str | None = None
     """The column of the second text, for pairs."""
     label_column: str | None = None
     """The column of the label; recognised when not given."""
     labels: tuple[str, ...] | None = None
     """The label names in the order of their ids; in sorted order when not given."""
-    max_length: int = 128
-    """How many tokens of a text to read."""
+    max_length: int | None = None
+    """How many tokens of a text to read; 128, and of a question with its passage 384, when not given."""
 
     epochs: float = 3.0
     """How often to go through the data."""
@@ -90,6 +90,11 @@ class FinetuneOptions:
         if self.glue is not None:
             for name in ("eval_data", "text_column", "text_pair_column", "label_column", "labels"):
                 self._check(name, getattr(self, name) is None, f"is settled by --glue {self.glue}; leave it out")
+        if self.task != "text-classification":
+            foreign = ["glue", "text_pair_column"]
+            foreign += [] if self.task == "token-classification" else ["text_column", "label_column", "labels"]
+            for name in foreign:
+                self._check(name, getattr(self, name) is None, f"is not for --task {self.task}; leave it out")
         names = self.labels
         self._check(
             "labels", names is None or len(set(names)) == len(names) > 1, "must be two names or more, all different"

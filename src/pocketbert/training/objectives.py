@@ -13,6 +13,8 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from pocketbert.features import IGNORED
+
 #: One micro-batch, as the data hands it over.
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -48,3 +50,19 @@ class ExampleLoss(Objective):
         """The model's loss, weighted by the micro-batch's share of the examples."""
         share = len(batch["input_ids"]) / totals["examples"]
         return {"loss": self.model(**batch).loss * share}
+
+
+class TokenLoss(Objective):
+    """The model's own loss, a mean over the tokens that have a label: tags."""
+
+    def units(self, batch: Batch) -> dict[str, int]:
+        """Examples, and tokens with a label."""
+        return {**super().units(batch), "tokens": int((batch["labels"] != IGNORED).sum())}
+
+    def forward(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
+        """The model's loss, weighted by the micro-batch's share of the labelled tokens."""
+        output = self.model(**batch)
+        count = int((batch["labels"] != IGNORED).sum())
+        if count == 0:  # a mean over nothing is nan
+            return {"loss": 0.0 * output.logits.sum()}
+        return {"loss": output.loss * (count / totals["tokens"])}
