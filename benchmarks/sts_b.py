@@ -51,7 +51,7 @@ def main() -> None:
 
     examples = read_glue(arguments.data, "sts-b", "dev")["dev"].examples
     first, second = [e.text for e in examples], [e.text_pair or "" for e in examples]
-    judged = np.array([float(e.label or "nan") for e in examples])
+    judged = np.array([float(str(e.label)) for e in examples])
     rows, vectors = [], {}
     for name, embed in (("pocketbert", ours), ("transformers", theirs)):
         both = vectors[name] = embed(arguments.model, first + second)

@@ -73,7 +73,7 @@ def test_what_is_refused(run: Run, model: Path, models: dict[str, Path], data: P
 
     assert "is there already: choose another folder" in error(model, model)
     assert "none.csv: there is no such file" in error(model, out, "--eval", tmp_path / "none.csv")
-    assert "holds a SqueezeBertForTokenClassification" in error(models["tag"], out, "--eval", tags)
+    assert "tags.csv, line 1: has 1 columns: the word" in error(models["tag"], out, "--eval", tags)
     assert "has no config.json" in error(tmp_path, out)
     done = run("quantize", model, out, "--glue", "sst-2")
     assert done.code == 2

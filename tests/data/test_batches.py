@@ -85,8 +85,8 @@ def test_wrong_sizes() -> None:
 def test_micro_batches_are_the_batch() -> None:
     labels = np.arange(10)
     order = BatchOrder([3, 1, 4, 1, 5, 9, 2, 6, 5, 3], batch_size=7, seed=0)
-    whole = LabelledBatches(features(*order.lengths), labels, order)
-    parts = LabelledBatches(features(*order.lengths), labels, order, parts=3, pad_token_id=99)
+    whole = LabelledBatches(features(*order.lengths), {"labels": labels}, order)
+    parts = LabelledBatches(features(*order.lengths), {"labels": labels}, order, parts=3, pad_token_id=99)
     for step in range(4):
         (batch,), micro = whole(step), parts(step)
         assert np.concatenate([m["labels"] for m in micro]).tolist() == batch["labels"].tolist()
@@ -97,5 +97,7 @@ def test_micro_batches_are_the_batch() -> None:
 
 
 def test_more_parts_than_examples() -> None:
-    batches = LabelledBatches(features(1, 2), np.arange(2), BatchOrder([1, 2], batch_size=2, seed=0), parts=5)
+    batches = LabelledBatches(
+        features(1, 2), {"labels": np.arange(2)}, BatchOrder([1, 2], batch_size=2, seed=0), parts=5
+    )
     assert [len(m["labels"]) for m in batches(0)] == [1, 1]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pocketbert.data.labels import Labels, hold_out
-from pocketbert.data.tables import Columns, Example, Table
+from pocketbert.data.tables import Columns, Example, Table, read_table
 from pocketbert.errors import DataError
 
 
@@ -86,3 +86,50 @@ def test_numbers_are_held_out_together() -> None:
 def test_too_few_rows_to_hold_out() -> None:
     with pytest.raises(DataError, match="no label has two rows"):
         hold_out(table("a", "b"), 0.1, seed=1)
+
+
+# ── several labels ──
+
+
+def lists(*labels: object) -> Table:
+    examples = [Example("text", None, label, line) for line, label in enumerate(labels, start=2)]  # type: ignore[arg-type]
+    return Table(Path("lists.jsonl"), examples, Columns("text", None, "label"))
+
+
+def test_lists_of_labels() -> None:
+    table = lists(("b", "a"), (), ("c",))
+    labels = Labels.of(table)
+    assert (labels.names, labels.several) == (("a", "b", "c"), True)
+    assert labels.encode(table).tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert labels.encode(table).dtype == np.float32
+    assert Labels.of(table, ["c", "b", "a"]).encode(table).tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
+    a, b = hold_out(lists(*[("a",)] * 8, *[("b",)] * 2), 0.2, seed=0)
+    assert (len(a), len(b)) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (lists(("a",), "b"), r"line 3: the label 'b' is not a list of some of a"),
+        (lists((), ()), "all 2 rows have an empty list of labels"),
+    ],
+)
+def test_what_is_no_list(table: Table, says: str) -> None:
+    with pytest.raises(DataError, match=rf"lists\.jsonl.*{says}"):
+        Labels.of(table)
+
+
+def test_a_list_where_one_label_is_meant() -> None:
+    with pytest.raises(DataError, match=r"line 2: the label \('a',\) is not one of a, b"):
+        Labels(("a", "b")).encode(lists(("a",)))
+    with pytest.raises(DataError, match=r"line 2: the label \('d',\) is not a list of some of a, b"):
+        Labels(("a", "b"), several=True).encode(lists(("d",)))
+
+
+def test_lists_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "x", "labels": ["a", 1]}\n{"text": "y", "labels": []}\n')
+    assert [one.label for one in read_table(path).examples] == [("a", "1"), ()]
+    path.write_text('{"text": "x", "labels": ["a", null]}\n')
+    with pytest.raises(DataError, match="line 1: has no label in column 'labels'"):
+        read_table(path)

@@ -16,7 +16,7 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def rows(path: Path, **options: str) -> list[tuple[str, str | None, str | None]]:
+def rows(path: Path, **options: str) -> list[tuple[str, str | None, str | tuple[str, ...] | None]]:
     return [(e.text, e.text_pair, e.label) for e in read_table(path, **options).examples]
 
 

@@ -48,7 +48,7 @@ def test_from_a_table_to_a_model_that_answers(options: Options, tmp_path: Path) 
     assert result.steps == 6 * 9  # 80 rows, 8 of them held out, in batches of 8
     assert [entry["step"] for entry in result.history] == [9, 18, 27, 36, 45, 54]
     assert sorted(path.name for path in result.folder.iterdir()) == [
-        "checkpoints", "config.json", "last", "model.safetensors", "run.json", "tokenizer.json",
+        "checkpoints", "config.json", "evaluation", "last", "model.safetensors", "run.json", "tokenizer.json",
         "tokenizer_config.json", "vocab.txt",
     ]  # fmt: skip
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "bad", 1: "good"}

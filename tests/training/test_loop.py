@@ -50,7 +50,7 @@ def batches(parts: int = 1) -> LabelledBatches:
     features = [Features(i, np.zeros_like(i)) for i in ids]
     labels = np.array([int((i > 10).mean() > 0.5) for i in ids])
     order = BatchOrder([len(i) for i in ids], batch_size=8, seed=3, window=2)
-    return LabelledBatches(features, labels, order, parts=parts)
+    return LabelledBatches(features, {"labels": labels}, order, parts=parts)
 
 
 class Run:

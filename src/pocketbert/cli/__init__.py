@@ -28,9 +28,9 @@ COMMANDS = {
         "embed": ("pocketbert.cli.predict", "Turn texts into vectors."),
     },
     "Learn": {
-        "finetune": ("pocketbert.cli.finetune", "Train a text classifier on labelled data."),
+        "finetune": ("pocketbert.cli.finetune", "Train a model on labelled data: to classify, tag, answer or choose."),
         "distill": ("pocketbert.cli.distill", "Train a small text classifier to say what larger ones say."),
-        "evaluate": ("pocketbert.cli.finetune", "Measure a text classifier on labelled data."),
+        "evaluate": ("pocketbert.cli.finetune", "Measure a model on labelled data of its task."),
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller, and faster."),
     },
     "Look": {

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 DATA, START, TRAINING, EVALUATION, RUN = "Data", "What to start from", "Training", "Evaluation", "The run"
 
-_data = argument("data", type=PATH, help="A CSV, TSV, JSON-lines or Parquet file; with --glue a folder.")
+_data = argument("data", type=PATH, help="A file in one of the layouts of the task; with --glue a folder.")
 _device = option(
     "--device", panel=RUN, metavar="NAME", help="cpu, cuda or cuda:1; a GPU when there is one, if not given."
 )
 
 
-def _about_data(labels: str, max_length: int) -> Declaration:
+def _about_data(labels: str, lengths: str) -> Declaration:
     """The options that say what the data is."""
     declared = [
         option("--glue", panel=DATA, metavar="TASK", help="DATA holds the files of this GLUE task: sst-2, mrpc, …"),
-        option("--text-column", panel=DATA, metavar="NAME", help="The column of the text; else recognised."),
+        option("--text-column", panel=DATA, metavar="NAME", help="The column of the text (of words, its number)."),
         option("--text-pair-column", panel=DATA, metavar="NAME", help="The column of the second text, for pairs."),
-        option("--label-column", panel=DATA, metavar="NAME", help="The column of the label; else recognised."),
+        option("--label-column", panel=DATA, metavar="NAME", help="The column of the label (of tags, its number)."),
         option("--labels", panel=DATA, metavar="A,B,C", help=labels),
-        option("--max-length", panel=DATA, metavar="N", default=max_length, help="How many tokens of a text to read."),
+        option("--max-length", panel=DATA, metavar="N", type=int, help=f"Tokens to read; else {lengths}."),
     ]
 
     def declare(function: Function) -> Function:
@@ -46,6 +46,8 @@ def _about_data(labels: str, max_length: int) -> Declaration:
     examples=[
         "pocketbert finetune reviews.csv -m my-squeezebert -o my-model",
         "pocketbert finetune a.tsv --from-scratch small.json --vocab-size 8000 -o new",
+        "pocketbert finetune train.json --task question-answering -m my-bert -o reader",
+        "pocketbert finetune eng.train --task token-classification -m my-bert -o tagger",
         "pocketbert finetune glue --glue sst-2 -m google/mobilebert-uncased -o sst2",
         "pocketbert finetune reviews.csv -m my-squeezebert -o my-model --resume",
     ]
@@ -63,8 +65,14 @@ def _about_data(labels: str, max_length: int) -> Declaration:
 @option("--resume", panel=RUN, is_flag=True, help="Continue the run in --output.")
 @_device
 @option("--tensorboard/--no-tensorboard", panel=RUN, default=True, help="Whether to write curves.")
-@option("--task", panel=DATA, metavar="NAME", default="text-classification", help="What to learn.")
-@_about_data("The labels in the order of their ids; else sorted.", 128)
+@option(
+    "--task",
+    panel=DATA,
+    metavar="NAME",
+    default="text-classification",
+    help="Or token-classification, question-answering, multiple-choice.",
+)
+@_about_data("The labels in the order of their ids; else sorted.", "128, for questions 384")
 @option("--model", "-m", panel=START, metavar="FOLDER|NAME", help="A checkpoint: a folder, or a hub name.")
 @option(
     "--from-scratch",
@@ -108,7 +116,7 @@ def _about_data(labels: str, max_length: int) -> Declaration:
 @several_runs
 @show.as_json
 def finetune(json: bool | None, labels: str | None, seeds: int | None, search: int | None, **given: Any) -> None:
-    """Train a text classifier on labelled data.
+    """Train a model on labelled data: to classify, tag, answer or choose.
 
     It starts from a checkpoint, or from scratch. The best model lies in the output folder, ready to use. Ctrl-C keeps
     the state: the same command with --resume goes on where it stopped.
@@ -121,34 +129,41 @@ def finetune(json: bool | None, labels: str | None, seeds: int | None, search: i
     examples=[
         "pocketbert evaluate my-model test.csv",
         "pocketbert evaluate sst2 glue/SST-2 --glue sst-2",
+        "pocketbert evaluate reader dev-v1.1.json --output predictions",
     ]
 )
 @argument("model", help="A model folder, or a hub name.")
 @_data
-@_about_data("What the model's labels mean, in its order, where it does not say.", 512)
-@_device
+@_about_data("What the model's labels mean, in its order, where it does not say.", "512, for questions 384")
+@option("--output", "-o", panel=RUN, type=PATH, metavar="FOLDER", help="Write the predictions there.")
+@option("--device", panel=RUN, metavar="NAME", help="Run in PyTorch, on cpu, cuda or cuda:1.")
 @show.as_json
 def evaluate(
-    model: str, data: Path, device: str | None, json: bool | None, labels: str | None, **about_data: Any
+    model: str,
+    data: Path,
+    output: Path | None,
+    device: str | None,
+    json: bool | None,
+    labels: str | None,
+    **about_data: Any,
 ) -> None:
-    """Measure a text classifier on labelled data."""
-    from importlib.util import find_spec
-
-    from pocketbert.configs import AutoConfig
-
+    """Measure a model on labelled data of its task."""
     options = {"labels": names(labels), **about_data}
-    if device is None and (AutoConfig.from_pretrained(model).quantized or find_spec("torch") is None):
+    if device is None:
         from pocketbert.recipes.evaluate import read_evaluation
         from pocketbert.runtime.engine import Engine
 
-        with show.busy("evaluating"):
-            metrics = read_evaluation(model, data, **options)(
-                Engine.from_pretrained(model, "ForSequenceClassification")
-            )
+        with show.busy("reading model and data"):
+            evaluation = read_evaluation(model, data, **options)
+            engine = Engine.from_pretrained(model, evaluation.head)
+        with show.progress("examples") as advance:
+            metrics = evaluation(engine, advance)
+        if output is not None:
+            evaluation.write(output)
     else:
         recipe = import_recipe("evaluate")
-        with show.busy("evaluating"):
-            metrics = recipe.evaluate(model, data, device=device, **options)
+        with show.progress("examples") as advance:
+            metrics = recipe.evaluate(model, data, device=device, output=output, advance=advance, **options)
     if show.as_lines(json):
         show.line(metrics)
     else:
@@ -185,13 +200,24 @@ def report(result: FinetuneResult, json: bool | None) -> None:
         [(name, f"{value:.4f}") for name, value in result.metrics.items()],
         numbers=[f"After step {result.best_step:,}"],
     )
-    run = json_module.loads((result.folder / "run.json").read_text(encoding="utf-8"))
-    pairs = run["data"]["train"]["columns"][1] is not None
-    text = '"one text" --pair "another"' if pairs else '"a text of yours"'
+    folder = shlex.quote(str(result.folder))
     show.facts(
         [
             ("steps", f"{result.steps:,} in {timedelta(seconds=round(result.seconds))}"),
             ("model", f"{result.folder}"),
-            ("next", f"pocketbert classify --model {shlex.quote(str(result.folder))} {text}"),
+            ("next", _next(result.folder).format(folder=folder)),
         ]
     )
+
+
+def _next(folder: Path) -> str:
+    """What to type next."""
+    run = json_module.loads((folder / "run.json").read_text(encoding="utf-8"))
+    commands = {
+        "token-classification": 'pocketbert tag --model {folder} "a text of yours"',
+        "question-answering": 'pocketbert answer "a question?" --model {folder} --file passage.txt',
+        "multiple-choice": 'pocketbert choose --model {folder} "a beginning" "an end" "another"',
+    }
+    pairs = (run["data"]["train"].get("columns") or [None, None])[1] is not None
+    text = '"one text" --pair "another"' if pairs else '"a text of yours"'
+    return commands.get(run["options"]["task"], f"pocketbert classify --model {{folder}} {text}")

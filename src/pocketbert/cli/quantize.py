@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 )
 @argument("model", help="A model folder, or a hub name.")
 @argument("out", type=PATH, help="The folder for the result: new.")
-@option("--eval", "data", type=PATH, metavar="DATA", help="Measure a text classifier before and after on this.")
+@option("--eval", "data", type=PATH, metavar="DATA", help="Measure the model before and after on this.")
 @option("--glue", metavar="TASK", help="DATA holds the files of this GLUE task: sst-2, mrpc, …")
 @option("--force", is_flag=True, help="Accept a loss of more than a point.")
 @show.as_json
@@ -35,8 +36,8 @@ def quantize(model: str, out: Path, data: Path | None, glue: str | None, force: 
 
     if glue is not None and data is None:
         raise click.UsageError("--glue says what --eval DATA holds")
-    measure = None if data is None else _measure(model, data, glue)
-    with show.busy("quantising"):
+    with show.progress("examples, of fp32 and of int8") as advance:
+        measure = None if data is None else _measure(model, data, glue, advance)
         done = quantize_folder(model, out, measure=measure, force=force)
     if show.as_lines(json):
         show.line(
@@ -47,13 +48,13 @@ def quantize(model: str, out: Path, data: Path | None, glue: str | None, force: 
         _summarise(done)
 
 
-def _measure(model: str, data: Path, glue: str | None) -> Any:
-    """What maps a folder to its metrics on the engine; the data is read and encoded once."""
+def _measure(model: str, data: Path, glue: str | None, advance: Callable[[int, float], None]) -> Any:
+    """What maps a folder to its metrics on the engine; the data is read once."""
     from pocketbert.recipes.evaluate import read_evaluation
     from pocketbert.runtime.engine import Engine
 
     evaluation = read_evaluation(model, data, glue=glue)
-    return lambda folder: evaluation(Engine.from_pretrained(folder, "ForSequenceClassification"))
+    return lambda folder: evaluation(Engine.from_pretrained(folder, evaluation.head), advance)
 
 
 def _summarise(done: Quantized) -> None:

@@ -104,9 +104,7 @@ def _tsv(path: Path) -> Iterator[Choice]:
     if {"Question Stem", "Choices", "Answer Key"} <= set(header):
         stem, choices, key = (header.index(name) for name in ("Question Stem", "Choices", "Answer Key"))
         for line, row in rows[1:]:
-            # "(A) puppies (B) children …"
-            parts = [part.strip() for part in re.split(r"\(([A-H])\) ", row[choices])]
-            yield _choice(path, line, row[stem], parts[2::2], row[key])
+            yield _choice(path, line, row[stem], _lettered(row[choices]), row[key])
         return
     if len(header) < 5 or not header[-1].strip().isdecimal():
         raise DataError(
@@ -115,6 +113,18 @@ def _tsv(path: Path) -> Iterator[Choice]:
         )
     for line, row in rows:
         yield _choice(path, line, row[1], row[2:-1], row[-1])
+
+
+def _lettered(text: str) -> list[str]:
+    """The parts of "(A) puppies (B) children"; a letter out of order is a part of the text."""
+    parts, rest = [], text
+    for letter in "ABCDEFGH":
+        before, mark, after = rest.partition(f"({letter}) ")
+        if not mark:
+            break
+        parts.append(before.strip())
+        rest = after
+    return [*parts[1:], rest.strip()]
 
 
 def _json(path: Path) -> Iterator[Choice]:

@@ -29,7 +29,7 @@ from pocketbert.features import IGNORED, Features
 from pocketbert.models.auto import load_trained
 from pocketbert.models.inherit import inherit
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.recipes.classification import encode_table
+from pocketbert.recipes.classification import TextClassification, encode_table
 from pocketbert.recipes.finetune import FinetuneResult, Lesson, learn
 from pocketbert.recipes.models import prepare, read_tokenizer
 from pocketbert.recipes.options import FinetuneOptions
@@ -132,6 +132,7 @@ class Distilling(Lesson):
     """What teachers say of the data, besides its labels."""
 
     options: DistillOptions
+    task: TextClassification
 
     def facts(self) -> dict[str, Any]:
         """The teachers by hash, and the unlabelled file."""
@@ -246,8 +247,9 @@ class Distilling(Lesson):
         assert options.keep_vocabulary is not None
         whole = read_tokenizer(options.tokenizer)
         counts: Counter[int] = Counter()
+        length = options.max_length or self.task.usual_length
         for table in (self.task.train, self.unlabelled):
-            for one in [] if table is None else encode_table(table, whole, options.max_length):
+            for one in [] if table is None else encode_table(table, whole, length):
                 counts.update(one.input_ids.tolist())
         kept = prune_vocabulary(whole.get_vocab(), counts, options.keep_vocabulary)
         switches = {name: getattr(whole, name) for name in _SPLITTING}
@@ -257,14 +259,16 @@ class Distilling(Lesson):
 
     def _examples(self) -> tuple[list[Features], npt.NDArray[Any]]:
         """Labelled texts, then altered and unlabelled ones, which have no label."""
-        options, task = self.options, self.task
+        task = self.task
         features = list(task.features)
         further = [Example(text, pair, None, 0) for text, pair in zip(*self._altered(), strict=True)]
         if further:
-            features += encode_table(replace(task.train, examples=further), self.tokenizer, options.max_length)
+            features += encode_table(replace(task.train, examples=further), self.tokenizer, task.max_length)
         if self.unlabelled is not None:
-            features += encode_table(self.unlabelled, self.tokenizer, options.max_length)
+            features += encode_table(self.unlabelled, self.tokenizer, task.max_length)
         labels = task.labels.encode(task.train)
+        if task.labels.several:
+            raise ConfigError("a student of several labels a text cannot be distilled, only one of a label or a number")
         none = np.full(len(features) - len(labels), math.nan if task.labels.regression else IGNORED, labels.dtype)
         if len(none):
             self.tell(f"{len(none):,} further texts without labels")

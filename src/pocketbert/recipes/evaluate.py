@@ -37,7 +37,7 @@ def evaluate(
         data: as in `read_evaluation`.
         device: cpu, cuda, …; a GPU when there is one, if not given.
         output: a folder for the predictions, in the files that are usual for the task.
-        advance: called with the number of examples done, and of all.
+        advance: called with the number of examples done, and the fraction of all that they are.
         **options: of `read_evaluation`.
 
     Raises:

@@ -1,7 +1,8 @@
 """Fine-tune a model on a table of texts or a GLUE task.
 
 The output folder is the best model in Hugging Face layout. Beside it: `run.json`, `last/` (the model as it was at the
-end), `checkpoints/` (the newest state, from which the run can be resumed) and `tensorboard/`.
+end), `evaluation/` (what the best one predicted), `checkpoints/` (the newest state, from which the run can be resumed)
+and `tensorboard/`.
 """
 
 from __future__ import annotations
@@ -143,6 +144,7 @@ def learn(
             best = state.best(metric)
             if best is state.history[-1]:
                 model.save_pretrained(folder)
+                task.evaluation.write(folder / "evaluation")
             record.write(best=best, history=state.history)
 
         with Progress(plan.steps, console) as progress, _curves(folder, options.tensorboard) as writer:

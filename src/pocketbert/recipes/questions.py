@@ -73,7 +73,7 @@ class AnswerEvaluation(Evaluation[Question, AnswerPrediction]):
         for one, ids in zip(examples, asked, strict=True):
             if len(ids) > length - 4:
                 raise DataError(
-                    f"{self._path(one)}, question {one.id}: has {len(ids)} tokens and leaves no room for its passage in "
+                    f"{self._path(one)}, question {one.id}: has {len(ids)} tokens, which leaves its passage no room in "
                     f"a window of {length}: is it a question? Shorten it, or raise --max-length"
                 )
             if len(ids) > limit and not self.warned:

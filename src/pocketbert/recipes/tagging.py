@@ -94,7 +94,7 @@ class TagEvaluation(Evaluation[Sentence, TagPrediction]):
         return [*(("f1", "precision", "recall") if self.entities else ()), "accuracy", "loss"]
 
     def write_set(self, folder: Path, rows: Examples[Sentence], predictions: Sequence[TagPrediction]) -> None:
-        """`predictions.conll` (word, tag, predicted tag), as conlleval reads it; `entities.tsv`: the F1 of each type."""
+        """`predictions.conll` (word, tag, predicted tag), for conlleval; `entities.tsv`: the F1 of each type."""
         sentences = (
             "".join(f"{word} {tag} {said}\n" for word, tag, said in zip(one.words, one.tags, guess.tags, strict=True))
             for one, guess in zip(rows.examples, predictions, strict=True)

@@ -24,7 +24,7 @@ from pocketbert.tokenization import BertTokenizer
 
 E = TypeVar("E")  # an example
 P = TypeVar("P")  # what is predicted for it, and little else: one is kept for every example
-Advance = Callable[[int, int], None]
+Advance = Callable[[int, float], None]
 Scores = dict[str, float]
 
 
@@ -71,7 +71,7 @@ class Evaluation(ABC, Generic[E, P]):
 
         Args:
             predictor: the model.
-            advance: called with the number of examples done, and of all.
+            advance: called with the number of examples done, and the fraction of all that they are.
         """
         scores: Scores = {}
         total, done = sum(map(len, self.sets.values())), 0
@@ -81,7 +81,7 @@ class Evaluation(ABC, Generic[E, P]):
                 self.predicted[name].append(prediction)
                 done += 1
                 if advance is not None:
-                    advance(done, total)
+                    advance(done, done / total)
             found = self.score(rows, self.predicted[name])
             scores |= {self._prefix(name) + metric: value for metric, value in found.items()}
         return scores
@@ -170,7 +170,7 @@ class Task(ABC, Generic[E]):
 
     def encode(self, tokenizer: BertTokenizer, max_length: int) -> None:
         """Tokenise the training examples, and prepare the evaluation."""
-        self.pad_token_id = int(tokenizer.pad_token_id)
+        self.pad_token_id, self.max_length = int(tokenizer.pad_token_id), max_length
         self.evaluation = self.evaluate_with(tokenizer, max_length)
         groups: list[list[Any]] = []
         for start in range(0, len(self.train), Evaluation.chunk):

@@ -1,0 +1,138 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketbert.data.squad import Question, read_squad
+from pocketbert.errors import DataError
+from pocketbert.metrics import squad
+
+CONTEXT = "Marie Curie was born in Warsaw in 1867."
+
+
+def qas(**changes: Any) -> dict[str, Any]:
+    answers = [{"text": "Warsaw", "answer_start": 24}, {"text": "in Warsaw", "answer_start": 21}]
+    return {"id": "a", "question": "Where was she born?", "answers": answers, **changes}
+
+
+def write(path: Path, *questions: dict[str, Any], context: Any = CONTEXT) -> Path:
+    path.write_text(
+        json.dumps({"data": [{"title": "t", "paragraphs": [{"context": context, "qas": list(questions)}]}]})
+    )
+    return path
+
+
+def test_official_layout(tmp_path: Path) -> None:
+    impossible = qas(id="b", is_impossible=True, answers=[], plausible_answers=[{"text": "1867", "answer_start": 34}])
+    found = read_squad(write(tmp_path / "a.json", qas(), impossible))
+    assert found.examples[0] == Question("a", "Where was she born?", CONTEXT, ((24, "Warsaw"), (21, "in Warsaw")))
+    assert found.examples[1].answers == ()
+    assert found.unanswerable == 1
+    assert found.references() == {"a": ["Warsaw", "in Warsaw"], "b": []}
+    found.check_offsets()
+
+
+def test_one_question_a_line(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "question": "Where?", "context": CONTEXT, "answers": {"text": ["Warsaw"], "answer_start": [24]}},
+        {"id": 7, "question": "Why?", "context": CONTEXT, "answers": {"text": [], "answer_start": []}},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert read_squad(path).examples == [
+        Question("a", "Where?", CONTEXT, ((24, "Warsaw"),)),
+        Question("7", "Why?", CONTEXT, ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start", "text", "says"),
+    [
+        (23, "Warsaw", r"'Warsaw' is not at character 23 .*\(' Warsa' is\); it stands at 24"),
+        (24, "Kraków", "it is nowhere in the passage"),
+        (900, "Warsaw", "it stands at 24"),
+    ],
+)
+def test_wrong_offsets(tmp_path: Path, start: int, text: str, says: str) -> None:
+    found = read_squad(write(tmp_path / "a.json", qas(answers=[{"text": text, "answer_start": start}])))
+    with pytest.raises(DataError, match=rf"a\.json, question a: .*{says}.*count again"):
+        found.check_offsets()
+
+
+@pytest.mark.parametrize(
+    ("question", "says"),
+    [
+        ({"id": ""}, r"data\[0\]\.paragraphs\[0\]\.qas\[0\]: has no \"id\""),
+        ({"question": " "}, "'question' is an empty text"),
+        ({"question": None}, "'question' holds nothing instead of text"),
+        ({"answers": None}, r"qas\[0\]: has no list 'answers'"),
+        ({"answers": [{"text": "Warsaw", "answer_start": "24"}]}, r"answers\[0\]: \"answer_start\" is '24'"),
+        ({"answers": [{"answer_start": 24}]}, r"answers\[0\]: 'text' holds nothing"),
+        ({"question": "half \ud83d"}, "half a character"),
+    ],
+)
+def test_broken_questions(tmp_path: Path, question: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=rf"a\.json, .*{says}"):
+        read_squad(write(tmp_path / "a.json", qas(**question)))
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(DataError, match="there is no such file"):
+        read_squad(path)
+    for text, says in (
+        ("", "is empty"),
+        ('{"data":\n oops', "line 2: is not JSON"),
+        ('{"data": []}', "has no questions"),
+        ('{"version": 2}', "has no list 'data'; needed is SQuAD's layout"),
+        ('{"id": 1}\n{"id": 2}', "one object a line is called .jsonl"),
+        ("\ufeffx".encode("utf-16").decode("latin-1"), "is not JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=says):
+            read_squad(path)
+    path.write_bytes("x".encode("utf-16"))
+    with pytest.raises(DataError, match="is UTF-16"):
+        read_squad(path)
+    path.write_bytes(b'{"data": "\xe9"}')
+    with pytest.raises(DataError, match="line 1: byte 0xE9 is not UTF-8"):
+        read_squad(path)
+    with pytest.raises(DataError, match="a question before it has the id 'a' too"):
+        read_squad(write(path, qas(), qas()))
+    with pytest.raises(DataError, match=r"is none of \.json, \.jsonl"):
+        read_squad(write(tmp_path / "a.txt", qas()))
+    flat = tmp_path / "a.jsonl"
+    flat.write_text('{"id": "a", "question": "?", "context": "c", "answers": []}')
+    with pytest.raises(DataError, match=r'line 1: has no "answers"'):
+        read_squad(flat)
+    flat.write_text('{"id": "a", "question": "?", "context": "c", "answers": {"text": ["c"], "answer_start": []}}')
+    with pytest.raises(DataError, match="not equally many"):
+        read_squad(flat)
+
+
+@pytest.mark.data
+def test_official_counts_and_the_scores_of_gold_answers() -> None:
+    folder = Path(os.environ["POCKETBERT_DATA"]) / "squad"
+    counts = {
+        "dev-v1.1.json": (10570, 0),
+        "dev-v2.0.rebuilt.json": (11873, 5945),
+        "train-v1.1.44articles.json": (11877, 0),
+        "train-v2.0.first10articles.json": (4719, 348),
+    }
+    for name, expected in counts.items():
+        found = read_squad(folder / name)
+        assert (len(found), found.unanswerable) == expected
+        found.check_offsets()
+        if "dev" in name:
+            # The shortest first: of all answers the first may be ".", which has no F1 in SQuAD 1.1.
+            gold = {one.id: one.answers[0][1] if one.answers else "" for one in found.examples}
+            scores = squad(gold, found.references())
+            assert scores["exact_match"] == scores["f1"] == 1.0
+            # One of every answer's words more: only what normalisation removes is forgiven.
+            worse = squad({key: f"the {text}!" for key, text in gold.items()}, found.references())
+            assert worse["f1"] == worse["exact_match"] == 1.0
+            worse = squad({key: f"{text} indeed" for key, text in gold.items()}, found.references())
+            assert worse["exact_match"] < 0.01
+            assert 0.3 < worse["f1"] < 0.9
