@@ -114,8 +114,8 @@ def test_a_student_learns_what_the_labels_do_not_say(make: Make, tmp_path: Path,
     assert len(run["teachers"][0]) == 64
     assert AutoConfig.from_pretrained(result.folder).model_type == "squeezebert"
     assert sorted(path.name for path in result.folder.iterdir()) == [
-        "checkpoints", "config.json", "last", "model.safetensors", "run.json", "teachers", "tokenizer.json",
-        "tokenizer_config.json", "vocab.txt",
+        "checkpoints", "config.json", "evaluation", "last", "model.safetensors", "run.json", "teachers",
+        "tokenizer.json", "tokenizer_config.json", "vocab.txt",
     ]  # fmt: skip
 
 
