@@ -188,9 +188,9 @@ void Program::linear(Columns source, Columns target, View<float> weight, View<fl
     step.kind = Step::linear;
     const int n = target.width / groups, k = weight.width;
     const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * k;
-    step.packed.resize(panel * groups);
+    step.packed = weights_.take<float>(panel * groups);
     for (int g = 0; g < groups; ++g)
-        pack_f32(weight.data + std::ptrdiff_t(g) * n * k, k, 1, n, k, step.packed.data() + panel * g);
+        pack_f32(weight.data + std::ptrdiff_t(g) * n * k, k, 1, n, k, step.packed + panel * g);
     add_step(std::move(step));
 }
 
@@ -206,15 +206,15 @@ void Program::linear_s8(Columns source, Columns target, View<std::int8_t> weight
         require(groups == 1, "exact weights are for a step of one group");
         require(exact.rows == weight.rows && exact.width == weight.width, "exact weights have the shape of the others");
         step.outliers = k / FEATURES_AN_OUTLIER;
-        step.packed.resize(static_cast<std::size_t>(round_up(n, PANEL)) * k);
-        pack_f32(exact.data, k, 1, n, k, step.packed.data());
+        step.packed = weights_.take<float>(static_cast<std::size_t>(round_up(n, PANEL)) * k);
+        pack_f32(exact.data, k, 1, n, k, step.packed);
         widest_exact_ = std::max(widest_exact_, static_cast<std::size_t>(round_up(std::max(n, k), PANEL)));
         most_outliers_ = std::max(most_outliers_, static_cast<std::size_t>(step.outliers));
     }
     const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * round_up(k, 4);
-    step.packed_s8.resize(panel * groups);
+    step.packed_s8 = weights_.take<std::uint8_t>(panel * groups);
     for (int g = 0; g < groups; ++g)
-        pack_s8(weight.data + std::ptrdiff_t(g) * n * k, n, k, step.packed_s8.data() + panel * g);
+        pack_s8(weight.data + std::ptrdiff_t(g) * n * k, n, k, step.packed_s8 + panel * g);
     step.weight_scales = padded(weight_scales);
     widest_source_ = std::max(widest_source_, static_cast<std::size_t>(source.width + 4 * groups));
     most_groups_ = std::max(most_groups_, static_cast<std::size_t>(groups));
@@ -232,7 +232,7 @@ void Program::layer_norm(Columns source, Columns target, View<float> weight, Vie
     step.kind = Step::layer_norm;
     step.source = source;
     step.target = target;
-    step.packed = padded(weight);
+    step.packed = std::copy_n(weight.data, weight.width, weights_.take<float>(weight.width)) - weight.width;
     step.bias = padded(bias);
     step.eps = eps;
     add_step(std::move(step));
@@ -411,7 +411,7 @@ void Program::run_rows(const Stage& stage, const Batch& batch, int first, int la
             case Step::layer_norm: {
                 const int width = step.target.width;
                 for (int row = first; row < last; ++row)
-                    kernels_.layer_norm(at(step.source, row, first, scratch), width, step.packed.data(), step.bias.data(),
+                    kernels_.layer_norm(at(step.source, row, first, scratch), width, step.packed, step.bias.data(),
                                         step.eps, at(step.target, row, first, scratch));
                 break;
             }
@@ -486,7 +486,7 @@ void Program::run_linear(const Step& step, Groups groups, int first, int last, S
         if (step.kind == Step::linear) {
             const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * k;
             kernels_.linear_f32(at(step.source, first, first, scratch) + std::ptrdiff_t(g) * k, stride(step.source), rows,
-                                step.packed.data() + panel * g, n, k, epilogue, out + shift, target_stride);
+                                step.packed + panel * g, n, k, epilogue, out + shift, target_stride);
         } else {
             const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * padded;
             const std::ptrdiff_t place = std::ptrdiff_t(g - groups.first) * rows;
@@ -497,11 +497,11 @@ void Program::run_linear(const Step& step, Groups groups, int first, int last, S
                 for (int row = 0; row < rows; ++row)
                     kernels_.add_outliers(at(step.source, first + row, first, scratch),
                                           scratch.outliers.data() + std::ptrdiff_t(row) * step.outliers,
-                                          counts[row], step.packed.data(), step.bias.data(), n, k,
+                                          counts[row], step.packed, step.bias.data(), n, k,
                                           scratch.biases.data() + row * epilogue.bias_stride);
             }
             kernels_.linear_s8(scratch.q.data() + place * padded, scratch.scales.data() + place,
-                               scratch.sums.data() + place, rows, step.packed_s8.data() + panel * g,
+                               scratch.sums.data() + place, rows, step.packed_s8 + panel * g,
                                step.weight_scales.data() + shift, n, k, epilogue, out + shift, target_stride);
         }
     }

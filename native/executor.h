@@ -7,6 +7,7 @@
 #include <mutex>
 #include <vector>
 
+#include "arena.h"
 #include "kernels.h"
 #include "pool.h"
 
@@ -102,8 +103,9 @@ private:
         int entries;  // of the table
         int groups;
         Activation activation;
-        Aligned<float> packed, bias, residual_scale, weight_scales;
-        Aligned<std::uint8_t> packed_s8;
+        Aligned<float> bias, residual_scale, weight_scales;
+        float* packed;  // in the arena, as is the next
+        std::uint8_t* packed_s8;
         bool by_group;  // goes group by group together with the step before, whose target is its source
         int outliers;   // how many features of a row are multiplied in fp32 at most
         float eps;
@@ -157,6 +159,7 @@ private:
     std::unique_ptr<std::mutex> mutex_;
     std::vector<Buffer> buffers_;
     std::vector<Stage> stages_;
+    Arena weights_;
     std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1, widest_exact_ = 0, most_outliers_ = 0;
     bool pooled_ = false;
 
