@@ -16,6 +16,7 @@ INLINE __m256i first_lanes(int count) {
 struct Avx2 {
     using Floats = __m256;
     using Ints = __m256i;
+    using Four = __m256i;  // bytes, all over
     static constexpr int LANES = 8;
     static constexpr int ROWS_F32 = 6;  // 12 accumulators, and 4 of 16 registers for weights and a broadcast
 
@@ -78,7 +79,7 @@ struct Avx2 {
     // As in kernels_avx512.cpp, one instruction of each dot product is written down: around the intrinsics, GCC 12 moves
     // every sum through memory.
 
-    static INLINE Ints four_bytes(const std::int8_t* q) {
+    static INLINE Four four_bytes(const std::int8_t* q) {
         std::int32_t four;
         __builtin_memcpy(&four, q, sizeof four);
         return _mm256_set1_epi32(four);
@@ -91,7 +92,7 @@ struct Avx2 {
     static INLINE Weights weights(const std::uint8_t* packed) {
         return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed));
     }
-    static INLINE void dot(Ints& sums, Weights w, Ints q) {
+    static INLINE void dot(Ints& sums, Weights w, Four q) {
         __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(w), "x"(q));
     }
 #else
@@ -108,7 +109,7 @@ struct Avx2 {
     }
     // The instruction for u8 times s8 adds two products in 16 bits, and saturates. It never does if the weights leave
     // their signs to the other factor, as 2 · 128 · 127 < 2^15.
-    static INLINE void dot(Ints& sums, Weights w, Ints q) {
+    static INLINE void dot(Ints& sums, Weights w, Four q) {
         const __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(q, w.signs));
         __asm__("vpaddd %1, %0, %0" : "+x"(sums) : "x"(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
     }

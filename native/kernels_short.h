@@ -159,7 +159,7 @@ struct Loops {
             for (int v = 0; v < VECTORS; ++v) w[v] = Simd::weights(strip + v * LANES * 4);
 #pragma GCC unroll 8
             for (int r = 0; r < M; ++r) {
-                const Ints a = Simd::four_bytes(q + (std::ptrdiff_t(r) * quads + i) * 4);
+                const typename Simd::Four a = Simd::four_bytes(q + (std::ptrdiff_t(r) * quads + i) * 4);
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; ++v) Simd::dot(sums[r][v], w[v], a);
             }

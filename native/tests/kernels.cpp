@@ -161,6 +161,7 @@ public:
             product(false);
             product(true);
             rounding();
+            whole_rows();
             outliers();
             norm();
             softmax();
@@ -217,6 +218,16 @@ private:
         portable_kernels.quantize(x.data(), k, expected.data(), &expected_scale, &expected_sum);
         require(q == expected && sum == expected_sum, "a row is rounded to other numbers");
         require(scale == expected_scale || (std::isnan(scale) && std::isnan(expected_scale)), "a scale is wrong");
+    }
+
+    void whole_rows() {
+        const int k = random_.size();
+        std::vector<std::int8_t> row(k);
+        for (std::int8_t& x : row) x = static_cast<std::int8_t>(random_.between(-128, 127));
+        std::vector<float> sums = random_.floats(k), expected = sums;
+        kernels_.add_s8(row.data(), 0.01f, k, sums.data());
+        portable_kernels.add_s8(row.data(), 0.01f, k, expected.data());
+        require(distance(sums, expected) < 1e-6f, "a row is added wrongly");
     }
 
     void outliers() {
