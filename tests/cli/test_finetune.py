@@ -15,6 +15,7 @@ from pocketbert.cli import finetune
 from pocketbert.configs import AutoConfig
 from pocketbert.models import auto
 from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.runtime.engine import native_core, usable_threads
 
 from .conftest import HEADS, Outcome, start
 
@@ -149,3 +150,13 @@ def test_info_counts_as_the_model_does(run: Run, models: Models, name: str) -> N
     assert found["architecture"] == type(loaded).__name__
     assert found["files"]["config.json"] == (models[name] / "config.json").stat().st_size
     assert (found["labels"] is None) == (name not in ("classify", "nli", "tag"))
+
+
+def test_info_says_what_the_model_runs_on(run: Run, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POCKETBERT_KERNEL", "portable")
+    [found] = run("info", models["embed"]).lines
+    native = native_core() is not None
+    assert found["engine"] == {"kernels": "portable" if native else None, "threads": usable_threads()}
+    assert ("portable kernels" if native else "was not built") in run("info", models["embed"], "--table").text
+    monkeypatch.setattr("pocketbert.runtime.engine.native_core", lambda: None)
+    assert "runs on NumPy, for the native core was not built" in squeezed(run("info", models["embed"], "--table").text)

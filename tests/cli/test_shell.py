@@ -249,3 +249,30 @@ def test_no_text_on_a_terminal_is_wrong_usage() -> None:
     status, seen = on_terminal("classify")
     assert status == 2
     assert "--file" in re.sub(r"\x1b\[[\d;]*m", "", seen)
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("cl", ["plain,classify"]),
+        ("fi", ["plain,fill-mask", "plain,finetune"]),
+        ("classify --to", ["plain,--top-k"]),
+        ("classify --file ", ["file,"]),
+        ("evaluate my-model ", ["file,"]),
+    ],
+)
+def test_completion(typed: str, completed: list[str]) -> None:
+    words = f"pocketbert {typed}"
+    environment = {
+        "_POCKETBERT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)
+    }  # fmt: skip
+    code = "from pocketbert.cli import main; main()"
+    assert shell(command=[sys.executable, "-c", code], env=environment).out.splitlines() == completed
+
+
+@pytest.mark.parametrize(("name", "says"), [("bash", "complete"), ("zsh", "#compdef pocketbert"), ("fish", "complete")])
+def test_completion_is_installed_by_what_the_shell_reads(name: str, says: str) -> None:
+    environment = {"_POCKETBERT_COMPLETE": f"{name}_source"}
+    outcome = shell(command=[sys.executable, "-c", "from pocketbert.cli import main; main()"], env=environment)
+    assert says in outcome.text
+    assert "_POCKETBERT_COMPLETE" in outcome.out

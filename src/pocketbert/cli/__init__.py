@@ -34,7 +34,7 @@ COMMANDS = {
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller, and faster."),
     },
     "Look": {
-        "info": ("pocketbert.cli.info", "Show what a model is, how large, and where it comes from."),
+        "info": ("pocketbert.cli.info", "Show what a model is, where it comes from, and what it runs on."),
     },
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,13 @@ import click
 Function = TypeVar("Function", bound=Callable[..., Any])
 Rows = list[tuple[str, str]]
 PATH = click.Path(path_type=Path)  # for the shell, which completes it; whether it is there is seen when it is opened
+
+
+def bold(text: str, colour: str | None = None) -> str:
+    """A text that stands out on terminals that can show it; where none reads it, `click.echo` takes the marks away."""
+    if os.environ.get("TERM") == "dumb":
+        return text
+    return click.style(text, bold=True, fg=None if os.environ.get("NO_COLOR") else colour)
 
 
 class Declaration(Protocol):
@@ -76,9 +84,9 @@ class Command(click.Command):
         self.format_usage(ctx, formatter)
         self.format_help_text(ctx, formatter)
         for heading, rows in self.sections(ctx).items():
-            with formatter.section(click.style(heading, bold=True)):
+            with formatter.section(bold(heading)):
                 formatter.write_dl(rows)
-        with formatter.section(click.style("Examples", bold=True)):
+        with formatter.section(bold("Examples")):
             for example in self.examples:  # as it is to be typed: never wrapped
                 formatter.write(f"{'':>{formatter.current_indent}}$ {example}\n")
 

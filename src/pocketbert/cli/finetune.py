@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from pocketbert.cli import show
 from pocketbert.cli.commands import PATH, Declaration, Function, argument, command, option
 from pocketbert.cli.studies import carry_out, several_runs
@@ -73,16 +75,25 @@ def _about_data(labels: str, lengths: str) -> Declaration:
     help="Or token-classification, question-answering, multiple-choice.",
 )
 @_about_data("The labels in the order of their ids; else sorted.", "128, for questions 384")
-@option("--model", "-m", panel=START, metavar="FOLDER|NAME", help="A checkpoint: a folder, or a hub name.")
+@option(
+    "--model",
+    "-m",
+    panel=START,
+    type=click.Path(),
+    metavar="FOLDER|NAME",
+    help="A checkpoint: a folder, or a hub name.",
+)
 @option(
     "--from-scratch",
     panel=START,
+    type=click.Path(),
     metavar="PRESET|FILE",
     help="Fresh weights: of squeezebert-uncased, …, or a config.json.",
 )
 @option(
     "--tokenizer",
     panel=START,
+    type=click.Path(),
     metavar="FOLDER|NAME|FILE",
     help="Another tokenizer, or a vocab.txt; else the checkpoint's.",
 )
@@ -132,7 +143,7 @@ def finetune(json: bool | None, labels: str | None, seeds: int | None, search: i
         "pocketbert evaluate reader dev-v1.1.json --output predictions",
     ]
 )
-@argument("model", help="A model folder, or a hub name.")
+@argument("model", type=click.Path(), help="A model folder, or a hub name.")
 @_data
 @_about_data("What the model's labels mean, in its order, where it does not say.", "512, for questions 384")
 @option("--output", "-o", panel=RUN, type=PATH, metavar="FOLDER", help="Write the predictions there.")

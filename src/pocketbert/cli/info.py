@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from pocketbert.cli import show
 from pocketbert.cli.commands import argument, command, option
 
@@ -18,11 +20,11 @@ _TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 
 
 @command(examples=["pocketbert info my-model", "pocketbert info google/mobilebert-uncased --json | jq .parameters"])
-@argument("model", help="A model folder, or a hub name, which is downloaded.")
+@argument("model", type=click.Path(), help="A model folder, or a hub name, which is downloaded.")
 @option("--plan", is_flag=True, help="Show the steps that the engine takes instead.")
 @show.as_json
 def info(model: str, plan: bool, json: bool | None) -> None:
-    """Show what a model is, how large, and where it comes from."""
+    """Show what a model is, where it comes from, and what it runs on."""
     if plan:
         _show_plan(model)
         return
@@ -47,6 +49,7 @@ def _look(model: str) -> dict[str, Any]:
     """All that can be said about a model; needs no PyTorch."""
     from pocketbert.checkpoints import read_tensors, resolve
     from pocketbert.configs import AutoConfig
+    from pocketbert.runtime.engine import backend
 
     folder = resolve(model, files=("*.json", "*.txt"))
     config = AutoConfig.from_pretrained(folder)
@@ -71,6 +74,7 @@ def _look(model: str) -> dict[str, Any]:
         **_words(folder, config),
         "run": _run(folder),
         "files": {path.name: path.stat().st_size for path in files},
+        "engine": backend()._asdict(),
     }
 
 
@@ -121,6 +125,7 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("trained", _training(found["run"])),
         ("files", ", ".join(f"{name} {_size(size)}" for name, size in files.items())),
         ("on disk", _size(sum(files.values()))),
+        ("runs on", _engine(**found["engine"])),
     ]
 
 
@@ -155,6 +160,11 @@ def _training(run: Mapping[str, Any] | None) -> str:
         "" if run.get("finished") else "not finished",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _engine(kernels: str | None, threads: int) -> str:
+    what = "NumPy, for the native core was not built" if kernels is None else f"the native core, {kernels} kernels"
+    return f"{what}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _some(names: list[str], limit: int = 20) -> str:

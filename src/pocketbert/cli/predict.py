@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
 
 _text_arguments = argument("text", nargs=-1, help="The texts; - reads lines from standard input.")
 _file = option(
-    "--file", "-f", metavar="FILE",
+    "--file", "-f", type=click.Path(), metavar="FILE",
     help="A file with one text a line, or a CSV, TSV, JSON-lines or Parquet file with a column of texts.",
 )  # fmt: skip
 _text_column = option("--text-column", metavar="NAME", help="The column of the text, where its name does not tell.")
-_model = option("--model", "-m", metavar="FOLDER|NAME", required=True, help="A model folder, or a hub name.")
+_model = option(
+    "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", required=True, help="A model folder, or a hub name."
+)
 _device = option("--device", metavar="NAME", help="Where to compute: cpu (when not given), cuda, cuda:1, …")
 
 
@@ -47,6 +51,7 @@ def _top_k(default: int | None, help: str) -> Declaration:
 @option(
     "--model",
     "-m",
+    type=click.Path(),
     metavar="FOLDER|NAME",
     help="A model folder, or a hub name; when not given, the one of this package: positive or negative?",
 )
@@ -183,7 +188,7 @@ def _marked(text: str, entities: Sequence[dict[str, Any]]) -> Text:
 @argument("question", nargs=-1, required=True, help="What to look for.")
 @_model
 @option("--context", "-c", metavar="TEXT", help="The passage.")
-@option("--file", "-f", metavar="FILE", help="The file of the passage, of any length.")
+@option("--file", "-f", type=click.Path(), metavar="FILE", help="The file of the passage, of any length.")
 @_top_k(1, "Show so many answers.")
 @option("--allow-empty", is_flag=True, help="Let the model say that there is no answer (SQuAD 2 models can).")
 @_device
@@ -368,6 +373,9 @@ def embed(
 
 
 def _load(task: str, model: str | None, device: str | None) -> Pipeline:
+    if device is None and find_spec("pocketbert._core") is not None:
+        # The core computes: the threads that NumPy would start take a quarter of its time to be imported.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with show.busy("reading the model"):
         from pocketbert.pipelines import pipeline
 

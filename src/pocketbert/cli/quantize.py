@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         "pocketbert quantize sst2 sst2-int8 --eval glue --glue sst-2",
     ]
 )
-@argument("model", help="A model folder, or a hub name.")
+@argument("model", type=click.Path(), help="A model folder, or a hub name.")
 @argument("out", type=PATH, help="The folder for the result: new.")
 @option("--eval", "data", type=PATH, metavar="DATA", help="Measure the model before and after on this.")
 @option("--glue", metavar="TASK", help="DATA holds the files of this GLUE task: sst-2, mrpc, …")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import signal
 import sys
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pocketbert.cli.commands import option
+from pocketbert.cli.commands import bold, option
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -42,12 +41,8 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(text: str, kind: str | None = None) -> None:
     """One line on standard error, as `error: …` or `note: …` where a kind is given."""
-    if kind and os.environ.get("TERM") == "dumb":
-        kind = f"{kind}: "
-    elif kind:
-        colour = "red" if kind == "error" and not os.environ.get("NO_COLOR") else None
-        kind = click.style(f"{kind}: ", fg=colour, bold=True)
-    click.echo(f"{kind or ''}{plain(text)}", err=True)  # which takes the marks out where no terminal reads them
+    start = bold(f"{kind}: ", "red" if kind == "error" else None) if kind else ""
+    click.echo(f"{start}{plain(text)}", err=True)
 
 
 class Notes(logging.Handler):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,20 @@ def _chosen_kernels() -> str | None:
     if name is not None and name not in available:
         raise ConfigError(f"POCKETBERT_KERNEL={name}: this processor has {', '.join(available)}")
     return name
+
+
+class Backend(NamedTuple):
+    """What engines run on."""
+
+    kernels: str | None  # of the native core; None where it was not built, and NumPy computes
+    threads: int
+
+
+def backend() -> Backend:
+    """What engines of this process run on, unless they are told otherwise; raises `ConfigError` as they do."""
+    core = native_core()
+    threads = usable_threads()
+    return Backend(None if core is None else core(threads, _chosen_kernels()).kernels, threads)
 
 
 class Runner(Protocol):
