@@ -156,22 +156,24 @@ private:
 };
 
 nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std::int32_t>& segments,
-             const Vector<std::int32_t>& starts, const std::vector<Place>& outputs) {
+             const Vector<std::int32_t>& starts, const std::vector<Place>& outputs,
+             const std::optional<Vector<std::int32_t>>& asked) {
     if (segments.shape(0) != ids.shape(0)) throw std::invalid_argument("there is a segment for every token");
     if (starts.shape(0) < 1) throw std::invalid_argument("starts has an entry more than there are sequences");
     std::vector<std::unique_ptr<float[]>> data;
     std::vector<std::pair<std::size_t, std::size_t>> shapes;
     {
         const auto words = view(ids), kinds = view(segments), begins = view(starts);
+        const auto rows = asked ? view(*asked) : View<std::int32_t>{};
         std::mutex& mutex = mutex_of(program);
         const WithoutGil release;
         const std::lock_guard<std::mutex> turn(mutex);
-        program.run(words.data, kinds.data, words.width, begins.data, begins.width - 1);
+        program.run(words.data, kinds.data, words.width, begins.data, begins.width - 1, rows.data, rows.width);
         for (const Place& place : outputs) {
             const Columns c = columns(place);
-            const auto rows = static_cast<std::size_t>(program.rows(c));
-            shapes.emplace_back(rows, static_cast<std::size_t>(c.width));
-            data.emplace_back(new float[rows * shapes.back().second + 1]);
+            const auto count = static_cast<std::size_t>(program.rows(c));
+            shapes.emplace_back(count, static_cast<std::size_t>(c.width));
+            data.emplace_back(new float[count * shapes.back().second + 1]);
             program.read(c, data.back().get());
         }
     }
@@ -212,6 +214,10 @@ NB_MODULE(_core, m) {
     nb::class_<Program>(m, "Program")
         .def(nb::new_(&make), nb::arg("threads"), nb::arg("kernels") = nb::none())
         .def_prop_ro("kernels", &Program::kernels)
+        .def_prop_ro("workspace_bytes", [](Program& p) {
+            const std::lock_guard<std::mutex> turn(mutex_of(p));
+            return p.workspace_bytes();
+        })
         .def("buffer", [](Program& p, int width, bool local) {
             const std::lock_guard<std::mutex> turn(mutex_of(p));
             return p.buffer(width, local);
@@ -245,6 +251,9 @@ NB_MODULE(_core, m) {
         .def("attention", building(+[](Program& p, Place query, Place key, Place value, Place target, int heads, bool bfloat16) {
             p.attention(columns(query), columns(key), columns(value), columns(target), heads, bfloat16);
         }))
-        .def("first", building(+[](Program& p, Place source, Place target) { p.first(columns(source), columns(target)); }))
-        .def("run", &run, exact("ids"), exact("segments"), exact("starts"), nb::arg("outputs"));
+        .def("pick", building(+[](Program& p, Place source, Place target, bool asked) {
+            p.pick(columns(source), columns(target), asked);
+        }), nb::arg("source"), nb::arg("target"), nb::arg("asked"))
+        .def("run", &run, exact("ids"), exact("segments"), exact("starts"), nb::arg("outputs"),
+             exact("asked") = nb::none());
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -76,7 +77,7 @@ void Program::check(Columns c, bool reads) const {
     require(c.buffer >= 0 && c.buffer < static_cast<int>(buffers_.size()), "there is no such buffer");
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
     require(c.width > 0 && c.start >= 0 && c.start <= buffer.width - c.width, "columns beyond their buffer");
-    require(buffer.written.empty() || buffer.sequences == pooled_, "rows of tokens and rows of sequences do not mix");
+    require(buffer.written.empty() || buffer.picked == picked_, "rows of tokens and rows that were picked do not mix");
     if (!reads) return;
     const auto after = buffer.written.upper_bound(c.start);
     require(after != buffer.written.begin() && std::prev(after)->second >= c.start + c.width,
@@ -96,7 +97,7 @@ void Program::wrote(Columns c) {
         at = buffer.written.erase(at);
     }
     buffer.written[first] = last;
-    buffer.sequences = pooled_;
+    buffer.picked = picked_;
 }
 
 void Program::end_rows() {
@@ -143,7 +144,7 @@ void Program::lookup_s8(Columns target, View<std::int8_t> table, View<float> tab
 void Program::add_lookup(Step step, Columns target, int entries, int width, Index index, bool add) {
     check(target, add);
     require(entries > 0 && width == target.width, "a table is as wide as its target");
-    require(!pooled_, "there are no words after pooling");
+    require(!picked_, "there are no words after picking");
     step.kind = Step::lookup;
     step.source = step.target = target;
     step.entries = entries;
@@ -241,7 +242,7 @@ void Program::layer_norm(Columns source, Columns target, View<float> weight, Vie
 void Program::attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16) {
     for (Columns c : {query, key, value}) check(c, true);
     check(target, false);
-    require(!pooled_, "there are no tokens after pooling");
+    require(!picked_, "there are no tokens after picking");
     for (Columns c : {query, key, value, target}) {
         require(c.width == target.width, "attention keeps the width");
         require(!buffers_[static_cast<std::size_t>(c.buffer)].local, "attention reads and writes no local buffer");
@@ -257,21 +258,21 @@ void Program::attention(Columns query, Columns key, Columns value, Columns targe
     end_rows();
 }
 
-void Program::first(Columns source, Columns target) {
+void Program::pick(Columns source, Columns target, bool asked) {
     check(source, true);
     check(target, false);
-    require(!pooled_, "pooling happens once");
-    require(source.width == target.width && source.buffer != target.buffer, "pooling keeps the width, elsewhere");
+    require(!picked_, "rows are picked once");
+    require(source.width == target.width && source.buffer != target.buffer, "picking keeps the width, elsewhere");
     require(!buffers_[static_cast<std::size_t>(source.buffer)].local &&
                 !buffers_[static_cast<std::size_t>(target.buffer)].local,
-            "pooling reads and writes no local buffer");
+            "picking reads and writes no local buffer");
     require(buffers_[static_cast<std::size_t>(target.buffer)].written.empty(),
-            "rows of tokens and rows of sequences do not mix");
+            "rows of tokens and rows that were picked do not mix");
     Stage stage{};
-    stage.kind = Stage::first;
+    stage.kind = Stage::pick;
     stage.query = source, stage.target = target;
     stages_.push_back(std::move(stage));
-    pooled_ = true;
+    picked_ = true, asks_ = asked;
     wrote(target);
     end_rows();
 }
@@ -280,6 +281,7 @@ void Program::first(Columns source, Columns target) {
 
 void Program::check_batch(const Batch& batch) const {
     require(batch.starts[0] == 0 && batch.starts[batch.sequences] == batch.tokens, "starts begin at 0 and end at the tokens");
+    for (const std::int32_t token : batch.picked) require(token >= 0 && token < batch.tokens, "what is asked for is no token");
     int longest = 0;
     for (int s = 0; s < batch.sequences; ++s) {
         require(batch.starts[s] < batch.starts[s + 1], "every sequence has a token");
@@ -301,24 +303,33 @@ void Program::check_batch(const Batch& batch) const {
 }
 
 void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tokens, const std::int32_t* starts,
-                  int sequences) {
-    Batch batch{{ids, ids + tokens}, {segments, segments + tokens}, {starts, starts + sequences + 1}, tokens, sequences, {}};
+                  int sequences, const std::int32_t* asked, int asked_count) {
+    Batch batch{{ids, ids + tokens}, {segments, segments + tokens}, {starts, starts + sequences + 1}, tokens, sequences, {}, {}};
+    require(asks_ || !asked, "this program picks no rows that are asked for");
+    if (asked) {
+        batch.picked.assign(asked, asked + asked_count);
+    } else if (asks_) {
+        batch.picked.resize(static_cast<std::size_t>(tokens));
+        std::iota(batch.picked.begin(), batch.picked.end(), 0);
+    }
     check_batch(batch);
+    if (!asks_) batch.picked.assign(batch.starts.begin(), batch.starts.end() - 1);
     batch.sequence_of.reserve(static_cast<std::size_t>(tokens));
     for (int s = 0; s < sequences; ++s)
         batch.sequence_of.insert(batch.sequence_of.end(), batch.starts[s + 1] - batch.starts[s], s);
-    tokens_ = tokens, sequences_ = sequences;
+    const int picks = static_cast<int>(batch.picked.size());
+    tokens_ = tokens, picks_ = picks;
 
     for (std::size_t b = 0; b < buffers_.size(); ++b) {
-        const std::size_t size = std::size_t(buffers_[b].sequences ? sequences : tokens) * buffers_[b].width;
+        const std::size_t size = std::size_t(buffers_[b].picked ? picks : tokens) * buffers_[b].width;
         if (!buffers_[b].local && memory_[b].size() < size) memory_[b].resize(size);
     }
     make_scratch(batch);
 
-    bool pooled = false;
+    bool picked = false;
     for (const Stage& stage : stages_) {
         if (stage.kind == Stage::rows) {
-            const int rows = pooled ? sequences : tokens;
+            const int rows = picked ? picks : tokens;
             // Blocks as even as they can be, and a whole number of them for every thread.
             const int threads = pool_->threads();
             const int blocks = std::min(rows, round_up(std::max(1, (rows + BLOCK - 1) / BLOCK), threads));
@@ -333,10 +344,10 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
                               scratch_[static_cast<std::size_t>(thread)]);
             });
         } else {
-            pooled = true;
-            for (int s = 0; s < sequences; ++s)
-                std::copy_n(at(stage.query, batch.starts[s], 0, scratch_[0]), stage.query.width,
-                            at(stage.target, s, 0, scratch_[0]));
+            picked = true;
+            for (int row = 0; row < picks; ++row)
+                std::copy_n(at(stage.query, batch.picked[row], 0, scratch_[0]), stage.query.width,
+                            at(stage.target, row, 0, scratch_[0]));
         }
     }
 }
@@ -537,6 +548,18 @@ void Program::run_attention(const Stage& stage, const Batch& batch, int sequence
     }
 }
 
+std::size_t Program::workspace_bytes() const {
+    std::size_t bytes = 0;
+    for (const Aligned<float>& memory : memory_) bytes += memory.bytes();
+    for (const Scratch& s : scratch_) {
+        for (const auto* memory : {&s.local, &s.scores, &s.packed, &s.zeros, &s.scales, &s.biases, &s.row})
+            bytes += memory->bytes();
+        for (const auto* memory : {&s.sums, &s.outliers, &s.outlier_counts}) bytes += memory->bytes();
+        bytes += s.q.bytes() + s.attention.bytes();
+    }
+    return bytes;
+}
+
 int Program::rows(Columns c) const {
     require(c.buffer >= 0 && c.buffer < static_cast<int>(buffers_.size()), "there is no such buffer");
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
@@ -544,7 +567,7 @@ int Program::rows(Columns c) const {
     const auto after = buffer.written.upper_bound(c.start);
     require(!buffer.local && after != buffer.written.begin() && std::prev(after)->second >= c.start + c.width,
             "an output is a buffer that is written and not local");
-    return buffer.sequences ? sequences_ : tokens_;
+    return buffer.picked ? picks_ : tokens_;
 }
 
 void Program::read(Columns c, float* out) const {

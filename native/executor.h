@@ -19,10 +19,13 @@ public:
     Aligned() = default;
     explicit Aligned(std::size_t size) { resize(size); }
     void resize(std::size_t size) {  // what was there is lost
+        size_ = 0;
+        memory_ = {};  // first, so that old and new are not there together
         memory_.assign(size * sizeof(T) + 64, 0);
         size_ = size;
     }
     std::size_t size() const { return size_; }
+    std::size_t bytes() const { return memory_.capacity(); }
     T* data() {
         const auto at = reinterpret_cast<std::uintptr_t>(memory_.data());
         return reinterpret_cast<T*>((at + 63) / 64 * 64);
@@ -69,17 +72,21 @@ public:
     void layer_norm(Columns source, Columns target, View<float> weight, View<float> bias, float eps);
     // With `bfloat16`, in that precision if the kernels have it.
     void attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16);
-    void first(Columns source, Columns target);
+    // From here on a row is one of those that the caller asks for, or the first of a sequence.
+    void pick(Columns source, Columns target, bool asked);
 
     // ── running ──
 
-    // Sequence s is ids[starts[s]] to ids[starts[s + 1] - 1]. Calls from several threads take turns.
+    // Sequence s is ids[starts[s]] to ids[starts[s + 1] - 1]; `asked` are the numbers of tokens, and null stands for all
+    // of them. Calls from several threads take turns.
     void run(const std::int32_t* ids, const std::int32_t* segments, int tokens, const std::int32_t* starts,
-             int sequences);
-    // The rows of the last run, a row a token or a row a sequence, to be read before the next one.
+             int sequences, const std::int32_t* asked, int asked_count);
+    // The rows of the last run, a row a token or a row of those that were picked, to be read before the next one.
     int rows(Columns columns) const;
     void read(Columns columns, float* out) const;
 
+    // What runs have made for themselves, and keep for the next ones. It is as much as the largest of them needed.
+    std::size_t workspace_bytes() const;
     const char* kernels() const { return kernels_.name; }
     const std::shared_ptr<Pool>& pool() const { return pool_; }
     std::mutex& mutex() { return *mutex_; }  // to be held while building, running and reading
@@ -89,7 +96,7 @@ public:
 private:
     struct Buffer {
         int width;
-        bool local, sequences;
+        bool local, picked;
         std::size_t offset;          // of a local buffer in a thread's scratch, in columns
         std::map<int, int> written;  // the columns that have values: first → beyond the last
     };
@@ -111,7 +118,7 @@ private:
         float eps;
     };
     struct Stage {
-        enum Kind { rows, attention, first } kind;
+        enum Kind { rows, attention, pick } kind;
         std::vector<Step> steps;
         Columns query, key, value, target;
         int heads;
@@ -127,6 +134,7 @@ private:
         // Copies: another thread may change the caller's arrays after they were checked.
         std::vector<std::int32_t> ids, segments, starts;
         int tokens, sequences;
+        std::vector<std::int32_t> picked;       // tokens
         std::vector<std::int32_t> sequence_of;  // by token
     };
 
@@ -161,11 +169,11 @@ private:
     std::vector<Stage> stages_;
     Arena weights_;
     std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1, widest_exact_ = 0, most_outliers_ = 0;
-    bool pooled_ = false;
+    bool picked_ = false, asks_ = false;
 
     std::vector<Aligned<float>> memory_;  // by buffer
     std::vector<Scratch> scratch_;        // by thread
-    int tokens_ = 0, sequences_ = 0;
+    int tokens_ = 0, picks_ = 0;
 };
 
 }  // namespace pocketbert

@@ -37,6 +37,7 @@ class Features:
     input_ids: Ints  # [tokens]
     token_type_ids: Ints  # [tokens]
     cut: bool = field(default=False, kw_only=True)  # whether the end of a text was left out
+    rows: Ints | None = field(default=None, kw_only=True)  # the tokens whose outputs are wanted, if not all
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -94,8 +95,9 @@ class Predictor(Protocol):
     """Anything that runs a model: one dictionary of arrays for each input, in order, without padding.
 
     The names are those of the model's output: "logits" [labels], [tokens, labels] or [tokens, vocabulary],
-    "start_logits" and "end_logits" [tokens], "last_hidden_state" [tokens, hidden], "pooler_output" [hidden]. Batching
-    is the predictor's business; `runtime.stream` gives it a bounded number of tokens, of like lengths, at a time.
+    "start_logits" and "end_logits" [tokens], "last_hidden_state" [tokens, hidden], "pooler_output" [hidden]; of an
+    input with `rows`, these tokens take the place of all. Batching is the predictor's business; `runtime.stream` gives
+    it a bounded number of tokens, of like lengths, at a time.
     """
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:

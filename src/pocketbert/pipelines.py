@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
@@ -334,7 +335,10 @@ class FillMask(Pipeline):
         mask = self.tokenizer.mask_token_id
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
-            features = encode_texts(self.tokenizer, inputs, max_length=self.max_length)
+            features = [
+                replace(one, rows=np.flatnonzero(one.input_ids == mask).astype(np.int32))
+                for one in encode_texts(self.tokenizer, inputs, max_length=self.max_length)
+            ]
             for position, (text, one) in enumerate(zip(inputs, features, strict=True)):
                 if mask not in one.input_ids:
                     message = f"no {self.tokenizer.mask_token} in the first {self.max_length} tokens of {text!r:.60}"
@@ -345,18 +349,17 @@ class FillMask(Pipeline):
             text: str, features: Sequence[Features], outputs: Sequence[Output]
         ) -> list[Result] | list[list[Result]]:
             [one], logits = features, self._array(outputs[0], "logits", 2)
-            places = np.flatnonzero(one.input_ids == mask)
+            assert one.rows is not None
             filled = [
                 [
-                    self._filled(one, int(place), token, score, alone=len(places) == 1)
-                    for token, score in decode.fills(logits[place], top_k, ids)
+                    self._filled(one, int(place), token, score, alone=len(logits) == 1)
+                    for token, score in decode.fills(scores, top_k, ids)
                 ]
-                for place in places
+                for place, scores in zip(one.rows, logits, strict=True)
             ]
             return filled[0] if len(filled) == 1 else filled
 
-        # A token gives as many numbers as there are words: a run of so many is 31 MB.
-        return Job(encode, read, tokens=256)
+        return Job(encode, read)
 
     def _filled(self, one: Features, place: int, token: int, score: float, *, alone: bool) -> Result:
         ids = one.input_ids.copy()

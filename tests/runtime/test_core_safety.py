@@ -217,7 +217,7 @@ def test_a_step_that_is_refused_leaves_no_trace() -> None:
         with pytest.raises(ValueError):
             made.linear(*arguments)
     with pytest.raises(ValueError, match="elsewhere"):
-        made.first(whole, whole)
+        made.pick(whole, whole, False)
     assert np.array_equal(ask(made), expected)
     made.lookup(whole, f(11, 16), "word", False)  # what is refused has not pooled either
 

@@ -17,7 +17,7 @@ from pocketbert.errors import ConfigError, InputError
 from pocketbert.runtime import reference
 from pocketbert.runtime.engine import Engine, native_core, usable_threads
 from pocketbert.runtime.lower import lower
-from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Plan, Rows, Step
+from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Pick, Plan, Rows, Step
 from pocketbert.runtime.quantize import quantize, quantize_rows
 from runtime.test_reference import HEADS, draw, run, tensors
 
@@ -237,6 +237,39 @@ def test_every_model_and_head(name: str, head: str, kernels: str) -> None:
             close(array, mine)
 
 
+@pytest.mark.parametrize("head", ["ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering", "Model"])
+@pytest.mark.parametrize("name", ["squeezebert", "mobilebert"])
+def test_only_the_rows_that_are_asked_for(name: str, head: str, kernels: str) -> None:
+    """The same bits as among all rows; in any order, twice, and none."""
+    model = our_class(CONFIGS[name], head)(CONFIGS[name])
+    randomise(model, 0)
+    engine, inputs = Engine(lower(CONFIGS[name], tensors(model), head)), draw([5, 40, 1, 17])
+    asked = [[4, 0], [], [0, 0, 0], list(range(17))]
+    some = [replace(x, rows=np.array(rows, np.int32)) for x, rows in zip(inputs, asked, strict=True)]
+    pooled = {"pooler_output"}
+    for mixed in ([*some], [some[0], inputs[1], some[2], inputs[3]], [some[1]]):
+        whole = engine([replace(x, rows=None) for x in mixed])
+        for one, found, every in zip(mixed, engine(mixed), whole, strict=True):
+            for key, array in every.items():
+                rows = slice(None) if one.rows is None or key in pooled else one.rows
+                assert np.array_equal(found[key], array[rows]), key
+
+
+@pytest.mark.parametrize("asked", [[], [0], [6, 2, 2], None])
+def test_rows_asked_for_against_the_interpreter(asked: list[int] | None, kernels: str) -> None:
+    plan = random_plan(5, [32, 48, 9], 2, 2, "gelu", int8=False)
+    *stages, last = plan.stages
+    picked = Columns("picked", 32)
+    assert isinstance(last, Rows)
+    steps = tuple(replace(step, source=picked) for step in last.steps if isinstance(step, Linear))
+    plan = replace(plan, stages=(*stages, Pick(Columns("context", 32), picked, True), Rows(steps)))
+    ids, starts = np.arange(9) % 7, np.array([0, 4, 9])
+    rows = None if asked is None else np.array(asked, np.int64)
+    got = Engine(plan, 2).run(ids, ids % 2, starts, rows)
+    for key, expected in reference.run(plan, ids, ids % 2, starts, rows).items():
+        close(got[key], expected)
+
+
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
 def test_the_same_bits_whatever_the_batch_and_the_threads(name: str, int8: bool, kernels: str) -> None:
@@ -399,8 +432,8 @@ def s8(*shape: int) -> np.ndarray:
         ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (1, 0, 4), 3, False), "heads divide"),
         ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (0, 0, 4), 1, False), "cannot replace its source"),
         ("attention", ((0, 0, 4), (0, 0, 4), (0, 4, 4), (2, 0, 4), 1, False), "no local buffer"),
-        ("first", ((0, 0, 8), (0, 0, 8)), "elsewhere"),
-        ("first", ((0, 0, 8), (2, 0, 8)), "no local buffer"),
+        ("pick", ((0, 0, 8), (0, 0, 8), False), "elsewhere"),
+        ("pick", ((0, 0, 8), (2, 0, 8), True), "no local buffer"),
     ],
 )
 def test_a_plan_that_makes_no_sense(program: Any, method: str, arguments: tuple[Any, ...], message: str) -> None:
@@ -441,6 +474,20 @@ def test_a_batch_that_does_not_fit(program: Any, ids: Any, segments: Any, starts
     with pytest.raises(ValueError, match=message):
         program.run(ids, segments, starts, [(0, 0, 8)])
     assert program.run(i(1), i(0), i(0, 1), [(0, 0, 8)])[0].shape == (1, 8)
+
+
+@pytest.mark.parametrize("asked", [i(2), i(-1), i(0, 1, 2**31 - 1)])
+def test_tokens_that_are_not_there_are_asked_for(program: Any, asked: Any) -> None:
+    with pytest.raises(ValueError, match="picks no rows that are asked for"):
+        program.run(i(1, 2), i(0, 0), i(0, 2), [(0, 0, 8)], asked)
+    fourth = program.buffer(8, False)
+    program.pick((0, 0, 8), (fourth, 0, 8), True)
+    with pytest.raises(ValueError, match="what is asked for is no token"):
+        program.run(i(1, 2), i(0, 0), i(0, 2), [(fourth, 0, 8)], asked)
+    assert [len(x) for x in program.run(i(1, 2), i(0, 0), i(0, 2), [(0, 0, 8), (fourth, 0, 8)], i(1))] == [2, 1]
+    for other in (np.zeros(1, np.int64), np.zeros((1, 1), np.int32), [0]):
+        with pytest.raises(TypeError):
+            program.run(i(1, 2), i(0, 0), i(0, 2), [(fourth, 0, 8)], other)
 
 
 @pytest.mark.parametrize(("output", "message"), [((9, 0, 1), "no such"), ((0, 0, 9), "beyond"), ((1, 0, 4), "written")])

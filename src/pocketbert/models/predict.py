@@ -46,7 +46,8 @@ class TorchPredictor:
             for name, values in self._arrays(output).items():
                 per_token = name in PER_TOKEN or (name == "logits" and values.ndim == 3)
                 for row, i in enumerate(batch):
-                    results[i][name] = values[row, : len(inputs[i].input_ids)] if per_token else values[row]
+                    rows = slice(len(inputs[i])) if inputs[i].rows is None else inputs[i].rows
+                    results[i][name] = values[row, rows] if per_token else values[row]
         return results
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, ConfigError, InputError
 from pocketbert.features import Features
 from pocketbert.runtime import reference
-from pocketbert.runtime.plan import Attention, Columns, First, LayerNorm, Lookup, Plan, Rows, Step, tensors_of
+from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Lookup, Pick, Plan, Rows, Step, tensors_of
 from pocketbert.runtime.quantize import plan_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pocketbert")
 
-TOKENS_A_RUN = 4096
+TOKENS_A_RUN = 4096  # more would not be faster
+BYTES_A_THREAD = 8 << 20  # of what a run keeps for all its tokens: of a model of 12 layers of 768, 546 tokens
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
 
@@ -70,7 +71,7 @@ def backend() -> Backend:
 class Runner(Protocol):
     """Runs one plan over sequences laid end to end; see `reference.run`."""
 
-    def __call__(self, ids: Ints, segments: Ints, starts: Ints) -> dict[str, Floats]:
+    def __call__(self, ids: Ints, segments: Ints, starts: Ints, asked: Ints | None = None) -> dict[str, Floats]:
         """The outputs by name."""
 
 
@@ -96,11 +97,13 @@ class Engine:
     ) -> None:
         """Begin with `tensors`, one after the other, so that those of large models are not there twice."""
         self.plan, self.config, core = plan, config, native_core()
+        self.threads = threads or usable_threads()
+        self.row_bytes = _row_bytes(plan)
         if core is None:
             self.plan = whole = replace(plan, tensors=tensors)
-            self.run = lambda ids, segments, starts: reference.run(whole, ids, segments, starts)
+            self.run = partial(reference.run, whole)
         else:
-            program = core(threads or usable_threads(), _chosen_kernels())
+            program = core(self.threads, _chosen_kernels())
             self.run = _Native(plan, tensors, program)
 
     @classmethod
@@ -127,34 +130,43 @@ class Engine:
         return engine
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
-        """Map every input to its outputs by name, in order; per-token arrays are as long as the input."""
+        """Map every input to its outputs by name, in order; see `features.Predictor`."""
         results: list[dict[str, np.ndarray]] = [{} for _ in inputs]
         lengths = [len(x.input_ids) for x in inputs]
         if too_long := [n for n in lengths if not 0 < n <= self.plan.max_tokens]:
             raise InputError(f"a text of {too_long[0]} tokens: this model reads 1 to {self.plan.max_tokens}")
-        for chunk in _chunks(lengths):
+        asks, picked = self.plan.pick is not None and self.plan.pick.asked, self.plan.picked
+        rows = [np.arange(n) if x.rows is None else x.rows for x, n in zip(inputs, lengths, strict=True)]
+        for chunk in self._chunks(lengths, [len(r) if asks else 1 for r in rows]):
             starts = np.cumsum([0, *(lengths[i] for i in chunk)])
             ids = np.concatenate([inputs[i].input_ids for i in chunk])
             segments = np.concatenate([inputs[i].token_type_ids for i in chunk])
-            for name, array in self.run(ids, segments, starts).items():
-                parts = array if name in self.plan.pooled else np.split(array, starts[1:-1])
+            asked = [rows[i] + start for i, start in zip(chunk, starts[:-1], strict=True)]
+            found = self.run(ids, segments, starts, np.concatenate(asked) if asks else None)
+            for name, array in found.items():
+                if name not in picked:
+                    parts: Iterable[np.ndarray] = (array[r] for r in asked)
+                else:
+                    parts = np.split(array, np.cumsum([len(r) for r in asked])[:-1]) if asks else array
                 for i, part in zip(chunk, parts, strict=True):
                     results[i][name] = part
         return results
 
-
-def _chunks(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Consecutive inputs of together at most `TOKENS_A_RUN` tokens."""
-    chunk: list[int] = []
-    total = 0
-    for i, length in enumerate(lengths):
-        if chunk and total + length > TOKENS_A_RUN:
+    def _chunks(self, lengths: Sequence[int], picks: Sequence[int]) -> Iterator[list[int]]:
+        """Consecutive inputs that run together, of so many tokens and rows after a `Pick` each."""
+        token, pick = self.row_bytes
+        limit = BYTES_A_THREAD * self.threads
+        chunk: list[int] = []
+        total = size = 0
+        for i, length in enumerate(lengths):
+            more = length * token + picks[i] * pick
+            if chunk and (total + length > TOKENS_A_RUN or size + more > limit):
+                yield chunk
+                chunk, total, size = [], 0, 0
+            chunk.append(i)
+            total, size = total + length, size + more
+        if chunk:
             yield chunk
-            chunk, total = [], 0
-        chunk.append(i)
-        total += length
-    if chunk:
-        yield chunk
 
 
 class _Native:
@@ -179,7 +191,7 @@ class _Native:
                 query, key, value = (self._place(c) for c in (stage.query, stage.key, stage.value))
                 self.program.attention(query, key, value, self._place(stage.target), stage.heads, stage.bfloat16)
             else:
-                self.program.first(self._place(stage.source), self._place(stage.target))
+                self.program.pick(self._place(stage.source), self._place(stage.target), stage.asked)
 
     def _place(self, columns: Columns) -> tuple[int, int, int]:
         return self.numbers[columns.buffer], columns.start, columns.width
@@ -205,12 +217,13 @@ class _Native:
             exact = None if step.exact is None else tensors[step.exact]
             self.program.linear_s8(source, target, weight, tensors[step.scales], *rest, exact)
 
-    def __call__(self, ids: Ints, segments: Ints, starts: Ints) -> dict[str, Floats]:
+    def __call__(self, ids: Ints, segments: Ints, starts: Ints, asked: Ints | None = None) -> dict[str, Floats]:
         places = [
             c if isinstance(c, Columns) else Columns(c[0].buffer, 1, c[0].start + c[1]) for c in self.outputs.values()
         ]
         ids, segments, starts = (np.ascontiguousarray(x, np.int32) for x in (ids, segments, starts))
-        arrays = self.program.run(ids, segments, starts, [self._place(c) for c in places])
+        rows = None if asked is None else np.ascontiguousarray(asked, np.int32)
+        arrays = self.program.run(ids, segments, starts, [self._place(c) for c in places], rows)
         return {
             name: array if isinstance(c, Columns) else array[:, 0]
             for (name, c), array in zip(self.outputs.items(), arrays, strict=True)
@@ -230,10 +243,24 @@ def _buffers(plan: Plan) -> tuple[dict[str, int], set[str]]:
                 if columns is None:
                     continue
                 widths[columns.buffer] = max(widths.get(columns.buffer, 0), columns.start + columns.width)
-                if isinstance(stage, Attention | First) or (name != "target" and columns.buffer not in written):
+                if isinstance(stage, Attention | Pick) or (name != "target" and columns.buffer not in written):
                     shared.add(columns.buffer)
             written.add(step.target.buffer)
     return widths, shared
+
+
+def _row_bytes(plan: Plan) -> tuple[int, int]:
+    """What a run keeps for every token, and for every row after a `Pick`: buffers between stages, and outputs."""
+    widths, shared = _buffers(plan)
+    at = plan.stages.index(plan.pick) if plan.pick else len(plan.stages)
+    after: Sequence[Any] = [
+        s for stage in plan.stages[at:] for s in (stage.steps if isinstance(stage, Rows) else [stage])
+    ]
+    picked = {step.target.buffer for step in after}
+    places = [c if isinstance(c, Columns) else Columns(c[0].buffer, 1) for c in plan.outputs.values()]
+    kept = [(name, widths[name]) for name in shared] + [(place.buffer, place.width) for place in places]
+    sizes = [4 * sum(width for name, width in kept if (name in picked) == which) for which in (False, True)]
+    return sizes[0], sizes[1]
 
 
 def usable_threads() -> int:

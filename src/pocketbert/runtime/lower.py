@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pocketbert.configs import BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
 from pocketbert.errors import CheckpointError
-from pocketbert.runtime.plan import Attention, Columns, First, Index, LayerNorm, Linear, Lookup, Plan, Rows, Stage, Step
+from pocketbert.runtime.plan import Attention, Columns, Index, LayerNorm, Linear, Lookup, Pick, Plan, Rows, Stage, Step
 
 Array = npt.NDArray[np.floating]
 PREFIXES = {"bert": "bert.", "squeezebert": "transformer.", "mobilebert": "mobilebert."}
@@ -175,9 +175,9 @@ class _Builder:
         self.end_rows()
         self.stages.append(Attention(query, key, value, target, heads))
 
-    def first(self, source: Columns, target: Columns) -> None:
+    def pick(self, source: Columns, target: Columns, *, asked: bool = False) -> None:
         self.end_rows()
-        self.stages.append(First(source, target))
+        self.stages.append(Pick(source, target, asked))
 
 
 def head_of(config: PreTrainedConfig) -> str:
@@ -449,7 +449,7 @@ def _has_pooler(build: _Builder, config: PreTrainedConfig) -> bool:
 
 def _pool(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
     first, pooled = Columns("first", hidden.width), Columns("pooled", hidden.width)
-    build.first(hidden, first)
+    build.pick(hidden, first)
     if not getattr(config, "classifier_activation", True):
         return first
     dense = build.dense("pooler.dense", hidden.width, hidden.width)
@@ -459,9 +459,14 @@ def _pool(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> Columns
 
 def _words(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
     name, width = "cls.predictions.transform", config.hidden_size
-    transformed, logits = Columns("transformed", width), Columns("logits", config.vocab_size)
+    asked, transformed, logits = (
+        Columns("asked", width),
+        Columns("transformed", width),
+        Columns("logits", config.vocab_size),
+    )
+    build.pick(hidden, asked, asked=True)
     dense = build.dense(f"{name}.dense", width, width)
-    build.linear(hidden, transformed, f"{name}.dense", *dense, activation=config.hidden_act)
+    build.linear(asked, transformed, f"{name}.dense", *dense, activation=config.hidden_act)
     build.norm(transformed, transformed, f"{name}.LayerNorm", config.layer_norm_eps)
     narrow = getattr(config, "embedding_size", width)
     tied = config.tie_word_embeddings

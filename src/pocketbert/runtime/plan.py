@@ -6,7 +6,7 @@ short lists of steps that each row goes through by itself, alternate with attent
     rows → attention → rows → attention → … → rows
 
 The rows are the tokens of all sequences of a batch, laid end to end; nothing is padded. A step reads and writes
-columns of named buffers, which have a row a token (after pooling: a row a sequence). `lower` makes plans, `reference`
+columns of named buffers, which have a row a token (after `Pick`: a row a picked one). `lower` makes plans, `reference`
 runs them.
 """
 
@@ -116,14 +116,18 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class First:
-    """From here on a row is a sequence: target = the first token's source."""
+class Pick:
+    """From here on the rows are some tokens: target = their source.
+
+    They are the first of every sequence, or with `asked` those that the caller asks for, by default all of them.
+    """
 
     source: Columns
     target: Columns
+    asked: bool = False
 
 
-Stage = Rows | Attention | First
+Stage = Rows | Attention | Pick
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,22 @@ class Plan:
     max_tokens: int
 
     @property
-    def pooled(self) -> set[str]:
-        """Names of the outputs that have a row a sequence."""
-        firsts = [i for i, stage in enumerate(self.stages) if isinstance(stage, First)]
-        after = self.stages[firsts[0] :] if firsts else ()
-        written = {s.target.buffer for stage in after for s in (stage.steps if isinstance(stage, Rows) else (stage,))}
+    def pick(self) -> Pick | None:
+        """The stage after which rows are picked tokens, if there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, Pick)), None)
+
+    @property
+    def picked_buffers(self) -> set[str]:
+        """Names of the buffers that have a row a picked token."""
+        after = self.stages[self.stages.index(self.pick) :] if self.pick else ()
+        return {s.target.buffer for stage in after for s in (stage.steps if isinstance(stage, Rows) else (stage,))}
+
+    @property
+    def picked(self) -> set[str]:
+        """Names of the outputs that have a row a picked token."""
+        buffers = self.picked_buffers
         places = {name: c if isinstance(c, Columns) else c[0] for name, c in self.outputs.items()}
-        return {name for name, columns in places.items() if columns.buffer in written}
+        return {name for name, columns in places.items() if columns.buffer in buffers}
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
@@ -158,7 +171,7 @@ class Plan:
 def _lines(plan: Plan) -> list[str]:
     lines = []
     for number, stage in enumerate(plan.stages):
-        steps: tuple[Step | Attention | First, ...] = stage.steps if isinstance(stage, Rows) else (stage,)
+        steps: tuple[Step | Attention | Pick, ...] = stage.steps if isinstance(stage, Rows) else (stage,)
         lines.append(f"{number:3d} {'rows' if isinstance(stage, Rows) else 'all tokens'}")
         for step in steps:
             parts = [f"{f.name}={value}" for f in fields(step) if (value := getattr(step, f.name)) not in (None, False)]

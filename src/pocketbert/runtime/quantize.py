@@ -23,7 +23,7 @@ from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.runtime.balance import apply_factors, find_factors, spans, widened
 from pocketbert.runtime.lower import BALANCE, PREFIXES, head_of, lower
-from pocketbert.runtime.plan import Attention, First, LayerNorm, Linear, Lookup, Plan, Rows, Step
+from pocketbert.runtime.plan import Attention, LayerNorm, Linear, Lookup, Pick, Plan, Rows, Step
 
 SMALLEST = 4096  # weights; below, as in a classifier, int8 saves nothing
 TRANSPOSED = {"cls.predictions.dense.weight"}  # is [in, out] in MobileBERT's files
@@ -103,7 +103,7 @@ def _streams(plan: Plan) -> set[str]:
     normed = {step.target.buffer for step in _steps(plan) if isinstance(step, LayerNorm)}
     streams = added - anew - normed
     copies = {
-        stage.target.buffer for stage in plan.stages if isinstance(stage, First) and stage.source.buffer in streams
+        stage.target.buffer for stage in plan.stages if isinstance(stage, Pick) and stage.source.buffer in streams
     }
     return streams | copies
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pocketbert.runtime.plan import Attention, Columns, First, LayerNorm, Linear, Lookup, Plan, Rows, Step
+from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Pick, Plan, Rows, Step
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
 
 
-def run(plan: Plan, ids: Ints, segments: Ints, starts: Ints) -> dict[str, Floats]:
+def run(plan: Plan, ids: Ints, segments: Ints, starts: Ints, asked: Ints | None = None) -> dict[str, Floats]:
     """Run a plan over sequences laid end to end.
 
     Args:
@@ -26,16 +26,18 @@ def run(plan: Plan, ids: Ints, segments: Ints, starts: Ints) -> dict[str, Floats
         ids: [tokens] of all sequences.
         segments: [tokens] token types.
         starts: [sequences + 1] where each sequence starts, and the number of tokens.
+        asked: the numbers of the tokens that a plan with such a `Pick` picks; all by default.
 
     Returns:
-        The plan's outputs by name, a row a token, or a row a sequence for what was pooled.
+        The plan's outputs by name, a row a token, or a row a picked token for what comes after a `Pick`.
     """
-    return _Run(plan, ids, segments, starts).outputs()
+    return _Run(plan, ids, segments, starts, asked).outputs()
 
 
 class _Run:
-    def __init__(self, plan: Plan, ids: Ints, segments: Ints, starts: Ints) -> None:
+    def __init__(self, plan: Plan, ids: Ints, segments: Ints, starts: Ints, asked: Ints | None = None) -> None:
         self.plan, self.starts = plan, starts
+        self.asked = np.arange(len(ids)) if asked is None else asked
         self.buffers: dict[str, Floats] = {}
         self.rows = len(ids)
         before, after = np.append(-1, ids[:-1]), np.append(ids[1:], -1)
@@ -55,7 +57,7 @@ class _Run:
             elif isinstance(stage, Attention):
                 self.attention(stage)
             else:
-                self.first(stage)
+                self.pick(stage)
         for name, place in self.plan.outputs.items():
             found[name] = self.read(place) if isinstance(place, Columns) else self.read(place[0])[:, place[1]]
         return found
@@ -137,8 +139,8 @@ class _Run:
             context[start:end] = products.transpose(1, 0, 2).reshape(end - start, -1)
         self.write(stage.target, context)
 
-    def first(self, stage: First) -> None:
-        self.write(stage.target, self.read(stage.source)[self.starts[:-1]])
+    def pick(self, stage: Pick) -> None:
+        self.write(stage.target, self.read(stage.source)[self.asked if stage.asked else self.starts[:-1]])
 
 
 def _bfloat16(x: Floats) -> Floats:
