@@ -50,7 +50,7 @@ print(before, loaded - before, peak() - before)
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("config", [BertConfig(**_sizes), SqueezeBertConfig(**_sizes, embedding_size=512)])
 def test_a_model_is_in_memory_once(config: PreTrainedConfig, int8: bool, tmp_path: Path) -> None:
-    """Neither the file nor its tensors stand beside what the core packs of them: so much and the largest tensor."""
+    """Neither the file nor its tensors stand beside what the core packs of them, in large pages, which cost a third."""
     tiny = config.replace(vocab_size=40, num_hidden_layers=1)
     for name, which in (("tiny", tiny), ("model", config)):
         our_class(which, "Model")(which).save_pretrained(tmp_path / name)
@@ -61,8 +61,8 @@ def test_a_model_is_in_memory_once(config: PreTrainedConfig, int8: bool, tmp_pat
     command = [sys.executable, "-c", LOAD, str(tmp_path / "tiny"), str(model)]
     _, loaded, ran = map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())
     size = (model / "model.safetensors").stat().st_size
-    assert size / 2 < loaded < 1.15 * size + 3e6
-    assert ran < 1.15 * size + 6e6
+    assert size / 2 < loaded < 1.35 * size + 3e6
+    assert ran < 1.35 * size + 6e6
 
 
 def workspace(engine: Engine) -> int:
