@@ -48,8 +48,8 @@ def _about_data(labels: str, lengths: str) -> Declaration:
     examples=[
         "pocketbert finetune reviews.csv -m my-squeezebert -o my-model",
         "pocketbert finetune a.tsv --from-scratch small.json --vocab-size 8000 -o new",
-        "pocketbert finetune train.json --task question-answering -m my-bert -o reader",
-        "pocketbert finetune eng.train --task token-classification -m my-bert -o tagger",
+        "pocketbert finetune train.json --task question-answering -m my-bert -o qa",
+        "pocketbert finetune train.txt --task token-classification -m my-bert -o ner",
         "pocketbert finetune glue --glue sst-2 -m google/mobilebert-uncased -o sst2",
         "pocketbert finetune reviews.csv -m my-squeezebert -o my-model --resume",
     ]
