@@ -1,0 +1,96 @@
+// Runs whole programs from several threads at once on one pool, for the thread sanitizer: batches of all shapes, which
+// must give the bits that they give alone.
+#include "../executor.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+
+using namespace pocketbert;
+
+namespace {
+
+constexpr int WIDTH = 48, WORDS = 23, LONGEST = 150;
+
+std::shared_ptr<std::vector<float>> floats(std::mt19937& random, std::size_t size) {
+    std::normal_distribution<float> normal(0.0f, 0.3f);
+    auto values = std::make_shared<std::vector<float>>(size);
+    for (float& value : *values) value = normal(random);
+    return values;
+}
+
+View<float> matrix(std::mt19937& random, int rows, int width) {
+    auto values = floats(random, std::size_t(rows) * width);
+    return {values->data(), rows, width, values};
+}
+
+View<std::int8_t> matrix_s8(std::mt19937& random, int rows, int width) {
+    auto values = std::make_shared<std::vector<std::int8_t>>(std::size_t(rows) * width);
+    for (std::int8_t& value : *values) value = static_cast<std::int8_t>(random() % 255 - 127);
+    return {values->data(), rows, width, values};
+}
+
+// Every kind of step; the answer is in buffer 0.
+std::unique_ptr<Program> program(const Kernels& kernels, std::shared_ptr<Pool> pool) {
+    std::mt19937 random(7);
+    auto made = std::make_unique<Program>(kernels, std::move(pool));
+    made->buffer(WIDTH, false);
+    made->buffer(WIDTH, false);
+    made->buffer(4 * WIDTH, true);
+    const Columns x{0, 0, WIDTH}, context{1, 0, WIDTH}, wide{2, 0, 4 * WIDTH};
+    made->lookup_s8(x, matrix_s8(random, WORDS, WIDTH), matrix(random, 1, WORDS), Index::word, false);
+    made->lookup(x, matrix(random, LONGEST, WIDTH), Index::position, true);
+    made->lookup(x, matrix(random, 2, WIDTH), Index::segment, true);
+    for (int layer = 0; layer < 2; ++layer) {
+        made->layer_norm(x, x, matrix(random, 1, WIDTH), matrix(random, 1, WIDTH), 1e-5f);
+        made->attention(x, x, x, context, 3, layer == 0);
+        made->linear_s8(context, x, matrix_s8(random, WIDTH, WIDTH), matrix(random, 1, WIDTH), matrix(random, 1, WIDTH), 1,
+                        Activation::tanh, &x, {}, matrix(random, WIDTH, WIDTH));
+        made->linear(x, wide, matrix(random, 4 * WIDTH, WIDTH / 4), matrix(random, 1, 4 * WIDTH), 4, Activation::gelu,
+                     nullptr, {});
+        made->linear(wide, x, matrix(random, WIDTH, WIDTH), matrix(random, 1, WIDTH), 4, Activation::tanh, &x, {});
+    }
+    return made;
+}
+
+std::vector<float> answer(Program& made, const std::vector<std::int32_t>& ids, const std::vector<std::int32_t>& starts) {
+    const std::vector<std::int32_t> segments(ids.size(), 1);
+    std::vector<float> out(ids.size() * WIDTH);
+    const std::lock_guard<std::mutex> turn(made.mutex());
+    made.run(ids.data(), segments.data(), static_cast<int>(ids.size()), starts.data(), static_cast<int>(starts.size()) - 1);
+    made.read({0, 0, WIDTH}, out.data());
+    return out;
+}
+
+void ask(Program& made, Program& alone, unsigned seed) {
+    std::mt19937 random(seed);
+    for (int round = 0; round < 20; ++round) {
+        std::vector<std::int32_t> ids, starts{0};
+        for (int sequences = 1 + static_cast<int>(random() % 4); sequences > 0; --sequences) {
+            for (int length = 1 + static_cast<int>(random() % LONGEST); length > 0; --length)
+                ids.push_back(static_cast<std::int32_t>(random() % WORDS));
+            starts.push_back(static_cast<std::int32_t>(ids.size()));
+        }
+        if (answer(made, ids, starts) == answer(alone, ids, starts)) continue;
+        std::puts("an answer depends on the threads");
+        std::exit(1);
+    }
+}
+
+}  // namespace
+
+int main() {
+    for (const Kernels* each : available_kernels()) {
+        const Kernels& kernels = *each;
+        const auto pool = std::make_shared<Pool>(3);
+        const auto first = program(kernels, pool), second = program(kernels, pool);
+        std::vector<std::thread> callers;
+        for (unsigned caller = 0; caller < 4; ++caller)
+            callers.emplace_back([&, caller] {
+                const auto alone = program(kernels, std::make_shared<Pool>(1));
+                ask(caller % 2 ? *first : *second, *alone, caller);
+            });
+        for (std::thread& caller : callers) caller.join();
+        std::printf("%s: programs from several threads are sound\n", kernels.name);
+    }
+}
