@@ -80,7 +80,7 @@ public:
     // Sequence s is ids[starts[s]] to ids[starts[s + 1] - 1]; `asked` are the numbers of tokens, and null stands for all
     // of them. Calls from several threads take turns.
     void run(const std::int32_t* ids, const std::int32_t* segments, int tokens, const std::int32_t* starts,
-             int sequences, const std::int32_t* asked, int asked_count);
+             int sequences, const std::int32_t* asked = nullptr, int asked_count = 0);
     // The rows of the last run, a row a token or a row of those that were picked, to be read before the next one.
     int rows(Columns columns) const;
     void read(Columns columns, float* out) const;
