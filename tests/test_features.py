@@ -62,6 +62,49 @@ def test_long_texts_are_cut() -> None:
     assert tokens(pair) == ["[CLS]", "the", "[SEP]", *["un"] * 9, "[SEP]"]
 
 
+LONG = {
+    "words": "the un them " * 9000,
+    "no spaces": "the.un'" * 9000,
+    "one word": "the" * 20_000,
+    "spaces first": " " * 50_000 + "the un " * 9000,
+    "a word, then words": "x" * 40_000 + " un" * 9000,
+    "spaces in between": f"the{' ' * 40_000}un " * 3,
+    "line breaks": "the\nun\n" * 9000,
+    "half of a word": "t" * 99 + " " + "u" * 32_000,
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("max_length", [5, 64, 512])
+def test_very_long_texts_are_cut_as_if_all_of_them_were_read(name: str, max_length: int) -> None:
+    text = LONG[name]
+    whole = TOKENIZER(text, truncation=True, max_length=max_length)["input_ids"]
+    [one] = encode_texts(TOKENIZER, [text], max_length=max_length)
+    assert one.input_ids.tolist() == whole
+    assert one.cut == (len(TOKENIZER(text, verbose=False)["input_ids"]) > max_length)
+    [one] = encode_tokens(TOKENIZER, [text], max_length=max_length)
+    assert one.input_ids.tolist() == whole
+    [pair] = encode_texts(TOKENIZER, [text], ["un"], max_length=max_length, truncation="only_first")
+    assert pair.input_ids.tolist() == TOKENIZER(text, "un", truncation="only_first", max_length=max_length)["input_ids"]
+    last = BertTokenizer(vocab=TOKENIZER.get_vocab(), truncation_side="left")
+    [one] = encode_texts(last, [text + " un the"], max_length=max_length)
+    assert one.input_ids.tolist() == last(text + " un the", truncation=True, max_length=max_length)["input_ids"]
+
+
+def test_of_very_long_texts_only_the_beginning_is_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    call = BertTokenizer.__call__
+
+    def spy(self: BertTokenizer, text: Any, *args: Any, **options: Any) -> Any:
+        read.append(len(text) if isinstance(text, str) else max(map(len, text)))
+        return call(self, text, *args, **options)
+
+    monkeypatch.setattr(BertTokenizer, "__call__", spy)
+    [one] = encode_texts(TOKENIZER, ["the un " * 500_000])
+    assert one.cut
+    assert max(read) < 40_000
+
+
 def test_length_limit() -> None:
     assert fit(TOKENIZER) == 512
     assert fit(TOKENIZER, 100) == 100

@@ -147,11 +147,13 @@ def encode_texts(
         _check_texts(pairs)
         if len(pairs) != len(texts):
             raise InputError(f"{len(texts)} texts and {len(pairs)} second texts do not make pairs")
+    length = fit(tokenizer, max_length)
+    # Where the longer text of a pair is cut first, how much of it is read depends on all of the other.
     encoded = tokenizer(
-        list(texts),
+        _beginnings(tokenizer, texts, length) if pairs is None or truncation == "only_first" else list(texts),
         None if pairs is None else list(pairs),
         truncation=truncation,
-        max_length=fit(tokenizer, max_length),
+        max_length=length,
         return_attention_mask=False,
         return_token_type_ids=True,
     )
@@ -163,6 +165,24 @@ def encode_texts(
 
 def _ints(values: Any) -> Ints:
     return np.asarray(values, dtype=np.int32)
+
+
+def _beginnings(tokenizer: BertTokenizer, texts: Sequence[str], length: int) -> list[str]:
+    """Texts without most of what will be cut off: to tokenise a whole book of them would take gigabytes."""
+    long = 64 * length  # characters: far more than so many tokens usually have
+    if tokenizer.truncation_side == "left":
+        return list(texts)
+    return [text if len(text) <= long else _beginning(tokenizer, text, length, long) for text in texts]
+
+
+def _beginning(tokenizer: BertTokenizer, text: str, length: int, size: int) -> str:
+    while size < len(text):
+        part = text[: text.rfind(" ", 0, size) + 1 or size]
+        # Where there is no space, the last word may be torn: it has 100 tokens at most.
+        if len(tokenizer(part, **_BARE)["input_ids"]) > length + 100:
+            return part
+        size *= 2
+    return text
 
 
 def _is_cut(encoded: BatchEncoding, row: int) -> bool:
@@ -220,11 +240,12 @@ def encode_words(
 def _encode_tokens(
     tokenizer: BertTokenizer, texts: Sequence[Any], max_length: int | None, *, split: bool = False
 ) -> Iterator[Tokens]:
+    length = fit(tokenizer, max_length)
     encoded = tokenizer(
-        [list(words) for words in texts] if split else list(texts),
+        [list(words) for words in texts] if split else _beginnings(tokenizer, texts, length),
         is_split_into_words=split,
         truncation=True,
-        max_length=fit(tokenizer, max_length),
+        max_length=length,
         return_attention_mask=False,
         return_token_type_ids=True,
         return_offsets_mapping=True,
