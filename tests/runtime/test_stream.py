@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -174,3 +175,20 @@ def test_the_same_text_has_the_same_bits_alone_and_among_thousands() -> None:
     streamed = list(classify(iter(texts)))
     assert streamed == classify(texts)
     assert streamed == [classify(text) for text in texts]
+
+
+def test_memory_does_not_grow_with_the_number_of_inputs() -> None:
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        try:
+            inputs = ([5, n % 40 + 1] for n in range(count))
+            assert sum(1 for _ in answers(inputs, job(inputs=200), Model())) == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    class Model:
+        def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
+            return [{"sum": one.input_ids.sum()} for one in inputs]
+
+    assert peak(10_000) < 1.5 * peak(2000)
