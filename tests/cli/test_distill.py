@@ -1,6 +1,7 @@
 """distill in the shell: its flags are the recipe's options, and it makes a model that answers."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def test_flags_are_the_options_of_the_recipe() -> None:
         name for name, field in fields.items() if field.default is dataclasses.MISSING
     }
     values = command.make_context("distill", ["data.csv", "--output", "out", "--teacher", "t"]).params
-    assert values.keys() == {*fields, "json", "seeds", "search"} - {"vocab_size"}
+    assert values.keys() == {*fields, "json", "preset", "seeds", "search"} - {"vocab_size"}
     for name, field in fields.items():
         assert name == "vocab_size" or field.default in (dataclasses.MISSING, values[name]), name
 
@@ -67,3 +68,11 @@ def test_several_seeds_and_a_search(run: Run, models: Models, data: Path, tmp_pa
     text = run(*flags, "-o", tmp_path / "search", "--search", "1", "--resume", "--table").text
     assert "learning_rate" in text
     assert "exclude each other" in run(*flags, "-o", tmp_path / "x", "--search", "1", "--seeds", "2").error
+
+
+def test_a_preset_gives_way_to_what_is_typed(run: Run, models: Models, data: Path, tmp_path: Path) -> None:
+    flags = ["finetune", data, "-m", models["classify"], "--no-tensorboard", "--epochs", "1", "--preset", "mobilebert"]
+    run(*flags, "-o", tmp_path / "out")
+    options = json.loads((tmp_path / "out" / "run.json").read_text())["options"]
+    assert (options["epochs"], options["batch_size"], options["learning_rate"]) == (1, 32, 1e-4)
+    assert "squeezebert, mobilebert" in run(*flags, "-o", tmp_path / "x", "--preset", "gpt").error

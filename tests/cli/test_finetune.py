@@ -52,7 +52,7 @@ def test_flags_are_the_options_of_the_recipe() -> None:
         name for name, field in fields.items() if field.default is dataclasses.MISSING
     }
     values = command.make_context("finetune", ["data.csv", "--output", "out"]).params
-    assert values.keys() == {*fields, "json", "seeds", "search"}
+    assert values.keys() == {*fields, "json", "preset", "seeds", "search"}
     for name, field in fields.items():
         assert field.default in (dataclasses.MISSING, values[name]), name
 

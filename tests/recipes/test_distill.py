@@ -240,6 +240,18 @@ def test_numbers(make: Make, tmp_path: Path, teacher: Path) -> None:
         distill(make(output=tmp_path / "b", data=data))
 
 
+def test_several_labels(make: Make, tmp_path: Path, teacher: Path) -> None:
+    data = tmp_path / "several.jsonl"
+    rows = [
+        {"text": text, "label": ["good", "bad"] if i % 5 == 0 else [label]}
+        for i, (text, label) in enumerate(reviews(80))
+    ]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    result = distill(make(data=data, augment=1, hidden_weight=1.0))
+    assert AutoConfig.from_pretrained(result.folder).problem_type == "multi_label_classification"
+    assert result.metrics["micro_f1"] > 0.5
+
+
 def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
     model = BertForSequenceClassification.from_pretrained(teacher)
     model.save_pretrained(tmp_path / "stranger")

@@ -8,7 +8,7 @@ from pocketbert.cli import finetune as finetuning
 from pocketbert.cli import show
 from pocketbert.cli.commands import PATH, Function, command, option
 from pocketbert.cli.finetune import START
-from pocketbert.cli.studies import carry_out
+from pocketbert.cli.studies import as_published, carry_out
 
 TEACHING = "Teaching"
 # A teacher's pieces of words are the student's, and `--student` is the word here for `--model`.
@@ -73,6 +73,7 @@ def distill(
     teacher: tuple[str, ...],
     teacher_labels: str | None,
     layers: str | None,
+    preset: str | None,
     seeds: int | None,
     search: int | None,
     **given: Any,
@@ -89,7 +90,7 @@ def distill(
         teacher=teacher,
         teacher_labels=finetuning.names(teacher_labels),
         layers=_pairs(layers),
-        **given,
+        **as_published(preset, given),
     )
     carry_out(recipe.distill, options, "DISTILLING", seeds, search, json)
 

@@ -11,7 +11,7 @@ import click
 
 from pocketbert.cli import show
 from pocketbert.cli.commands import PATH, Declaration, Function, argument, command, option
-from pocketbert.cli.studies import carry_out, several_runs
+from pocketbert.cli.studies import as_published, carry_out, several_runs
 
 if TYPE_CHECKING:
     from pocketbert.recipes.finetune import FinetuneResult
@@ -126,13 +126,15 @@ def _about_data(labels: str, lengths: str) -> Declaration:
 @option("--patience", panel=EVALUATION, metavar="N", type=int, help="Stop after so many without a new best.")
 @several_runs
 @show.as_json
-def finetune(json: bool | None, labels: str | None, seeds: int | None, search: int | None, **given: Any) -> None:
+def finetune(
+    json: bool | None, labels: str | None, preset: str | None, seeds: int | None, search: int | None, **given: Any
+) -> None:
     """Train a model on labelled data: to classify, tag, answer or choose.
 
     It starts from a checkpoint, or from scratch. The best model lies in the output folder, ready to use. Ctrl-C keeps
     the state: the same command with --resume goes on where it stopped.
     """
-    options = import_recipe("options").FinetuneOptions(labels=names(labels), **given)
+    options = import_recipe("options").FinetuneOptions(labels=names(labels), **as_published(preset, given))
     carry_out(import_recipe("finetune").finetune, options, "FINETUNING", seeds, search, json)
 
 

@@ -1,9 +1,13 @@
-"""What finetune and distill have in common: one run, the same with several seeds, or a search."""
+"""What finetune and distill have in common: presets; one run, the same with several seeds, or a search."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
 
 from pocketbert.cli import show
 from pocketbert.cli.commands import Function, option
@@ -16,10 +20,30 @@ PANEL = "Several runs"
 
 
 def several_runs(function: Function) -> Function:
-    """Declare the options."""
+    """Declare --preset, --seeds and --search."""
+    preset = option(
+        "--preset",
+        panel="Training",
+        metavar="NAME",
+        help="squeezebert or mobilebert: as published, where you say nothing else.",
+    )
     seeds = option("--seeds", panel=PANEL, metavar="N", type=int, help="The same with N seeds: mean and deviation.")
     search = option("--search", panel=PANEL, metavar="N", type=int, help="Try N settings of rate, batch, epochs, ….")
-    return seeds(search(function))
+    return preset(seeds(search(function)))
+
+
+def as_published(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a command, with those of a preset where the user gave none. Raises `ConfigError`."""
+    if preset is None:
+        return dict(given)
+    from pocketbert.errors import ConfigError
+    from pocketbert.recipes.presets import PRESETS
+
+    if preset not in PRESETS:
+        raise ConfigError(f"--preset {preset} is none of: {', '.join(PRESETS)}")
+    context = click.get_current_context()
+    typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    return {**given, **{name: value for name, value in PRESETS[preset].items() if name not in typed}}
 
 
 def carry_out(run: Any, options: Any, space: str, seeds: int | None, search: int | None, json: bool | None) -> None:

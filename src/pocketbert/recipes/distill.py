@@ -267,9 +267,8 @@ class Distilling(Lesson):
         if self.unlabelled is not None:
             features += encode_table(self.unlabelled, self.tokenizer, task.max_length)
         labels = task.labels.encode(task.train)
-        if task.labels.several:
-            raise ConfigError("a student of several labels a text cannot be distilled, only one of a label or a number")
-        none = np.full(len(features) - len(labels), math.nan if task.labels.regression else IGNORED, labels.dtype)
+        shape = len(features) - len(labels), *labels.shape[1:]
+        none = np.full(shape, math.nan if task.labels.regression else IGNORED, labels.dtype)
         if len(none):
             self.tell(f"{len(none):,} further texts without labels")
         return features, np.concatenate([labels, none])
