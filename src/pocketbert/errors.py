@@ -5,7 +5,11 @@ The shell prints these as one line; anything else that reaches it is a bug and s
 
 from importlib.util import find_spec
 
-EXTRAS = {"train": ("torch", "pyarrow", "tensorboard"), "search": ("optuna", "matplotlib")}
+EXTRAS = {
+    "train": ("torch", "pyarrow", "tensorboard"),
+    "search": ("optuna", "matplotlib"),
+    "datasets": ("datasets",),
+}
 
 
 class PocketBertError(Exception):

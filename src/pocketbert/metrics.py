@@ -256,3 +256,20 @@ def glue_metrics(task: str) -> Callable[[ArrayLike, ArrayLike], Scores]:
         if name.replace("-", "") == task.lower().replace("-", "").replace("_", ""):
             return metric
     raise InputError(f"GLUE has no task {task!r}: choose one of {', '.join(_GLUE)}")
+
+
+def glue_score(task: str, metrics: Mapping[str, float]) -> float:
+    """The score of a GLUE task: the mean of its official metrics, of both its sets for MNLI.
+
+    `metrics` may hold others as well, and names of sets before those of the metrics ("matched_accuracy").
+    """
+    official = tuple(glue_metrics(task)([0, 1], [0, 1]))
+    return _mean(value for name, value in metrics.items() if name.endswith(official))
+
+
+def glue_average(scores: Mapping[str, float]) -> float:
+    """The score of the benchmark: the mean over its nine tasks. Some authors leave WNLI out: say so, then."""
+    wanted = {name for name in _GLUE if name != "ax"}
+    if scores.keys() != wanted:
+        raise InputError(f"the average of GLUE needs the scores of all of: {', '.join(sorted(wanted))}")
+    return _mean(scores.values())

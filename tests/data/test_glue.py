@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,3 +110,127 @@ def test_official_counts() -> None:
                 if split != "test":
                     labels = GLUE[task].labels.encode(table)
                     assert len(set(labels.tolist())) == len(GLUE[task].names) or task == "sts-b"
+
+
+# ── files of another task, Microsoft's files, the hub ──
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "label"), [("wnli", "RTE", "not_entailment"), ("rte", "WNLI", "1"), ("sst-2", "CoLA", None)]
+)
+def test_files_of_another_task(glue: Path, task: str, file: str, label: str | None) -> None:
+    (glue / GLUE[task].folder / "train.tsv").write_bytes((glue / file / "train.tsv").read_bytes())
+    says = f"line 2: the label '{label}' is none of those .* is this a file of another task" if label else "no column"
+    with pytest.raises(DataError, match=rf"train\.tsv.*{says}"):
+        read_glue(glue, task, "train")
+
+
+MSR = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+
+
+@pytest.fixture
+def microsoft(tmp_path: Path) -> Path:
+    """The quotes are not closed, and there is a byte order mark."""
+    rows = '1\t10\t11\tHe said " so .\tSo he said .\n0\t20\t21\tA " b .\tC .\n1\t30\t31\tD .\t" E .\n'
+    (tmp_path / "msr_paraphrase_train.txt").write_text(f"\ufeff{MSR}{rows}", encoding="utf-8")
+    (tmp_path / "msr_paraphrase_test.txt").write_text(f"\ufeff{MSR}{rows}", encoding="utf-8")
+    (tmp_path / "dev_ids.tsv").write_text("20\t21\n99\t98\n")
+    return tmp_path
+
+
+def test_mrpc_as_microsoft_has_it(microsoft: Path) -> None:
+    train, dev = (read_glue(microsoft, "mrpc", split)[split] for split in ("train", "dev"))
+    assert [one[:3] for one in train.examples] == [
+        ('He said " so .', "So he said .", "1"),
+        ("D .", '" E .', "1"),
+    ]
+    assert [one.line for one in train.examples] == [2, 4]
+    assert [one[:3] for one in dev.examples] == [('A " b .', "C .", "0")]
+    test = read_glue(microsoft, "mrpc", "test")["test"]
+    assert [one.label for one in test.examples] == [None] * 3
+
+
+def test_broken_files_of_microsoft(microsoft: Path) -> None:
+    path = microsoft / "msr_paraphrase_train.txt"
+    text = path.read_text()
+    for wrong, says in (
+        (text.replace("\t#2 String", ""), "line 1: is not the header of Microsoft's file"),
+        (text.replace("\tC .", ""), "line 3: has 4 columns, not 5"),
+        (text.replace("0\t20", "2\t20"), "line 3: the label '2' is none of those"),
+        ("", "is empty"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(DataError, match=rf"msr_paraphrase_train\.txt.*{says}"):
+            read_glue(microsoft, "mrpc", "dev")
+    path.write_text(text)
+    (microsoft / "dev_ids.tsv").write_text("20 21\n")
+    with pytest.raises(DataError, match=r"dev_ids\.tsv, line 1: has 1 columns, not 2"):
+        read_glue(microsoft, "mrpc", "train")
+    (microsoft / "dev_ids.tsv").unlink()
+    with pytest.raises(DataError, match=r"lacks dev_ids\.tsv, the list of pairs of ids"):
+        read_glue(microsoft, "mrpc", "train")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a data set of the hub: Parquet files and a page that says which is what."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    datasets.disable_progress_bars()
+    folder, page = tmp_path / "glue", ["---", "configs:"]
+    tables: dict[str, dict[str, list[Any]]] = {
+        "mnli": {"premise": ["A.", "B."], "hypothesis": ["C.", "D."], "label": [0, 2]},
+        "stsb": {"sentence1": ["A."], "sentence2": ["B."], "label": [2.5]},
+    }
+    splits = {"mnli": ["train", "validation_matched", "validation_mismatched"], "stsb": ["validation"]}
+    for name, columns in tables.items():
+        page += [f"- config_name: {name}", "  data_files:"]
+        for split in splits[name]:
+            path = folder / name / f"{split}-00000-of-00001.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows = datasets.Dataset.from_dict(columns)
+            if name == "mnli":
+                classes = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
+                rows = rows.cast_column("label", classes)
+            rows.to_parquet(path)
+            page += [f"  - split: {split}", f"    path: {name}/{split}-*"]
+    (folder / "README.md").write_text("\n".join([*page, "---", ""]))
+    return folder
+
+
+def test_the_hubs_layout(hub: Path) -> None:
+    dev = read_glue(hub, "mnli", "dev")
+    assert list(dev) == ["matched", "mismatched"]
+    assert [one[:3] for one in dev["matched"].examples] == [
+        ("A.", "C.", "entailment"),
+        ("B.", "D.", "contradiction"),
+    ]
+    assert GLUE["mnli"].labels.encode(dev["mismatched"]).tolist() == [0, 2]
+    assert len(dev["matched"].sha256()) == 64
+    numbers = read_glue(hub, "sts-b", "dev")["dev"]
+    assert GLUE["sts-b"].labels.encode(numbers).tolist() == [2.5]
+    with pytest.raises(DataError, match=r"datasets cannot read stsb, train, of that name: .*official files"):
+        read_glue(hub, "sts-b", "train")
+
+
+def test_names_on_the_hub_need_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+    with pytest.raises(DataError, match="no-such/glue: is no folder here, and datasets cannot read rte, train"):
+        read_glue("no-such/glue", "rte", "train")
+
+
+@pytest.mark.data
+def test_microsofts_files_are_glues(tmp_path: Path) -> None:
+    folder = Path(os.environ["POCKETBERT_DATA"]) / "glue" / "MRPC"
+    for name in ("msr_paraphrase_train.txt", "msr_paraphrase_test.txt", "dev_ids.tsv"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    counts = {"train": 3668, "dev": 408, "test": 1725}
+    for split, count in counts.items():
+        (ours,) = read_glue(tmp_path, "mrpc", split).values()
+        (theirs,) = read_glue(folder, "mrpc", split).values()
+        assert len(ours) == count
+        assert {one[:3] for one in theirs.examples} <= {one[:3] for one in ours.examples}

@@ -14,6 +14,7 @@ from pocketbert.cli.commands import PATH, Declaration, Function, argument, comma
 from pocketbert.cli.studies import as_published, carry_out, several_runs
 
 if TYPE_CHECKING:
+    from pocketbert.features import Predictor
     from pocketbert.recipes.finetune import FinetuneResult
 
 DATA, START, TRAINING, EVALUATION, RUN = "Data", "What to start from", "Training", "Evaluation", "The run"
@@ -142,6 +143,7 @@ def finetune(
     examples=[
         "pocketbert evaluate my-model test.csv",
         "pocketbert evaluate sst2 glue/SST-2 --glue sst-2",
+        "pocketbert evaluate mnli glue --glue mnli --submission glue.zip",
         "pocketbert evaluate reader dev-v1.1.json --output predictions",
     ]
 )
@@ -149,38 +151,60 @@ def finetune(
 @_data
 @_about_data("What the model's labels mean, in its order, where it does not say.", "512, for questions 384")
 @option("--output", "-o", panel=RUN, type=PATH, metavar="FOLDER", help="Write the predictions there.")
+@option(
+    "--submission", panel=RUN, type=PATH, metavar="ZIP", help="With --glue: predict the test set for the benchmark."
+)
 @option("--device", panel=RUN, metavar="NAME", help="Run in PyTorch, on cpu, cuda or cuda:1.")
 @show.as_json
 def evaluate(
     model: str,
     data: Path,
     output: Path | None,
+    submission: Path | None,
     device: str | None,
     json: bool | None,
     labels: str | None,
     **about_data: Any,
 ) -> None:
     """Measure a model on labelled data of its task."""
-    options = {"labels": names(labels), **about_data}
-    if device is None:
-        from pocketbert.recipes.evaluate import read_evaluation
-        from pocketbert.runtime.engine import Engine
+    from pocketbert.errors import require
+    from pocketbert.recipes.evaluate import read_evaluation
 
-        with show.busy("reading model and data"):
-            evaluation = read_evaluation(model, data, **options)
-            engine = Engine.from_pretrained(model, evaluation.head)
-        with show.progress("examples") as advance:
-            metrics = evaluation(engine, advance)
-        if output is not None:
-            evaluation.write(output)
-    else:
-        recipe = import_recipe("evaluate")
-        with show.progress("examples") as advance:
-            metrics = recipe.evaluate(model, data, device=device, output=output, advance=advance, **options)
+    if submission is not None and about_data["glue"] is None:
+        raise click.UsageError("--submission is for GLUE: say which task with --glue")
+    if device is not None:
+        require("train")
+    with show.busy("reading model and data"):
+        evaluation = read_evaluation(model, data, labels=names(labels), **about_data)
+        predictor = _predictor(model, evaluation.head, device)
+    with show.progress("examples") as advance:
+        metrics = evaluation(predictor, advance)
+    if output is not None:
+        evaluation.write(output)
+    if submission is not None:
+        from pocketbert.recipes.submission import submit
+
+        with show.progress("examples of the test set") as advance:
+            missing = submit(evaluation, predictor, data, submission, advance)
+        lacks = f"it still lacks {', '.join(missing)}" if missing else "it is complete"
+        show.say(f"{submission}: {lacks}", "note")
     if show.as_lines(json):
         show.line(metrics)
     else:
         show.table(["Metric", "Value"], [(name, f"{value:.4f}") for name, value in metrics.items()], numbers=["Value"])
+
+
+def _predictor(model: str, head: str, device: str | None) -> Predictor:
+    """The engine; or with a device, PyTorch on it."""
+    if device is None:
+        from pocketbert.runtime.engine import Engine
+
+        return Engine.from_pretrained(model, head)
+    choose_device = import_recipe("models").choose_device
+    from pocketbert.models.auto import load_trained
+    from pocketbert.models.predict import TorchPredictor
+
+    return TorchPredictor(load_trained(model, head).to(choose_device(device)))
 
 
 def import_recipe(recipe: str) -> Any:

@@ -1,15 +1,22 @@
-"""The nine tasks of GLUE and its diagnostic set in their official TSV layout, as one table of facts.
+"""The nine tasks of GLUE and its diagnostic set, as one table of facts: from official files, or from the hub.
 
 Wang et al. 2018, https://gluebenchmark.com. The quotes in these files are literal, CoLA has no header line in its
-labelled files, MNLI has two development sets, and a few lines of QQP are damaged in the official download.
+labelled files, MNLI has two development sets, and a few lines of QQP are damaged in the official download. MRPC is also
+read from the files in which Microsoft distributes it (Dolan and Brockett 2005, https://aclanthology.org/I05-5002);
+then a list of pairs of ids says which of them GLUE develops on.
 """
 
+import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pocketbert.data.files import opened
 from pocketbert.data.labels import Labels
-from pocketbert.data.tables import Columns, Table, read_table
-from pocketbert.errors import DataError
+from pocketbert.data.tables import Columns, Example, Table, read_table
+from pocketbert.errors import DataError, require
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,10 @@ class GlueTask:
     #: Name of the development set in reports → file.
     dev: tuple[tuple[str, str], ...] = (("dev", "dev.tsv"),)
     test: tuple[str, ...] = ("test.tsv",)
+    #: Of a submission, for each test set: its file, and how many rows it must have.
+    submission: tuple[tuple[str, int], ...] = ()
+    #: Whether files and submissions have the numbers of the classes, not their names.
+    numbers: bool = True
     header: tuple[str, ...] | None = None
     skip_ragged: bool = False
 
@@ -43,18 +54,26 @@ GLUE: dict[str, GlueTask] = {
         Columns("sentence", None, "label"),
         ("unacceptable", "acceptable"),
         header=("source", "label", "star", "sentence"),
+        submission=(("CoLA.tsv", 1063),),
     ),
-    "sst-2": GlueTask("SST-2", Columns("sentence", None, "label"), ("negative", "positive")),
+    "sst-2": GlueTask(
+        "SST-2",
+        Columns("sentence", None, "label"),
+        ("negative", "positive"),
+        submission=(("SST-2.tsv", 1821),),
+    ),
     "mrpc": GlueTask(
         "MRPC",
         Columns("#1 String", "#2 String", "Quality"),
         ("not_equivalent", "equivalent"),
+        submission=(("MRPC.tsv", 1725),),
     ),
-    "sts-b": GlueTask("STS-B", Columns("sentence1", "sentence2", "score"), ()),
+    "sts-b": GlueTask("STS-B", Columns("sentence1", "sentence2", "score"), (), submission=(("STS-B.tsv", 1379),)),
     "qqp": GlueTask(
         "QQP",
         Columns("question1", "question2", "is_duplicate"),
         ("not_duplicate", "duplicate"),
+        submission=(("QQP.tsv", 390_965),),
         skip_ragged=True,
     ),
     "mnli": GlueTask(
@@ -63,12 +82,29 @@ GLUE: dict[str, GlueTask] = {
         _THREE_WAY,
         dev=(("matched", "dev_matched.tsv"), ("mismatched", "dev_mismatched.tsv")),
         test=("test_matched.tsv", "test_mismatched.tsv"),
+        submission=(("MNLI-m.tsv", 9796), ("MNLI-mm.tsv", 9847)),
+        numbers=False,
     ),
-    "qnli": GlueTask("QNLI", Columns("question", "sentence", "label"), _ENTAILMENT),
-    "rte": GlueTask("RTE", _SENTENCES, _ENTAILMENT),
-    "wnli": GlueTask("WNLI", _SENTENCES, ("not_entailment", "entailment")),
+    "qnli": GlueTask(
+        "QNLI",
+        Columns("question", "sentence", "label"),
+        _ENTAILMENT,
+        submission=(("QNLI.tsv", 5463),),
+        numbers=False,
+    ),
+    "rte": GlueTask("RTE", _SENTENCES, _ENTAILMENT, submission=(("RTE.tsv", 3000),), numbers=False),
+    "wnli": GlueTask("WNLI", _SENTENCES, ("not_entailment", "entailment"), submission=(("WNLI.tsv", 146),)),
     # No labels, and nothing to train on: an MNLI model answers it.
-    "ax": GlueTask("AX", _SENTENCES, _THREE_WAY, train=None, dev=(), test=("diagnostic.tsv",)),
+    "ax": GlueTask(
+        "AX",
+        _SENTENCES,
+        _THREE_WAY,
+        train=None,
+        dev=(),
+        test=("diagnostic.tsv",),
+        submission=(("AX.tsv", 1104),),
+        numbers=False,
+    ),
 }
 
 
@@ -85,7 +121,8 @@ def read_glue(folder: str | Path, name: str, split: str) -> dict[str, Table]:
     """Read a split of a task: "train", "dev" or "test" (which is read without labels).
 
     Args:
-        folder: the task's own folder, or the one that holds all of them.
+        folder: the task's own folder, or the one that holds all of them; or a data set on the hub in the layout of
+            nyu-mll/glue, or a copy of one, which the library `datasets` reads.
         name: the task.
         split: which files.
 
@@ -94,23 +131,28 @@ def read_glue(folder: str | Path, name: str, split: str) -> dict[str, Table]:
 
     Raises:
         DataError: the task has no such split, a file is missing, or it is of another task.
+        MissingExtraError: `datasets` is needed, and not there.
     """
-    task = glue_task(name)
-    folder = Path(folder)
-    folder = folder / task.folder if (folder / task.folder).is_dir() else folder
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; give {task.folder}, or the folder that holds it")
+    task, given = glue_task(name), Path(folder)
+    folder = given / task.folder if (given / task.folder).is_dir() else given
     files = {
         "train": (("train", task.train),) if task.train else (),
         "dev": task.dev,
         "test": tuple((Path(name).stem, name) for name in task.test),
     }[split]
     if not files:
-        raise DataError(f"GLUE's {task.folder} has no {split} set")
+        answer = "; an MNLI model answers it: --glue mnli" if task.folder == "AX" else ""
+        raise DataError(f"GLUE's {task.folder} has no {split} set{answer}")
+    if _is_of_the_hub(given, task):
+        return {name: _from_hub(str(given), task, name, file) for name, file in files}
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is no folder; give {task.folder}, or the folder that holds it")
+    if task.folder == "MRPC" and not (folder / files[0][1]).exists() and (folder / _MSR[split]).exists():
+        return {files[0][0]: _from_microsoft(folder, split)}
     if not (folder / files[0][1]).exists():
         raise DataError(f"{folder}: holds neither a folder {task.folder} nor the file {files[0][1]} of that task")
     labelled = split != "test"
-    return {
+    tables = {
         name: read_table(
             folder / file,
             text=task.columns.text,
@@ -118,7 +160,122 @@ def read_glue(folder: str | Path, name: str, split: str) -> dict[str, Table]:
             label=task.columns.label if labelled else None,
             labelled=labelled,
             header=task.header if labelled else None,
-            skip_ragged=task.skip_ragged,
+            skip_ragged=task.skip_ragged and labelled,  # a prediction for every row is wanted
         )
         for name, file in files
     }
+    for table in tables.values() if labelled else ():
+        _check_labels(table, task)
+    return tables
+
+
+def _check_labels(table: Table, task: GlueTask) -> None:
+    """Several tasks have the same columns: what tells their files apart is how labels are written."""
+    known = tuple(map(str, range(len(task.names)))) if task.numbers else task.names
+    for one in table.examples if known else ():
+        if one.label not in known:
+            raise DataError(
+                f"{table.path}, line {one.line}: the label {one.label!r} is none of those in files of GLUE's "
+                f"{task.folder} ({', '.join(known)}): is this a file of another task?"
+            )
+
+
+# ── MRPC as Microsoft has it ──
+
+_MSR = {"train": "msr_paraphrase_train.txt", "dev": "msr_paraphrase_train.txt", "test": "msr_paraphrase_test.txt"}
+_DEV_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")
+
+
+def _from_microsoft(folder: Path, split: str) -> Table:
+    """The test labels in these files are public; they are not read."""
+    path, task = folder / _MSR[split], GLUE["mrpc"]
+    rows = list(_rows(path, ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")))
+    if split != "test":
+        ids = next((folder / name for name in _DEV_IDS if (folder / name).exists()), None)
+        if ids is None:
+            raise DataError(
+                f"{folder}: lacks {_DEV_IDS[0]}, the list of pairs of ids that GLUE develops on; without it these "
+                "files cannot be divided as GLUE divides them"
+            )
+        held = {(first, second) for _, (first, second) in _rows(ids, None, 2)}
+        rows = [(line, row) for line, row in rows if ((row[1], row[2]) in held) == (split == "dev")]
+    label = None if split == "test" else 0
+    examples = [Example(row[3], row[4], None if label is None else row[label], line) for line, row in rows]
+    table = Table(path, examples, task.columns if split != "test" else task.columns._replace(label=None))
+    if not examples:
+        raise DataError(f"{path}: has no rows for the {split} set")
+    if split != "test":
+        _check_labels(table, task)
+    return table
+
+
+def _rows(path: Path, header: tuple[str, ...] | None, columns: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a file of tabs in which quotes are literal."""
+    with opened(path), path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            row = line.rstrip("\r\n").split("\t")
+            if header is not None and number == 1:
+                if tuple(row) != header:
+                    raise DataError(f"{path}, line 1: is not the header of Microsoft's file ({', '.join(header)})")
+            elif len(row) != len(header or ()) + columns:
+                raise DataError(f"{path}, line {number}: has {len(row)} columns, not {len(header or ()) + columns}")
+            else:
+                yield number, row
+
+
+# ── the hub ──
+
+_PAIRS = {"MNLI": ("premise", "hypothesis"), "AX": ("premise", "hypothesis"), "MRPC": ("sentence1", "sentence2")}
+
+
+class HubTable(Table):
+    """A table that was no file here: its hash is that of its rows."""
+
+    def sha256(self) -> str:
+        """The hash of all texts and labels."""
+        rows = (json.dumps([one.text, one.text_pair, one.label]).encode() + b"\n" for one in self.examples)
+        digest = hashlib.sha256()
+        for row in rows:
+            digest.update(row)
+        return digest.hexdigest()
+
+
+def _is_of_the_hub(given: Path, task: GlueTask) -> bool:
+    """Whether this is the name of a data set, or a copy of one: a folder of Parquet files for each task."""
+    if given.exists():
+        return any((given / _on_hub(task)).glob("*.parquet"))
+    return len(given.parts) == 2 and not given.is_absolute() and ".." not in given.parts
+
+
+def _on_hub(task: GlueTask) -> str:
+    return task.folder.lower().replace("-", "")
+
+
+def _from_hub(name: str, task: GlueTask, table: str, file: str) -> Table:
+    require("datasets")
+    import datasets
+
+    split = Path(file).stem.replace("dev", "validation").replace("diagnostic", "test")
+    try:
+        rows: Any = datasets.load_dataset(name, _on_hub(task), split=split)
+    except Exception as error:  # it raises what the many libraries below it raise
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        here = "" if Path(name).exists() else "is no folder here, and "
+        raise DataError(
+            f"{name}: {here}datasets cannot read {_on_hub(task)}, {split}, of that name: {first}. Without a network, "
+            "give a folder with the official files"
+        ) from error
+    text, pair = _PAIRS.get(task.folder, task.columns[:2])
+    labelled = not split.startswith("test")
+    names = getattr(rows.features.get("label"), "names", None)
+    examples = []
+    for number, row in enumerate(rows, start=1):
+        label = row.get("label") if labelled else None
+        written = names[label] if names and label is not None and label >= 0 else label
+        examples.append(
+            Example(row[text], row[pair] if pair else None, None if label is None else str(written), number)
+        )
+    found = HubTable(Path(name) / _on_hub(task), examples, Columns(text, pair, "label" if labelled else None))
+    if labelled and task.names:  # the hub's order of names may be another
+        task.labels.encode(found)
+    return found

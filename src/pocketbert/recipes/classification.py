@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,13 @@ from pocketbert.data.glue import glue_task, read_glue
 from pocketbert.data.labels import Labels, hold_out
 from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.decode import Output, sigmoid, softmax
-from pocketbert.features import Features, encode_texts
-from pocketbert.metrics import accuracy, f1, glue_metrics, pearson, spearman
+from pocketbert.features import Features, Predictor, encode_texts
+from pocketbert.metrics import accuracy, f1, glue_metrics, glue_score, pearson, spearman
 from pocketbert.recipes.options import FinetuneOptions
-from pocketbert.recipes.task import Evaluation, Scores, Task, cross_entropy, write_tsv
+from pocketbert.recipes.task import Advance, Evaluation, Scores, Task, cross_entropy, write_tsv
 from pocketbert.tokenization import BertTokenizer
+
+logger = logging.getLogger("pocketbert")
 
 _ERRORS = 200  # in the table of errors
 
@@ -64,6 +67,15 @@ class TextEvaluation(Evaluation[Example, Logits]):
         """The metrics; "loss" is the mean loss."""
         return self.score_arrays(np.stack(predictions), self.gold[id(rows)])
 
+    def __call__(self, predictor: Predictor, advance: Advance | None = None) -> Scores:
+        """The metrics of a model, and for GLUE the score of the task, which is their mean; see `Evaluation`."""
+        scores = super().__call__(predictor, advance)
+        return scores if self.glue is None else {**scores, "score": glue_score(self.glue, scores)}
+
+    def metrics(self) -> list[str]:
+        """The names of all metrics."""
+        return [*super().metrics(), *(() if self.glue is None else ("score",))]
+
     def metrics_of_a_set(self) -> list[str]:
         """Their names."""
         classes = max(1, len(self.labels.names))
@@ -83,6 +95,7 @@ class TextEvaluation(Evaluation[Example, Logits]):
             scores = {f"{average}_f1": f1(chosen, gold, average) for average in ("micro", "macro")}
             return {**scores, "accuracy": accuracy(chosen, gold), "loss": loss}
         predictions = logits.argmax(axis=1)
+        _doubt(predictions, gold, len(self.labels.names))
         loss = float(np.mean([cross_entropy(row, int(label)) for row, label in zip(logits, gold, strict=True)]))
         if self.glue is None:
             return {"accuracy": accuracy(predictions, gold), "macro_f1": f1(predictions, gold, "macro"), "loss": loss}
@@ -209,6 +222,15 @@ class TextClassification(Task[Example]):
     def learned(self, groups: list[list[Any]]) -> tuple[list[Features], Mapping[str, Any]]:
         """One input a text, and its label."""
         return [one for group in groups for one in group], {"labels": self.labels.encode(self.train)}
+
+
+def _doubt(predictions: npt.NDArray[Any], gold: npt.NDArray[Any], classes: int) -> None:
+    """Say it where a model does worse than no model could by bad luck: three orders of MNLI's labels are in use."""
+    if len(gold) >= 100 and accuracy(predictions, gold) < 0.5 / classes:
+        logger.warning(
+            "accuracy is far below chance: are the model's labels in another order than its configuration says? "
+            "--labels names them in the right one"
+        )
 
 
 def listed(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
