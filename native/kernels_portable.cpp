@@ -51,10 +51,12 @@ void linear_s8(const std::int8_t* q, const float* scales, const std::int32_t* su
     for (int first = 0; first < n; first += PANEL, packed += std::ptrdiff_t(padded) * PANEL)
         for (int row = 0; row < m; ++row) {
             std::int32_t dots[PANEL] = {};
-            for (int i = 0; i < padded; i += 4)
+            for (int i = 0; i < padded; i += 4) {  // four products in one term: so the compiler makes vectors of it
+                const std::int8_t* x = q + std::ptrdiff_t(row) * padded + i;
+                const std::uint8_t* w = packed + std::ptrdiff_t(i) * PANEL;
                 for (int j = 0; j < PANEL; ++j)
-                    for (int b = 0; b < 4; ++b)
-                        dots[j] += q[std::ptrdiff_t(row) * padded + i + b] * packed[(std::ptrdiff_t(i / 4) * PANEL + j) * 4 + b];
+                    dots[j] += x[0] * w[4 * j] + x[1] * w[4 * j + 1] + x[2] * w[4 * j + 2] + x[3] * w[4 * j + 3];
+            }
             float products[PANEL];
             for (int j = 0; j < PANEL; ++j)
                 products[j] = static_cast<float>(dots[j] - 128 * sums[row]) * (scales[row] * weight_scales[first + j]);
