@@ -38,6 +38,7 @@ def test_seeds_are_the_runs_that_they_would_be_alone(options: Options, tmp_path:
     assert list(result.seeds) == [5, 6, 7]
     losses = [metrics["loss"] for metrics in result.seeds.values()]
     assert result.mean["loss"] == statistics.mean(losses)
+    assert result.deviation is not None
     assert result.deviation["loss"] == statistics.stdev(losses)
     accuracies = {seed: metrics["accuracy"] for seed, metrics in result.seeds.items()}
     assert accuracies[result.best] == max(accuracies.values())
@@ -59,6 +60,7 @@ def test_of_losses_the_smallest_is_best(options: Options, tmp_path: Path) -> Non
         return FinetuneResult(Path(options.output), {"loss": [0.3, 0.1, 0.2][options.seed]}, 1, 1, [], 0.0)
 
     assert over_seeds(run, options(seed=0, metric="loss"), 3).best == 1
+    assert over_seeds(run, options(seed=0, metric="loss"), 1).deviation is None
     with pytest.raises(ConfigError, match="--seeds 0"):
         over_seeds(run, options(), 0)
 

@@ -74,7 +74,7 @@ def _show_seeds(result: SeedsResult, json: bool | None) -> None:
     names = list(result.mean)
     rows = [(f"{seed}", *(f"{metrics[name]:.4f}" for name in names)) for seed, metrics in result.seeds.items()]
     rows.append(("mean", *(f"{result.mean[name]:.4f}" for name in names)))
-    if len(result.seeds) > 1:
+    if result.deviation is not None:
         rows.append(("deviation", *(f"{result.deviation[name]:.4f}" for name in names)))
     show.table(["Seed", *names], rows, numbers=names)
     show.facts([("best", f"{result.folder}")])

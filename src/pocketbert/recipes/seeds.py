@@ -33,8 +33,8 @@ class SeedsResult:
     """Seed → metrics."""
     mean: dict[str, float]
     """Of each metric."""
-    deviation: dict[str, float]
-    """Of each metric, as of a sample (n - 1); NaN of a single run."""
+    deviation: dict[str, float] | None
+    """Of each metric, as of a sample (n - 1); None of a single run."""
     best: int
     """The seed whose run was best."""
 
@@ -75,14 +75,14 @@ def over_seeds(
         folder=results[best].folder,
         seeds=found,
         mean={name: statistics.mean(values) for name, values in columns.items()},
-        deviation={name: statistics.stdev(values) if seeds > 1 else float("nan") for name, values in columns.items()},
+        deviation={name: statistics.stdev(values) for name, values in columns.items()} if seeds > 1 else None,
         best=best,
     )
     content: dict[str, Any] = {
         "metric": metric,
         "seeds": result.seeds,
         "mean": result.mean,
-        "deviation": result.deviation if seeds > 1 else None,
+        "deviation": result.deviation,
         "best": best,
     }
     write_text(Path(options.output) / "seeds.json", json.dumps(content, indent=1) + "\n")
