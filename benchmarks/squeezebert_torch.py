@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 import transformers
-from common import in_turn, ratio, write_results
+from common import ratio, write_results
 from rich.console import Console
 from rich.table import Table
 
 from pocketbert import SqueezeBertConfig, SqueezeBertModel
+from pocketbert.bench.measure import in_turn
 
 SHAPES = ((1, 128), (8, 128))
 

@@ -192,7 +192,9 @@ std::optional<double> limit(const std::string& arithmetic, int threads, const st
         {"fp32", Arithmetic::f32}, {"bf16", Arithmetic::bf16}, {"int8", Arithmetic::s8}};
     const auto found = known.find(arithmetic);
     if (found == known.end()) throw std::invalid_argument("unknown arithmetic: " + arithmetic);
-    const Loop loop = find_loop(kernels.c_str(), found->second);
+    Loop loop = nullptr;
+    for (const Kernels* one : available_kernels())
+        if (kernels == one->name) loop = find_loop(*one, found->second);
     if (!loop) return std::nullopt;
     const std::shared_ptr<Pool> pool = shared_pool(threads);
     const WithoutGil release;

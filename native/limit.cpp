@@ -45,30 +45,21 @@ double seconds(const Body& body) {
 
 }  // namespace
 
-Loop find_loop(const char* kernels, Arithmetic arithmetic) {
-    const auto is = [&](const char* name) { return std::strcmp(kernels, name) == 0; };
-    if (is("portable")) {
-        if (arithmetic == Arithmetic::f32) return portable_f32;
-        if (arithmetic == Arithmetic::s8) return portable_s8;
-    }
-#if defined(__x86_64__) && defined(__GNUC__)
-    if (is("avx512vnni") && __builtin_cpu_supports("avx512f")) {
-        if (arithmetic == Arithmetic::f32) return avx512_f32;
-        if (arithmetic == Arithmetic::s8 && __builtin_cpu_supports("avx512vnni")) return avx512_s8;
-        if (arithmetic == Arithmetic::bf16 && __builtin_cpu_supports("avx512bf16")) return avx512_bf16;
-    }
-    if (is("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        if (arithmetic == Arithmetic::f32) return avx2_f32;
-        if (arithmetic == Arithmetic::s8) return avx2_s8;
-    }
+Loop find_loop(const Kernels& kernels, Arithmetic arithmetic) {
+    const bool f32 = arithmetic == Arithmetic::f32, s8 = arithmetic == Arithmetic::s8;
+    [[maybe_unused]] const auto is = [&](const char* name) { return std::strcmp(kernels.name, name) == 0; };
+#ifdef POCKETBERT_X86
+    if (is("avx512bf16") && arithmetic == Arithmetic::bf16) return avx512_bf16;
+    if (is("avx512bf16") || is("avx512vnni")) return f32 ? avx512_f32 : s8 ? avx512_s8 : nullptr;
+#ifdef POCKETBERT_AVXVNNI
+    if (is("avxvnni") && s8) return avxvnni_s8;
 #endif
-#if defined(__aarch64__) && defined(__GNUC__)
-    if (is("neon")) {
-        if (arithmetic == Arithmetic::f32) return neon_f32;
-        if (arithmetic == Arithmetic::s8) return neon_s8;
-    }
+    if (is("avxvnni") || is("avx2")) return f32 ? avx2_f32 : s8 ? avx2_s8 : nullptr;
 #endif
-    return nullptr;
+#ifdef POCKETBERT_NEON
+    if (is("neon")) return f32 ? neon_f32 : s8 ? neon_s8 : nullptr;
+#endif
+    return f32 ? portable_f32 : s8 ? portable_s8 : nullptr;
 }
 
 double operations_a_second(Pool& pool, Loop loop) {

@@ -1,7 +1,7 @@
 // As limit_x86.cpp, for NEON with the dot product (ARMv8.2).
 #include "limit.h"
 
-#if defined(__aarch64__) && defined(__GNUC__)
+#ifdef POCKETBERT_NEON
 
 #define TWELVE(instruction)                                                                            \
     instruction(0) instruction(1) instruction(2) instruction(3) instruction(4) instruction(5)          \

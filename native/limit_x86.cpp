@@ -1,7 +1,7 @@
 // Twelve independent sums hide the latency of the instruction; in assembly, so that no compiler moves them to memory.
 #include "limit.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef POCKETBERT_X86
 
 #define TWICE(line) line line
 #define TWELVE(register_, instruction) \
@@ -23,6 +23,7 @@
 #define FMA(register_, i) "vfmadd231ps %%" register_ "12, %%" register_ "13, %%" register_ #i "\n\t"
 #define DOT_BF16(register_, i) "vdpbf16ps %%" register_ "12, %%" register_ "13, %%" register_ #i "\n\t"
 #define DOT_S8(register_, i) "vpdpbusd %%" register_ "12, %%" register_ "13, %%" register_ #i "\n\t"
+#define DOT_S8_VEX(register_, i) "%{vex%} " DOT_S8(register_, i)
 // Before VNNI: pairs of products in 16 bits, pairs of those in 32, and the addition.
 #define PAIRS_S8(register_, i)                                                                  \
     "vpmaddubsw %%" register_ "12, %%" register_ "13, %%" register_ "14\n\t"                     \
@@ -55,6 +56,14 @@ std::int64_t avx512_s8(int rounds) {
     LOOP(ZERO_ALL("ymm"), TWELVE("zmm", DOT_S8), rounds);
     return operations;
 }
+
+#ifdef POCKETBERT_AVXVNNI
+std::int64_t avxvnni_s8(int rounds) {
+    const std::int64_t operations = 2 * 32 * INSTRUCTIONS * rounds;
+    LOOP(ZERO_ALL("ymm"), TWELVE("ymm", DOT_S8_VEX), rounds);
+    return operations;
+}
+#endif
 
 std::int64_t avx2_f32(int rounds) {
     const std::int64_t operations = 2 * 8 * INSTRUCTIONS * rounds;

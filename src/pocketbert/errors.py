@@ -9,6 +9,7 @@ EXTRAS = {
     "train": ("torch", "pyarrow", "tensorboard"),
     "search": ("optuna", "matplotlib"),
     "datasets": ("datasets",),
+    "bench": ("matplotlib",),
 }
 
 

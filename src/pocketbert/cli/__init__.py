@@ -35,6 +35,7 @@ COMMANDS = {
     },
     "Look": {
         "info": ("pocketbert.cli.info", "Show what a model is, where it comes from, and what it runs on."),
+        "bench": ("pocketbert.cli.bench", "Measure models here and in every other engine that is installed."),
     },
 }
 

@@ -1,0 +1,169 @@
+"""The runtime against every engine that is installed: all rows of the table of what it must reach, in one run.
+
+    python benchmarks/engines.py EXPORTS [--data FOLDER] [--seconds 12]
+
+EXPORTS is a folder for the other engines' files: a second run finds them there. With --data (or POCKETBERT_DATA), a
+folder with glue/SST-2, glue/MRPC and vocab/bert-base-uncased.txt, the true lengths of both dev sets are measured too.
+The peers: pip install torch transformers onnx onnxruntime openvino nncf; and matplotlib for the picture.
+
+Writes results/engines_<machine>_<date>.csv, .json and .png. Takes about ten minutes with the exports made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from common import RESULTS, results_path, write_results
+from rich.console import Console
+from rich.table import Table
+
+from pocketbert import BertTokenizer
+from pocketbert.bench.measure import Bench, Report, Row
+from pocketbert.bench.peers import OURS, Peer, Shape
+from pocketbert.bench.picture import draw
+from pocketbert.bench.subjects import PUBLISHED, published
+from pocketbert.checkpoints.files import write_text
+from pocketbert.data.glue import read_glue
+from pocketbert.features import Features, encode_texts
+
+SHAPES = ((1, 32), (1, 128), (1, 384), (8, 128))
+BATCHES = (2, 4, 16)  # besides, at length 128 and with the leaders only, for the picture
+ANY = ("fp32", "bf16", "int8")
+
+
+def sentences(data: Path) -> dict[str, list[Features]]:
+    """The sentences of SST-2 dev and MRPC dev in the order of the files, both of each pair, encoded for BERT."""
+    vocabulary = next(path for path in sorted((data / "vocab").rglob("*.txt")) if "uncased" in str(path))
+    tokenizer = BertTokenizer(vocab_file=str(vocabulary), do_lower_case=True)
+    found = {}
+    for task in ("sst-2", "mrpc"):
+        examples = read_glue(data / "glue" / task.upper(), task, "dev")["dev"].examples
+        texts = [text for e in examples for text in (e.text, e.text_pair) if text]
+        found[task] = list(encode_texts(tokenizer, texts, max_length=512))
+    return found
+
+
+def leaders(report: Report, model: str, ready: list[Peer]) -> list[Peer]:
+    """Ours in int8, and whoever was the best peer at some length-128 shape."""
+    best = {row.engine for shape in ((1, 128), (8, 128)) if (row := report.best(model, shape, ours=False))}
+    return [OURS[0], *(peer for peer in ready if peer.name in best)]
+
+
+# ── the table of what must be reached ──
+
+
+Bar = tuple[str, str, str, str, float, float]  # measure, ours, best peer, its figure, ratio, bar
+
+
+def bars(report: Report) -> list[Bar]:
+    """Every bar that speed has to clear, and how far it is cleared."""
+    found = []
+    for model, bar in (("SqueezeBERT", 2.3), ("MobileBERT", 1.8), ("BERT-base", 1.2)):
+        found.append(_against(report, f"{model} int8 1×128", model, (1, 128), model, "int8", ANY, bar))
+    for model, paper in (("SqueezeBERT", "4.3"), ("MobileBERT", "5.5")):
+        what = f"{model} int8 1×128 over BERT-base int8: the paper's {paper}"
+        found.append(_against(report, what, model, (1, 128), "BERT-base", "int8", ("int8",), 2.8))
+    for shape in ((1, 32), (1, 384), (8, 128)):
+        for model in PUBLISHED:
+            what = f"{model} int8 {shape[0]}×{shape[1]}"
+            found.append(_against(report, what, model, shape, model, "int8", ANY, 1.0))
+    found.append(
+        _against(report, "SqueezeBERT fp32 1×128", "SqueezeBERT", (1, 128), "SqueezeBERT", "fp32", ("fp32",), 1.2)
+    )
+    return [*(bar for bar in found if bar is not None), *_text_bars(report), *_share_bar(report)]
+
+
+def _against(
+    report: Report, what: str, model: str, shape: Shape, peers_model: str, precision: str,
+    allowed: tuple[str, ...], bar: float,
+) -> Bar | None:  # fmt: skip
+    ours = report.best(model, shape, ours=True, precisions=(precision,))
+    theirs = report.best(peers_model, shape, ours=False, precisions=allowed)
+    if ours is None or theirs is None:
+        return None
+    return what, f"{ours.ms:.2f} ms", theirs.engine, f"{theirs.ms:.2f} ms", theirs.ms / ours.ms, bar
+
+
+def _text_bars(report: Report) -> list[Bar]:
+    found = []
+    for source, model in dict.fromkeys((row.source, row.model) for row in report.texts):
+        rows = [row for row in report.texts if (row.source, row.model) == (source, model)]
+        ours = max((r for r in rows if r.ours and r.precision == "int8"), key=lambda r: r.tokens_a_second)
+        theirs = max((r for r in rows if not r.ours), key=lambda r: r.tokens_a_second, default=None)
+        if theirs is not None:
+            peer = f"{theirs.engine}, {theirs.batch} at a time"
+            numbers = f"{ours.tokens_a_second:,.0f} tokens/s", peer, f"{theirs.tokens_a_second:,.0f} tokens/s"
+            found.append((f"{model} int8, {source}", *numbers, ours.tokens_a_second / theirs.tokens_a_second, 3.0))
+    return found
+
+
+def _share_bar(report: Report) -> list[Bar]:
+    row = report.best("SqueezeBERT", (8, 128), ours=True, precisions=("int8",))
+    if row is None or row.share is None:
+        return []
+    limit = f"{report.limit['int8'] / 1e9:,.0f} GOP/s"
+    return [("share of the int8 limit, SqueezeBERT 8×128", f"{row.ms:.2f} ms", "the limit", limit, row.share, 0.5)]
+
+
+def show(report: Report) -> list[dict[str, object]]:
+    """Print the table; return its rows."""
+    table = Table("measure", "PocketBERT", "best other", "its figure", "ratio", "bar", "", title="what must be reached")
+    rows: list[dict[str, object]] = []
+    for what, ours, peer, theirs, ratio, bar in bars(report):
+        reached = ratio >= bar
+        table.add_row(what, ours, peer, theirs, f"{ratio:.2f}", f"≥ {bar:g}", "reached" if reached else "MISSED")
+        rows.append({"measure": what, "ours": ours, "peer": peer, "theirs": theirs, "ratio": round(ratio, 3),
+                     "bar": bar, "reached": reached})  # fmt: skip
+    Console(width=170).print(table)
+    for name, reason in report.missing.items():
+        print(f"without {name}: {reason}")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("exports", type=Path)
+    parser.add_argument("--data", type=Path, default=os.environ.get("POCKETBERT_DATA"))
+    parser.add_argument("--seconds", type=float, default=12.0, help="of turns for a model and shape")
+    arguments = parser.parse_args()
+    texts = sentences(Path(arguments.data)) if arguments.data else {}
+    arguments.exports.mkdir(parents=True, exist_ok=True)
+
+    bench = Bench(arguments.exports, lambda what: print(what, file=sys.stderr))
+    rows: list[Row] = []
+    for name in PUBLISHED:
+        subject = published(name)
+        ready = bench.prepare(subject)
+        for shape in SHAPES:
+            rows += bench.shape(subject, ready, shape, arguments.seconds)
+        for batch in BATCHES:
+            rows += bench.shape(subject, leaders(bench.report, name, ready), (batch, 128), arguments.seconds / 3)
+        for task, inputs in texts.items():
+            bench.texts(subject, fast_peers(bench.report, name, ready), inputs, f"{task} dev")
+    reached = show(bench.report)
+    draw(bench.report, results_path("engines", ".png"))
+    whole = json.dumps({**bench.report.as_dict(), "bars": reached}, indent=1)
+    write_text(results_path("engines", ".json"), whole + "\n")
+    write_results("engines", [asdict(row) for row in rows])
+    print(f"written: {RESULTS.name}/{results_path('runtime', '.*').name}")
+
+
+def fast_peers(report: Report, model: str, ready: list[Peer]) -> list[Peer]:
+    """Ours, and the five peers that were fastest at 1×32 and 8×128: the others need not be tried on texts."""
+    times = {
+        row.engine: row.ms * 8 + other.ms
+        for row in report.shapes if row.model == model and (row.batch, row.length) == (1, 32)
+        for other in report.shapes
+        if other.model == model and (other.batch, other.length) == (8, 128) and other.engine == row.engine
+    }  # fmt: skip
+    fast = sorted((peer for peer in ready if peer not in OURS and peer.name in times), key=lambda p: times[p.name])
+    return [*OURS, *fast[:5]]
+
+
+if __name__ == "__main__":
+    main()
