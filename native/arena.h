@@ -28,7 +28,7 @@ public:
     }
 
 private:
-    static constexpr std::size_t PAGE = std::size_t(2) << 20, CHUNK = 4 * PAGE;
+    static constexpr std::size_t PAGE = std::size_t(2) << 20, CHUNK = 16 * PAGE;
 
     void add_chunk(std::size_t bytes) {
         const std::size_t size = bytes > CHUNK ? (bytes + PAGE - 1) / PAGE * PAGE : CHUNK;

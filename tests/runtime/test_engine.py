@@ -158,7 +158,7 @@ def test_attention_in_bfloat16(seed: int, depth: int, heads: int, lengths: list[
             partial(reference.run, as_run_by("", plan)),
         )
     )
-    close(got, expected, 2e-3 if name == "avx512bf16" else 1e-5)  # an exponential may round to the next of 8 bits
+    close(got, expected, 5e-3 if name == "avx512bf16" else 1e-5)  # a few exponentials round to the next of 8 bits
     assert np.abs(got - expected).mean() < 2e-4 * max(1, np.abs(expected).max())
     close(got, fp32, 3e-2)  # as near as 8 bits are
 
