@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -17,6 +19,8 @@ from pocketbert.checkpoints.files import atomic_write, look_at, plain, read_json
 from pocketbert.errors import CheckpointError
 
 Tensors = dict[str, np.ndarray]
+
+LARGE = 1 << 20  # bytes
 
 NUMPY_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U64": "<u8",
@@ -83,9 +87,21 @@ def _version(file: IO[bytes]) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
+def _memory(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """An array whose memory, where it is large, goes back to the system as soon as it is let go.
+
+    What malloc gives stays with the process when smaller pieces behind it live on: loading took the model twice.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < LARGE or os.name != "posix":
+        return np.empty(shape, dtype)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
 def _read(path: Path, version: tuple[int, ...], place: int, dtype: str, shape: Sequence[int]) -> np.ndarray:
     """The numbers from the byte `place` on."""
-    array = np.empty(shape, NUMPY_TYPES[dtype])
+    array = _memory(shape, np.dtype(NUMPY_TYPES[dtype]))
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(place)
