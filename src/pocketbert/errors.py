@@ -10,6 +10,7 @@ EXTRAS = {
     "search": ("optuna", "matplotlib"),
     "datasets": ("datasets",),
     "bench": ("matplotlib",),
+    "serve": ("fastapi", "uvicorn"),
 }
 
 

@@ -32,6 +32,7 @@ COMMANDS = (
     "distill",
     "evaluate",
     "quantize",
+    "serve",
     "info",
 )
 

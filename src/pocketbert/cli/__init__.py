@@ -33,6 +33,9 @@ COMMANDS = {
         "evaluate": ("pocketbert.cli.finetune", "Measure a model on labelled data of its task."),
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller, and faster."),
     },
+    "Serve": {
+        "serve": ("pocketbert.cli.serve", "Answer over HTTP, with a page to try it."),
+    },
     "Look": {
         "info": ("pocketbert.cli.info", "Show what a model is, where it comes from, and what it runs on."),
         "bench": ("pocketbert.cli.bench", "Measure models here and in every other engine that is installed."),

@@ -107,10 +107,12 @@ class Engine:
             self.run = _Native(plan, tensors, program)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, head: str, *, revision: str | None = None) -> Engine:
+    def from_pretrained(
+        cls, name_or_path: str | Path, head: str, *, revision: str | None = None, threads: int | None = None
+    ) -> Engine:
         """The model of a folder or hub name, for the task of `head`, the part of a class name after the family.
 
-        It runs in int8 where the folder holds int8, else in fp32.
+        It runs in int8 where the folder holds int8, else in fp32; on as many `threads` as `Engine` says.
 
         Raises:
             CheckpointError: the files are missing or damaged, or not of this model; its head is of another task, or not
@@ -126,7 +128,7 @@ class Engine:
             raise CheckpointError(f"{name_or_path} {error}") from None
         engine, tensors = cls.__new__(cls), dict(plan.tensors)
         plan = replace(plan, tensors={})  # nobody but `tensors` has them now
-        engine._start(plan, tensors, None, config)
+        engine._start(plan, tensors, threads, config)
         return engine
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:

@@ -1,0 +1,64 @@
+"""Errors as answers: the status, and the shape that the clients of a route read. Nothing of a request is repeated."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.responses import Response
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "service_unavailable",
+}
+_TEI = {413: "Validation", 422: "Validation", 429: "Overloaded", 503: "Unhealthy", 500: "Backend"}
+
+
+class Json(Response):
+    """JSON as a client needs it: no spaces, letters as they are."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Raises `ValueError` for what is no number."""
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+    @staticmethod
+    def line(content: Any) -> bytes:
+        """A line of a stream."""
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def error(path: str, status: int, message: str, *, field: str | None = None, retry: float | None = None) -> Response:
+    """An error for the clients of `path`: OpenAI's under /v1, elsewhere those of the hub and of TEI."""
+    kind = TYPES.get(status, "invalid_request_error")
+    content: Mapping[str, Any]
+    if path.startswith("/v1/"):
+        content = {"error": {"message": message, "type": kind, "code": str(status), "param": field}}
+    else:
+        content = {"error": message, "error_type": _TEI.get(status, kind)}
+    headers = {} if retry is None else {"retry-after": str(max(1, math.ceil(retry)))}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Json(content, status, headers)
+
+
+def told(problems: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+    """The first few of pydantic's problems in a line, without what was sent; and the field of the first."""
+    lines = []
+    for one in problems[:3]:
+        place = ".".join(str(part) for part in one["loc"][1:])[:80]
+        lines.append(f"{place}: {one['msg']}" if place else str(one["msg"]))
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    first = next((str(part) for part in problems[0]["loc"][1:2]), None) if problems else None
+    return "; ".join(lines)[:500] + more, first

@@ -1,0 +1,99 @@
+"""What Prometheus sees. With several workers each writes files, and any of them answers for all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+if TYPE_CHECKING:
+    from pocketbert.serve.batching import Report
+    from pocketbert.serve.models import Model, Models
+
+FILES = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
+TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The metrics of a process."""
+
+    def __init__(self, models: Models) -> None:
+        self.registry = registry = CollectorRegistry()
+        name = "pocketbert_{}".format
+        self.requests = Counter(
+            name("requests"), "Requests, by route and status.", ["route", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            name("request_seconds"), "From a request's head to the end of its answer.", ["route"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.wait = Histogram(
+            name("queue_seconds"), "From a request's texts to its first batch.", ["model"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.compute = Histogram(
+            name("batch_seconds"), "In the engine, a batch.", ["model"], buckets=_SECONDS, registry=registry
+        )
+        self.fill = Histogram(
+            name("batch_fill"), "Tokens of a batch, as a share of its budget.", ["model"],
+            buckets=(0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 2.0), registry=registry,
+        )  # fmt: skip
+        self.sequences = Counter(
+            name("sequences"), "Texts, pairs, windows and choices read.", ["model"], registry=registry
+        )
+        self.tokens = Counter(name("tokens"), "Tokens read.", ["model"], registry=registry)
+        self.queue = Gauge(
+            name("queue_tokens"), "Tokens that wait or are computed.", ["model"],
+            multiprocess_mode="livesum", registry=registry,
+        )  # fmt: skip
+        self.in_flight = Gauge(
+            name("requests_in_flight"), "Requests that are being answered.", multiprocess_mode="livesum",
+            registry=registry,
+        )  # fmt: skip
+        self.memory = Gauge(
+            name("memory_bytes"), "Memory of the processes.", multiprocess_mode="livesum", registry=registry
+        )
+        self.models = models
+        for model in models.values():
+            self._watch(model)
+
+    def _watch(self, model: Model) -> None:
+        """Measure every batch of a model; looking labels up once saves most of the time."""
+        wait, compute, fill = (one.labels(model.name) for one in (self.wait, self.compute, self.fill))
+        sequences, tokens = self.sequences.labels(model.name), self.tokens.labels(model.name)
+        self.queue.labels(model.name)
+        budget = model.queue.budget
+
+        def observe(report: Report) -> None:
+            sequences.inc(report.sequences)
+            tokens.inc(report.tokens)
+            compute.observe(report.seconds)
+            fill.observe(report.tokens / budget)
+            for seconds in report.waits:
+                wait.observe(max(0.0, seconds))
+
+        model.queue.observe = observe
+
+    def text(self) -> bytes:
+        """All of them in Prometheus's format."""
+        for model in self.models.values():
+            self.queue.labels(model.name).set(model.queue.tokens)
+        self.memory.set(resident())
+        registry = self.registry
+        if FILES in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+def resident() -> int:
+    """Bytes of memory that this process occupies; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

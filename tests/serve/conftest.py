@@ -1,0 +1,102 @@
+"""A service with a tiny model of every task, as a process of its own, and a client that knows nothing but HTTP."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.conftest import models as tiny_models
+
+__all__ = ["tiny_models"]
+
+COMMAND = [sys.executable, "-m", "pocketbert.cli", "serve", "--port", "0"]
+
+
+class Reply:
+    """What came back."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.body.splitlines()]
+
+
+class Service:
+    """A running service."""
+
+    def __init__(self, *arguments: str | Path, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )  # fmt: skip
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        found = re.search(r"http://\S+:(\d+) ", line)
+        assert found, line + self.process.stderr.read()
+        self.port = int(found[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def ask(self, path: str, body: Any = None, method: str | None = None, **headers: str) -> Reply:
+        """Send JSON, or bytes as they are, and read the answer."""
+        connection = self.connect()
+        with contextlib.closing(connection):
+            data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            kind = {} if data is None else {"content-type": "application/json"}
+            connection.request(method or ("GET" if data is None else "POST"), path, data, {**kind, **named})
+            answer = connection.getresponse()
+            return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+
+    def end(self) -> str:
+        """Stop it; what it wrote."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        out, err = self.process.communicate(timeout=60)
+        assert out == ""
+        return err
+
+
+@contextlib.contextmanager
+def running(*arguments: str | Path, **environment: str) -> Iterator[Service]:
+    """A service for the length of a block."""
+    service = Service(*arguments, **environment)
+    try:
+        yield service
+    finally:
+        service.end()
+
+
+@pytest.fixture(scope="session")
+def models(tiny_models: dict[str, Path]) -> dict[str, Path]:
+    """Folders by task."""
+    return tiny_models
+
+
+@pytest.fixture(scope="session")
+def service(models: dict[str, Path]) -> Iterator[Service]:
+    """All of them at one address, the bundled one first."""
+    from pocketbert.pipelines import BUNDLED
+
+    with running(BUNDLED / "sst2", *(f"{name}={path}" for name, path in models.items()), "--max-texts", "300") as one:
+        yield one

@@ -1,0 +1,216 @@
+"""What the routes answer, over a socket."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pocketbert.pipelines import pipeline
+
+from .conftest import Service, running
+
+TEXT = "marie curie was born in warsaw ."
+
+
+def close(found: Any, wanted: Any) -> bool:
+    """The same, down to the last bit of every number: JSON keeps them."""
+    return bool(json.loads(json.dumps(wanted)) == found)
+
+
+# ── /v1 ──
+
+
+def test_classify_says_what_the_pipeline_says(service: Service) -> None:
+    texts = ["the film is great", "dull", "", "the " * 3000]
+    found = service.ask("/v1/classify", {"inputs": texts}).json
+    assert found["model"] == "sst2"
+    assert close(found["results"], pipeline("text-classification", top_k=None)(texts))
+    assert found["usage"]["truncated"] == [3]
+    assert found["usage"]["tokens"] > 512
+    assert found["milliseconds"].keys() == {"wait", "compute"}
+
+
+def test_one_input_gives_one_result(service: Service) -> None:
+    assert len(service.ask("/v1/classify", {"inputs": "dull", "top_k": 1}).json["results"]) == 1
+    assert service.ask("/v1/classify", {"inputs": []}).json["results"] == []
+
+
+def test_pairs(service: Service, models: dict[str, Path]) -> None:
+    pair = {"text": "the film is great", "text_pair": "dull"}
+    found = service.ask("/v1/classify", {"inputs": pair, "model": "nli", "top_k": 2}).json
+    assert close(found["results"], [pipeline("text-classification", models["nli"], top_k=2)(pair)])
+
+
+def test_labels_of_your_own(service: Service, models: dict[str, Path]) -> None:
+    body = {"inputs": TEXT, "model": "nli", "labels": ["film", "poland"], "multi_label": True}
+    [found] = service.ask("/v1/classify", body).json["results"]
+    wanted = pipeline("zero-shot-classification", models["nli"])(TEXT, ["film", "poland"], multi_label=True)
+    assert [one["label"] for one in found] == wanted["labels"]
+    assert [one["score"] for one in found] == wanted["scores"]
+
+
+def test_tag(service: Service, models: dict[str, Path]) -> None:
+    [found] = service.ask("/v1/tag", {"inputs": TEXT, "aggregation": "simple"}).json["results"]
+    wanted = pipeline("token-classification", models["tag"], aggregation_strategy="simple")(TEXT)
+    assert [(one["label"], one["score"], one["start"]) for one in found] == [
+        (one["entity_group"], one["score"], one["start"]) for one in wanted
+    ]
+    assert all(one["text"] == TEXT[one["start"] : one["end"]] for one in found)
+
+
+def test_answer(service: Service, models: dict[str, Path]) -> None:
+    asked = {"question": "who was born ?", "context": "the film is dull . " * 50 + TEXT}
+    found = service.ask("/v1/answer", {"inputs": [asked, asked], "top_k": 3, "allow_empty": True}).json["results"]
+    pipe = pipeline("question-answering", models["answer"])
+    assert close(found, [pipe(asked, top_k=3, handle_impossible_answer=True)] * 2)
+    assert close(service.ask("/v1/answer", {"inputs": asked}).json["results"], [[pipe(asked)]])
+
+
+def test_fill_mask(service: Service, models: dict[str, Path]) -> None:
+    pipe = pipeline("fill-mask", models["fill-mask"])
+    for text, gaps in (("the [MASK] is great", 1), ("the [MASK] is [MASK]", 2)):
+        [found] = service.ask("/v1/fill-mask", {"inputs": text, "top_k": 4}).json["results"]
+        wanted = pipe(text, top_k=4)
+        wanted = wanted if gaps == 2 else [wanted]
+        assert [[(o["id"], o["score"], o["token"], o["sequence"]) for o in gap] for gap in found] == [
+            [(o["token"], o["score"], o["token_str"], o["sequence"]) for o in gap] for gap in wanted
+        ]
+    body = {"inputs": "a [MASK]", "targets": ["film", "warsaw"]}
+    [[found]] = service.ask("/v1/fill-mask", body).json["results"]
+    assert {one["token"] for one in found} == {"film", "warsaw"}
+
+
+def test_choose(service: Service, models: dict[str, Path]) -> None:
+    asked = {"prompt": "the film is", "choices": ["great", "dull", "warsaw"]}
+    [found] = service.ask("/v1/choose", {"inputs": asked}).json["results"]
+    assert close(found, pipeline("multiple-choice", models["choose"])(asked))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_embed(service: Service, models: dict[str, Path], pooling: str, normalize: bool) -> None:
+    body = {"inputs": [TEXT, "dull"], "pooling": pooling, "normalize": normalize}
+    found = service.ask("/v1/embed", body).json["results"]
+    pipe = pipeline("feature-extraction", models["embed"])
+    assert close(found, pipe([TEXT, "dull"], pooling=pooling, normalize=normalize))
+
+
+def test_pooling_of_sentence_transformers(models: dict[str, Path], tmp_path: Path) -> None:
+    from pocketbert.serve.models import _pooling
+
+    assert _pooling(str(tmp_path)) == "mean"
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    assert _pooling(str(tmp_path)) == "cls"
+
+
+# ── lines ──
+
+
+def test_answers_as_lines(service: Service) -> None:
+    texts = [f"the film is {word}" for word in ("great", "dull") for _ in range(100)]
+    found = service.ask("/v1/classify", {"inputs": texts, "top_k": 1}, accept="application/x-ndjson")
+    assert found.headers["content-type"].startswith("application/x-ndjson")
+    whole = service.ask("/v1/classify", {"inputs": texts, "top_k": 1}).json["results"]
+    assert found.lines == [{"index": i, "result": one} for i, one in enumerate(whole)]
+
+
+def test_lines_in_lines_out_and_wrong_ones_between(service: Service) -> None:
+    lines = [b'"the film is great"', b"", b"no json", b"7", b'{"text": "a", "text_pair": "b"}', b'"dull"']
+    found = service.ask("/v1/classify/lines?top_k=1", b"\n".join(lines)).lines
+    assert [one["index"] for one in found] == [0, 1, 2, 3, 4]
+    assert ["result" in one for one in found] == [True, False, False, True, True]
+    assert found[1]["error"] == "the line is not JSON"
+
+
+def test_lines_stream_both_ways(service: Service) -> None:
+    """The first answer comes before the second line is sent, and more lines than a request may hold are fine."""
+    connection = service.connect()
+    connection.putrequest("POST", "/v1/fill-mask/lines?top_k=1&targets=%5B%22film%22%5D")
+    connection.putheader("transfer-encoding", "chunked")
+    connection.endheaders()
+
+    def send(data: bytes) -> None:
+        connection.send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    send(b'"the [MASK] is great"\n')
+    answer = connection.getresponse()
+    assert json.loads(answer.readline())["result"][0][0]["token"] == "film"
+    send(b'"no gap"\n' + b'"a [MASK]"\n' * 400)
+    send(b"")
+    rest = [json.loads(line) for line in answer.read().splitlines()]
+    connection.close()
+    assert [one["index"] for one in rest] == list(range(1, 402))
+    assert "no [MASK]" in rest[0]["error"]
+    assert all("result" in one for one in rest[1:])
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/dance/lines", 404), ("/v1/tag/lines?top_k=3", 422), ("/v1/tag/lines?model=no", 404)]
+)
+def test_lines_refuse_what_is_wrong_before_they_begin(service: Service, path: str, status: int) -> None:
+    assert service.ask(path, b'"a"\n').status == status
+
+
+# ── as others answer ──
+
+
+def test_predict(service: Service) -> None:
+    one = service.ask("/predict", {"inputs": "the film is great"}).json
+    assert close(one, pipeline("text-classification")("the film is great", top_k=None))
+    raw = service.ask("/predict", {"inputs": [["dull"], ["the film is great"]], "raw_scores": True}).json
+    assert [len(labels) for labels in raw] == [2, 2]
+    assert math.exp(raw[1][0]["score"] - raw[1][1]["score"]) == pytest.approx(one[0]["score"] / one[1]["score"])
+    mixed = service.ask("/predict", {"inputs": [["a", "b"], ["a"]], "model": "nli"}).json
+    assert mixed[0] == service.ask("/predict", {"inputs": ["a", "b"], "model": "nli"}).json
+    assert mixed[1] == service.ask("/predict", {"inputs": "a", "model": "nli"}).json
+
+
+def test_embed_info_and_tokenize(service: Service) -> None:
+    vectors = service.ask("/embed", {"inputs": [TEXT, "dull"]}).json
+    assert [np.linalg.norm(one) for one in vectors] == pytest.approx([1, 1])
+    assert service.ask("/embed", {"inputs": TEXT}).json == vectors[:1]
+    info = service.ask("/info").json
+    assert info["model_type"]["classifier"]["id2label"] == {"0": "negative", "1": "positive"}
+    assert info["max_input_length"] == 512
+    [tokens] = service.ask("/tokenize", {"inputs": TEXT, "model": "tag"}).json
+    assert [one["text"] for one in tokens] == ["[CLS]", *TEXT.split(), "[SEP]"]
+    assert [TEXT[one["start"] : one["stop"]] for one in tokens[1:-1]] == TEXT.split()
+
+
+def test_models(service: Service) -> None:
+    found = service.ask("/v1/models").json["data"]
+    assert [one["id"] for one in found][:2] == ["sst2", "classify"]
+    assert service.ask("/v1/models/tag").json["task"] == "token-classification"
+
+
+def test_health_and_metrics(service: Service) -> None:
+    assert [service.ask(path).status for path in ("/live", "/ready", "/health", "/ping")] == [200] * 4
+    service.ask("/v1/classify", {"inputs": "dull"})
+    text = service.ask("/metrics").body.decode()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(values['pocketbert_requests_total{route="/v1/classify",status="200"}']) >= 1
+    assert float(values['pocketbert_tokens_total{model="sst2"}']) > 0
+    assert float(values['pocketbert_batch_fill_count{model="sst2"}']) > 0
+    assert float(values['pocketbert_queue_tokens{model="sst2"}']) == 0
+    assert float(values["pocketbert_memory_bytes"]) > 1e7
+
+
+def test_openapi(service: Service) -> None:
+    paths = service.ask("/openapi.json").json["paths"]
+    assert {f"/v1/{name}" for name in ("classify", "tag", "answer", "fill-mask", "choose", "embed")} <= paths.keys()
+    asked = paths["/v1/classify"]["post"]
+    assert asked["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Classify"}
+    assert {"200", "413", "422", "429", "503"} <= asked["responses"].keys()
+
+
+def test_several_workers_count_together(models: dict[str, Path]) -> None:
+    with running(models["tag"], "--workers", "2", "--no-log") as service:
+        for _ in range(12):
+            assert service.ask("/v1/tag", {"inputs": TEXT}).status == 200
+        text = service.ask("/metrics").body.decode()
+        assert 'pocketbert_requests_total{route="/v1/tag",status="200"} 12.0' in text
+    assert service.process.returncode == 0
