@@ -34,6 +34,7 @@ COMMANDS = (
     "quantize",
     "serve",
     "info",
+    "bench",
 )
 
 

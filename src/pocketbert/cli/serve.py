@@ -20,8 +20,6 @@ from pocketbert.cli.commands import PATH, argument, command, option
         "pocketbert serve my-model --port 9000",
         "pocketbert serve reviews=my-classifier names=my-tagger",
         "pocketbert serve my-model --host 0.0.0.0 --api-keys keys.txt",
-        """curl localhost:8000/v1/classify -H content-type:application/json \\
-      -d '{"inputs": "a fine film"}'""",
     ]
 )
 @argument("model", nargs=-1, help="Folders or hub names, or NAME=MODEL; when not given, the bundled one.")
