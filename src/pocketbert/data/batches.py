@@ -18,10 +18,14 @@ from pocketbert.features import IGNORED, Features, pad
 Indices = npt.NDArray[np.int64]
 
 
-def random_words(seed: int, purpose: str, index: int, count: int) -> npt.NDArray[np.uint64]:
-    """[count] random 64-bit words, a pure function of (`seed`, `purpose`, `index`); purposes are independent."""
+def random_words(seed: int, purpose: str, index: int, count: int, start: int = 0) -> npt.NDArray[np.uint64]:
+    """[count] random 64-bit words, a pure function of (`seed`, `purpose`, `index`); purposes are independent.
+
+    They are the words from number `start` on, a multiple of 4, of a sequence without end: it can be made in parts.
+    """
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=16).digest()
-    bits = np.random.Philox(key=np.frombuffer(digest, dtype="<u8").astype(np.uint64))
+    # The counter counts blocks of four words.
+    bits = np.random.Philox(key=np.frombuffer(digest, dtype="<u8").astype(np.uint64), counter=start // 4)
     # The raw stream, not Generator: NumPy promises only the former from release to release.
     return np.asarray(bits.random_raw(count), dtype=np.uint64)
 
