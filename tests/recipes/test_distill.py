@@ -95,7 +95,7 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of a run except for those that hold times."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "README.md"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -114,8 +114,8 @@ def test_a_student_learns_what_the_labels_do_not_say(make: Make, tmp_path: Path,
     assert len(run["teachers"][0]) == 64
     assert AutoConfig.from_pretrained(result.folder).model_type == "squeezebert"
     assert sorted(path.name for path in result.folder.iterdir()) == [
-        "checkpoints", "config.json", "evaluation", "last", "model.safetensors", "run.json", "teachers",
-        "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+        "README.md", "checkpoints", "config.json", "curves.png", "evaluation", "last", "model.safetensors",
+        "run.json", "teachers", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
     ]  # fmt: skip
 
 

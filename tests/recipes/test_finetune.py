@@ -36,8 +36,8 @@ Options = Callable[..., FinetuneOptions]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a run except for those that hold times."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    """All files of a run except for those that hold times, or its name."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "README.md"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if "tensorboard" not in path.parts}
 
 
@@ -48,8 +48,8 @@ def test_from_a_table_to_a_model_that_answers(options: Options, tmp_path: Path) 
     assert result.steps == 6 * 9  # 80 rows, 8 of them held out, in batches of 8
     assert [entry["step"] for entry in result.history] == [9, 18, 27, 36, 45, 54]
     assert sorted(path.name for path in result.folder.iterdir()) == [
-        "checkpoints", "config.json", "evaluation", "last", "model.safetensors", "run.json", "tokenizer.json",
-        "tokenizer_config.json", "vocab.txt",
+        "README.md", "checkpoints", "config.json", "curves.png", "evaluation", "last", "model.safetensors",
+        "run.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
     ]  # fmt: skip
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "bad", 1: "good"}
     fresh = write_csv(tmp_path / "fresh.csv", reviews(40, seed=9))
@@ -343,7 +343,7 @@ def glue(folder: Path, task: str) -> Path:
 def test_glue_names_metrics_and_any_order_of_labels(options: Options, tmp_path: Path) -> None:
     data = glue(tmp_path / "glue", "MRPC")
     result = finetune(options(data=data, glue="mrpc", epochs=3, learning_rate=3e-3, metric="f1"))
-    assert list(result.metrics) == ["accuracy", "f1", "loss"]
+    assert list(result.metrics) == ["accuracy", "f1", "loss", "score"]
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "not_equivalent", 1: "equivalent"}
     expected = {name: pytest.approx(value, abs=1e-6) for name, value in result.metrics.items()}
     assert evaluate(result.folder, data, glue="mrpc") == expected
@@ -371,7 +371,9 @@ def test_glue_names_metrics_and_any_order_of_labels(options: Options, tmp_path: 
 
 def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None:
     result = finetune(options(data=glue(tmp_path / "glue", "MNLI"), glue="mnli", epochs=1))
-    assert list(result.metrics) == ["matched_accuracy", "matched_loss", "mismatched_accuracy", "mismatched_loss"]
+    assert list(result.metrics) == [
+        "matched_accuracy", "matched_loss", "mismatched_accuracy", "mismatched_loss", "score",
+    ]  # fmt: skip
 
 
 # ── what else can be wrong ──

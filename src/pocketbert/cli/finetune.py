@@ -224,9 +224,14 @@ def names(labels: str | None) -> tuple[str, ...] | None:
 
 
 def report(result: FinetuneResult, json: bool | None) -> None:
-    """Show what came out of a run."""
+    """Show what came out of a run, and add to its card how fast it is here."""
     from datetime import timedelta
 
+    from pocketbert.cli.speed import latency
+    from pocketbert.recipes.report import write_card
+
+    with show.busy("timing the model"):
+        write_card(result.folder, latency(result.folder))
     if show.as_lines(json):
         line = {"folder": str(result.folder), "metrics": result.metrics, "best_step": result.best_step}
         show.line({**line, "steps": result.steps, "seconds": round(result.seconds, 1)})

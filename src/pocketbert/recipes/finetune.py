@@ -1,8 +1,8 @@
 """Fine-tune a model on a table of texts or a GLUE task.
 
 The output folder is the best model in Hugging Face layout. Beside it: `run.json`, `last/` (the model as it was at the
-end), `evaluation/` (what the best one predicted), `checkpoints/` (the newest state, from which the run can be resumed)
-and `tensorboard/`.
+end), `evaluation/` (what the best one predicted), `README.md` (its card), `curves.png`, `checkpoints/` (the newest
+state, from which the run can be resumed) and `tensorboard/`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.models import choose_device, prepare
 from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.recipes.record import Record, claim, held
+from pocketbert.recipes.report import write_reports
 from pocketbert.recipes.task import Task
 from pocketbert.recipes.tasks import find_task
 from pocketbert.tokenization import BertTokenizer
@@ -162,9 +163,10 @@ def learn(
             )
         model.save_pretrained(folder / "last")
         tokenizer.save_pretrained(folder / "last")
-        record.write(finished=True)
         best = state.best(metric)
         assert best is not None  # there is an evaluation after the last step
+        record.write(finished=True, best=best, history=state.history)
+        write_reports(folder, tell)
         metrics = {name: value for name, value in best.items() if name != "step"}
         return FinetuneResult(folder, metrics, int(best["step"]), state.step, state.history, record.seconds)
 

@@ -1,0 +1,34 @@
+"""How fast a model that was just made answers here: for its card."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+_TOKENS, _ROUNDS = 128, 15
+
+
+def latency(folder: Path) -> dict[str, float]:
+    """Milliseconds for one input, in fp32 and in int8, on the engine; the median of some rounds."""
+    import numpy as np
+
+    from pocketbert.configs import AutoConfig
+    from pocketbert.features import Features
+    from pocketbert.runtime.engine import Engine
+    from pocketbert.runtime.quantize import quantize
+
+    config = AutoConfig.from_pretrained(folder)
+    engine = Engine.from_pretrained(folder, config.tuned_for or "Model")
+    length = min(_TOKENS, config.max_position_embeddings)
+    ids = np.arange(length, dtype=np.int32) % config.vocab_size
+    one = [Features(ids, np.zeros_like(ids))]
+    found = {}
+    for name, ready in (("fp32", engine), ("int8", Engine(quantize(engine.plan)))):
+        times = []
+        for _ in range(_ROUNDS + 1):
+            begun = time.perf_counter()
+            ready(one)
+            times.append(time.perf_counter() - begun)
+        found[f"one input of {length} tokens, {name}"] = 1000 * statistics.median(times[1:])
+    return found

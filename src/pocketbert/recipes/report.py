@@ -1,0 +1,159 @@
+"""What a run leaves for people besides the model: a card in the hub's format, metrics, and curves."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pocketbert.checkpoints import write_text
+from pocketbert.checkpoints.files import atomic_write, read_json
+
+_TITLES = {
+    "text-classification": "Text classification",
+    "token-classification": "Token classification",
+    "question-answering": "Question answering",
+    "multiple-choice": "Multiple choice",
+}
+
+
+def write_reports(folder: Path, tell: Callable[[str], None]) -> None:
+    """Write `README.md`, `evaluation/metrics.json` and `curves.png` from the `run.json` of a finished run."""
+    run = read_json(folder / "run.json")
+    write_text(folder / "evaluation" / "metrics.json", json.dumps(_metrics(run), indent=1) + "\n")
+    write_card(folder)
+    if find_spec("matplotlib") is None:
+        tell("curves.png is left out: it needs matplotlib (pip install matplotlib)")
+    else:
+        _plot(folder / "curves.png", run["history"], run["best"]["step"])
+
+
+def _metrics(run: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in run["best"].items() if name != "step"}
+
+
+# ── the card ──
+
+
+def write_card(folder: Path, latency: Mapping[str, float] | None = None) -> None:
+    """Write the `README.md` of a model that a run has made.
+
+    Args:
+        folder: the output of the run.
+        latency: what was measured → milliseconds for one input, on this machine.
+    """
+    run, config = read_json(folder / "run.json"), read_json(folder / "config.json")
+    parts = [_front_matter(folder.resolve().name, run), _story(folder.resolve().name, run, config), _results(run)]
+    parts += [_sizes(folder, run, latency or {}), _again(run)]
+    write_text(folder / "README.md", "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _front_matter(name: str, run: Mapping[str, Any]) -> str:
+    """What the hub reads; JSON's texts and numbers are YAML's."""
+    options, task = run["options"], run["options"]["task"]
+    data = _data_set(run)
+    lines = ["---", "library_name: pocketbert", f"pipeline_tag: {task}", "tags:", "- pocketbert"]
+    if options["model"] is not None and not Path(options["model"]).exists():
+        lines.append(f"base_model: {json.dumps(options['model'])}")
+    lines += ["model-index:", f"- name: {json.dumps(name, ensure_ascii=False)}", "  results:", "  - task:"]
+    lines += [
+        f"      type: {task}",
+        "    dataset:",
+        *(f"      {key}: {json.dumps(text)}" for key, text in data.items()),
+    ]
+    lines.append("    metrics:")
+    for metric, value in _metrics(run).items():
+        if math.isfinite(value):
+            lines += [f"    - type: {metric}", f"      value: {round(value, 4)}"]
+    return "\n".join([*lines, "---"])
+
+
+def _data_set(run: Mapping[str, Any]) -> dict[str, str]:
+    if run["options"]["glue"] is not None:
+        task = run["options"]["glue"].lower().replace("-", "").replace("_", "")
+        return {"name": f"GLUE {run['options']['glue'].upper()}", "type": "nyu-mll/glue", "config": task}
+    files = {part["file"]: None for name, part in run["data"].items() if name != "train"}
+    return {"name": ", ".join(files), "type": Path(next(iter(files))).stem}
+
+
+def _story(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    options = run["options"]
+    begun = options["model"] or f"fresh weights ({Path(options['from_scratch']).name})"
+    taught = f", taught by {', '.join(options['teacher'])}" if options.get("teacher") else ""
+    architecture = (config.get("architectures") or ["model"])[0]
+    labels = list(run["labels"].values())
+    shown = ", ".join(labels[:20]) + (", …" if len(labels) > 20 else "")
+    lines = [
+        f"# {name}",
+        "",
+        f"A `{architecture}` for {_TITLES[options['task']].lower()}, fine-tuned with PocketBERT from {begun}{taught}.",
+    ]
+    if options["task"] in ("text-classification", "token-classification"):
+        lines += ["", f"Labels: {shown}."]
+    return "\n".join(lines)
+
+
+def _results(run: Mapping[str, Any]) -> str:
+    rows = ["| set | file | examples | SHA-256 |", "|---|---|---|---|"]
+    for name, part in run["data"].items():
+        rows.append(f"| {name} | {part['file']} | {part['examples']:,} | `{part['sha256'][:16]}…` |")
+    step = run["best"]["step"]
+    table = ["| metric | value |", "|---|---|"]
+    table += [f"| {name} | {value:.4f} |" for name, value in _metrics(run).items()]
+    chosen = (
+        f"Measured on the evaluation data after step {step:,} of {run['steps']:,}, which was the best of "
+        f"{len(run['history'])} evaluations by {run['metric']}. That choice was made on the same data, so that the "
+        "figures are a little too good."
+    )
+    return "\n".join(["## Data", "", *rows, "", "## Results", "", *table, "", chosen])
+
+
+def _sizes(folder: Path, run: Mapping[str, Any], latency: Mapping[str, float]) -> str:
+    weights = folder / "model.safetensors"
+    rows = ["## Size and speed", "", "| | |", "|---|---|", f"| parameters | {run['parameters']:,} |"]
+    rows.append(f"| model.safetensors | {weights.stat().st_size / 1e6:.1f} MB |")
+    rows += [f"| {what} | {milliseconds:.2f} ms |" for what, milliseconds in latency.items()]
+    if latency:
+        rows += [
+            "",
+            f"Timed on {run['machine']['processor']}, {run['machine']['cores']} cores, median of several runs.",
+        ]
+    return "\n".join(rows)
+
+
+def _again(run: Mapping[str, Any]) -> str:
+    """How to make it again."""
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    told = "\n".join(f"{name} = {json.dumps(value)}" for name, value in run["options"].items() if value is not None)
+    lines = ["## How to make it again", ""]
+    if run["argv"]:
+        lines += ["```console", f"$ {shlex.join(['pocketbert', *run['argv'][1:]])}", "```", ""]
+    made = f"PocketBERT {run['pocketbert']}" + (f" at {run['git']}" if run["git"] else "")
+    return "\n".join([*lines, f"{made}; {versions}; {run['precision']}.", "", "```text", told, "```"])
+
+
+# ── curves ──
+
+
+def _plot(path: Path, history: Sequence[Mapping[str, float]], best: float) -> None:
+    """Every evaluation: what should be large to the left, losses to the right; the best step is marked."""
+    import matplotlib.figure
+
+    names = [name for name in history[0] if name != "step" and "threshold" not in name]
+    panels = [[name for name in names if name.endswith("loss") is loss] for loss in (False, True)]
+    panels = [panel for panel in panels if panel]
+    figure = matplotlib.figure.Figure(figsize=(5 * len(panels), 3.5), layout="constrained")
+    steps = [entry["step"] for entry in history]
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name in panel:
+            axes.plot(steps, [entry[name] for entry in history], marker="o", markersize=3, label=name)
+        axes.axvline(best, color="0.6", linestyle=":", zorder=0)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=120, format="png")
