@@ -62,6 +62,7 @@ def test_from_a_table_to_answers(run: Run, flags: list[str | Path], data: Path, 
     outcome = run(*flags)
     [line] = outcome.lines
     assert line.keys() == {"folder", "metrics", "best_step", "steps", "seconds"}
+    assert " ms |" in (folder / "README.md").read_text()
     assert line["folder"] == str(folder)
     assert list(line["metrics"]) == ["accuracy", "macro_f1", "loss"]
     assert "examples to learn from" in outcome.err

@@ -13,22 +13,23 @@ def latency(folder: Path) -> dict[str, float]:
     """Milliseconds for one input, in fp32 and in int8, on the engine; the median of some rounds."""
     import numpy as np
 
+    from pocketbert.checkpoints import read_tensors
     from pocketbert.configs import AutoConfig
     from pocketbert.features import Features
     from pocketbert.runtime.engine import Engine
-    from pocketbert.runtime.quantize import quantize
+    from pocketbert.runtime.quantize import plan_of, quantize
 
     config = AutoConfig.from_pretrained(folder)
-    engine = Engine.from_pretrained(folder, config.tuned_for or "Model")
+    plan = plan_of(config, read_tensors(folder), config.tuned_for or "Model")
     length = min(_TOKENS, config.max_position_embeddings)
     ids = np.arange(length, dtype=np.int32) % config.vocab_size
     one = [Features(ids, np.zeros_like(ids))]
     found = {}
-    for name, ready in (("fp32", engine), ("int8", Engine(quantize(engine.plan)))):
-        times = []
+    for name, ready in (("fp32", plan), ("int8", quantize(plan))):
+        engine, times = Engine(ready), []
         for _ in range(_ROUNDS + 1):
             begun = time.perf_counter()
-            ready(one)
+            engine(one)
             times.append(time.perf_counter() - begun)
         found[f"one input of {length} tokens, {name}"] = 1000 * statistics.median(times[1:])
     return found
