@@ -372,9 +372,9 @@ def test_the_bundled_model_is_in_int8() -> None:
     config = AutoConfig.from_pretrained(BUNDLED / "sst2")
     assert config.quantized
     metrics = config.extra["quantization_config"]["metrics"]
-    assert metrics["fp32"]["accuracy"] == pytest.approx(0.8154, abs=1e-3)
+    assert metrics["fp32"]["accuracy"] == pytest.approx(0.8968, abs=1e-3)
     assert metrics["int8"]["accuracy"] >= metrics["fp32"]["accuracy"] - 0.005
-    assert (BUNDLED / "sst2" / "model.safetensors").stat().st_size < 2e6
+    assert (BUNDLED / "sst2" / "model.safetensors").stat().st_size < 13.5e6
 
 
 @pytest.mark.data
