@@ -14,7 +14,9 @@ from typing import Any
 import matplotlib.figure
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from common import RESULTS, machine, write_results
+from common import RESULTS, write_results
+
+from pocketbert.bench.measure import machine_name
 
 LADDER = {
     "labels": "MiniLM's layers, labels alone",
@@ -68,5 +70,5 @@ axes.set_yticks(range(len(rows)), [f"{row['what']}" for row in rows])
 axes.invert_yaxis()
 axes.set_xlabel("accuracy on SST-2 dev, % (872 sentences: one standard error is 1.1)")
 axes.grid(axis="x", alpha=0.3)
-name = next(RESULTS.glob(f"distillation-sst2_{machine()}_*.csv")).with_suffix(".png")
+name = next(RESULTS.glob(f"distillation-sst2_{machine_name()}_*.csv")).with_suffix(".png")
 figure.savefig(name, dpi=150)
