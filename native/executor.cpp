@@ -325,6 +325,7 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
         if (!buffers_[b].local && memory_[b].size() < size) memory_[b].resize(size);
     }
     make_scratch(batch);
+    const Pool::Awake awake(*pool_);
 
     bool picked = false;
     for (const Stage& stage : stages_) {

@@ -5,7 +5,8 @@
 namespace pocketbert {
 namespace {
 
-constexpr int SPINS = 4000;  // some tens of microseconds: longer than the pause between two loops of one run
+constexpr int SPINS = 4000;              // some tens of microseconds
+constexpr int SPINS_AWAKE = 50 * SPINS;  // some milliseconds, should a neighbour have taken the other processor
 
 inline void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -63,7 +64,7 @@ void Pool::work(int thread) {
     unsigned seen = 0;
     for (;;) {
         for (int spins = 0; loop_.load(std::memory_order_acquire) == seen; ++spins) {
-            if (spins < SPINS) {
+            if (spins < SPINS || (spins < SPINS_AWAKE && awake_.load(std::memory_order_relaxed) != 0)) {
                 pause();
                 continue;
             }

@@ -23,6 +23,19 @@ public:
     bool is_of_this_process() const { return process_ == getpid(); }  // the child of a fork has none of its threads
     int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
+    // While one of these lives, threads that wait for the next loop spin on for longer: a run is a row of loops, and a
+    // thread that falls asleep between two of them is late for the second.
+    class Awake {
+    public:
+        explicit Awake(Pool& pool) : pool_(pool) { ++pool_.awake_; }
+        ~Awake() { --pool_.awake_; }
+        Awake(const Awake&) = delete;
+        Awake& operator=(const Awake&) = delete;
+
+    private:
+        Pool& pool_;
+    };
+
     // Calls body(task, thread) for every task in [0, tasks), each once, and returns when all are done. Calls from
     // several threads take turns. `body` must not throw.
     void run(int tasks, const std::function<void(int task, int thread)>& body);
@@ -39,6 +52,7 @@ private:
     std::condition_variable wake_;
     std::atomic<unsigned> loop_{0};  // counts loops; a change is the signal to start
     std::atomic<bool> stop_{false};
+    std::atomic<int> awake_{0};
 
     const std::function<void(int, int)>* body_ = nullptr;
     int tasks_ = 0;
