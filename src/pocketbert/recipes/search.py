@@ -187,6 +187,7 @@ def _conclude(folder: Path, study: Any, metric: str | None) -> SearchResult:
 def _plot(path: Path, trials: Sequence[Trial], metric: str, best: int) -> None:
     """The metric over each hyper-parameter; the best trial stands out."""
     import matplotlib.figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     shown = [trial for trial in trials if trial.metrics is not None]
     names = list(shown[0].values)
@@ -201,6 +202,9 @@ def _plot(path: Path, trials: Sequence[Trial], metric: str, best: int) -> None:
         values = [trial.values[name] for trial in shown]
         if min(values) > 0 and max(values) > 5 * min(values):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
         if place == 0:
