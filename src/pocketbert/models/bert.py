@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pocketbert.configs import BertConfig, PreTrainedConfig
 from pocketbert.models import heads
-from pocketbert.models.ops import ACTIVATIONS, LayerNorm, attend, init_parameters
+from pocketbert.models.ops import ACTIVATIONS, LayerNorm, Packing, attend, init_parameters
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 
@@ -29,7 +29,7 @@ class BertEmbeddings(nn.Module):
     def forward(
         self,
         input_ids: Tensor | None,
-        attention_mask: Tensor | None,
+        attention_mask: Tensor | Packing | None,
         token_type_ids: Tensor | None,
         position_ids: Tensor | None,
         inputs_embeds: Tensor | None,
@@ -54,7 +54,7 @@ class BertSelfAttention(nn.Module):
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, keep: Tensor | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, keep: Tensor | Packing | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Mix tokens: [B, S, H] to [B, S, H]."""
         rate = self.dropout if self.training else 0.0
         return attend(self.query(x), self.key(x), self.value(x), self.heads, keep, rate, with_weights)
@@ -86,7 +86,7 @@ class BertLayer(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
         self.output = BertOutput(config, config.intermediate_size)
 
-    def forward(self, x: Tensor, keep: Tensor | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, keep: Tensor | Packing | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Map [B, S, H] to [B, S, H]."""
         context, weights = self.attention["self"](x, keep, with_weights)
         x = self.attention["output"](context, x)

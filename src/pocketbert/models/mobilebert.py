@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pocketbert.configs import MobileBertConfig, PreTrainedConfig
 from pocketbert.errors import InputError
 from pocketbert.models import heads
-from pocketbert.models.ops import ACTIVATIONS, LayerNorm, NoNorm, attend, init_parameters, wide_linear
+from pocketbert.models.ops import ACTIVATIONS, LayerNorm, NoNorm, Packing, attend, init_parameters, wide_linear
 from pocketbert.models.outputs import PreTrainingOutput
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, resized
 
@@ -56,7 +56,7 @@ class MobileBertEmbeddings(nn.Module):
     def forward(
         self,
         input_ids: Tensor | None,
-        attention_mask: Tensor | None,
+        attention_mask: Tensor | Packing | None,
         token_type_ids: Tensor | None,
         position_ids: Tensor | None,
         inputs_embeds: Tensor | None,
@@ -64,7 +64,8 @@ class MobileBertEmbeddings(nn.Module):
         """Ids [B, S], or word embeddings [B, S, E], to [B, S, H].
 
         The published trigram reads the embedding of padding beside the last token. With `mask_aware_trigram` what the
-        mask [B, S] hides counts as zero there, as the text's edge does, and padding changes nothing.
+        mask [B, S] hides counts as zero there, as the text's edge does, and padding changes nothing. Packed examples
+        see no neighbours either.
         """
         words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # [B, S, E]
         if position_ids is None:
@@ -72,11 +73,16 @@ class MobileBertEmbeddings(nn.Module):
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(position_ids)
         if self.trigram:
-            if self.mask_aware and attention_mask is not None:
+            packing = attention_mask if isinstance(attention_mask, Packing) else None
+            if self.mask_aware and isinstance(attention_mask, Tensor):
                 if attention_mask.dim() != 2:
                     raise InputError("mask_aware_trigram needs an attention_mask of [batch, sequence]")
                 words = words * attention_mask[..., None].to(words.dtype)
             following, previous = F.pad(words[:, 1:], (0, 0, 0, 1)), F.pad(words[:, :-1], (0, 0, 1, 0))
+            if packing is not None:
+                borders = packing.starts[1:-1]
+                following = following.index_fill(1, borders - 1, 0.0)
+                previous = previous.index_fill(1, borders, 0.0)
             words = torch.cat([following, words, previous], dim=-1)  # [B, S, 3E], in the published order
         if self.widens:
             words = linear(self.embedding_transformation, words)  # [B, S, H]
@@ -99,7 +105,7 @@ class MobileBertSelfAttention(nn.Module):
         self.value = nn.Linear(inner if config.use_bottleneck_attention else hidden, inner)
 
     def forward(
-        self, query_key: Tensor, value: Tensor, keep: Tensor | None, with_weights: bool
+        self, query_key: Tensor, value: Tensor, keep: Tensor | Packing | None, with_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Mix tokens: [B, S, T or H] to [B, S, T]."""
         q, k = wide_linear(self.query, query_key), wide_linear(self.key, query_key)
@@ -189,7 +195,9 @@ class MobileBertLayer(nn.Module):
             self.output["bottleneck"] = OutputBottleneck(config)
         self.ffn = nn.ModuleList(FeedForward(config) for _ in range(config.num_feedforward_networks - 1))
 
-    def forward(self, stream: Tensor, keep: Tensor | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, stream: Tensor, keep: Tensor | Packing | None, with_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """Map [B, S, H] to [B, S, H]."""
         x = query_key = value = stream
         if self.use_bottleneck:

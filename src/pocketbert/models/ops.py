@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,40 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """Examples laid end to end in a batch of one row: nothing is padded, but inside attention.
+
+    It goes where models take an `attention_mask`; position ids count from 0 in each example.
+    """
+
+    starts: Tensor
+    """[examples + 1] the places where they begin, and the number of tokens."""
+    places: Tensor
+    """[tokens] where each token stands in the padded examples, laid end to end."""
+    real: Tensor
+    """[examples, longest] which places of the padded examples hold a token."""
+    full: bool
+    """Whether all are of one length."""
+
+    @staticmethod
+    def of(starts: Tensor, longest: int) -> Packing:
+        """The packing of examples that begin at `starts`, of which none is longer than `longest`."""
+        real = torch.arange(longest, device=starts.device) < starts.diff()[:, None]
+        return Packing(starts, real.view(-1).nonzero()[:, 0], real, real.numel() == int(starts[-1]))
+
+    def pad(self, rows: Tensor) -> Tensor:
+        """[1, tokens, width] to [examples, longest, width], zeros behind the examples."""
+        if not self.full:
+            rows = rows.new_zeros(self.real.numel(), rows.size(-1)).index_copy(0, self.places, rows[0])
+        return rows.view(*self.real.shape, rows.size(-1))
+
+    def lay(self, padded: Tensor) -> Tensor:
+        """[examples, longest, width] to [1, tokens, width]."""
+        rows = padded.reshape(1, -1, padded.size(-1))
+        return rows if self.full else rows[:, self.places]
+
+
 def keep_mask(attention_mask: Tensor) -> Tensor:
     """Turn a mask of [B, S], [B, S, S] or [B, 1|h, 1|S, S] (nonzero: attend) into a boolean one of four axes."""
     keep = attention_mask.bool()
@@ -42,7 +77,13 @@ def keep_mask(attention_mask: Tensor) -> Tensor:
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, heads: int, keep: Tensor | None, dropout: float, with_weights: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: int,
+    keep: Tensor | Packing | None,
+    dropout: float,
+    with_weights: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Scaled dot-product attention over heads.
 
@@ -51,13 +92,19 @@ def attend(
         key: [B, S, h·d].
         value: [B, S, h·d].
         heads: h.
-        keep: boolean mask as `keep_mask` returns it, or None to attend everywhere.
+        keep: boolean mask as `keep_mask` returns it, None to attend everywhere, or how [1, tokens, h·d] are packed.
         dropout: rate on the probabilities; 0 outside training.
         with_weights: compute the probabilities explicitly and return them, instead of the fused kernel.
 
     Returns:
-        The context [B, S, h·d], and the probabilities [B, h, S, S] (before dropout) or None.
+        The context [B, S, h·d], and the probabilities [B, h, S, S] (before dropout) or None; of a packed batch
+        those of the padded examples.
     """
+    if isinstance(keep, Packing):
+        mask = None if keep.full else keep_mask(keep.real)
+        padded = (keep.pad(query), keep.pad(key), keep.pad(value))
+        context, weights = attend(*padded, heads, mask, dropout, with_weights)
+        return keep.lay(context), weights
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))  # [B, h, S, d]
     bias = None
     if keep is not None:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from pocketbert.checkpoints import atomic_write, match_names, read_tensors
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import CheckpointError, ConfigError, InputError
-from pocketbert.models.ops import init_parameters, keep_mask
+from pocketbert.models.ops import Packing, init_parameters, keep_mask
 from pocketbert.models.outputs import BaseModelOutputWithPooling, ModelOutput
 
 logger = logging.getLogger("pocketbert")
@@ -253,7 +253,7 @@ class EncoderModel(PreTrainedModel):
     def forward(
         self,
         input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Packing | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
@@ -266,6 +266,7 @@ class EncoderModel(PreTrainedModel):
         Args:
             input_ids: [B, S], ids of the vocabulary; or pass `inputs_embeds`.
             attention_mask: [B, S] (or [B, S, S], or four axes), nonzero where attention may look; all by default.
+                A `Packing` if the batch is one row of examples laid end to end.
             token_type_ids: [B, S], 0 by default.
             position_ids: [B, S] or [1, S], 0 to S-1 by default.
             inputs_embeds: [B, S, E], in place of the word embeddings only.
@@ -283,14 +284,16 @@ class EncoderModel(PreTrainedModel):
             raise InputError("pass exactly one of input_ids and inputs_embeds")
         if given.dim() != (3 if input_ids is None else 2):
             raise InputError(f"a batch is input_ids [B, S] or inputs_embeds [B, S, E], not {list(given.shape)}")
-        length, limit = given.size(1), self.config.max_position_embeddings
+        packing = attention_mask if isinstance(attention_mask, Packing) else None
+        length = given.size(1) if packing is None else packing.real.size(1)
+        limit = self.config.max_position_embeddings
         if length > limit:
             raise InputError(f"{length} tokens are more than max_position_embeddings={limit}: truncate the text")
         with_weights = self.config.output_attentions if output_attentions is None else output_attentions
         with_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
 
         hidden = self._embed(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)  # [B, S, H]
-        keep = None if attention_mask is None else keep_mask(attention_mask)
+        keep = keep_mask(attention_mask) if isinstance(attention_mask, Tensor) else packing
         states, weights = [hidden], []
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
@@ -300,15 +303,17 @@ class EncoderModel(PreTrainedModel):
             states.append(hidden)
             weights.append(probabilities)
 
+        # The pooler reads the first token of each row: of packed examples, [examples, 1, H].
+        firsts = hidden if packing is None else hidden[0, packing.starts[:-1], None]
         output = BaseModelOutputWithPooling(
             last_hidden_state=hidden,
-            pooler_output=None if self.pooler is None else self.pooler(hidden),
+            pooler_output=None if self.pooler is None else self.pooler(firsts),
             hidden_states=tuple(states) if with_states else None,
             attentions=tuple(weights) if with_weights else None,
         )
         return as_asked(output, self.config, return_dict)
 
-    def _embed(self, input_ids: Tensor | None, attention_mask: Tensor | None, *rest: Tensor | None) -> Tensor:
+    def _embed(self, input_ids: Tensor | None, attention_mask: Tensor | Packing | None, *rest: Tensor | None) -> Tensor:
         try:
             return self.embeddings(input_ids, attention_mask, *rest)
         except IndexError:  # CPU only: on a GPU the kernel itself stops

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from pocketbert.configs import SqueezeBertConfig
 from pocketbert.models import heads
 from pocketbert.models.bert import BertEmbeddings, BertPooler
-from pocketbert.models.ops import ACTIVATIONS, LayerNorm, attend, init_parameters
+from pocketbert.models.ops import ACTIVATIONS, LayerNorm, Packing, attend, init_parameters
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 # ── the block-diagonal product ──
@@ -121,7 +121,7 @@ class SqueezeBertSelfAttention(nn.Module):
         self.key = GroupedLinear(config.hidden_size, config.hidden_size, config.k_groups)
         self.value = GroupedLinear(config.hidden_size, config.hidden_size, config.v_groups)
 
-    def forward(self, x: Tensor, keep: Tensor | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, keep: Tensor | Packing | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Mix tokens: [B, S, H] to [B, S, H]."""
         rate = self.dropout if self.training else 0.0
         return attend(self.query(x), self.key(x), self.value(x), self.heads, keep, rate, with_weights)
@@ -156,7 +156,7 @@ class SqueezeBertLayer(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
         self.output = SqueezeBertOutput(config, inner, config.output_groups)
 
-    def forward(self, x: Tensor, keep: Tensor | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, keep: Tensor | Packing | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Map [B, S, H] to [B, S, H]."""
         context, weights = self.attention(x, keep, with_weights)
         x = self.post_attention(context, x)

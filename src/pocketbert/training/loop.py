@@ -1,4 +1,4 @@
-"""The training loop: batches, steps, accumulation, precision, evaluation, checkpoints, resuming. Nothing of any task.
+"""The training loop: batches, steps, accumulation, precision, processes, evaluation, resuming. Nothing of any task.
 
 Everything random in step *t* is a function of the seed and of *t* (the data's order likewise), and the state on disk is
 whole at any moment: a run that was killed and resumed is, in fp32 on a CPU, bit for bit the run that was not.
@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,12 +19,16 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from pocketbert.data.batches import random_words
 from pocketbert.errors import TrainingInterrupted
+from pocketbert.training.distributed import Ranks
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.progress import Meter, Progress, Writer
-from pocketbert.training.state import State, latest_state, load_state, save_state
+from pocketbert.training.state import Saver, State, latest_state, load_state
+
+ALONE = Ranks()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,8 @@ class Plan:
     """Compute in bfloat16 where that is safe; weights and moments stay in fp32."""
     save_seconds: float = 300.0
     """Save at least so often; every evaluation saves as well."""
+    keep: int = 1
+    """How many states to keep."""
 
 
 def train(
@@ -61,13 +67,14 @@ def train(
     folder: Path,
     progress: Progress,
     writer: Writer | None = None,
+    ranks: Ranks = ALONE,
 ) -> State:
     """Train `objective`, from the newest state in `folder` if there is one.
 
     Args:
         objective: what to train, on the device to train on.
         optimizer: over the objective's parameters; its groups carry `peak_lr`.
-        batches: step → micro-batches.
+        batches: step → micro-batches; with several processes those of this one, as many as the others'.
         plan: how long, and when to do what.
         schedule: step → fraction of the peak rate.
         evaluate: the metrics of the model as it is; called in evaluation mode.
@@ -76,6 +83,7 @@ def train(
         folder: where the states are kept.
         progress: what a person sees.
         writer: where curves go.
+        ranks: the processes that train together. All call `evaluate`, which returns the same to all, and `record`.
 
     Raises:
         TrainingInterrupted: SIGINT or SIGTERM came; the step was finished and its state saved.
@@ -87,78 +95,106 @@ def train(
     device = next(objective.parameters()).device
     meter = Meter(progress, writer, steps_between=1 if device.type == "cpu" else 10)
     saved_step, saved_at = state.step, time.monotonic()
+    runner = _Runner(objective, optimizer, plan, ranks, device)
 
-    def save() -> Path:
+    def save() -> None:
         nonlocal saved_step, saved_at
         meter.flush()  # raises if the loss was not finite: such weights must not replace good ones
-        path = save_state(folder, state, objective, optimizer)
+        if ranks.first:
+            saver.save(state, objective, optimizer)
         saved_step, saved_at = state.step, time.monotonic()
-        return path
 
-    with _Signals() as signals, torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with (
+        Saver(folder, plan.keep) as saver,
+        _Signals() as signals,
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+    ):
         objective.train()
         while True:
             if state.step in plan.evaluate_at and not state.evaluated():
                 meter.flush()
                 progress.busy("evaluating")
                 objective.eval()
-                with signals.at_once():
+                with signals.at_once() if ranks.count == 1 else nullcontext():  # others may wait for this one in there
                     state.history.append({"step": state.step, **evaluate()})
                 objective.train()
                 if state.evaluated():
                     _report(state, plan, progress, writer)
                     record(state)
                     save()
-            if signals.caught is not None:
+            if caught := ranks.largest(signals.caught or 0):
+                save()
+                saver.wait()
                 raise TrainingInterrupted(
-                    f"stopped by {signal.Signals(signals.caught).name} after step {state.step:,} of {plan.steps:,}; "
-                    f"the state is in {save()}: run the same command with --resume to go on",
-                    signals.caught,
+                    f"stopped by {signal.Signals(caught).name} after step {state.step:,} of {plan.steps:,}; the state "
+                    f"is in {latest_state(folder)}: run the same command with --resume to go on",
+                    caught,
                 )
             if state.step >= plan.steps or _impatient(state, plan):
                 break
             if time.monotonic() - saved_at >= plan.save_seconds:
                 save()
             started = time.perf_counter()
+            objective.begin(state.step)
             rate = schedule(state.step)
             for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * rate
-            scalars, examples = _step(objective, optimizer, batches(state.step), plan, state.step, device)
+                group["lr"] = group["peak_lr"] * rate * objective.rate(group.get("place", 0))
+            scalars, examples = runner.step(batches(state.step), state.step)
             state.step += 1
-            scalars["learning_rate"] = torch.tensor(optimizer.param_groups[0]["lr"])
+            scalars["learning_rate"] = torch.tensor(max(group["lr"] for group in optimizer.param_groups))
             meter.add(state.step, scalars, examples, started)
         if saved_step != state.step:
             save()
     return state
 
 
-def _step(
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    batch: Sequence[Batch],
-    plan: Plan,
-    step: int,
-    device: torch.device,
-) -> tuple[dict[str, Tensor], int]:
-    """One optimiser step; returns the objective's scalars for the whole batch and its number of examples."""
-    totals: dict[str, int] = {}
-    for part in batch:
-        for unit, count in objective.units(part).items():
-            totals[unit] = totals.get(unit, 0) + count
-    optimizer.zero_grad(set_to_none=True)
-    scalars: dict[str, Tensor] = {}
-    for part, seed in zip(batch, random_words(plan.seed, "dropout", step, len(batch)).tolist(), strict=True):
-        torch.manual_seed(seed)
-        tensors = {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in part.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-            shares = objective(tensors, totals)
-        shares["loss"].backward()
-        for name, share in shares.items():
-            scalars[name] = scalars[name] + share.detach() if name in scalars else share.detach()
-    limit = math.inf if plan.clip is None else plan.clip
-    scalars["gradient_norm"] = torch.nn.utils.clip_grad_norm_(objective.parameters(), limit)
-    optimizer.step()
-    return scalars, totals["examples"]
+class _Runner:
+    """Makes steps: gradients of all micro-batches, on all processes, then the optimiser's."""
+
+    def __init__(
+        self, objective: Objective, optimizer: torch.optim.Optimizer, plan: Plan, ranks: Ranks, device: torch.device
+    ) -> None:
+        self.objective, self.optimizer = objective, optimizer
+        self.plan, self.ranks, self.device = plan, ranks, device
+        self.together: DistributedDataParallel | None = None
+        if ranks.count > 1:
+            # What is learned may change during a run, and with it which parameters get a gradient.
+            self.together = DistributedDataParallel(objective, find_unused_parameters=True)
+
+    def step(self, batch: Sequence[Batch], step: int) -> tuple[dict[str, Tensor], int]:
+        """One optimiser step; returns the objective's scalars for the whole batch and its number of examples."""
+        counts: dict[str, int] = {}
+        for part in batch:
+            for unit, count in self.objective.units(part).items():
+                counts[unit] = counts.get(unit, 0) + count
+        totals = self.ranks.sum_counts(counts)
+        self.optimizer.zero_grad(set_to_none=True)
+        scalars: dict[str, Tensor] = {}
+        # Share p of process r is share p · count + r of all: the same dropout, however many processes there are.
+        seeds = random_words(self.plan.seed, "dropout", step, len(batch) * self.ranks.count)
+        for number, part in enumerate(batch):
+            torch.manual_seed(int(seeds[number * self.ranks.count + self.ranks.rank]))
+            shares = self._gradient(part, totals, last=number == len(batch) - 1)
+            for name, share in shares.items():
+                scalars[name] = scalars[name] + share.detach() if name in scalars else share.detach()
+        if self.ranks.count > 1:
+            sums = self.ranks.sum(torch.stack([value.float() for value in scalars.values()]))
+            scalars = dict(zip(scalars, sums.unbind(), strict=True))
+        limit = math.inf if self.plan.clip is None else self.plan.clip
+        scalars["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), limit)
+        self.optimizer.step()
+        return scalars, totals["examples"]
+
+    def _gradient(self, part: Batch, totals: Mapping[str, int], *, last: bool) -> dict[str, Tensor]:
+        """Add the gradient of one micro-batch; after the last one, the sum over all processes is there."""
+        tensors = {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in part.items()}
+        waits = nullcontext() if self.together is None or last else self.together.no_sync()
+        with waits:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.bf16):
+                shares: dict[str, Tensor] = (self.together or self.objective)(tensors, totals)
+            # The processes' gradients are averaged, and shares are to be added up.
+            (shares["loss"] * self.ranks.count if self.together else shares["loss"]).backward()
+        return shares
 
 
 def _impatient(state: State, plan: Plan) -> bool:

@@ -2,7 +2,8 @@
 
 Losses are means over units (examples, tags, masked words), and a batch comes in micro-batches that hold unequal numbers
 of them. So an objective counts its units first (`units`), and is then told the counts of the whole batch: each
-micro-batch returns its share of the batch's mean, and the shares simply add up, whatever the division.
+micro-batch returns its share of the batch's mean, and the shares simply add up, whatever the division, and on however
+many processes.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ class Objective(nn.Module):
     def units(self, batch: Batch) -> dict[str, int]:
         """How many of each unit a micro-batch holds; always "examples"."""
         return {"examples": len(batch["input_ids"])}
+
+    def begin(self, step: int) -> None:
+        """Get ready for step `step`, where what is learned changes during a run."""
+
+    def rate(self, place: int) -> float:
+        """By what to multiply, in this step, the rate of parameters whose group carries this "place"."""
+        return 1.0
 
     def forward(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
         """This micro-batch's share of the loss of the whole batch, whose units are `totals`.

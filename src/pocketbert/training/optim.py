@@ -1,9 +1,17 @@
-"""The optimiser and its learning rate."""
+"""The optimisers, and the learning rate over time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
+
+from pocketbert.training.lamb import Lamb
+
+#: By name, what `--optimizer` takes: LAMB as the papers used it, as NVIDIA does, and AdamW.
+OPTIMIZERS = ("lamb", "lamb-nvidia", "adamw")
 
 
 def adamw(
@@ -14,22 +22,61 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of `module`, without decay for biases and norm weights.
-
-    Each group carries its `peak_lr`, which the loop multiplies with the schedule. A norm weight is a vector, as is a
-    bias: whatever has more than one axis decays.
-    """
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [{**group, "peak_lr": learning_rate} for group in groups if group["params"]]
+    """AdamW over the trainable parameters of `module`, in the groups of `parameter_groups`."""
+    groups = parameter_groups(module, learning_rate=learning_rate, weight_decay=weight_decay)
     # The fused step touches every parameter once, instead of once for each operation.
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
 
 
-def linear_schedule(step: int, *, steps: int, warmup: float) -> float:
+def build_optimizer(
+    name: str,
+    module: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float = 0.01,
+    place: Callable[[str], int] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimiser of this name (see `OPTIMIZERS`) with the published betas and ε, for pretraining.
+
+    Args:
+        name: one of `OPTIMIZERS`.
+        module: what is trained.
+        learning_rate: the peak.
+        weight_decay: for weights other than biases and norms.
+        place: see `parameter_groups`.
+    """
+    groups = parameter_groups(module, learning_rate=learning_rate, weight_decay=weight_decay, place=place)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-6, fused=True)
+    return Lamb(groups, learning_rate, bias_correction=name == "lamb-nvidia")
+
+
+def parameter_groups(
+    module: nn.Module, *, learning_rate: float, weight_decay: float, place: Callable[[str], int] | None = None
+) -> list[dict[str, Any]]:
+    """The trainable parameters in groups: those that decay (and adapt, in LAMB), and biases and norm weights, do not.
+
+    Each group carries its `peak_lr`, which the loop multiplies with the schedule. A norm weight is a vector, as is a
+    bias: whatever has more than one axis decays. With `place`, a function of a parameter's name, those of different
+    places are in different groups, which carry it as "place", so that layers can have rates of their own.
+    """
+    found: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            found.setdefault((place(name) if place is not None else 0, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if matrices else 0.0,
+            "adapts": matrices,
+            "peak_lr": learning_rate,
+            "place": where,
+        }
+        for (where, matrices), parameters in sorted(found.items(), key=lambda item: (item[0][0], not item[0][1]))
+    ]
+
+
+def polynomial_schedule(step: int, *, steps: int, warmup: float, power: float = 1.0) -> float:
     """The fraction of the peak rate at `step` = 0, 1, …: up during the first `warmup` of all steps, then down to 0.
 
     The first step is not lost to a rate of zero: warm-up ends at its last step, decay would reach 0 after the last.
@@ -37,4 +84,9 @@ def linear_schedule(step: int, *, steps: int, warmup: float) -> float:
     rising = round(steps * warmup)
     if step < rising:
         return (step + 1) / (rising + 1)
-    return max(0.0, (steps - step) / max(1, steps - rising))
+    return max(0.0, (steps - step) / max(1, steps - rising)) ** power
+
+
+def linear_schedule(step: int, *, steps: int, warmup: float) -> float:
+    """`polynomial_schedule` of power 1."""
+    return polynomial_schedule(step, steps=steps, warmup=warmup)

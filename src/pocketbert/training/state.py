@@ -1,7 +1,7 @@
 """The state of a run on disk: weights, optimiser moments, and one integer, the number of steps done.
 
 A state is a folder `step-00000100` of two safetensors files and a JSON file. It is written under another name, flushed
-to the disk and renamed, and only then is the one before removed: at any moment there is one complete state, or none
+to the disk and renamed, and only then are older ones removed: at any moment there is one complete state, or none
 yet. Order, masks and dropout are functions of the step, so nothing else is needed to continue bit for bit.
 """
 
@@ -13,8 +13,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
@@ -52,23 +54,82 @@ class State:
         return 0 if best is None else len(self.history) - 1 - self.history.index(best)
 
 
-def save_state(folder: Path, state: State, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-    """Write the state into `folder`, then remove older ones.
+def save_state(
+    folder: Path, state: State, objective: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 1
+) -> Path:
+    """Write the state into `folder`, then remove all but the `keep` newest.
 
     Raises:
         CheckpointError: the disk is full, or the folder cannot be written; the last good state is still there.
     """
-    final = folder / f"step-{state.step:08d}"
+    tensors = {
+        file: {name: tensor.detach().cpu().contiguous() for name, tensor in named}
+        for file, named in _files(objective, optimizer).items()
+    }
+    return _write(folder, state.step, json.dumps(asdict(state), indent=1) + "\n", tensors, keep)
+
+
+class Saver:
+    """Saves states in a thread: training waits while they are copied in memory, and not while they are written.
+
+    Args:
+        folder: where the states are kept.
+        keep: how many.
+    """
+
+    def __init__(self, folder: Path, keep: int = 1) -> None:
+        self.folder, self.keep = folder, keep
+        self._writer = ThreadPoolExecutor(1, "pocketbert-saver")
+        self._writing: Future[Path] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+        except CheckpointError:
+            if kind is None:  # otherwise what ended the block says more
+                raise
+        finally:
+            self._writer.shutdown()
+
+    def save(self, state: State, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Copy the state, and begin to write it when the one before is written.
+
+        Raises:
+            CheckpointError: that one could not be written; the last good state is still there.
+        """
+        self.wait()
+        tensors = {
+            file: {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named}
+            for file, named in _files(objective, optimizer).items()
+        }
+        summary = json.dumps(asdict(state), indent=1) + "\n"
+        self._writing = self._writer.submit(_write, self.folder, state.step, summary, tensors, self.keep)
+
+    def wait(self) -> None:
+        """Go on when everything is written; raises `CheckpointError` if it could not be."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+
+def _files(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Iterator[tuple[str, Tensor]]]:
+    return {"weights": _weights(objective), "optimizer": _moments(objective, optimizer)}
+
+
+def _write(folder: Path, step: int, summary: str, tensors: Mapping[str, dict[str, Tensor]], keep: int) -> Path:
+    final = folder / f"step-{step:08d}"
     unfinished = final.with_suffix(".tmp")
-    summary = json.dumps(asdict(state), indent=1) + "\n"
     try:
         if final.exists():  # the same step once more, now evaluated: its tensors are the same
             write_text(final / "state.json", summary)
             return final
         shutil.rmtree(unfinished, ignore_errors=True)
-        for name, tensors in (("weights", _weights(objective)), ("optimizer", _moments(objective, optimizer))):
+        for name, content in tensors.items():
             with atomic_write(unfinished / f"{name}.safetensors") as file:
-                file.write(save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors}))
+                file.write(save(content))
         write_text(unfinished / "state.json", summary)
         unfinished.replace(final)
         _flush_folder(folder)
@@ -77,7 +138,8 @@ def save_state(folder: Path, state: State, objective: nn.Module, optimizer: torc
         kept = latest_state(folder)
         there = f"the last good state is {kept}" if kept else "there is no state to continue from yet"
         raise CheckpointError(f"{error}; {there}") from error
-    for other in (path for path in folder.iterdir() if path != final and path.name.startswith("step-")):
+    kept_states = sorted(_complete(folder), key=_step_of)[-keep:]
+    for other in (path for path in folder.iterdir() if path not in kept_states and path.name.startswith("step-")):
         shutil.rmtree(other, ignore_errors=True)
     return final
 
@@ -86,8 +148,15 @@ def latest_state(folder: Path) -> Path | None:
     """The newest complete state in `folder`, if there is one."""
     if not folder.is_dir():
         return None
-    complete = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
-    return max(complete, key=lambda path: int(path.name[5:]), default=None)
+    return max(_complete(folder), key=_step_of, default=None)
+
+
+def _complete(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name[5:])
 
 
 def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> State:

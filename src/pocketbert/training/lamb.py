@@ -1,0 +1,101 @@
+"""LAMB (You et al. 2019, https://arxiv.org/abs/1904.00962): Adam's direction, steps in proportion to the weights.
+
+    m ← β₁ m + (1 - β₁) g          r = m / (√v + ε) + λ w
+    v ← β₂ v + (1 - β₂) g²         w ← w - rate · (‖w‖ / ‖r‖) · r
+
+The norms are those of one tensor; where one of them is 0 their ratio counts as 1. Tensors that do not decay (biases and
+norms) do not adapt either: for them the ratio is left out. SqueezeBERT and MobileBERT were trained with this, without
+correction of the moments' bias; NVIDIA's recipes correct it, m / (1 - β₁ᵗ) and v / (1 - β₂ᵗ).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class Lamb(Optimizer):
+    """LAMB over groups of parameters; one fused operation at a time over all tensors of a group.
+
+    A group may say "adapts": False to leave its steps as Adam would make them.
+
+    Args:
+        params: parameters or groups of them.
+        lr: the rate.
+        betas: of the means of gradients and of their squares.
+        eps: added to the root of the latter.
+        weight_decay: λ.
+        bias_correction: as NVIDIA, and as in the paper's own algorithm; not as the models here were trained.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        bias_correction: bool = False,
+    ) -> None:
+        self.bias_correction = bias_correction
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapts": True})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Move every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if weights := [parameter for parameter in group["params"] if parameter.grad is not None]:
+                self._move(weights, group)
+        return loss
+
+    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        first, second = group["betas"]
+        states = [self._state_of(weight) for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        means = [state["exp_avg"] for state in states]
+        squares = [state["exp_avg_sq"] for state in states]
+        torch._foreach_lerp_(means, gradients, 1 - first)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
+
+        roots = torch._foreach_sqrt(squares)
+        if self.bias_correction:
+            torch._foreach_add_([state["step"] for state in states], 1)
+            steps = [float(state["step"]) for state in states]
+            torch._foreach_div_(roots, [math.sqrt(1 - second**step) for step in steps])
+        torch._foreach_add_(roots, group["eps"])
+        updates = torch._foreach_div(means, roots)
+        if self.bias_correction:
+            torch._foreach_div_(updates, [1 - first**step for step in steps])
+        if group["weight_decay"]:
+            torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
+        if group["adapts"]:
+            long, wanted = (torch.stack(list(torch._foreach_norm(tensors))) for tensors in (weights, updates))
+            ratios = torch.where((long > 0) & (wanted > 0), long / wanted, 1.0)
+            torch._foreach_mul_(updates, list(ratios.unbind()))
+        torch._foreach_add_(weights, updates, alpha=-group["lr"])
+
+    def _state_of(self, weight: Tensor) -> dict[str, Tensor]:
+        state = self.state[weight]
+        if not state:
+            state["exp_avg"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+            if self.bias_correction:
+                state["step"] = torch.zeros(())  # on the CPU: it is read at every step
+        return state
