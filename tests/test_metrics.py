@@ -150,3 +150,12 @@ def test_entity_f1_without_entities() -> None:
         metrics.entity_f1([["O", "O"]], [["O"]])
     with pytest.raises(InputError, match="no sentences"):
         metrics.entity_f1([], [])
+
+
+def test_texts_of_which_nothing_is_left_score_as_in_the_script_of_their_version() -> None:
+    """Three gold answers of SQuAD 1.1's development set are ".": its script finds a match there, and no F1."""
+    gold = {"a": ["interventionism", "."]}
+    assert metrics.squad({"a": "the"}, gold) == {"exact_match": 1.0, "f1": 0.0}
+    assert metrics.squad({"a": "interventionism"}, gold) == {"exact_match": 1.0, "f1": 1.0}
+    two = metrics.squad({"a": "the", "b": "."}, {**gold, "b": []})
+    assert two == {"exact_match": 0.5, "f1": 0.5, "has_answer_f1": 0.0, "no_answer_f1": 1.0}
