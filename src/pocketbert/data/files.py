@@ -1,12 +1,11 @@
 """What all readers of data files have in common: whether a file can be read at all, JSON lines, texts."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pocketbert.data.tables import not_text
+from pocketbert.data.tables import check_utf8, is_unicode, json_objects, not_text
 from pocketbert.errors import DataError
 
 
@@ -43,20 +42,7 @@ def opened(path: Path, *suffixes: str) -> Iterator[None]:
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file that has one a line, with the numbers of their lines."""
     with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:  # also digits or brackets without end
-                hint = "; a JSON list must become one object a line (jq -c '.[]')" if line[0] == "[" else ""
-                raise DataError(f"{path}, line {number}: is not JSON: {error}{hint}") from None
-            if not isinstance(value, dict):
-                raise DataError(
-                    f"{path}, line {number}: holds a {type(value).__name__}, not an object like "
-                    '{"text": …, "label": …}; a JSON list must become one object a line (jq -c \'.[]\')'
-                )
-            yield number, value
+        yield from json_objects(path, file)
 
 
 def check_text(value: Any, where: str) -> str:
@@ -71,24 +57,12 @@ def check_text(value: Any, where: str) -> str:
     return value
 
 
-def is_unicode(text: str) -> bool:
-    r"""Whether a text has no half of a surrogate pair in it, as JSON can bring: "\ud83d"."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _undecodable(path: Path) -> DataError:
     """Names the first line that is not UTF-8."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return DataError(
-                    f"{path}, line {number}: byte 0x{line[error.start]:02X} is not UTF-8. If the file is Latin-1 "
-                    f"(Windows), convert it: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
-                )
+                check_utf8(line.decode("utf-8", "surrogateescape"), f"{path}, line {number}", path.name)
+            except DataError as error:
+                return error
     return DataError(f"{path}: is not UTF-8")

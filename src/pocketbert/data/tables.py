@@ -17,7 +17,7 @@ raises `DataError` with file and line, after the rows before it.
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -276,7 +276,7 @@ def _tsv(path: Path, lines: Iterator[str]) -> Rows:
 
 
 def _json(path: Path, lines: Iterator[str]) -> tuple[list[str], Rows]:
-    objects = _objects(path, lines)
+    objects = json_objects(path, lines)
     first = next(objects, None)
     if first is None:
         raise DataError(f"{path}: is empty")
@@ -285,7 +285,8 @@ def _json(path: Path, lines: Iterator[str]) -> tuple[list[str], Rows]:
     return names, ((number, [value.get(name) for name in names]) for number, value in chain([first], objects))
 
 
-def _objects(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_objects(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of lines that hold one each, with the numbers of their lines."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -364,14 +365,14 @@ def _example(path: Path, line: int, text: Any, text_pair: Any, label: Any, *, co
         if label is None or label == "":
             raise DataError(f"{path}, line {line}: has no label in column {columns.label!r}")
     for name, value in zip(columns, (text, text_pair, label), strict=True):
-        if name is not None and not all(map(_is_unicode, value if isinstance(value, tuple) else (value,))):
+        if name is not None and not all(map(is_unicode, value if isinstance(value, tuple) else (value,))):
             raise DataError(
                 f"{path}, line {line}: column {name!r} holds half a character, which stands for nothing: {value!a:.60}"
             )
     return Example(text, text_pair, label, line)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     r"""Whether a text has no half of a surrogate pair in it, as JSON can bring: "\ud83d"."""
     try:
         text.encode()
