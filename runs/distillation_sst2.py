@@ -16,13 +16,11 @@ import matplotlib.figure
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from common import RESULTS, write_results
 
-from pocketbert.bench.measure import machine_name
-
 LADDER = {
     "labels": "MiniLM's layers, labels alone",
     "soft": "+ the teacher's classes",
     "hidden": "+ its hidden states",
-    "inherited": "+ begins as the teacher",
+    "inherited": "+ begins as the fine-tuned teacher",
 }
 
 
@@ -38,7 +36,10 @@ runs = {
     label: {int(one.name[5:]): run for one in sorted((ladder / row).glob("seed-*")) if (run := read(one))}
     for row, label in LADDER.items()
 }
-for folder, label in (("student", "+ altered texts, twice the steps"), ("teacher", "the teacher, 6 layers")):
+for folder, label in (
+    ("student", "bundled: begins as the teacher,\n+ altered texts, twice the steps"),
+    ("teacher", "the teacher, 6 layers"),
+):
     if run := read(bundled / folder):
         runs[label] = {run["options"]["seed"]: run}
 
@@ -49,7 +50,7 @@ for label, seeds in runs.items():
     if best:
         rows.append(
             {
-                "what": label,
+                "what": label.replace("\n", " "),
                 "seeds": len(seeds),
                 "best": round(statistics.mean(best), 4),
                 "deviation": round(statistics.stdev(best), 4) if len(best) > 1 else "",
@@ -66,9 +67,10 @@ for place, seeds in enumerate(seeds for seeds in runs.values() if seeds):
     values = [100 * run["best"]["accuracy"] for run in seeds.values()]
     axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.6)
     axes.plot(statistics.mean(values), place, "|", color="C1", markersize=22, markeredgewidth=2)
-axes.set_yticks(range(len(rows)), [f"{row['what']}" for row in rows])
+axes.set_yticks(range(len(rows)), [label for label, seeds in runs.items() if seeds])
+axes.margins(y=0.15)
 axes.invert_yaxis()
 axes.set_xlabel("accuracy on SST-2 dev, % (872 sentences: one standard error is 1.1)")
 axes.grid(axis="x", alpha=0.3)
-name = next(RESULTS.glob(f"distillation-sst2_{machine_name()}_*.csv")).with_suffix(".png")
+name = max(RESULTS.glob("distillation-sst2_*.csv"), key=lambda path: path.stat().st_mtime).with_suffix(".png")
 figure.savefig(name, dpi=150)
