@@ -98,5 +98,6 @@ def service(models: dict[str, Path]) -> Iterator[Service]:
     """All of them at one address, the bundled one first."""
     from pocketbert.pipelines import BUNDLED
 
-    with running(BUNDLED / "sst2", *(f"{name}={path}" for name, path in models.items()), "--max-texts", "300") as one:
+    named = [f"{name}={path}" for name, path in models.items()]
+    with running(BUNDLED / "sst2", *named, "--max-texts", "300", "--no-log") as one:  # nobody reads what it writes
         yield one

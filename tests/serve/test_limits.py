@@ -5,6 +5,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -123,6 +125,21 @@ def test_what_makes_no_sense(strict: Service, body: Any, status: int, told: str)
     assert found == status
     assert told in answer["error"]["message"]
     assert answer["error"].keys() == {"message", "type", "code", "param"}
+
+
+def test_what_fuzzing_found(service: Service) -> None:
+    half = b'{"inputs": "a [MASK]", "targets": ["film", "\\ud800"]}'
+    assert "half a character" in service.ask("/v1/fill-mask", half).json["error"]["message"]
+    long = {"inputs": "a", "model": "nli", "labels": ["film " * 80, "b"]}
+    assert service.ask("/v1/classify", long).status == 422
+
+
+def test_bodies_that_make_no_sense(service: Service) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "fuzz_service"
+    command = [sys.executable, str(script), "--url", service.url, "--inputs", "500", "--seed", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "no 5xx" in done.stdout
 
 
 def test_errors_do_not_repeat_what_was_sent(strict: Service) -> None:

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from pocketbert.errors import InputError
+from pocketbert.errors import InputError, TokenizerError
 from pocketbert.serve import compatible, metrics, v1
 from pocketbert.serve.batching import Busy
 from pocketbert.serve.errors import Json, error, told
@@ -104,6 +104,10 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(InputError)
     async def wrong(request: Request, problem: InputError) -> Response:
+        return error(request.url.path, 422, str(problem)[:500], field="inputs")
+
+    @app.exception_handler(TokenizerError)
+    async def unreadable(request: Request, problem: TokenizerError) -> Response:
         return error(request.url.path, 422, str(problem)[:500], field="inputs")
 
     @app.exception_handler(TooMuch)

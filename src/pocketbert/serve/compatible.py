@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from pocketbert.serve import schemas
+from pocketbert.serve import schemas, v1
 from pocketbert.serve.errors import Json
 from pocketbert.serve.service import Refused, answer, service_of
 
@@ -145,7 +145,8 @@ async def model(name: str, body: schemas.HubAsked, request: Request) -> Response
     answers = await answer(request, found, inputs, **options)
     # Labels of one text come in a list of lists, and a vector in a list of vectors: so the hub has it.
     nested = task in ("text-classification", "feature-extraction")
-    return Json(answers.values if many or nested else answers.values[0])
+    values = [v1.labels(one) for one in answers.values] if zero_shot else answers.values
+    return Json(values if many or nested else values[0])
 
 
 _KEYS = {

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _whole(text: str) -> str:
+    """JSON can spell half a character (of a surrogate pair), which is no text."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text holds half a character") from None
+    return text
+
 
 T = TypeVar("T")
+Text = Annotated[str, AfterValidator(_whole)]
 Count = Annotated[int, Field(ge=1, le=100)]
 Model = Annotated[str | None, Field(description="The name of a model; without one, the first of the task.")]
 Cut = Annotated[bool, Field(description="Cut what is too long for the model; if false, refuse it with 422.")]
@@ -21,22 +33,22 @@ class Body(BaseModel):
 class Pair(Body):
     """Two texts that are judged together."""
 
-    text: str
-    text_pair: str
+    text: Text
+    text_pair: Text
 
 
 class Question(Body):
     """A question on a passage."""
 
-    question: str
-    context: str
+    question: Text
+    context: Text
 
 
 class Choice(Body):
     """A beginning and how it may go on, or a question and its answers."""
 
-    prompt: str
-    choices: Annotated[list[str], Field(min_length=1)]
+    prompt: Text
+    choices: Annotated[list[Text], Field(min_length=1)]
 
 
 class Asked(Body):
@@ -49,20 +61,20 @@ class Asked(Body):
 class Classify(Asked):
     """Texts or pairs to label."""
 
-    inputs: str | Pair | list[str] | list[Pair]
+    inputs: Text | Pair | list[Text] | list[Pair]
     top_k: Annotated[Count | None, Field(description="So many labels of each; all if null.")] = None
     labels: Annotated[
-        list[str] | None,
+        list[Text] | None,
         Field(min_length=1, max_length=100, description="Labels of your own, for a model of language inference."),
     ] = None
-    template: Annotated[str, Field(max_length=1000)] = "This example is {}."
+    template: Annotated[Text, Field(max_length=1000)] = "This example is {}."
     multi_label: bool = False
 
 
 class Tag(Asked):
     """Texts to find entities in."""
 
-    inputs: str | list[str]
+    inputs: Text | list[Text]
     aggregation: Literal["simple", "first", "average", "max"] = "first"
 
 
@@ -77,9 +89,9 @@ class Answer(Asked):
 class FillMask(Asked):
     """Texts with [MASK] in them."""
 
-    inputs: str | list[str]
+    inputs: Text | list[Text]
     top_k: Count = 5
-    targets: Annotated[list[str] | None, Field(min_length=1, max_length=100)] = None
+    targets: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None
 
 
 class Choose(Asked):
@@ -91,7 +103,7 @@ class Choose(Asked):
 class Embed(Asked):
     """Texts to turn into vectors."""
 
-    inputs: str | list[str]
+    inputs: Text | list[Text]
     pooling: Annotated[
         Literal["mean", "cls"] | None, Field(description="If null, as the model was trained: usually the mean.")
     ] = None
@@ -207,7 +219,7 @@ class Error(BaseModel):
 class OpenAIEmbed(BaseModel):
     """As OpenAI's clients send it."""
 
-    input: Annotated[str | list[str], Field(description="Texts; lists of tokens are those of other models.")]
+    input: Annotated[Text | list[Text], Field(description="Texts; lists of tokens are those of other models.")]
     model: str
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: None = None
@@ -220,7 +232,7 @@ class OpenAIEmbed(BaseModel):
 class TeiEmbed(BaseModel):
     """A body of /embed."""
 
-    inputs: str | list[str]
+    inputs: Text | list[Text]
     normalize: bool = True
     truncate: bool | None = None
     model: Model = None
@@ -229,8 +241,8 @@ class TeiEmbed(BaseModel):
 class TeiPredict(BaseModel):
     """A body of /predict: a text, a pair, or a list of lists of one or two texts."""
 
-    inputs: str | Annotated[list[str], Field(min_length=2, max_length=2)] | list[
-        Annotated[list[str], Field(min_length=1, max_length=2)]
+    inputs: Text | Annotated[list[Text], Field(min_length=2, max_length=2)] | list[
+        Annotated[list[Text], Field(min_length=1, max_length=2)]
     ]  # fmt: skip
     raw_scores: bool = False
     truncate: bool | None = None
@@ -240,7 +252,7 @@ class TeiPredict(BaseModel):
 class TeiTokenize(BaseModel):
     """A body of /tokenize."""
 
-    inputs: str | list[str]
+    inputs: Text | list[Text]
     add_special_tokens: bool = True
     model: Model = None
 
@@ -263,21 +275,21 @@ class HubParameters(Body):
 
     top_k: Count | None = None
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
-    candidate_labels: Annotated[list[str] | None, Field(min_length=1, max_length=100)] = None
-    hypothesis_template: Annotated[str | None, Field(max_length=1000)] = None
+    candidate_labels: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None
+    hypothesis_template: Annotated[Text | None, Field(max_length=1000)] = None
     multi_label: bool | None = None
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = None
-    ignore_labels: list[str] | None = None
+    ignore_labels: list[Text] | None = None
     handle_impossible_answer: bool | None = None
     max_answer_len: Annotated[int | None, Field(ge=1, le=512)] = None
-    targets: Annotated[list[str] | None, Field(min_length=1, max_length=100)] = None
+    targets: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None
     normalize: bool | None = None
 
 
 class HubAsked(BaseModel):
     """A body of /models/NAME: the inputs of the model's task."""
 
-    inputs: str | Pair | Question | Choice | list[str] | list[Pair] | list[Question] | list[Choice]
+    inputs: Text | Pair | Question | Choice | list[Text] | list[Pair] | list[Question] | list[Choice]
     parameters: HubParameters = HubParameters()
     normalize: bool | None = None
     options: dict[str, bool] | None = None

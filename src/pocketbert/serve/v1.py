@@ -14,9 +14,10 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from pocketbert.errors import InputError
+from pocketbert.errors import InputError, TokenizerError
 from pocketbert.serve import schemas
 from pocketbert.serve.errors import Json, error
+from pocketbert.serve.models import TooMuch
 from pocketbert.serve.service import Refused, Service, answer, service_of
 from pocketbert.serve.settings import Limits
 
@@ -82,7 +83,8 @@ def _classify_options(body: schemas.Classify) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _labels(_: Any, value: Any) -> list[dict[str, Any]]:
+def labels(value: Any) -> list[dict[str, Any]]:
+    """The labels of a text, its own or those of zero-shot classification."""
     if isinstance(value, dict):  # zero-shot
         return [{"label": name, "score": score} for name, score in zip(value["labels"], value["scores"], strict=True)]
     return _listed(value)
@@ -91,7 +93,7 @@ def _labels(_: Any, value: Any) -> list[dict[str, Any]]:
 TASKS = {
     one.path: one
     for one in (
-        Task("classify", "text-classification", schemas.Classify, _classify_options, _labels),
+        Task("classify", "text-classification", schemas.Classify, _classify_options, lambda _, value: labels(value)),
         Task("tag", "token-classification", schemas.Tag, lambda b: {"aggregation_strategy": b.aggregation}, _entities),
         Task(
             "answer",
@@ -279,9 +281,10 @@ async def _each(
         return []
     try:
         return (await answer(request, model, inputs, truncate=truncate, patient=True, **options)).values
-    except (Refused, InputError) as problem:
+    except (Refused, InputError, TokenizerError, TooMuch) as problem:
         if len(inputs) == 1:
-            return [problem if isinstance(problem, Refused) else Refused(422, problem.message)]
+            message = problem.message if isinstance(problem, InputError) else str(problem)
+            return [Refused(422, message)]
         half = len(inputs) // 2
         return [
             value

@@ -1,0 +1,170 @@
+"""The page in a real browser; skipped where there is none."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketbert.serve.app import PAGE
+
+from .conftest import Service, running
+
+webdriver = pytest.importorskip("selenium.webdriver")
+BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+needs_browser = pytest.mark.skipif(not BROWSER or not DRIVER, reason="there is no Chromium with its driver")
+
+
+def test_the_page_is_one_short_file_that_fetches_nothing() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 500
+    assert not [word for word in ("src=", "@import", "url(", '<link rel="stylesheet') if word in text]
+    assert text.count("http") == text.count("http://www.w3.org/2000/svg")
+
+
+class Page:
+    """What a visitor sees and does."""
+
+    def __init__(self, driver: Any, url: str) -> None:
+        self.driver = driver
+        driver.get(url)
+        self.until(lambda: self.driver.execute_script("return models.length"))
+
+    def until(self, test: Callable[[], Any]) -> Any:
+        end = time.monotonic() + 20
+        while not (found := test()):
+            assert time.monotonic() < end, self.driver.find_element("tag name", "body").text
+            time.sleep(0.05)
+        return found
+
+    def find(self, selector: str) -> list[Any]:
+        return list(self.driver.find_elements("css selector", selector))
+
+    def text(self, selector: str) -> str:
+        return "\n".join(one.text for one in self.find(selector))
+
+    def choose(self, name: str) -> None:
+        self.find(f"#model option[value='{name}']")[0].click()
+        self.answered()
+
+    def type(self, field: str, text: str) -> None:
+        self.driver.execute_script("document.getElementById('answer').replaceChildren()")
+        box = self.find(f"#field-{field}")[0]
+        box.clear()
+        box.send_keys(text)
+        self.answered()
+
+    def answered(self) -> None:
+        self.until(lambda: self.find("#answer > *"))
+        self.until(lambda: self.find("#tokens span") or self.find("#answer .error"))
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(BROWSER)
+    with tempfile.TemporaryDirectory() as folder:
+        for flag in (*FLAGS, f"--user-data-dir={folder}", "--window-size=1000,900"):
+            options.add_argument(flag)
+        found = webdriver.Chrome(options, webdriver.ChromeService(str(DRIVER)))
+        yield found
+        found.quit()
+
+
+@pytest.fixture(scope="module")
+def page(driver: Any, service: Service) -> Page:
+    return Page(driver, f"{service.url}/")
+
+
+@needs_browser
+def test_each_task(page: Page) -> None:
+    page.answered()
+    assert "positive" in page.text("#answer")
+    assert "ms in the model" in page.text("#facts")
+    page.choose("classify")
+    page.type("text", "the film is great")
+    assert [one.text for one in page.find("#tokens span")] == ["[CLS]", "the", "film", "is", "great", "[SEP]"]
+    shares = [float(one.text.split()[-2]) for one in page.find("#answer .bar")]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    page.choose("tag")
+    page.type("text", "🙂 marie curie was born in warsaw")
+    assert page.text("#answer .text").replace("\n", "").endswith("warsaw") or page.find("#answer mark")
+    page.choose("answer")
+    assert page.find("#answer mark")[0].text in page.find("#field-context")[0].get_attribute("value")
+    page.choose("fill-mask")
+    page.type("text", "the [MASK] is [MASK]")
+    assert len(page.find("#answer .bar")) == 10
+    page.choose("choose")
+    assert "a cup" in page.text("#answer")
+    page.choose("embed")
+    page.type("text", "the film\nthe film\nwarsaw")
+    assert "100.0 %" in page.text("#answer")
+
+
+@needs_browser
+def test_errors_are_shown_and_go_away(page: Page) -> None:
+    page.choose("fill-mask")
+    page.type("text", "no gap")
+    assert "no [MASK]" in page.text("#answer [role=alert]")
+    page.type("text", "a [MASK]")
+    assert not page.find("#answer .error")
+
+
+@needs_browser
+def test_texts_are_texts(page: Page) -> None:
+    page.choose("tag")
+    page.type("text", "<img src=x onerror=alert(1)> & <b>warsaw</b>")
+    assert not page.find("#answer img")
+    assert not page.find("#answer b b")
+
+
+@needs_browser
+def test_the_service_by_keyboard(page: Page) -> None:
+    tab = page.find("#tab-try")[0]
+    tab.send_keys("\ue014")  # the right arrow
+    page.until(lambda: "MB" in page.text("#tiles"))
+    assert page.find("#tab-service")[0].get_attribute("aria-selected") == "true"
+    assert page.driver.switch_to.active_element.get_attribute("id") == "tab-service"
+    assert "sst2" in page.text("#models")
+    page.find("#tab-service")[0].send_keys("\ue012")
+    assert page.find("#try")[0].is_displayed()
+
+
+@needs_browser
+def test_everything_has_a_name(page: Page) -> None:
+    unnamed = page.driver.execute_script(
+        "return [...document.querySelectorAll('input, select, textarea, button, svg')]"
+        ".filter(x => !(x.labels?.length || x.textContent.trim() || x.ariaLabel)).length"
+    )
+    assert unnamed == 0
+
+
+@needs_browser
+def test_a_narrow_screen(page: Page) -> None:
+    sized = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", sized)
+    try:
+        for model in ("classify", "answer", "embed"):
+            page.choose(model)
+            assert page.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@needs_browser
+def test_a_key_is_asked_for(driver: Any, models: dict[str, Path]) -> None:
+    with running(models["classify"], POCKETBERT_API_KEYS="sesame") as service:
+        driver.get(f"{service.url}/")
+        page = Page.__new__(Page)
+        page.driver = driver
+        page.until(lambda: page.find("#key")[0].is_displayed())
+        assert "API key" in page.text("#answer")
+        page.find("#key")[0].send_keys("sesame\ue007")
+        page.until(lambda: page.find("#answer .bar"))
