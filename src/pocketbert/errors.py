@@ -9,6 +9,8 @@ EXTRAS = {
     "train": ("torch", "pyarrow", "tensorboard"),
     "search": ("optuna", "matplotlib"),
     "datasets": ("datasets",),
+    "corpus": ("sentencex", "datasketch"),
+    "ray": ("ray",),
     "bench": ("matplotlib",),
     "serve": ("fastapi", "uvicorn"),
 }

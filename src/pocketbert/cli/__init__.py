@@ -28,6 +28,7 @@ COMMANDS = {
         "embed": ("pocketbert.cli.predict", "Turn texts into vectors."),
     },
     "Learn": {
+        "prepare": ("pocketbert.cli.prepare", "Turn raw text into a corpus for pretraining."),
         "finetune": ("pocketbert.cli.finetune", "Train a model on labelled data: to classify, tag, answer or choose."),
         "distill": ("pocketbert.cli.distill", "Train a small text classifier to say what larger ones say."),
         "evaluate": ("pocketbert.cli.finetune", "Measure a model on labelled data of its task."),

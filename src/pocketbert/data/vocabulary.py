@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from pocketbert.errors import DataError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def train_vocabulary(texts: Sequence[str], size: int, *, lower_case: bool = True) -> dict[str, int]:
-    """Learn at most `size` pieces from `texts`; the same texts give the same vocabulary.
+def train_vocabulary(texts: Iterable[str], size: int, *, lower_case: bool = True) -> dict[str, int]:
+    """Learn at most `size` pieces from `texts`, which are gone through twice; the same give the same vocabulary.
 
     Returns:
         Piece → id, the special tokens first.
@@ -24,7 +24,12 @@ def train_vocabulary(texts: Sequence[str], size: int, *, lower_case: bool = True
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     normalizer = normalizers.BertNormalizer(lowercase=lower_case)
-    counts = Counter(letter for text in texts for letter in normalizer.normalize_str(text) if not letter.isspace())
+    counts = Counter[str]()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    for letter in list(counts):
+        if letter.isspace():
+            del counts[letter]
     # Every letter takes two places, as the start of a word and inside it: rare ones may not fill a small vocabulary.
     commonest = sorted(counts, key=lambda letter: (-counts[letter], letter))[: min(1000, size // 4)]
     alphabet = sorted(commonest)

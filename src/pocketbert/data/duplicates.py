@@ -1,0 +1,50 @@
+"""Which documents nearly repeat an earlier one, from their MinHash signatures.
+
+Signatures are cut into bands; documents that agree in a whole band are compared (locality-sensitive hashing; Leskovec,
+Rajaraman and Ullman, Mining of Massive Datasets, chapter 3). `datasketch` says which bands suit a threshold. Its own
+index is a Python dictionary of all documents; sorting one band at a time takes eight bytes a document.
+"""
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketbert.data.documents import PERMUTATIONS
+
+_AT_ONCE = 1 << 14  # pairs to compare
+
+
+def near_duplicates(signatures: npt.NDArray[np.uint32], threshold: float) -> npt.NDArray[np.bool_]:
+    """[documents] whether an earlier one is estimated to share at least `threshold` of all shingles of both (Jaccard).
+
+    Args:
+        signatures: [documents, permutations], mapped or in memory.
+        threshold: from 0 to 1.
+    """
+    from datasketch import MinHashLSH
+
+    # What agrees in a band by chance is compared and let go; what agrees in none is lost.
+    bands = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+    repeated = np.zeros(len(signatures), dtype=bool)
+    for band in range(bands.b):
+        keys = _keys(signatures, band * bands.r, (band + 1) * bands.r)
+        order = np.argsort(keys, kind="stable")
+        begins = np.flatnonzero(np.diff(keys[order], prepend=keys[order[:1]] ^ np.uint64(1)))
+        first = order[np.repeat(begins, np.diff(begins, append=len(order)))]  # of all with the same key
+        there = (first != order) & ~repeated[order]
+        for start in range(0, int(there.sum()), _AT_ONCE):
+            earlier = first[there][start : start + _AT_ONCE]
+            later = order[there][start : start + _AT_ONCE]
+            repeated[later] |= (signatures[earlier] == signatures[later]).mean(axis=1) >= threshold
+    return repeated
+
+
+def _keys(signatures: npt.NDArray[np.uint32], start: int, stop: int) -> npt.NDArray[np.uint64]:
+    """[documents] a hash of some columns."""
+    odd = np.frombuffer(hashlib.blake2b(b"band", digest_size=64).digest(), dtype="<u8")
+    keys = np.zeros(len(signatures), dtype=np.uint64)
+    for place, column in enumerate(range(start, stop)):
+        keys = (keys ^ signatures[:, column]) * (odd[place % len(odd)] | np.uint64(1))
+        keys ^= keys >> np.uint64(29)
+    return keys
