@@ -178,7 +178,7 @@ def _open_shard(folder: Path, entry: ShardEntry, verify: bool) -> Shard:
         if path.stat().st_size != entry.bytes or (verify and sha256(path) != entry.sha256):
             raise changed
         with safe_open(path, framework="numpy"):  # which checks the header
-            shard = Shard(*(_mapped(path, name) for name in Shard._fields))
+            shard = _mapped(path)
     except FileNotFoundError:
         raise DataError(f"{path}: is missing: restore it, or prepare the corpus again") from None
     except OSError as error:
@@ -192,10 +192,14 @@ def _open_shard(folder: Path, entry: ShardEntry, verify: bool) -> Shard:
     return shard
 
 
-def _mapped(path: Path, name: str) -> npt.NDArray[Any]:
-    """One array of a safetensors file, without reading it."""
+def _mapped(path: Path) -> Shard:
+    """The arrays of a safetensors file, without reading them; mapped at once, for a map keeps a file open."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(length))[name]
-    place = 8 + length + entry["data_offsets"][0]
-    return np.memmap(path, NUMPY_TYPES[entry["dtype"]], "r", offset=place, shape=tuple(entry["shape"]))
+        entries = json.loads(file.read(length))
+    whole = np.memmap(path, np.uint8, "r", offset=8 + length)
+    arrays = []
+    for name in Shard._fields:
+        start, stop = entries[name]["data_offsets"]
+        arrays.append(whole[start:stop].view(NUMPY_TYPES[entries[name]["dtype"]]))
+    return Shard(*arrays)
