@@ -54,9 +54,10 @@ def prepare(
     json: bool | None,
     **given: Any,
 ) -> None:
-    """Turn raw text into a corpus for pretraining: sentences, without near-duplicates, as token ids in shards.
+    """Turn raw text into a corpus for pretraining.
 
-    After Ctrl-C, the same command goes on where it was, and the shards are the same.
+    Near-duplicates are left out; the sentences of all else lie in OUT as token ids, in shards. After Ctrl-C, the same
+    command goes on where it was, and the shards are the same.
     """
     if (tokenizer is None) == (vocab_size is None):
         raise click.UsageError("say where the vocabulary comes from: either --tokenizer or --vocab-size")
