@@ -5,7 +5,7 @@ and each input carries what `decode` needs to find its way back into the text.
 
 Length: an input has at most 512 tokens, or fewer where the tokenizer, the model or the caller says so (`fit`). What is
 longer is cut at its end, of a pair the longer text first; only contexts of questions are read in several windows.
-An empty text is an input as well: [CLS] [SEP].
+An empty text is an input as well: `[CLS] [SEP]`.
 """
 
 from __future__ import annotations
