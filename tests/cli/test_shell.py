@@ -28,6 +28,7 @@ COMMANDS = (
     "fill-mask",
     "choose",
     "embed",
+    "prepare",
     "finetune",
     "distill",
     "evaluate",
