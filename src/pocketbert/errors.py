@@ -13,6 +13,7 @@ EXTRAS = {
     "ray": ("ray",),
     "bench": ("matplotlib",),
     "serve": ("fastapi", "uvicorn"),
+    "export": ("onnx", "onnxruntime"),
 }
 
 

@@ -33,6 +33,7 @@ COMMANDS = (
     "distill",
     "evaluate",
     "quantize",
+    "export",
     "serve",
     "info",
     "bench",

@@ -55,6 +55,34 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
             temporary.unlink()
 
 
+def refuse_existing(folder: Path) -> None:
+    """Raise `CheckpointError` unless `folder` does not exist, or is empty."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CheckpointError(f"{folder} is there already: choose another folder")
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder that appears as `out` when the block ends well, and leaves no trace when it does not.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    import shutil  # slow to import; the engine, which imports this module, does without
+
+    temporary = out.with_name(f".{out.name}.{os.urandom(4).hex()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(out)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8 in one step; raises `CheckpointError` as `atomic_write` does."""
     with atomic_write(path, "w") as file:

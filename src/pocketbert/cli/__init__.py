@@ -33,6 +33,7 @@ COMMANDS = {
         "distill": ("pocketbert.cli.distill", "Train a small text classifier to say what larger ones say."),
         "evaluate": ("pocketbert.cli.finetune", "Measure a model on labelled data of its task."),
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller, and faster."),
+        "export": ("pocketbert.cli.export", "Write a model for other engines, and prove each file."),
     },
     "Serve": {
         "serve": ("pocketbert.cli.serve", "Answer over HTTP, with a page to try it."),

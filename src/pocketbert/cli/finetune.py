@@ -145,9 +145,10 @@ def finetune(
         "pocketbert evaluate sst2 glue/SST-2 --glue sst-2",
         "pocketbert evaluate mnli glue --glue mnli --submission glue.zip",
         "pocketbert evaluate reader dev-v1.1.json --output predictions",
+        "pocketbert evaluate exported/onnx/model_quantized.onnx test.csv",
     ]
 )
-@argument("model", type=click.Path(), help="A model folder, or a hub name.")
+@argument("model", type=click.Path(), help="A model folder, a hub name, or an exported .onnx file.")
 @_data
 @_about_data("What the model's labels mean, in its order, where it does not say.", "512, for questions 384")
 @option("--output", "-o", panel=RUN, type=PATH, metavar="FOLDER", help="Write the predictions there.")
@@ -168,15 +169,20 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled data of its task."""
     from pocketbert.errors import require
+    from pocketbert.export.onnx_files import OnnxPredictor, exported_file, model_folder
     from pocketbert.recipes.evaluate import read_evaluation
 
     if submission is not None and about_data["glue"] is None:
         raise click.UsageError("--submission is for GLUE: say which task with --glue")
     if device is not None:
         require("train")
+    file = exported_file(model)
+    if file is not None and device is not None:
+        raise click.UsageError(f"--device runs PyTorch, which does not read {file}")
     with show.busy("reading model and data"):
-        evaluation = read_evaluation(model, data, labels=names(labels), **about_data)
-        predictor = _predictor(model, evaluation.head, device)
+        folder = model if file is None else str(model_folder(file))
+        evaluation = read_evaluation(folder, data, labels=names(labels), **about_data)
+        predictor = _predictor(model, evaluation.head, device) if file is None else OnnxPredictor(file)
     with show.progress("examples") as advance:
         metrics = evaluation(predictor, advance)
     if output is not None:

@@ -25,7 +25,7 @@ PREFIXES = {"bert": "bert.", "squeezebert": "transformer.", "mobilebert": "mobil
 HEADS = ("cls.", "classifier.", "qa_outputs.", "pooler.")  # what a file of another task may lack
 LOWERED = (
     "Model", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification", "ForQuestionAnswering",
-    "ForMaskedLM",
+    "ForMaskedLM", "ForNextSentencePrediction",
 )  # fmt: skip
 BALANCE = ".balance"  # behind the name of a norm: the factors that its features were divided by
 TORCH_EPS = 1e-5  # of two of MobileBERT's norms under "layer_norm"
@@ -427,6 +427,10 @@ def _head(build: _Builder, config: PreTrainedConfig, head: str, hidden: Columns)
         count = config.num_labels if head == "ForSequenceClassification" else 1
         logits = Columns("logits", count)
         build.linear(_pool(build, config, hidden), logits, "classifier", *build.dense("classifier", count, width))
+        yield "logits", logits
+    elif head == "ForNextSentencePrediction":
+        name, logits = "cls.seq_relationship", Columns("logits", 2)
+        build.linear(_pool(build, config, hidden), logits, name, *build.dense(name, 2, width))
         yield "logits", logits
     elif head == "ForTokenClassification":
         logits = Columns("logits", config.num_labels)

@@ -10,7 +10,6 @@ of their norm with `.balance` behind.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketbert.checkpoints import read_tensors, resolve, write_tensors
+from pocketbert.checkpoints.files import new_folder, refuse_existing
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.runtime.balance import apply_factors, find_factors, spans, widened
@@ -179,8 +179,7 @@ def quantize_folder(
         InputError: int8 costs too much, or nothing can be compared because the model is in int8 already.
     """
     out = Path(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise CheckpointError(f"{out} is there already: choose another folder")
+    refuse_existing(out)
     config = AutoConfig.from_pretrained(model, revision=revision)
     tensors = read_tensors(model, revision=revision)
     if config.quantized and measure is not None:
@@ -199,7 +198,7 @@ def quantize_folder(
         config = config.replace(extra=config.extra | {"quantization_config": how})
 
     metrics: dict[str, Metrics] = {}
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         _copy_companions(resolve(model, files=("*.json", "*.txt"), revision=revision), folder)
         config.save_pretrained(folder)
         write_tensors(folder / "model.safetensors", tensors)
@@ -265,24 +264,6 @@ def _refuse_loss(before: Metrics, after: Metrics) -> None:
             f"{name} falls from {before[name]:.4f} to {after[name]:.4f} in int8, by more than {100 * LARGEST_LOSS:.0f} "
             "point, so nothing was written: take the original, or --force it"
         )
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder that appears as `out` when the block ends well, and leaves no trace when it does not."""
-    import shutil  # slow to import; the engine, which imports this module, does without
-
-    temporary = out.with_name(f".{out.name}.{os.urandom(4).hex()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.replace(out)
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _copy_companions(source: Path, folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""Models for other engines, each proved by being run."""

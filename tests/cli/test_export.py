@@ -1,0 +1,66 @@
+"""export, and evaluate on what it wrote."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Outcome
+
+pytest.importorskip("onnxruntime")
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data.csv"
+    path.write_text("text,label\nthe film is great .,positive\nthe film is dull .,negative\n")
+    return path
+
+
+def test_export_and_evaluate(run: Run, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    both = ("--precision", "fp32", "--precision", "int8")
+    first, second = run("export", models["classify"], out, *both, "--eval", data).lines
+    assert (first["precision"], second["precision"]) == ("fp32", "int8")
+    assert first["differences"]["logits"]["largest"] < 1e-4
+    assert first["metrics"]["model"] == pytest.approx(first["metrics"]["export"], abs=1e-4)
+    [evaluated] = run("evaluate", first["path"], data).lines
+    assert evaluated == first["metrics"]["export"]
+    assert f"{out}: " not in run("evaluate", out, data).err
+    assert "several exports" in run("evaluate", out, data).err
+    assert "--device" in run("evaluate", first["path"], data, "--device", "cpu").err
+
+
+@pytest.mark.parametrize("name", ["nli", "tag", "answer", "fill-mask", "choose", "embed"])
+def test_every_task(run: Run, models: dict[str, Path], tmp_path: Path, name: str) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the film is great .\nmarie curie was born in warsaw .\n")
+    [line] = run("export", models[name], tmp_path / "out", "--text", texts).lines
+    assert all(one["relative"] < 1e-4 for one in line["differences"].values())
+    assert "model.onnx" in line["path"]
+
+
+def test_a_table_for_people(run: Run, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    text = run("export", models["classify"], tmp_path / "out", "--eval", data, "--table").text
+    assert all(word in text for word in ("fp32", "logits", "100.0 %", "accuracy", "folder"))
+
+
+def test_what_is_refused(
+    run: Run, models: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = models["classify"], tmp_path / "out"
+    assert "is there already: choose another folder" in run("export", model, model).error
+    assert "has no config.json" in run("export", tmp_path, out).error
+    assert "none.txt" in run("export", model, out, "--text", tmp_path / "none.txt").error
+    assert run("export", model, out, "--format", "caffe").code == 2
+    assert run("export", model, out, "--glue", "sst-2").code == 2
+    [line] = run("export", model, out).lines
+    Path(line["path"]).write_bytes(b"\x08\x08 cut off")
+    assert "model.onnx is damaged, or no ONNX file" in run("evaluate", out, data).error
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr("pocketbert.errors.find_spec", lambda name: None if name == "onnxruntime" else object())
+    missing = run("export", model, tmp_path / "new").error
+    assert "this needs onnxruntime, which the extra 'export' brings: pip install 'pocketbert[export]'" in missing
+    assert "pocketbert[export]" in run("evaluate", line["path"], data).error

@@ -1,0 +1,227 @@
+"""ONNX files against the plans they were made from, in ONNX Runtime; folders, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from parity.families import CONFIGS, our_class, randomise
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.errors import CheckpointError, InputError
+from pocketbert.features import Features
+from pocketbert.pipelines import BUNDLED
+from pocketbert.runtime.engine import Engine
+from pocketbert.runtime.lower import LOWERED, lower
+from pocketbert.runtime.quantize import quantize
+from pocketbert.tokenization import BertTokenizer
+from runtime.test_quantize import WIDE
+from runtime.test_reference import draw, run, tensors
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from pocketbert.export.onnx_files import OnnxPredictor, exported_file, model_folder  # noqa: E402
+from pocketbert.export.onnx_folder import FILES, PRECISIONS, export_onnx, in_fp32  # noqa: E402
+from pocketbert.export.onnx_graph import onnx_graph  # noqa: E402
+from pocketbert.export.proof import SENTENCES, compare  # noqa: E402
+
+LENGTHS = [1, 40, 7, 2, 23]
+
+
+def model_of(config: PreTrainedConfig, head: str, *, random: bool = True) -> Any:
+    torch.manual_seed(0)
+    model = our_class(config, head)(config)
+    if random:
+        randomise(model, 0)
+    return model
+
+
+def predictor_of(graph: Any, path: Path) -> OnnxPredictor:
+    onnx.checker.check_model(graph, full_check=True)
+    assert {node.domain for node in graph.graph.node} == {""}, "an operator of somebody's own"
+    path.write_bytes(graph.SerializeToString())
+    return OnnxPredictor(path, threads=1)
+
+
+def near(expected: dict[str, np.ndarray], got: dict[str, np.ndarray], atol: float) -> None:
+    assert expected.keys() == got.keys()
+    for name, array in expected.items():
+        assert got[name].shape == array.shape
+        scale = max(1.0, np.abs(array).max())
+        np.testing.assert_allclose(got[name] / scale, array / scale, atol=atol, err_msg=name)
+
+
+def one_by_one(plan: Any, inputs: list[Features]) -> list[dict[str, np.ndarray]]:
+    """The oracle's answers, with the axes of a predictor's."""
+    answers = [run(plan, [one]) for one in inputs]
+    return [{k: x[0] if k in plan.picked and not plan.pick.asked else x for k, x in a.items()} for a in answers]
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("head", LOWERED)
+def test_equals_the_plan(name: str, head: str, tmp_path: Path) -> None:
+    """Of one file, at any length and in a batch: padded texts say what they say alone."""
+    if our_class(CONFIGS[name], head) is None:
+        pytest.skip("SqueezeBERT never learned next sentences")
+    plan = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head)
+    predictor = predictor_of(onnx_graph(plan, choices=head == "ForMultipleChoice"), tmp_path / "x.onnx")
+    inputs = draw(LENGTHS)
+    together = predictor(inputs)
+    for expected, batched, one in zip(one_by_one(plan, inputs), together, inputs, strict=True):
+        near(expected, batched, 2e-5)
+        near(batched, predictor([one])[0], 2e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("squeezebert")])
+def test_batched_products(name: str, tmp_path: Path) -> None:
+    plan = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], "Model")), "Model")
+    predictor = predictor_of(onnx_graph(plan, form="batched"), tmp_path / "x.onnx")
+    inputs = draw(LENGTHS)
+    for expected, got in zip(one_by_one(plan, inputs), predictor(inputs), strict=True):
+        near(expected, got, 2e-5)
+
+
+@pytest.mark.parametrize("name", list(WIDE))
+@pytest.mark.parametrize("head", ["Model", "ForMaskedLM"])
+def test_int8(name: str, head: str, tmp_path: Path) -> None:
+    """Near the model, at initial weights; the matrices are in the file as int8."""
+    exact = lower(WIDE[name], tensors(model_of(WIDE[name], head, random=False)), head)
+    graph = onnx_graph(quantize(exact))
+    predictor = predictor_of(graph, tmp_path / "x.onnx")
+    inputs = draw(LENGTHS)
+    for one in compare(one_by_one(exact, inputs), predictor(inputs)).values():
+        assert 0 < one.relative < 0.05
+    stored = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    words = "embeddings.word_embeddings.weight"
+    assert stored[words] == onnx.TensorProto.INT8
+    assert len([name for name in stored if name.startswith(words)]) == 2 + (head == "ForMaskedLM"), (
+        "a table, its scales"
+    )
+    assert sum(node.op_type == "MatMulInteger" for node in graph.graph.node) > 8
+
+
+def test_half_is_kept_and_widened(tmp_path: Path) -> None:
+    plan = lower(WIDE["bert"], tensors(model_of(WIDE["bert"], "Model")), "Model")
+    weight = "encoder.layer.0.intermediate.dense.weight"
+    plan.tensors[weight][0, 0] = 1e5  # too large for fp16
+    graph = onnx_graph(plan, half=True)
+    stored = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    assert stored[weight] == onnx.TensorProto.FLOAT
+    assert stored["encoder.layer.1.intermediate.dense.weight"] == onnx.TensorProto.FLOAT16
+    inputs = draw(LENGTHS)
+    for one in compare(one_by_one(plan, inputs), predictor_of(graph, tmp_path / "x.onnx")(inputs)).values():
+        assert one.relative < 0.01
+
+
+def test_groups_hand_over_to_groups() -> None:
+    """Between SqueezeBERT's two wide grouped layers nothing is joined or split."""
+    config = CONFIGS["squeezebert"]
+    graph = onnx_graph(lower(config, tensors(model_of(config, "Model")), "Model")).graph
+    made_by = {output: node for node in graph.node for output in node.output}
+    wide = [node for node in graph.node if any(".output.conv1d.weight" in name for name in node.input)]
+    assert len(wide) == 4 * 2
+    assert {made_by[node.input[0]].op_type for node in wide} == {"Mul"}  # the end of a GELU
+
+
+# ── folders ──
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A classifier with a tokenizer."""
+    config = WIDE["squeezebert"].replace(vocab_size=99, id2label={0: "no", 1: "yes", 2: "who knows"})
+    model_of(config, "ForSequenceClassification", random=False).save_pretrained(tmp_path / "model")
+    words = sorted({word for text in SENTENCES for word in text.lower().split() if word.isalpha()})[:90]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_folder(model: Path, tmp_path: Path) -> None:
+    done = export_onnx(model, tmp_path / "out", precisions=PRECISIONS)
+    assert [one.path for one in done] == [tmp_path / "out" / "onnx" / FILES[p] for p in PRECISIONS]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "onnx",
+    }  # fmt: skip
+    whole, half, int8 = done
+    assert whole.size > 1.5 * half.size
+    assert half.size > int8.size
+    for one, limit in zip(done, (1e-5, 1e-3, 0.1), strict=True):
+        assert one.size == one.path.stat().st_size
+        assert one.differences["logits"].relative < limit
+        assert OnnxPredictor(one.path).precision == one.precision
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"]["2"] == "who knows"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_quantised_model_is_exported_as_it_is(tmp_path: Path) -> None:
+    whole, int8 = export_onnx(BUNDLED / "sst2", tmp_path / "out", precisions=("fp32", "int8"))
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    assert whole.differences["logits"].relative < 1e-5
+    assert int8.differences["logits"].relative < 0.1
+    inputs = draw([9, 30])
+    engine, exported = Engine.from_pretrained(BUNDLED / "sst2", "ForSequenceClassification"), OnnxPredictor(int8.path)
+    assert compare(engine(inputs), exported(inputs))["logits"].relative < 0.1
+
+
+def test_in_fp32_undoes_what_quantize_does() -> None:
+    plan = lower(WIDE["mobilebert"], tensors(model_of(WIDE["mobilebert"], "ForMaskedLM")), "ForMaskedLM")
+    again = in_fp32(quantize(plan))
+    assert again.stages == plan.stages
+    for name, tensor in plan.tensors.items():
+        np.testing.assert_allclose(again.tensors[name], tensor, atol=np.abs(tensor).max() / 127)
+
+
+def test_what_is_wrong_is_not_left_behind(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that computes something else, and one that loses too much."""
+    out = tmp_path / "out"
+    losses = iter((0.9, 0.8))
+    with pytest.raises(InputError, match=r"accuracy falls from 0\.9000 to 0\.8000 in the export in fp32"):
+        export_onnx(model, out, measure=lambda _: {"accuracy": next(losses)})
+    losses = iter((0.9, 0.8))
+    [forced] = export_onnx(model, tmp_path / "forced", measure=lambda _: {"accuracy": next(losses)}, force=True)
+    assert forced.metrics == {"model": {"accuracy": 0.9}, "export": {"accuracy": 0.8}}
+
+    def broken(plan: Any, **options: Any) -> Any:
+        plan.tensors["classifier.weight"][0] += 1
+        return onnx_graph(plan, **options)
+
+    monkeypatch.setattr("pocketbert.export.onnx_folder.onnx_graph", broken)
+    with pytest.raises(InputError, match=r"the export in fp32 is wrong: its logits differs"):
+        export_onnx(model, out)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "forced"}
+
+
+def test_what_is_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is there already: choose another folder"):
+        export_onnx(model, model)
+    with pytest.raises(InputError, match="no text"):
+        export_onnx(model, tmp_path / "out", texts=[])
+    [done] = export_onnx(model, tmp_path / "out")
+    content = done.path.read_bytes()
+    for damage, message in ((b"", "is empty"), (content[:-99], "damaged"), (b"something else", "damaged")):
+        done.path.write_bytes(damage)
+        with pytest.raises(CheckpointError, match=message):
+            OnnxPredictor(done.path)
+    done.path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be run"):
+        OnnxPredictor(done.path)([Features(np.array([10**6], np.int32), np.zeros(1, np.int32))])
+    with pytest.raises(CheckpointError, match="no such file"):
+        OnnxPredictor(tmp_path / "none.onnx")
+
+
+def test_where_exports_are_found(model: Path, tmp_path: Path) -> None:
+    export_onnx(model, tmp_path / "one")
+    export_onnx(model, tmp_path / "two", precisions=("fp16", "int8"))
+    file = tmp_path / "one" / "onnx" / "model.onnx"
+    assert exported_file(tmp_path / "one") == exported_file(file) == file
+    assert model_folder(file) == tmp_path / "one"
+    assert exported_file(model) is None
+    assert exported_file("a/name-on-the-hub") is None
+    with pytest.raises(CheckpointError, match=r"model_fp16\.onnx, .*model_quantized\.onnx"):
+        exported_file(tmp_path / "two")
