@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pocketbert.data.corpus import sha256
-from pocketbert.data.files import is_unicode
-from pocketbert.data.tables import LONGEST_LINE, not_text, too_long
+from pocketbert.data.tables import LONGEST_LINE, is_unicode, not_text, too_long
 from pocketbert.errors import DataError, require
 
 HUB = "hub:"
