@@ -121,7 +121,6 @@ def test_errors_are_shown_and_go_away(page: Page) -> None:
 def test_texts_are_texts(page: Page) -> None:
     page.choose("tag")
     page.type("text", "<img src=x onerror=alert(1)> & <b>warsaw</b>")
-    page.until(lambda: "</b>" in page.text("#answer"))
     assert not page.find("#answer img")
     assert not page.find("#answer b b")
 
