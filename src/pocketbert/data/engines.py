@@ -37,7 +37,7 @@ def local(workers: int | None = None) -> Work:
             yield from map(function, tasks)
             return
         # A forked process could inherit a lock that a thread of `tokenizers` held.
-        pool = ProcessPoolExecutor(min(count, len(tasks)), mp_context=get_context("spawn"), initializer=_quiet)
+        pool = ProcessPoolExecutor(min(count, len(tasks)), mp_context=get_context("spawn"), initializer=_in_worker)
         try:
             running = {pool.submit(function, task) for task in tasks}
             while running:
@@ -82,6 +82,7 @@ def ray(address: str | None = None, workers: int | None = None) -> Work:
 
 def _one(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, Any]:
     """A task of Ray's; errors that a user can act upon come back as they are, and not wrapped in Ray's."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         return {"result": function(row["task"]), "error": None}
     except PocketBertError as error:
@@ -104,8 +105,9 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _quiet() -> None:
-    """Ctrl-C is for the process that waits."""
+def _in_worker() -> None:
+    """Ctrl-C is for the process that waits; and there are as many workers as processors already."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
