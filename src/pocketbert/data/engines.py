@@ -97,8 +97,9 @@ def _connect(address: str | None, workers: int | None) -> None:
     settings: dict[str, Any] = {} if address else {"num_cpus": workers or _processors(), "include_dashboard": False}
     try:
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise DataError(f"no Ray cluster answers at {address}: {error}") from None
+    except Exception as error:  # it raises what its many parts raise
+        where = f"no Ray cluster answers at {address}" if address else "Ray does not start here"
+        raise DataError(f"{where}: {error}") from error
 
 
 def _processors() -> int:
