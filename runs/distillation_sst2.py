@@ -37,7 +37,7 @@ runs = {
     for row, label in LADDER.items()
 }
 for folder, label in (
-    ("student", "bundled: begins as the teacher,\n+ altered texts, twice the steps"),
+    ("student", "bundled: + altered texts, twice the steps"),
     ("teacher", "the teacher, 6 layers"),
 ):
     if run := read(bundled / folder):
