@@ -21,6 +21,7 @@ import numpy as np
 from pocketbert.bench.graphs import NAMES, Form, export_onnx, quiet, transformers_model
 from pocketbert.bench.subjects import Subject
 from pocketbert.configs import BertConfig, SqueezeBertConfig
+from pocketbert.export.onnx_files import OnnxPredictor
 from pocketbert.features import Features, pad
 from pocketbert.runtime.engine import Engine, usable_threads
 
@@ -198,6 +199,19 @@ class OpenVino(Peer):
         }
         request = core.compile_model(model, "CPU", options).create_infer_request()
         return lambda inputs: request.infer(padded(inputs))
+
+
+@dataclass(frozen=True)
+class ExportedFile(Peer):
+    """A file that `pocketbert export` wrote, with its head, in ONNX Runtime; its weights are its own."""
+
+    engine: str = "exported file"
+    needs: tuple[str, ...] = ("onnxruntime",)
+    path: Path = Path()
+
+    def load(self, subject: Subject, folder: Path, shape: Shape | None) -> Run:
+        """A session with all its optimisations."""
+        return OnnxPredictor(self.path).run
 
 
 OURS = (PocketBert("int8"), PocketBert("fp32"))

@@ -29,7 +29,7 @@ SECONDS = 10.0  # a model and shape
         "pocketbert bench --text sentences.txt --json > bench.json",
     ]
 )
-@argument("models", metavar="[MODEL]...", nargs=-1, help="Folders or hub names; else all three, with random weights.")
+@argument("models", metavar="[MODEL]...", nargs=-1, help="Folders, hub names, exported .onnx files; else all three.")
 @option("--batch", type=click.IntRange(1, 1024), multiple=True, default=(1, 8), help="Texts in a batch; give several.")
 @option("--length", type=click.IntRange(2, 512), multiple=True, default=(32, 128), help="Tokens a text; give several.")
 @option("--text", type=PATH, metavar="FILE", help="Also measure the texts of this file, one a line, with true lengths.")
@@ -47,8 +47,10 @@ def bench(
 ) -> None:
     """Measure models here and in every other engine that is installed."""
     from pocketbert.bench import measure
-    from pocketbert.bench.subjects import PUBLISHED, from_folder, published
+    from pocketbert.bench.subjects import PUBLISHED, from_folder, published, with_random_weights
+    from pocketbert.configs import AutoConfig
     from pocketbert.errors import require
+    from pocketbert.export.onnx_files import exported_file, model_folder
 
     if picture is not None:
         require("bench")
@@ -61,9 +63,14 @@ def bench(
         run = measure.Bench(folder, bar.say)
         for name in names:
             bar.say(f"{name}: reading")
-            subject = from_folder(name) if models else published(name)
+            file = exported_file(name) if models else None
+            if file is not None:
+                name = str(model_folder(file))
+                subject = with_random_weights(Path(name).name, AutoConfig.from_pretrained(name))
+            else:
+                subject = from_folder(name) if models else published(name)
             inputs = None if lines is None else (_encoded(name if models else None, subject, lines), str(text))
-            _measure(run, bar, subject, shapes, inputs)
+            _measure(run, bar, subject, shapes, inputs, file)
     if picture is not None:
         from pocketbert.bench.picture import draw
 
@@ -74,9 +81,19 @@ def bench(
 
 
 def _measure(
-    run: Bench, bar: _Bar, subject: Subject, shapes: Sequence[Shape], inputs: tuple[Sequence[Features], str] | None
+    run: Bench,
+    bar: _Bar,
+    subject: Subject,
+    shapes: Sequence[Shape],
+    inputs: tuple[Sequence[Features], str] | None,
+    file: Path | None,
 ) -> None:
     peers = run.prepare(subject)
+    if file is not None:
+        from pocketbert.bench.peers import ExportedFile
+        from pocketbert.export.onnx_files import OnnxPredictor
+
+        peers.append(ExportedFile("int8" if OnnxPredictor(file).precision == "int8" else "fp32", path=file))
     for shape in shapes:
         if shape[1] <= subject.config.max_position_embeddings:
             run.shape(subject, peers, shape, SECONDS)
