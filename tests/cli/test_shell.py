@@ -29,6 +29,8 @@ COMMANDS = (
     "choose",
     "embed",
     "prepare",
+    "pretrain",
+    "transfer",
     "finetune",
     "distill",
     "evaluate",

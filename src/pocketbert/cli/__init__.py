@@ -29,6 +29,8 @@ COMMANDS = {
     },
     "Learn": {
         "prepare": ("pocketbert.cli.prepare", "Turn raw text into a corpus for pretraining."),
+        "pretrain": ("pocketbert.cli.pretrain", "Train a model from nothing on raw text, by a published recipe."),
+        "transfer": ("pocketbert.cli.pretrain", "Train a thin MobileBERT from an IB-BERT, layer by layer."),
         "finetune": ("pocketbert.cli.finetune", "Train a model on labelled data: to classify, tag, answer or choose."),
         "distill": ("pocketbert.cli.distill", "Train a small text classifier to say what larger ones say."),
         "evaluate": ("pocketbert.cli.finetune", "Measure a model on labelled data of its task."),

@@ -7,8 +7,9 @@ it is for: nothing is ever carried from one batch to the next.
 import bisect
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -169,4 +170,33 @@ class LabelledBatches:
             for row, i in enumerate(part):
                 filled[row, : len(values[i])] = values[i]
             batch[name] = filled
+        return batch
+
+
+Made = TypeVar("Made")
+
+
+class Ahead(Generic[Made]):
+    """Makes the next batch in a thread while this one is computed; what it makes is what `batches` makes.
+
+    Args:
+        batches: step → a batch, a pure function that threads may call.
+    """
+
+    def __init__(self, batches: Callable[[int], Made]) -> None:
+        self.batches = batches
+        self._next: tuple[int, Future[Made]] | None = None
+        self._maker = ThreadPoolExecutor(1, "pocketbert-batches")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._maker.shutdown(cancel_futures=True)
+
+    def __call__(self, step: int) -> Made:
+        """Batch `step`."""
+        waiting, self._next = self._next, None
+        batch = waiting[1].result() if waiting is not None and waiting[0] == step else self.batches(step)
+        self._next = (step + 1, self._maker.submit(self.batches, step + 1))
         return batch

@@ -148,7 +148,7 @@ def learn(
                 task.evaluation.write(folder / "evaluation")
             record.write(best=best, history=state.history)
 
-        with Progress(plan.steps, console) as progress, _curves(folder, options.tensorboard) as writer:
+        with Progress(plan.steps, console) as progress, curves(folder, options.tensorboard) as writer:
             state = train(
                 objective,
                 adamw(objective, learning_rate=peak, weight_decay=options.weight_decay),
@@ -199,7 +199,8 @@ def _choose_metric(wanted: str | None, there: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _curves(folder: Path, wanted: bool) -> Iterator[Writer | None]:
+def curves(folder: Path, wanted: bool) -> Iterator[Writer | None]:
+    """Where learning curves go, if they are wanted; those of steps that are made again are cut off."""
     if not wanted:
         yield None
         return

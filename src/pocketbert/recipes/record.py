@@ -21,13 +21,13 @@ import pocketbert
 from pocketbert.checkpoints import write_text
 from pocketbert.checkpoints.files import read_json
 from pocketbert.errors import CheckpointError, ConfigError
-from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.training.state import latest_state
 
-# These decide where a run happens and what is seen of it, not what comes out. Data files and teachers count by their
-# hashes.
+# These decide where a run happens and what is seen of it, not what comes out. Data files, corpora and teachers count
+# by their hashes.
 _WITHOUT_EFFECT = (
-    "data", "eval_data", "unlabelled", "teacher", "output", "cache", "resume", "device", "tensorboard",
+    "data", "eval_data", "unlabelled", "teacher", "output", "cache", "resume", "device", "tensorboard", "corpus",
+    "save_minutes",
 )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ class Record:
 
     Args:
         folder: where it is.
-        options: of the run.
+        options: of the run, a dataclass.
         settled: what decides the result besides the options: data, precision, …; must be JSON.
         argv: the command.
         previous: the `run.json` of the run that is continued.
@@ -107,7 +107,7 @@ class Record:
     def __init__(
         self,
         folder: Path,
-        options: FinetuneOptions,
+        options: Any,
         settled: Mapping[str, Any],
         argv: list[str],
         previous: Mapping[str, Any] | None,

@@ -158,8 +158,7 @@ class _Runner:
         self.plan, self.ranks, self.device = plan, ranks, device
         self.together: DistributedDataParallel | None = None
         if ranks.count > 1:
-            # What is learned may change during a run, and with it which parameters get a gradient.
-            self.together = DistributedDataParallel(objective, find_unused_parameters=True)
+            self.together = DistributedDataParallel(objective, find_unused_parameters=objective.partial)
 
     def step(self, batch: Sequence[Batch], step: int) -> tuple[dict[str, Tensor], int]:
         """One optimiser step; returns the objective's scalars for the whole batch and its number of examples."""

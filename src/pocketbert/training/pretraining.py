@@ -92,21 +92,24 @@ def scores(
 def measure(objective: Pretraining, batches: Iterable[Batch], ranks: Ranks, *, bf16: bool = False) -> dict[str, float]:
     """Losses and accuracies over `batches`, of which each process brings some; the same for all."""
     device = next(objective.parameters()).device
-    sums: dict[str, Tensor] = {}
     counts = {"masked": 0, "pairs": 0}
     names = ("masked_loss", "masked_accuracy", "pair_loss", "pair_accuracy")
+    sums = torch.zeros(len(names), dtype=torch.float64, device=device)
     for batch in batches:
         tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             shares = Pretraining.forward(objective, tensors, {"masked": 1, "pairs": 1})
         units = objective.units(batch)
         counts = {name: count + units[name] for name, count in counts.items()}
-        for name in names:
+        for place, name in enumerate(names):
             if name in shares:
-                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=device)) + shares[name].double()
+                sums[place] += shares[name]
     totals = ranks.sum_counts(counts)
-    found = {
-        name: ranks.sum(value).item() / max(1, totals["masked" if name.startswith("masked") else "pairs"])
-        for name, value in sums.items()
+    found = dict(zip(names, ranks.sum(sums).tolist(), strict=True))
+    if not totals["pairs"]:
+        found = {name: value for name, value in found.items() if name.startswith("masked")}
+    means = {
+        name: value / max(1, totals["masked" if name.startswith("masked") else "pairs"])
+        for name, value in found.items()
     }
-    return {"loss": found["masked_loss"] + found.get("pair_loss", 0.0), **found}
+    return {"loss": means["masked_loss"] + means.get("pair_loss", 0.0), **means}

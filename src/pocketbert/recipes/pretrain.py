@@ -1,0 +1,514 @@
+"""Pretrain a model on a prepared corpus, from nothing to a checkpoint that can be fine-tuned.
+
+The output folder is the newest model in Hugging Face layout. Beside it: `run.json`, `checkpoints/` (the newest states)
+and `tensorboard/`. Under `torchrun`, the processes share every batch; the folder must be one that all of them see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate, groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.data.batches import Ahead, random_words
+from pocketbert.data.corpus import Corpus
+from pocketbert.data.pretraining import PretrainingBatches
+from pocketbert.errors import ConfigError, TrainingError
+from pocketbert.models.auto import AutoModelForPreTraining
+from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.recipes.finetune import curves
+from pocketbert.recipes.models import choose_device
+from pocketbert.recipes.published import MINI_ORIGINS, ORIGINS, Origin, Phase
+from pocketbert.recipes.record import Record, claim, held
+from pocketbert.training.distributed import Ranks, joined, local_device
+from pocketbert.training.loop import Plan, train
+from pocketbert.training.objectives import Batch
+from pocketbert.training.optim import OPTIMIZERS, build_optimizer, polynomial_schedule
+from pocketbert.training.pretraining import Pretraining, measure
+from pocketbert.training.progress import Progress, say
+from pocketbert.training.state import State, latest_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """Options of `pretrain`; the shell's flags carry the same names.
+
+    What is None is as published for the preset. There are as many phases as `steps`; lengths, batch sizes, rates and
+    warm-ups are one for all, or one a phase. Raises `ConfigError` for values that make no sense together.
+    """
+
+    corpus: str | Path
+    """The folder that `prepare` wrote."""
+    output: str | Path
+    """The folder for the model and its run; must be new, or hold a run to resume."""
+    preset: str
+    """Whose recipe and architecture: a name of `recipes.published.ORIGINS`."""
+    mini: bool = False
+    """The recipe in miniature."""
+
+    pairs: str | None = None
+    """What a second segment is for: sop, nsp, or none."""
+    whole_words: bool = False
+    """Whether the pieces of a word are masked together."""
+    masked: float | None = None
+    """Which part of the tokens is to be predicted."""
+    length: tuple[int, ...] | None = None
+    """Tokens of an example."""
+    steps: tuple[int, ...] | None = None
+    """How many steps of each phase."""
+    batch_size: tuple[int, ...] | None = None
+    """Examples a step, over all processes."""
+    learning_rate: tuple[float, ...] | None = None
+    """The peak rate."""
+    warmup: tuple[float, ...] | None = None
+    """The part of a phase's steps in which the rate rises."""
+    optimizer: str | None = None
+    """lamb, lamb-nvidia or adamw."""
+    weight_decay: float | None = None
+    """For weights other than biases and norms."""
+    clip: float = 1.0
+    """The largest norm of the gradient."""
+    tokens: int = 16_384
+    """About how many tokens to compute at once: a batch is divided into as many parts as that takes."""
+    seed: int = 42
+    """Decides fresh weights, examples, masks and dropout."""
+
+    precision: str = "auto"
+    """fp32, bf16, or auto: bf16 on a GPU that has it, fp32 elsewhere."""
+    compile: bool = False
+    """Compile the layers with `torch.compile`."""
+    device: str | None = None
+    """cpu, cuda or cuda:1; a GPU when there is one, if not given."""
+    eval_every: int | None = None
+    """Steps between evaluations on what the corpus keeps back; a fiftieth of the run when not given."""
+    eval_batches: int = 8
+    """How many batches of 64 examples an evaluation takes."""
+    save_minutes: float = 10.0
+    """Save the state at least so often."""
+    resume: bool = False
+    """Continue the run in `output`; begin it if there is none."""
+    tensorboard: bool = True
+    """Write learning curves to the folder `tensorboard` of the output."""
+
+    def __post_init__(self) -> None:
+        self._check("preset", self.preset in ORIGINS, f"must be one of {', '.join(ORIGINS)}")
+        self._check("pairs", self.pairs in (None, "sop", "nsp", "none"), "must be sop, nsp or none")
+        self._check("optimizer", self.optimizer in (None, *OPTIMIZERS), f"must be one of {', '.join(OPTIMIZERS)}")
+        self._check("precision", self.precision in ("auto", "fp32", "bf16"), "must be auto, fp32 or bf16")
+        for name, least in (("steps", 1), ("batch_size", 1), ("length", 8)):
+            self._check(name, min(getattr(self, name) or (least,)) >= least, f"must be at least {least}")
+        rates = self.learning_rate or (1.0,)
+        self._check("learning_rate", all(0 < rate < math.inf for rate in rates), "must be positive and finite")
+        self._check("warmup", all(0 <= part <= 1 for part in self.warmup or ()), "must lie in [0, 1]")
+        self._check("masked", self.masked is None or 0 < self.masked < 1, "must lie between 0 and 1")
+        self._check("clip", 0 < self.clip < math.inf, "must be positive and finite")
+        self._check("weight_decay", self.weight_decay is None or self.weight_decay >= 0, "must not be negative")
+        for name in ("tokens", "eval_batches"):
+            self._check(name, getattr(self, name) >= 1, "must be at least 1")
+        self._check("eval_every", self.eval_every is None or self.eval_every >= 1, "must be at least 1")
+        self._check("save_minutes", self.save_minutes >= 0, "must not be negative")
+
+    def _check(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            value = getattr(self, name)
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            raise ConfigError(f"--{name.replace('_', '-')} {shown} {rule}")
+
+    @property
+    def origin(self) -> Origin:
+        """The published recipe, changed by what the options say. Raises `ConfigError` for lists of unequal lengths."""
+        origin = (MINI_ORIGINS if self.mini else ORIGINS)[self.preset]
+        given = {
+            "steps": self.steps, "length": self.length, "batch": self.batch_size,
+            "learning_rate": self.learning_rate, "warmup": self.warmup,
+        }  # fmt: skip
+        lists = {name: values for name, values in given.items() if values is not None}
+        count = len(self.steps) if self.steps is not None else max(map(len, lists.values()), default=1)
+        if self.steps is None and count == 1:
+            count = len(origin.phases)
+        if any(len(values) not in (1, count) for values in lists.values()):
+            raise ConfigError(
+                f"lengths, batch sizes, rates and warm-ups must be one, or one for each of {count} phases, of which "
+                "there are as many as --steps"
+            )
+        phases = []
+        for i in range(count):
+            changes: dict[str, Any] = {name: values[min(i, len(values) - 1)] for name, values in lists.items()}
+            phases.append(replace(origin.phases[min(i, len(origin.phases) - 1)], **changes))
+        pairs: Any = origin.pairs if self.pairs is None else None if self.pairs == "none" else self.pairs
+        return replace(
+            origin,
+            phases=tuple(phases),
+            pairs=pairs,
+            masked=self.masked or origin.masked,
+            optimizer=self.optimizer or origin.optimizer,
+            weight_decay=origin.weight_decay if self.weight_decay is None else self.weight_decay,
+        )
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What came out of a run."""
+
+    folder: Path
+    """The model, ready to be fine-tuned."""
+    metrics: dict[str, float]
+    """Of the last evaluation, on what the corpus keeps back."""
+    steps: int
+    """How many steps there were."""
+    seconds: float
+    """How long the run took, before it was resumed included."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would take."""
+
+    parameters: int
+    tokens_a_step: tuple[int, ...]
+    """Of each phase, at most."""
+    steps: tuple[int, ...]
+    """Of each phase."""
+    fixed_bytes: int
+    """Weights, gradients and moments."""
+    peak_bytes: int | None
+    """All, at the largest micro-batch, where the device can tell."""
+    tokens_a_second: tuple[float, ...]
+    """Of each phase, as a short probe ran."""
+    seconds: float
+    """The whole run at that speed."""
+
+
+class Course:
+    """What a run learns, in which phases, on which processes. `recipes.transfer` has another.
+
+    Args:
+        options: of the run.
+        ranks: the processes of the run.
+        tell: says a line to a person.
+
+    Raises:
+        DataError: the corpus cannot be used.
+        ConfigError: the phases do not fit the model.
+    """
+
+    def __init__(self, options: PretrainOptions, ranks: Ranks, device: torch.device, tell: Any) -> None:
+        self.options, self.ranks, self.device, self.tell = options, ranks, device, tell
+        self.origin = options.origin
+        self.phases = list(self.origin.phases)
+        self.corpus = Corpus(options.corpus, verify=ranks.first)
+        self.tokenizer = self.corpus.tokenizer
+        self.bf16 = options.precision == "bf16" or (
+            options.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the result besides the options, for `run.json`."""
+        return {
+            "corpus": {
+                "vocabulary": self.corpus.vocabulary_sha256,
+                "shards": [entry["sha256"] for entry in self.corpus.manifest["train"]],
+            },
+            "precision": "bf16" if self.bf16 else "fp32",
+        }
+
+    def config(self) -> PreTrainedConfig:
+        """The model's, for the corpus's vocabulary. Raises `ConfigError` if examples are longer than it can read."""
+        config, words = self.origin.config, len(self.tokenizer)
+        if not words <= config.vocab_size < words + 64:  # up to 63 rows of padding are customary
+            config = config.replace(vocab_size=words)
+        if (longest := max(phase.length for phase in self.phases)) > config.max_position_embeddings:
+            raise ConfigError(f"--length {longest} is more than the model reads, {config.max_position_embeddings}")
+        return config.replace(pad_token_id=self.tokenizer.pad_token_id)
+
+    def model(self) -> PreTrainedModel:
+        """A fresh one."""
+        model: PreTrainedModel = AutoModelForPreTraining.from_config(self.config())
+        return model
+
+    def objective(self, model: PreTrainedModel) -> Pretraining:
+        """What is learned."""
+        return Pretraining(model, pairs=self.origin.pairs is not None)
+
+    def optimizer(self, objective: Pretraining) -> torch.optim.Optimizer:
+        """Over the objective's parameters; the rates of the phases are absolute, and this one is 1."""
+        return build_optimizer(
+            self.origin.optimizer, objective, learning_rate=1.0, weight_decay=self.origin.weight_decay
+        )
+
+    # ── steps ──
+
+    @property
+    def steps(self) -> int:
+        """Of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """The phase of `step`, and how many of its steps were before."""
+        ends = list(accumulate(phase.steps for phase in self.phases))
+        phase = next((i for i, end in enumerate(ends) if step < end), len(ends) - 1)
+        return phase, step - (ends[phase] - self.phases[phase].steps)
+
+    def rate(self, step: int) -> float:
+        """The rate at `step`."""
+        number, inside = self.place(step)
+        phase = self.phases[number]
+        return phase.learning_rate * polynomial_schedule(
+            inside, steps=phase.steps, warmup=phase.warmup, power=phase.power
+        )
+
+    def parts(self, phase: Phase) -> int:
+        """Into how many micro-batches each process divides its share of a batch.
+
+        Raises `ConfigError` where a batch has fewer examples than there are processes.
+        """
+        if phase.batch < self.ranks.count:
+            raise ConfigError(f"--batch-size {phase.batch} is less than one example for each of {self.ranks.count}")
+        needed = math.ceil(phase.batch * phase.length / self.options.tokens)
+        shares = 1 << (needed - 1).bit_length()  # a power of two: the same for 1, 2, 4, … processes, dropout included
+        return max(1, min(math.ceil(shares / self.ranks.count), phase.batch // self.ranks.count))
+
+    def batches(self) -> _PhaseBatches:
+        """Step → this process's micro-batches."""
+        return _PhaseBatches(self)
+
+    def held_out(self) -> list[Batch]:
+        """Of what the corpus keeps back, this process's share: always the same examples and masks."""
+        corpus, length = Corpus(self.options.corpus, "held-out", verify=False), self.phases[0].length
+        batches = self.reader(corpus, length, min(64, self.reader(corpus, length, 1).examples))
+        whole = min(self.options.eval_batches, batches.examples // batches.size)
+        mine: list[Batch] = [{**batches.batch(t)} for t in range(self.ranks.rank, whole, self.ranks.count)]
+        return mine
+
+    def reader(self, corpus: Corpus, length: int, batch: int) -> PretrainingBatches:
+        """Batches of a corpus, as this run wants them."""
+        options, pairs = self.options, self.origin.pairs
+        return PretrainingBatches(
+            corpus, length, batch, pairs=pairs, whole_words=options.whole_words, masked=self.origin.masked,
+            seed=options.seed,
+        )  # fmt: skip
+
+
+class _PhaseBatches:
+    """step → micro-batches of one process; phases of the same shape continue each other's order."""
+
+    def __init__(self, course: Course) -> None:
+        self.course = course
+        shapes = {(phase.length, phase.batch) for phase in course.phases}
+        self._readers = {shape: course.reader(course.corpus, *shape) for shape in sorted(shapes)}
+
+    def __call__(self, step: int) -> list[Batch]:
+        course = self.course
+        number, inside = course.place(step)
+        phase = course.phases[number]
+        shape = (phase.length, phase.batch)
+        before = sum(p.steps for p in course.phases[:number] if (p.length, p.batch) == shape)
+        parts, ranks = course.parts(phase), course.ranks
+        return [
+            {**self._readers[shape].batch(before + inside, part * ranks.count + ranks.rank, parts * ranks.count)}
+            for part in range(parts)
+        ]
+
+
+def pretrain(
+    options: PretrainOptions,
+    *,
+    console: Console | None = None,
+    argv: Sequence[str] = (),
+    course_class: type[Course] = Course,
+) -> PretrainResult:
+    """Pretrain a model, or continue to; alone, or as one of the processes that `torchrun` started.
+
+    Args:
+        options: what to do.
+        console: where to show progress: a bar if it is a terminal, lines otherwise; the log gets the lines when None.
+        argv: the command to note in `run.json`.
+        course_class: what the run learns.
+
+    Raises:
+        DataError: the corpus is damaged, or too small for the batch.
+        ConfigError: options contradict each other, the model, or the run that is to be resumed.
+        CheckpointError: a state cannot be read or written, or the output folder is in use.
+        TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
+        TrainingError: the loss is not a number.
+    """
+    with joined() as ranks:
+        try:
+            return _pretrain(options, course_class, ranks, console, argv)
+        except RuntimeError as error:
+            if ranks.count > 1 and re.search("gloo|nccl|connection", str(error), re.IGNORECASE):
+                raise TrainingError(
+                    f"process {ranks.rank} of {ranks.count} lost another, which says why; the last state is kept: run "
+                    "the same command with --resume to go on"
+                ) from error
+            raise
+
+
+def _pretrain(
+    options: PretrainOptions, course_class: type[Course], ranks: Ranks, console: Console | None, argv: Sequence[str]
+) -> PretrainResult:
+    folder = Path(options.output)
+    tell = partial(say, console) if ranks.first else partial(_silent)
+    device = choose_device(options.device or local_device())
+    previous = claim(folder, resume=options.resume) if ranks.first else None
+    with held(folder) if ranks.first else contextlib.nullcontext():
+        course = course_class(options, ranks, device, tell)
+        record = Record(folder, options, course.facts(), list(argv), previous) if ranks.first else None
+        ranks.wait()  # until it is known that the run may be
+        if (newest := latest_state(folder / "checkpoints")) is not None:
+            tell(f"resuming from {newest}")
+        objective = _prepared(course)
+        model: Any = objective.model
+        if ranks.first:
+            course.tokenizer.save_pretrained(folder)
+            model.config.save_pretrained(folder)
+        batches, held_out = course.batches(), course.held_out()
+        tell(_announcement(course, model))
+        every = options.eval_every or max(1, course.steps // 50)
+        plan = Plan(
+            steps=course.steps,
+            evaluate_at={*range(every, course.steps, every), course.steps},
+            metric="loss",
+            seed=options.seed,
+            clip=options.clip,
+            bf16=course.bf16,
+            save_seconds=60 * options.save_minutes,
+            keep=2,
+        )
+
+        def keep(state: State) -> None:
+            if record is not None:
+                model.save_pretrained(folder)
+                record.write(history=state.history, steps=course.steps, parameters=model.num_parameters())
+
+        with (
+            Progress(plan.steps, console if ranks.first else None, "pretraining") as progress,
+            curves(folder, options.tensorboard and ranks.first) as writer,
+            Ahead(batches) as ahead,
+        ):
+            state = train(
+                objective,
+                course.optimizer(objective),
+                ahead,
+                plan,
+                schedule=course.rate,
+                evaluate=lambda: measure(objective, held_out, ranks, bf16=course.bf16),
+                record=keep,
+                folder=folder / "checkpoints",
+                progress=progress,
+                writer=writer,
+                ranks=ranks,
+            )
+        if record is not None:
+            record.write(finished=True)
+        metrics = {name: value for name, value in state.history[-1].items() if name != "step"}
+        return PretrainResult(folder, metrics, state.step, record.seconds if record is not None else 0.0)
+
+
+def estimate(options: PretrainOptions, *, course_class: type[Course] = Course) -> Estimate:
+    """What a run would take, from a probe of a few micro-batches of each phase; writes nothing.
+
+    Raises:
+        DataError: the corpus is damaged, or too small for the batch.
+        ConfigError: options contradict each other or the model.
+    """
+    device = choose_device(options.device)
+    course = course_class(options, Ranks(), device, _silent)
+    objective = _prepared(course)
+    optimizer, batches = course.optimizer(objective), course.batches()
+    speeds, first, seconds = [], 0, 0.0
+    objective.train()
+    for phase in course.phases:
+        objective.begin(first)
+        took, tokens = _probe(objective, batches(first), course)
+        speeds.append(tokens / took)
+        seconds += phase.steps * phase.batch * phase.length * took / tokens
+        first += phase.steps
+    started = time.perf_counter()
+    optimizer.step()
+    _finish(device)
+    seconds += course.steps * (time.perf_counter() - started)
+    parameters = sum(parameter.numel() for parameter in objective.parameters())
+    return Estimate(
+        parameters=parameters,
+        tokens_a_step=tuple(phase.batch * phase.length for phase in course.phases),
+        steps=tuple(phase.steps for phase in course.phases),
+        fixed_bytes=16 * parameters,
+        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident(),
+        tokens_a_second=tuple(speeds),
+        seconds=seconds,
+    )
+
+
+def _probe(objective: Pretraining, batch: Sequence[Batch], course: Course) -> tuple[float, int]:
+    """Seconds and tokens of a micro-batch, the first not counted."""
+    best, tokens = math.inf, 1
+    for _ in range(3):
+        part = batch[0]
+        units = objective.units(part)
+        tensors = {name: torch.from_numpy(array).to(course.device) for name, array in part.items()}
+        _finish(course.device)
+        started = time.perf_counter()
+        with torch.autocast(course.device.type, torch.bfloat16, enabled=course.bf16):
+            loss = objective(tensors, units)["loss"]
+        loss.backward()
+        _finish(course.device)
+        best, tokens = min(best, time.perf_counter() - started), units["tokens"]
+    return best, tokens
+
+
+def _prepared(course: Course) -> Pretraining:
+    """The objective with fresh weights, on its device, compiled if so wished."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(int(random_words(course.options.seed, "weights", 0, 1)[0]))
+        model = course.model()
+    objective = course.objective(model).to(course.device)
+    if course.options.compile:
+        for layer in model.base_model.layers:
+            layer.compile(dynamic=True)
+    return objective
+
+
+def _announcement(course: Course, model: PreTrainedModel) -> str:
+    counted = [(phase, len(list(same))) for phase, same in groupby(course.phases)]
+    phases = "; then ".join(
+        f"{f'{count} times ' if count > 1 else ''}{phase.steps:,} steps of {phase.batch:,} examples "
+        f"of {phase.length} tokens in {course.parts(phase) * course.ranks.count:,} parts, peak rate "
+        f"{phase.learning_rate:g}"
+        for phase, count in counted
+    )
+    processes = f" in {course.ranks.count} processes" if course.ranks.count > 1 else ""
+    where = f"{course.device}{processes} in {'bf16' if course.bf16 else 'fp32'}"
+    return (
+        f"{type(model).__name__} of {model.num_parameters():,} parameters on {where}, "
+        f"{course.origin.optimizer}, {course.corpus.tokens:,} tokens of text: {phases}"
+    )
+
+
+def _resident() -> int | None:
+    """The most memory that this process ever took, where the system tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _silent(_: str) -> None:
+    pass

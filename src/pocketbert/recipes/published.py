@@ -1,0 +1,112 @@
+"""How the models were pretrained, as far as it was published, and the same in miniature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pocketbert.configs import PRESETS, PreTrainedConfig
+from pocketbert.data.pretraining import Pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of a run with a rate of its own: it rises during the first `warmup` of the steps, and falls to 0."""
+
+    steps: int
+    length: int
+    """Tokens of an example."""
+    batch: int
+    """Examples a step, over all processes and micro-batches."""
+    learning_rate: float
+    warmup: float
+    """The part of the steps in which the rate rises."""
+    power: float = 1.0
+    """Of the polynomial that it falls along; 0 if it does not fall."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """How one model came to be."""
+
+    config: PreTrainedConfig
+    pairs: Pairs | None
+    phases: tuple[Phase, ...]
+    layer_steps: int = 0
+    """Of the transfer: how many steps a layer was taught."""
+    transfer_batch: int = 0
+    """... in batches of so many examples, of the length of the last phase."""
+    optimizer: str = "lamb"
+    weight_decay: float = 0.01
+    masked: float = 0.15
+
+
+def _small(name: str, **changes: Any) -> PreTrainedConfig:
+    return PRESETS[name].replace(**changes)
+
+
+_SQUEEZEBERT = Origin(
+    config=PRESETS["squeezebert-uncased"],
+    pairs="sop",
+    # The model card. The warm-up of the second phase was not published: that of the first.
+    phases=(
+        Phase(steps=56_000, length=128, batch=8192, learning_rate=2.5e-3, warmup=0.28),
+        Phase(steps=6_000, length=512, batch=8192, learning_rate=2.5e-3, warmup=0.28),
+    ),
+)
+# google-research/mobilebert's README: 240k steps of transfer, 10k a layer, then 500k of distillation at length 512.
+_MOBILEBERT = Origin(
+    config=PRESETS["mobilebert-uncased"],
+    pairs="nsp",
+    phases=(Phase(steps=500_000, length=512, batch=2048, learning_rate=1.5e-3, warmup=0.02),),
+    layer_steps=10_000,
+    transfer_batch=2048,
+)
+# The paper: 500k steps of 4096 examples with LAMB. Length, rate and warm-up are those of the student.
+_IB_BERT = Origin(
+    config=PRESETS["ib-bert"],
+    pairs="nsp",
+    phases=(Phase(steps=500_000, length=512, batch=4096, learning_rate=1.5e-3, warmup=0.02),),
+)
+
+#: By the names that `--preset` takes.
+ORIGINS: Mapping[str, Origin] = {
+    "squeezebert": _SQUEEZEBERT,
+    "ib-bert": _IB_BERT,
+    "mobilebert": _MOBILEBERT,
+    "mobilebert-tiny": replace(_MOBILEBERT, config=PRESETS["mobilebert-tiny"]),
+}
+
+_MINI_PHASES = (
+    Phase(steps=9_000, length=128, batch=64, learning_rate=2e-3, warmup=0.1),
+    Phase(steps=1_000, length=256, batch=32, learning_rate=1e-3, warmup=0.1),
+)
+_MINI: Mapping[str, Any] = {
+    "hidden_size": 256, "num_hidden_layers": 6, "embedding_size": 64, "intra_bottleneck_size": 64,
+    "intermediate_size": 256,
+}  # fmt: skip
+_MINI_TRANSFER: Mapping[str, Any] = {"layer_steps": 500, "transfer_batch": 32}
+
+#: The same for two processor cores: models that are smaller in every direction, and runs of hours.
+MINI_ORIGINS: Mapping[str, Origin] = {
+    "squeezebert": replace(
+        _SQUEEZEBERT,
+        config=_small(
+            "squeezebert-uncased", hidden_size=256, embedding_size=256, num_hidden_layers=6, num_attention_heads=4,
+            intermediate_size=1024,
+        ),
+        phases=_MINI_PHASES,
+    ),
+    "ib-bert": replace(
+        _IB_BERT,
+        config=_small("ib-bert", **{**_MINI, "intra_bottleneck_size": 256, "intermediate_size": 1024}),
+        phases=_MINI_PHASES,
+    ),
+    "mobilebert": replace(
+        _MOBILEBERT, config=_small("mobilebert-uncased", **_MINI), phases=_MINI_PHASES, **_MINI_TRANSFER
+    ),
+    "mobilebert-tiny": replace(
+        _MOBILEBERT, config=_small("mobilebert-tiny", **_MINI), phases=_MINI_PHASES, **_MINI_TRANSFER
+    ),
+}  # fmt: skip

@@ -1,0 +1,222 @@
+"""Pretraining and transfer as a user runs them, on a small corpus: learning, resuming, refusing, several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pocketbert.cli import pretrain as commands
+from pocketbert.errors import CheckpointError, ConfigError, DataError, TrainingError
+from pocketbert.models.auto import AutoModelForMaskedLM
+from pocketbert.recipes.pretrain import Course, PretrainOptions, estimate, pretrain
+from pocketbert.recipes.published import MINI_ORIGINS, ORIGINS, Phase
+from pocketbert.recipes.transfer import STRATEGIES, TransferOptions, plan_stages, transfer
+from pocketbert.training.distributed import Ranks
+from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, write_corpus
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(autouse=True)
+def smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The miniatures in miniature, with dropout."""
+    for name, config in (("squeezebert", SQUEEZEBERT), ("mobilebert", MOBILEBERT), ("ib-bert", IB_BERT)):
+        config = config.replace(attention_probs_dropout_prob=0.1, max_position_embeddings=32)
+        monkeypatch.setitem(MINI_ORIGINS, name, replace(MINI_ORIGINS[name], config=config))
+
+
+def options(corpus: Path, output: Path, **changes: Any) -> PretrainOptions:
+    usual: dict[str, Any] = dict(
+        corpus=corpus, output=output, preset="squeezebert", mini=True, steps=(6, 3), length=(12, 20), batch_size=(8,),
+        learning_rate=(0.01,), tokens=40, tensorboard=False, eval_every=4, eval_batches=1, device="cpu", save_minutes=0,
+    )  # fmt: skip
+    kind = TransferOptions if "teacher" in changes else PretrainOptions
+    return kind(**{**usual, **changes})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_it_learns_and_leaves_a_model(corpus: Path, tmp_path: Path) -> None:
+    result = pretrain(options(corpus, tmp_path / "out", steps=(40,), length=(12,), eval_every=20, save_minutes=1))
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    first, last = run["history"]
+    assert last["masked_loss"] < first["masked_loss"]
+    assert result.metrics == {name: value for name, value in last.items() if name != "step"}
+    assert run["finished"]
+    model = AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
+    assert model.config.vocab_size == 60
+    assert (tmp_path / "out" / "vocab.txt").exists()
+    assert len(list((tmp_path / "out" / "checkpoints").iterdir())) <= 2
+
+
+@pytest.mark.parametrize("optimizer", ["lamb", "lamb-nvidia", "adamw"])
+def test_killed_anywhere_and_resumed_bit_for_bit(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """In either phase and at their border, twice in one run; what is made ahead of its time changes nothing."""
+    unbroken = options(corpus, tmp_path / "unbroken", optimizer=optimizer)
+    pretrain(unbroken)
+    broken = options(corpus, tmp_path / "broken", optimizer=optimizer, resume=True)
+    rate = Course.rate
+    for dies_at in (2, 5, 6, 8):
+
+        def dying(course: Course, step: int, dies_at: int = dies_at) -> float:
+            if step == dies_at:
+                raise MemoryError  # nothing catches this: as good as SIGKILL for what is on the disk
+            return rate(course, step)
+
+        monkeypatch.setattr(Course, "rate", dying)
+        with pytest.raises(MemoryError):
+            pretrain(broken)
+    monkeypatch.setattr(Course, "rate", rate)
+    pretrain(broken)
+    mine, theirs = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_run_is_resumed_with_its_own_options_alone(corpus: Path, tmp_path: Path) -> None:
+    pretrain(options(corpus, tmp_path))
+    with pytest.raises(CheckpointError, match="--resume"):
+        pretrain(options(corpus, tmp_path))
+    with pytest.raises(ConfigError, match=r"options\.masked: None then, 0\.3 now"):
+        pretrain(options(corpus, tmp_path, masked=0.3, resume=True))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_transfer(corpus: Path, tmp_path: Path, strategy: str) -> None:
+    pretrain(options(corpus, tmp_path / "teacher", preset="ib-bert", steps=(2, 1)))
+    given: dict[str, Any] = {
+        "preset": "mobilebert", "teacher": str(tmp_path / "teacher"), "strategy": strategy, "layer_steps": 2,
+        "layer_batch_size": 8, "steps": (3, 1),
+    }  # fmt: skip
+    chosen = options(corpus, tmp_path / "student", **given)
+    assert isinstance(chosen, TransferOptions)
+    result = transfer(chosen)
+    assert result.steps == 10  # all three strategies take as many
+    begun, teacher = weights(tmp_path / "student"), weights(tmp_path / "teacher")
+    name = "mobilebert.embeddings.word_embeddings.weight"
+    assert not torch.equal(begun[name], teacher[name])
+    given |= {"steps": (1,), "length": (12,), "learning_rate": (1e-30,), "layer_rate": 0.01}
+    alone = options(corpus, tmp_path / "layers", **given)
+    assert isinstance(alone, TransferOptions)
+    if strategy != "auxiliary":  # while layers are taught, what they stand on is the teacher's
+        transfer(alone)
+        assert torch.equal(weights(tmp_path / "layers")[name], teacher[name])
+
+
+def test_the_published_stages() -> None:
+    chosen = TransferOptions(corpus="c", output="o", preset="mobilebert", teacher="t")
+    stages, phases = plan_stages(chosen, 24)
+    assert [stage.layers for stage in stages] == [*((layer,) for layer in range(1, 25)), ()]
+    assert [phase.steps for phase in phases] == [10_000] * 24 + [500_000]
+    for strategy, expected in (("joint", [240_000, 500_000]), ("auxiliary", [740_000])):
+        _, phases = plan_stages(replace(chosen, strategy=strategy), 24)
+        assert [phase.steps for phase in phases] == expected
+    squeezebert = ORIGINS["squeezebert"]
+    assert squeezebert.phases[0] == Phase(steps=56_000, length=128, batch=8192, learning_rate=2.5e-3, warmup=0.28)
+    assert (squeezebert.phases[1].steps, squeezebert.phases[1].length, squeezebert.pairs) == (6_000, 512, "sop")
+
+
+def test_shares_do_not_depend_on_the_number_of_processes(corpus: Path, tmp_path: Path) -> None:
+    """1, 2 and 4 processes compute the same micro-batches between them, in all phases."""
+    found = []
+    for count in (1, 2, 4):
+        given = options(corpus, tmp_path, tokens=24)
+        batches = [Course(given, Ranks(r, count), torch.device("cpu"), print).batches() for r in range(count)]
+        found.append(
+            [[b["input_ids"].tolist() for part in zip(*(one(step) for one in batches), strict=True) for b in part]
+             for step in (0, 5, 6, 8)]
+        )  # fmt: skip
+    assert found[0] == found[1] == found[2]
+    assert len(found[0][0]) == 4
+
+
+def test_two_processes_train_what_one_does(corpus: Path, tmp_path: Path) -> None:
+    """Through torchrun and gloo, parts with unequal numbers of masked words; but for the order of sums the same."""
+    command = [
+        "-m", "pocketbert.cli", "pretrain", str(corpus), str(tmp_path / "two"), "--preset", "squeezebert", "--mini",
+        "--steps", "2,1", "--length", "12,20", "--batch-size", "8", "--tokens", "40", "--no-tensorboard",
+        "--eval-batches", "1", "--device", "cpu",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    how: dict[str, Any] = {"env": environment, "capture_output": True, "text": True, "timeout": 120, "check": False}
+    ran = subprocess.run([*launcher, *command], **how)
+    assert ran.returncode == 0, ran.stderr
+    command[4] = str(tmp_path / "one")
+    alone = subprocess.run([sys.executable, *command], **how)
+    assert alone.returncode == 0, alone.stderr
+    assert len(ran.stdout.splitlines()) == 1, "one process speaks"
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-6, rtol=1e-4)
+
+
+def test_a_dry_run_says_what_it_would_take(corpus: Path, tmp_path: Path) -> None:
+    found = estimate(options(corpus, tmp_path / "out"))
+    assert found.steps == (6, 3)
+    assert found.tokens_a_step == (96, 160)
+    assert found.fixed_bytes == 16 * found.parameters
+    assert found.seconds > 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_input(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"needs 5,000: take smaller batches"):
+        pretrain(options(corpus, tmp_path / "a", batch_size=(5000,)))
+    with pytest.raises(DataError, match="is no prepared corpus"):
+        pretrain(options(tmp_path, tmp_path / "b"))
+    with pytest.raises(ConfigError, match="--length 999"):
+        pretrain(options(corpus, tmp_path / "c", length=(999,)))
+    with pytest.raises(ConfigError, match="--preset nobert must be one of"):
+        options(corpus, tmp_path, preset="nobert")
+    with pytest.raises(ConfigError, match="one for each of 2 phases"):
+        pretrain(options(corpus, tmp_path / "d", steps=(1, 2), length=(12, 16, 20)))
+    with pytest.raises(TrainingError, match=r"is (nan|inf) at step \d+; the state from before is kept"):
+        pretrain(options(corpus, tmp_path / "e", learning_rate=(1e30,), optimizer="adamw"))
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"), [(commands.pretrain, PretrainOptions), (commands.transfer, TransferOptions)]
+)
+def test_flags_are_the_options(command: Any, kind: Any) -> None:
+    flags = {one.name: one for one in command.params if one.name not in ("json", "dry_run", "help")}
+    assert set(flags) == {field.name for field in fields(kind)}
+    for field in fields(kind):
+        if field.default not in (None, False) and not flags[field.name].required:
+            expected = "mobilebert" if (kind, field.name) == (TransferOptions, "preset") else field.default
+            assert flags[field.name].default == expected, field.name
+
+
+@pytest.mark.parametrize("name", ["squeezebert", "mobilebert"])
+def test_the_published_runs(corpus: Path, tmp_path: Path, name: str) -> None:
+    """`--smoke` of the scripts, the miniatures as they are."""
+    shell = tmp_path / "bin" / "pocketbert"
+    shell.parent.mkdir()
+    shell.write_text(f'#!/bin/sh\nexec {sys.executable} -m pocketbert.cli "$@"\n')
+    shell.chmod(0o755)
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1",
+        "PATH": f"{shell.parent}:{os.environ['PATH']}",
+    }  # fmt: skip
+    script = ROOT / "runs" / f"pretrain_{name}.sh"
+    command = [str(script), str(corpus), str(tmp_path / "out"), "--smoke", "--device", "cpu"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    lines = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [line["steps"] for line in lines] == ([3] if name == "squeezebert" else [3, 9])
+    assert all((Path(line["folder"]) / "model.safetensors").exists() for line in lines)
