@@ -31,7 +31,7 @@ from pocketbert.training.transfer import Stage, Transfer, TransferTerms, place_o
 
 STRATEGIES = ("auxiliary", "joint", "progressive")
 # As released: the taught layer learns at three times the rate, those below it at a tenth of that; at the beginning of
-# each layer's steps the rate rises for a tenth of them, and falls no further than to 0.9.
+# each layer's steps the rate rises for a tenth of them and then stays; the released code lets it fall to 0.9 of it.
 TAUGHT_RATE, LOWER_RATE, LAYER_WARMUP = 3.0, 0.3, 0.1
 
 
