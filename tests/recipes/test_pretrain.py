@@ -1,6 +1,7 @@
 """Pretraining and transfer as a user runs them, on a small corpus: learning, resuming, refusing, several processes."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pocketbert.recipes.pretrain import Course, PretrainOptions, estimate, pretr
 from pocketbert.recipes.published import MINI_ORIGINS, ORIGINS, Phase
 from pocketbert.recipes.transfer import STRATEGIES, TransferOptions, plan_stages, transfer
 from pocketbert.training.distributed import Ranks
+from pocketbert.training.optim import polynomial_schedule
 from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, write_corpus
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +125,11 @@ def test_the_published_stages() -> None:
     stages, phases = plan_stages(chosen, 24)
     assert [stage.layers for stage in stages] == [*((layer,) for layer in range(1, 25)), ()]
     assert [phase.steps for phase in phases] == [10_000] * 24 + [500_000]
+    for step in range(0, 10_000, 97):  # min(√-decay from 1 to 0.9, a tenth of the steps of rise), as released
+        taught = phases[0]
+        rate = polynomial_schedule(step, steps=10_000, warmup=taught.warmup, power=taught.power, end=taught.end)
+        released = min(0.9 + 0.1 * math.sqrt(1 - step / 10_000), step / 1_000)
+        assert rate == pytest.approx(released, abs=6e-3)
     for strategy, expected in (("joint", [240_000, 500_000]), ("auxiliary", [740_000])):
         _, phases = plan_stages(replace(chosen, strategy=strategy), 24)
         assert [phase.steps for phase in phases] == expected

@@ -95,3 +95,5 @@ def test_groups_and_first_steps(name: str) -> None:
 def test_polynomial_decay() -> None:
     rates = [polynomial_schedule(step, steps=8, warmup=0.5, power=0.5) for step in range(9)]
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, math.sqrt(0.75), math.sqrt(0.5), 0.5, 0.0])
+    above = [polynomial_schedule(step, steps=4, warmup=0.0, power=0.5, end=0.9) for step in range(5)]
+    assert above == pytest.approx([1.0, 0.9 + 0.1 * math.sqrt(0.75), 0.9 + 0.1 * math.sqrt(0.5), 0.95, 0.9])

@@ -265,7 +265,7 @@ class Course:
         number, inside = self.place(step)
         phase = self.phases[number]
         return phase.learning_rate * polynomial_schedule(
-            inside, steps=phase.steps, warmup=phase.warmup, power=phase.power
+            inside, steps=phase.steps, warmup=phase.warmup, power=phase.power, end=phase.end
         )
 
     def parts(self, phase: Phase) -> int:

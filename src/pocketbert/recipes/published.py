@@ -12,7 +12,7 @@ from pocketbert.data.pretraining import Pairs
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A part of a run with a rate of its own: it rises during the first `warmup` of the steps, and falls to 0."""
+    """A part of a run with a rate of its own: it rises during the first `warmup` of the steps, then falls."""
 
     steps: int
     length: int
@@ -23,7 +23,9 @@ class Phase:
     warmup: float
     """The part of the steps in which the rate rises."""
     power: float = 1.0
-    """Of the polynomial that it falls along; 0 if it does not fall."""
+    """Of the polynomial that it falls along."""
+    end: float = 0.0
+    """To what part of the peak it falls."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,9 +30,11 @@ from pocketbert.training.teachers import hash_model
 from pocketbert.training.transfer import Stage, Transfer, TransferTerms, place_of
 
 STRATEGIES = ("auxiliary", "joint", "progressive")
-# As released: the taught layer learns at three times the rate, those below it at a tenth of that; at the beginning of
-# each layer's steps the rate rises for a tenth of them and then stays; the released code lets it fall to 0.9 of it.
-TAUGHT_RATE, LOWER_RATE, LAYER_WARMUP = 3.0, 0.3, 0.1
+# As released (google-research/mobilebert, distill_util.py): the taught layer learns at three times the rate, those
+# below it at a tenth of that. During each layer's steps the rate rises for a tenth of them, then falls, with the square
+# root of those that are left, to 0.9. The released fall begins with the first step: its peak is half a percent lower.
+TAUGHT_RATE, LOWER_RATE = 3.0, 0.3
+LAYER_WARMUP, LAYER_POWER, LAYER_END = 0.1, 0.5, 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +147,8 @@ def plan_stages(options: TransferOptions, layers: int) -> tuple[list[Stage], lis
         batch=options.layer_batch_size or origin.transfer_batch,
         learning_rate=options.layer_rate or first.learning_rate,
         warmup=LAYER_WARMUP,
-        power=0.0,
+        power=LAYER_POWER,
+        end=LAYER_END,
     )
     stages: list[Stage] = []
     phases: list[Phase] = []

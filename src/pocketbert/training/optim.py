@@ -76,15 +76,15 @@ def parameter_groups(
     ]
 
 
-def polynomial_schedule(step: int, *, steps: int, warmup: float, power: float = 1.0) -> float:
-    """The fraction of the peak rate at `step` = 0, 1, …: up during the first `warmup` of all steps, then down to 0.
+def polynomial_schedule(step: int, *, steps: int, warmup: float, power: float = 1.0, end: float = 0.0) -> float:
+    """The fraction of the peak rate at `step` = 0, 1, …: up during the first `warmup` of all steps, then down to `end`.
 
-    The first step is not lost to a rate of zero: warm-up ends at its last step, decay would reach 0 after the last.
+    The first step is not lost to a rate of zero: warm-up ends at its last step, decay would reach `end` after the last.
     """
     rising = round(steps * warmup)
     if step < rising:
         return (step + 1) / (rising + 1)
-    return max(0.0, (steps - step) / max(1, steps - rising)) ** power
+    return end + (1 - end) * max(0.0, (steps - step) / max(1, steps - rising)) ** power
 
 
 def linear_schedule(step: int, *, steps: int, warmup: float) -> float:
