@@ -6,9 +6,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from pocketbert.checkpoints.models import POOLER
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, ConfigError
-from pocketbert.models.pretrained import POOLER, PreTrainedModel
+from pocketbert.models.pretrained import PreTrainedModel
 
 _FAMILIES = {"bert": "Bert", "squeezebert": "SqueezeBert", "mobilebert": "MobileBert"}
 

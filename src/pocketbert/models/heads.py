@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import ConfigError
 from pocketbert.models.ops import ACTIVATIONS, LayerNorm, init_parameters, wide_linear
-from pocketbert.models.outputs import (
+from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, as_asked, resized
+from pocketbert.outputs import (
     BaseModelOutputWithPooling,
     LogitsOutput,
     PreTrainingOutput,
     QuestionAnsweringModelOutput,
 )
-from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, as_asked, resized
 
 Inputs = tuple[Tensor | None, ...]
 Result = tuple[Any, ...]

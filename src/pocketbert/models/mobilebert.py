@@ -20,8 +20,8 @@ from pocketbert.configs import MobileBertConfig, PreTrainedConfig
 from pocketbert.errors import InputError
 from pocketbert.models import heads
 from pocketbert.models.ops import ACTIVATIONS, LayerNorm, NoNorm, Packing, attend, init_parameters, wide_linear
-from pocketbert.models.outputs import PreTrainingOutput
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, resized
+from pocketbert.outputs import PreTrainingOutput
 
 TORCH_EPS = 1e-5  # what two of the published norms use under "layer_norm", whatever config.layer_norm_eps says
 

@@ -10,8 +10,8 @@ import torch
 
 from pocketbert.features import Features, pad
 from pocketbert.models.heads import ForMultipleChoice
-from pocketbert.models.outputs import ModelOutput
 from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.outputs import ModelOutput
 
 TOKENS_A_BATCH = 4096
 PER_TOKEN = ("start_logits", "end_logits", "last_hidden_state", "prediction_logits")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, overload
@@ -13,24 +12,13 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pocketbert.checkpoints import atomic_write, match_names, read_tensors
+from pocketbert.checkpoints import atomic_write
+from pocketbert.checkpoints.models import TIED, Fit, LoadingInfo, fit_tensors, read_model, save_config
 from pocketbert.configs import PreTrainedConfig
-from pocketbert.errors import CheckpointError, ConfigError, InputError
+from pocketbert.errors import ConfigError, InputError
 from pocketbert.models.ops import Packing, init_parameters, keep_mask
-from pocketbert.models.outputs import BaseModelOutputWithPooling, ModelOutput
+from pocketbert.outputs import BaseModelOutputWithPooling, ModelOutput
 
-logger = logging.getLogger("pocketbert")
-
-# The parts that sit on an encoder. A file may lack them (they start fresh) or bring those of another task (unused);
-# whatever else a file lacks or brings is an error.
-HEADS = ("cls.", "classifier.", "qa_outputs.")
-POOLER = "pooler."
-# Tied to the word embeddings and to `cls.predictions.bias`, so files leave them out.
-TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
-# Keys of a `config.json` that are about its own weight file, not about one that is written anew.
-OF_THE_FILE = ("torch_dtype", "quantization_config")
-
-LoadingInfo = dict[str, list[str]]
 Output = TypeVar("Output", bound=ModelOutput)
 
 
@@ -150,26 +138,16 @@ class PreTrainedModel(nn.Module):
             ConfigError: `config.json` is of another family, or cannot be built.
         """
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        if config is None:
-            config = cls.config_class.from_pretrained(name_or_path, **where, **config_changes)
-        elif config_changes:
-            config = config.replace(**config_changes)
-        if config.quantized:
-            advice = "take the original here, or let the engine answer, without a device"
-            raise CheckpointError(f"{name_or_path} is quantised, which is for answering only: {advice}")
-        tensors = read_tensors(name_or_path, **where)
+        config, tensors = read_model(name_or_path, cls.config_class, config, where, config_changes)
         with torch.device("meta"):  # neither memory nor random numbers for what the file is about to fill
             model = cls(config)
         model = model.to(dtype).to_empty(device="cpu")
         model.tie_weights()
-        info = model._load(tensors, str(name_or_path), ignore_mismatched_sizes)
+        fit = model._load(tensors, str(name_or_path), ignore_mismatched_sizes)
         model.eval()
         if output_loading_info:
-            return model, info
-        if fresh := sorted({*info["missing_keys"], *info["mismatched_keys"]}):
-            logger.warning("%s: not in the file, so they start fresh: %s", name_or_path, ", ".join(fresh))
-        if unexpected := info["unexpected_keys"]:
-            logger.info("%s: in the file and not used: %s", name_or_path, ", ".join(unexpected))
+            return model, fit.info
+        fit.report(name_or_path)
         return model
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -179,54 +157,25 @@ class PreTrainedModel(nn.Module):
             tensors = {name: t for name, t in tensors.items() if name not in TIED}
         with atomic_write(Path(folder) / "model.safetensors") as file:
             file.write(serialise(tensors, metadata={"format": "pt"}))
-        extra = {key: value for key, value in self.config.extra.items() if key not in OF_THE_FILE}
-        extra |= {"architectures": [type(self).__name__], "dtype": str(self.dtype).removeprefix("torch.")}
-        self.config.replace(extra=extra).save_pretrained(folder)
+        save_config(self.config, folder, type(self).__name__, str(self.dtype).removeprefix("torch."))
 
-    def _load(self, tensors: Mapping[str, np.ndarray], source: str, ignore_mismatched_sizes: bool) -> LoadingInfo:
+    def _load(self, tensors: Mapping[str, np.ndarray], source: str, ignore_mismatched_sizes: bool) -> Fit:
         """Copy what fits; draw anew what the file may lack; refuse the rest."""
         own = dict(self.named_parameters(remove_duplicate=False))
-        tied = set(TIED) & own.keys() if self.config.tie_word_embeddings else set()
-        names = match_names(own.keys(), tensors.keys(), self.base_model_prefix)  # file's name → own name
-        mismatched = [mine for theirs, mine in names.items() if tensors[theirs].shape != own[mine].shape]
-        missing = sorted(own.keys() - set(names.values()) - tied)
-        unexpected = sorted(tensors.keys() - names.keys())
-
-        foreign = [name for name in unexpected if not self._is_head(name)]
-        lacking = [name for name in missing if not self._is_head(name)]
-        unfit = [name for name in mismatched if not (ignore_mismatched_sizes and self._is_head(name))]
-        shapes = {mine: f"{list(tensors[theirs].shape)} for {list(own[mine].shape)}" for theirs, mine in names.items()}
-        problems = [
-            *(f"lacks {name} {list(own[name].shape)}" for name in lacking),
-            *(f"has {name}, which {type(self).__name__} has not" for name in foreign),
-            *(f"has {name} of shape {shapes[name]}" for name in unfit),
-            *self._untied(tensors, names),
-        ]
-        if problems:
-            raise CheckpointError(f"{source} is not a file of this model; it\n  " + "\n  ".join(problems))
-
+        fit = fit_tensors(
+            {name: parameter.shape for name, parameter in own.items()},
+            tensors,
+            self.base_model_prefix,
+            tied=self.config.tie_word_embeddings,
+            model=type(self).__name__,
+            source=source,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        )
         with torch.no_grad():
-            for theirs, mine in names.items():
-                if mine not in mismatched:
-                    own[mine].copy_(torch.from_numpy(np.ascontiguousarray(tensors[theirs])))
-        init_parameters(self, self.config.initializer_range, {*missing, *mismatched})
-        return {"missing_keys": missing, "mismatched_keys": mismatched, "unexpected_keys": unexpected}
-
-    def _is_head(self, name: str) -> bool:
-        return name.removeprefix(f"{self.base_model_prefix}.").startswith((*HEADS, POOLER))
-
-    def _untied(self, tensors: Mapping[str, np.ndarray], names: Mapping[str, str]) -> list[str]:
-        """What the configuration ties but the file holds twice with different values."""
-        if not self.config.tie_word_embeddings:
-            return []
-        theirs = {mine: tensors[name] for name, mine in names.items()}
-        embeddings = f"{self.base_model_prefix}.embeddings.word_embeddings.weight"
-        partners = dict(zip(TIED, (embeddings, "cls.predictions.bias"), strict=True))
-        return [
-            f"has {name} that differs from {partner}: pass tie_word_embeddings=False to keep both"
-            for name, partner in partners.items()
-            if name in theirs and partner in theirs and not np.array_equal(theirs[name], theirs[partner])
-        ]
+            for mine, theirs in fit.taken.items():
+                own[mine].copy_(torch.from_numpy(np.ascontiguousarray(tensors[theirs])))
+        init_parameters(self, self.config.initializer_range, fit.fresh)
+        return fit
 
 
 class EncoderModel(PreTrainedModel):

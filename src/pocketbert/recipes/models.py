@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from pocketbert.checkpoints.files import read_json
+from pocketbert.checkpoints.models import HEADS
 from pocketbert.configs import PRESETS, AutoConfig, PreTrainedConfig
 from pocketbert.data.vocabulary import train_vocabulary
 from pocketbert.errors import ConfigError
 from pocketbert.models.auto import model_class
 from pocketbert.models.ops import init_parameters
-from pocketbert.models.pretrained import HEADS, PreTrainedModel
+from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.recipes.task import Task
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
