@@ -14,6 +14,7 @@ EXTRAS = {
     "bench": ("matplotlib",),
     "serve": ("fastapi", "uvicorn"),
     "export": ("onnx", "onnxruntime"),
+    "tf": ("tensorflow", "h5py"),
 }
 
 

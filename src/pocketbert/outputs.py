@@ -22,6 +22,10 @@ class ModelOutput:
         """Names of the fields that are not None."""
         return [f.name for f in fields(self) if getattr(self, f.name) is not None]
 
+    def items(self) -> list[tuple[str, Any]]:
+        """Names and values of the fields that are not None."""
+        return [(name, getattr(self, name)) for name in self.keys()]
+
     def __getitem__(self, key: int | str) -> Any:
         if isinstance(key, str):
             if key not in self.keys():

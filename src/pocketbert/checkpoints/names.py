@@ -61,6 +61,22 @@ def match_names(wanted: Collection[str], found: Collection[str], prefix: str) ->
     return pairs
 
 
+# ── Keras's names ──
+
+_KERAS_LEAVES = {"kernel": "weight", "embeddings": "weight", **_LEGACY}
+
+
+def keras_name(path: str) -> tuple[str, bool]:
+    """The official name of a Keras variable, by its path below the model, and whether it lies transposed there.
+
+    A path is the official name with slashes, but for Keras's own words at its end. Files of transformers number lists
+    as `layer_._0`, and say in front of `___` which attribute of their class a part is.
+    """
+    *parts, leaf = path.removesuffix(":0").split("/")
+    official = ".".join(part.rpartition("___")[2].replace("_._", ".") for part in parts)
+    return f"{official}.{_KERAS_LEAVES.get(leaf, leaf)}", leaf == "kernel"
+
+
 # ── TensorFlow's names ──
 
 

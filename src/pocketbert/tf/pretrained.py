@@ -1,0 +1,260 @@
+"""What every TensorFlow class can do: be called as published, loaded and saved under the official names, and fitted."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pocketbert.checkpoints import write_tensors
+from pocketbert.checkpoints.models import TIED, Fit, LoadingInfo, fit_tensors, read_model, save_config
+from pocketbert.checkpoints.names import keras_name
+from pocketbert.checkpoints.safetensors_files import Tensors
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.errors import ConfigError, InputError
+from pocketbert.tf.encoder import MainLayer
+from pocketbert.tf.layers import Tensor
+from pocketbert.tf.outputs import TFBaseModelOutputWithPooling, TFModelOutput
+
+Output = TypeVar("Output", bound=TFModelOutput)
+
+
+class TFPreTrainedModel(keras.Model):
+    """Base of all TensorFlow classes; a family sets its configuration class, its encoder and that one's name.
+
+    Inputs come as keywords, or packed in the first argument: a dict by name, or a list or tuple in the order of
+    `call`. Keras's `fit` takes the labels as `y`, or in such a dict; it minimises what `compile` is told to, or else
+    the loss of the head.
+    """
+
+    config_class: ClassVar[type[PreTrainedConfig]]
+    base_model_prefix: ClassVar[str]
+    main_layer_class: ClassVar[type[MainLayer]]
+    #: Whether the head looks at the pooler's output.
+    reads_pooler: ClassVar[bool] = True
+    #: Whether this is the encoder alone, whose files do not say so in every name.
+    headless: ClassVar[bool] = False
+    #: The arguments of `call` that hold what is to be learned.
+    label_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: PreTrainedConfig, name: str | None = None) -> None:
+        super().__init__(name=name)
+        if not isinstance(config, self.config_class):
+            wanted = self.config_class.__name__
+            raise ConfigError(f"{type(self).__name__} needs a {wanted}, not a {type(config).__name__}")
+        self.config: PreTrainedConfig = config
+        main = self.main_layer_class(config, pools=self.reads_pooler, name=self.base_model_prefix)
+        setattr(self, self.base_model_prefix, main)
+        self.add_head()
+        self.build()
+
+    def add_head(self) -> None:
+        """Make the layers that read the encoder."""
+
+    def build(self, input_shape: object = None) -> None:
+        """Make the variables of encoder and head."""
+        for part in self.layers:
+            part.build(None)
+
+    @property
+    def main_layer(self) -> Any:
+        """The encoder, which is also to be had under its official name."""
+        return getattr(self, self.base_model_prefix)
+
+    # ── being called ──
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """Run `call`; see the class for the ways to pass its arguments."""
+        names = list(inspect.signature(self.call).parameters)
+        packed = args[0] if args else named.get("input_ids")
+        if isinstance(packed, Mapping):
+            packed = dict(packed)
+        elif isinstance(packed, list | tuple):
+            packed = dict(zip(names, packed, strict=False)) if len(packed) <= len(names) else {}
+        else:
+            return super().__call__(**dict(zip(names, args, strict=False)), **named)
+        named.pop("input_ids", None)
+        given = {**dict(zip(names[1:], args[1:], strict=False)), **named}
+        if not packed or not packed.keys() <= set(names) - given.keys():
+            wrong = ", ".join(str(name) for name in packed if name not in names or name in given)
+            raise InputError(f"packed inputs are some of {', '.join(names)}, each once: not {wrong or packed}")
+        return super().__call__(**packed, **given)
+
+    def encode(
+        self,
+        inputs: tuple[Tensor | None, ...],
+        head_mask: object,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+    ) -> TFBaseModelOutputWithPooling:
+        """Run the encoder on ids, mask, segments, positions and embeddings; see `MainLayer.call`."""
+        if head_mask is not None:
+            raise InputError("head_mask is part of the published arguments, but MobileBERT's heads cannot be masked")
+        output: TFBaseModelOutputWithPooling = self.main_layer(
+            *inputs, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+        )
+        return output
+
+    def result(
+        self, output: Output, labels: Mapping[str, Tensor | None], return_dict: bool | None
+    ) -> Output | tuple[Any, ...]:
+        """`output`, with its loss where labels were given, or the tuple of its fields if that was asked for."""
+        if labels and all(value is not None for value in labels.values()):
+            output = with_loss(output, self.loss_of(output, labels))
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    # ── being fitted ──
+
+    def loss_of(self, output: Any, labels: Mapping[str, Tensor]) -> Tensor:
+        """The head's own loss of an output, given all of `label_names`: a scalar."""
+        raise NotImplementedError
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
+        """What `fit` minimises: the loss given to `compile`, or else the head's own."""
+        if self.compiled and self.loss is not None:
+            return super().compute_loss(x, self._targets(x, y), scores(y_pred), sample_weight, training)
+        labels = self._labels(x, y)
+        if labels.keys() != set(self.label_names) or not labels:
+            raise InputError(f"to be fitted, {type(self).__name__} needs {' and '.join(self.label_names) or 'a loss'}")
+        if sample_weight is not None:
+            raise InputError("to weigh samples or classes, give compile() a loss")
+        return tf.add_n([self.loss_of(named(y_pred), labels), *self.losses])
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The metrics given to `compile`, on the logits."""
+        values: dict[str, Any] = super().compute_metrics(x, self._targets(x, y), scores(y_pred), sample_weight)
+        return values
+
+    def predict_step(self, data: Any) -> Any:
+        """The output for a batch, without the loss."""
+        output = super().predict_step(data)
+        return with_loss(output, None) if isinstance(output, TFModelOutput) and "loss" in output else output
+
+    def _labels(self, x: Any, y: Any) -> dict[str, Tensor]:
+        """The labels by name, from wherever they are."""
+        if y is None:
+            y = {name: x[name] for name in self.label_names if name in x} if isinstance(x, Mapping) else {}
+        if isinstance(y, Mapping):
+            return dict(y)
+        return dict(zip(self.label_names, y if isinstance(y, list | tuple) else [y], strict=False))
+
+    def _targets(self, x: Any, y: Any) -> Any:
+        """The labels as Keras's losses and metrics want them: one, or several in order."""
+        labels = list(self._labels(x, y).values())
+        return labels[0] if len(labels) == 1 else labels or None
+
+    # ── files ──
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, output_loading_info: Literal[True], **options: Any
+    ) -> tuple[Self, LoadingInfo]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, output_loading_info: Literal[False] = False, **options: Any
+    ) -> Self: ...
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        config: PreTrainedConfig | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **config_changes: Any,
+    ) -> Self | tuple[Self, LoadingInfo]:
+        """Load a model folder or a hub name, whatever framework wrote it.
+
+        Arguments and errors are those of the PyTorch classes (`PreTrainedModel.from_pretrained`).
+        """
+        where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        config, tensors = read_model(name_or_path, cls.config_class, config, where, config_changes)
+        model = cls(config)
+        fit = model._load(tensors, str(name_or_path), ignore_mismatched_sizes)
+        if output_loading_info:
+            return model, fit.info
+        fit.report(name_or_path)
+        return model
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `model.safetensors` and `config.json`, each in one step: a folder like PyTorch's."""
+        tensors = {}
+        for name, (variable, transposed) in self._named_weights().items():
+            value = variable.numpy()
+            tensors[name] = value.T if transposed else value
+        write_tensors(Path(folder) / "model.safetensors", tensors)
+        save_config(self.config, folder, type(self).__name__.removeprefix("TF"), "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras keeps of a model beside its weights."""
+        return {"config": self.config.to_dict(), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: object = None) -> Self:
+        """The way back."""
+        return cls(cls.config_class.from_dict(config["config"]), name=config["name"])
+
+    def _named_weights(self) -> dict[str, tuple[Any, bool]]:
+        """The variables by official name, and whether they lie transposed."""
+        named = {}
+        for variable in self.weights:
+            name, transposed = keras_name(variable.path.removeprefix(f"{self.path}/"))
+            named[name.removeprefix(f"{self.base_model_prefix}.") if self.headless else name] = variable, transposed
+        return named
+
+    def _load(self, tensors: Tensors, source: str, ignore_mismatched_sizes: bool) -> Fit:
+        """Copy what fits, refuse what cannot be of this model; what the file may lack stays as it was drawn."""
+        own = self._named_weights()
+        shapes = {name: list(reversed(v.shape)) if turned else list(v.shape) for name, (v, turned) in own.items()}
+        tied = self.config.tie_word_embeddings
+        if tied and "cls.predictions.bias" in own:
+            table = f"{self.base_model_prefix}.embeddings.word_embeddings.weight"
+            shapes |= dict(zip(TIED, (shapes[table], shapes["cls.predictions.bias"]), strict=True))
+        fit = fit_tensors(
+            shapes,
+            tensors,
+            self.base_model_prefix,
+            tied=tied,
+            model=type(self).__name__,
+            source=source,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        )
+        for mine, theirs in fit.taken.items():
+            if mine in own:  # what is tied is there once
+                variable, transposed = own[mine]
+                variable.assign(np.ascontiguousarray(tensors[theirs].T if transposed else tensors[theirs]))
+        return fit
+
+
+def with_loss(output: Output, loss: Tensor | None) -> Output:
+    """A copy of what a head returned."""
+    fields: dict[str, Any] = {"loss": loss}
+    return replace(output, **fields)
+
+
+def named(output: Any) -> TFModelOutput:
+    """What a model returned, by name."""
+    if not isinstance(output, TFModelOutput):
+        raise ConfigError("return_dict=False: fit and evaluate need the outputs by name, so leave it True")
+    return output
+
+
+def scores(output: Any) -> Any:
+    """The logits in an output, one or several, for Keras's losses and metrics."""
+    kept = [value for name, value in named(output).items() if name.endswith("logits")]
+    return kept[0] if len(kept) == 1 else kept

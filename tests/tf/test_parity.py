@@ -1,0 +1,93 @@
+"""Every TensorFlow class gives the numbers of its PyTorch sister, from the same folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from parity.families import CONFIGS, FAMILIES, HEADS, batch, our_class, randomise
+
+pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
+
+from pocketbert import PreTrainedConfig
+from pocketbert import tf as pocketbert_tf
+
+RELATIVE = 1e-5
+OURS = {name: config for name, config in CONFIGS.items() if config.model_type != "bert"}
+#: Every head of one configuration of each family, and every configuration with the heads that read the most.
+CASES = [
+    (name, head)
+    for name, config in OURS.items()
+    for head in HEADS
+    if (name in ("squeezebert", "mobilebert") or head == "ForPreTraining")
+    and our_class(config, head) is not None
+    and not (config.model_type == "squeezebert" and head == "ForNextSentencePrediction")
+]
+
+
+def tf_class(config: PreTrainedConfig, head: str) -> Any:
+    return getattr(pocketbert_tf, f"TF{FAMILIES[config.model_type]}{head}")
+
+
+def pair(config: PreTrainedConfig, head: str, folder: Path) -> tuple[torch.nn.Module, Any]:
+    """The same random model in PyTorch and, by way of a folder, in TensorFlow."""
+    model = our_class(config, head)(config)
+    randomise(model, seed=3)
+    model.eval().save_pretrained(folder)
+    other, info = tf_class(config, head).from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values())
+    return model, other
+
+
+def published(inputs: dict[str, Any], head: str) -> dict[str, np.ndarray]:
+    """A batch as NumPy arrays, the labels under their name in TensorFlow."""
+    names = {"labels": "next_sentence_label"} if head == "ForNextSentencePrediction" else {}
+    return {names.get(name, name): np.asarray(value) for name, value in inputs.items()}
+
+
+def assert_same(theirs: Any, ours: Any) -> None:
+    """All fields of two outputs, each within RELATIVE of its largest number."""
+    assert list(ours) == list(theirs)
+    for name, expected in theirs.items():
+        several = isinstance(expected, tuple)
+        for one, other in zip(
+            expected if several else [expected], ours[name] if several else [ours[name]], strict=True
+        ):
+            wanted, found = one.detach().numpy(), other.numpy()
+            assert found.shape == wanted.shape
+            assert np.abs(found - wanted).max() <= RELATIVE * np.abs(wanted).max(), name
+
+
+@pytest.mark.parametrize(("name", "head"), CASES)
+def test_outputs_losses_states_and_attentions(name: str, head: str, tmp_path: Path) -> None:
+    model, other = pair(OURS[name], head, tmp_path)
+    inputs = batch(head, seed=5)
+    with torch.no_grad():
+        expected = model(**inputs, output_hidden_states=True, output_attentions=True)
+    assert_same(expected, other(published(inputs, head), output_hidden_states=True, output_attentions=True))
+
+
+@pytest.mark.parametrize("name", ["squeezebert, a different group everywhere", "mobilebert"])
+def test_masks_positions_and_embeddings(name: str, tmp_path: Path) -> None:
+    """Masks of two, three and four axes, a row that is hidden whole, one token, given positions and embeddings."""
+    config = OURS[name]
+    model, other = pair(config, "Model", tmp_path)
+    random = np.random.default_rng(0)
+    ids = random.integers(0, config.vocab_size, (3, 7))
+    rows = random.integers(0, 2, (3, 7))
+    rows[1] = 0
+    embeddings = random.normal(size=(3, 7, getattr(config, "embedding_size", 0))).astype(np.float32)
+    for inputs in (
+        {"input_ids": ids},
+        {"input_ids": ids[:1, :1]},
+        {"input_ids": ids, "attention_mask": rows},
+        {"input_ids": ids, "attention_mask": random.integers(0, 2, (3, 7, 7))},
+        {"input_ids": ids, "attention_mask": random.integers(0, 2, (3, 1, 7, 7)), "token_type_ids": rows},
+        {"input_ids": ids, "position_ids": np.arange(30, 37)[None]},
+        {"inputs_embeds": embeddings, "attention_mask": rows},
+    ):
+        with torch.no_grad():
+            expected = model(**{key: torch.from_numpy(value) for key, value in inputs.items()})
+        assert_same(expected, other(**inputs))
