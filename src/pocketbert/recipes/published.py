@@ -81,8 +81,8 @@ ORIGINS: Mapping[str, Origin] = {
 }
 
 _MINI_PHASES = (
-    Phase(steps=9_000, length=128, batch=64, learning_rate=2e-3, warmup=0.1),
-    Phase(steps=1_000, length=256, batch=32, learning_rate=1e-3, warmup=0.1),
+    Phase(steps=4_000, length=64, batch=32, learning_rate=3e-3, warmup=0.1),
+    Phase(steps=400, length=128, batch=16, learning_rate=1.5e-3, warmup=0.1),
 )
 _MINI: Mapping[str, Any] = {
     "hidden_size": 256, "num_hidden_layers": 6, "embedding_size": 64, "intra_bottleneck_size": 64,
@@ -96,7 +96,7 @@ MINI_ORIGINS: Mapping[str, Origin] = {
         _SQUEEZEBERT,
         config=_small(
             "squeezebert-uncased", hidden_size=256, embedding_size=256, num_hidden_layers=6, num_attention_heads=4,
-            intermediate_size=1024,
+            intermediate_size=1024, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         ),
         phases=_MINI_PHASES,
     ),
