@@ -22,6 +22,7 @@ _arguments = [
 ]
 _options = [
     option("--mini", panel=MODEL, is_flag=True, help="Model and recipe in miniature, for two processor cores."),
+    option("--config", panel=MODEL, metavar="FILE", type=PATH, help="Another architecture: a config.json."),
     option("--pairs", panel=TEXT, metavar="sop|nsp|none", help="Sentence order, next sentence, or masked words alone."),
     option("--whole-words", panel=TEXT, is_flag=True, help="Mask the pieces of a word together."),
     option("--masked", panel=TEXT, metavar="X", type=float, help="The part of the tokens to predict; else 0.15."),

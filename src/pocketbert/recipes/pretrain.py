@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pocketbert.configs import PreTrainedConfig
+from pocketbert.checkpoints.files import read_json
+from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.data.batches import Ahead, random_words
 from pocketbert.data.corpus import Corpus
 from pocketbert.data.pretraining import PretrainingBatches
@@ -56,6 +57,8 @@ class PretrainOptions:
     """Whose recipe and architecture: a name of `recipes.published.ORIGINS`."""
     mini: bool = False
     """The recipe in miniature."""
+    config: str | Path | None = None
+    """A config.json of the preset's family, in the place of its architecture."""
 
     pairs: str | None = None
     """What a second segment is for: sop, nsp, or none."""
@@ -127,7 +130,10 @@ class PretrainOptions:
 
     @property
     def origin(self) -> Origin:
-        """The published recipe, changed by what the options say. Raises `ConfigError` for lists of unequal lengths."""
+        """The published recipe, changed by what the options say.
+
+        Raises `ConfigError` for lists of unequal lengths, and for a configuration that is none, or of another family.
+        """
         origin = (MINI_ORIGINS if self.mini else ORIGINS)[self.preset]
         given = {
             "steps": self.steps, "length": self.length, "batch": self.batch_size,
@@ -146,15 +152,27 @@ class PretrainOptions:
         for i in range(count):
             changes: dict[str, Any] = {name: values[min(i, len(values) - 1)] for name, values in lists.items()}
             phases.append(replace(origin.phases[min(i, len(origin.phases) - 1)], **changes))
+        config = origin.config if self.config is None else self._own_config(type(origin.config))
         pairs: Any = origin.pairs if self.pairs is None else None if self.pairs == "none" else self.pairs
         return replace(
             origin,
+            config=config,
             phases=tuple(phases),
             pairs=pairs,
             masked=self.masked or origin.masked,
             optimizer=self.optimizer or origin.optimizer,
             weight_decay=origin.weight_decay if self.weight_decay is None else self.weight_decay,
         )
+
+    def _own_config(self, family: type[PreTrainedConfig]) -> PreTrainedConfig:
+        assert self.config is not None
+        config = AutoConfig.from_dict(read_json(Path(self.config)))
+        if not isinstance(config, family):
+            raise ConfigError(
+                f"--config {self.config} describes a {config.model_type}, and --preset {self.preset} pretrains a "
+                f"{family.model_type}"
+            )
+        return config
 
 
 @dataclass(frozen=True)

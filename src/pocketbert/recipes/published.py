@@ -80,17 +80,22 @@ ORIGINS: Mapping[str, Origin] = {
     "mobilebert-tiny": replace(_MOBILEBERT, config=PRESETS["mobilebert-tiny"]),
 }
 
-_MINI_PHASES = (
-    Phase(steps=4_000, length=64, batch=32, learning_rate=3e-3, warmup=0.1),
-    Phase(steps=400, length=128, batch=16, learning_rate=1.5e-3, warmup=0.1),
-)
-_MINI: Mapping[str, Any] = {
-    "hidden_size": 256, "num_hidden_layers": 6, "embedding_size": 64, "intra_bottleneck_size": 64,
-    "intermediate_size": 256,
-}  # fmt: skip
-_MINI_TRANSFER: Mapping[str, Any] = {"layer_steps": 500, "transfer_batch": 32}
 
-#: The same for two processor cores: models that are smaller in every direction, and runs of hours.
+def _mini_phases(first: int, second: int) -> tuple[Phase, ...]:
+    return (
+        Phase(steps=first, length=64, batch=32, learning_rate=3e-3, warmup=0.1),
+        Phase(steps=second, length=128, batch=16, learning_rate=1.5e-3, warmup=0.1),
+    )
+
+
+# As there is more text than such runs read, nothing repeats, and nothing drops out.
+_MINI: Mapping[str, Any] = {
+    "hidden_size": 256, "num_hidden_layers": 4, "embedding_size": 64, "intra_bottleneck_size": 64,
+    "intermediate_size": 256, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+_MINI_TRANSFER: Mapping[str, Any] = {"phases": _mini_phases(1_400, 200), "layer_steps": 150, "transfer_batch": 16}
+
+#: The same for one processor core: models that are smaller in every direction, and runs of ten to thirty minutes.
 MINI_ORIGINS: Mapping[str, Origin] = {
     "squeezebert": replace(
         _SQUEEZEBERT,
@@ -98,17 +103,13 @@ MINI_ORIGINS: Mapping[str, Origin] = {
             "squeezebert-uncased", hidden_size=256, embedding_size=256, num_hidden_layers=6, num_attention_heads=4,
             intermediate_size=1024, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         ),
-        phases=_MINI_PHASES,
+        phases=_mini_phases(4_000, 400),
     ),
     "ib-bert": replace(
         _IB_BERT,
         config=_small("ib-bert", **{**_MINI, "intra_bottleneck_size": 256, "intermediate_size": 1024}),
-        phases=_MINI_PHASES,
+        phases=_mini_phases(2_000, 200),
     ),
-    "mobilebert": replace(
-        _MOBILEBERT, config=_small("mobilebert-uncased", **_MINI), phases=_MINI_PHASES, **_MINI_TRANSFER
-    ),
-    "mobilebert-tiny": replace(
-        _MOBILEBERT, config=_small("mobilebert-tiny", **_MINI), phases=_MINI_PHASES, **_MINI_TRANSFER
-    ),
+    "mobilebert": replace(_MOBILEBERT, config=_small("mobilebert-uncased", **_MINI), **_MINI_TRANSFER),
+    "mobilebert-tiny": replace(_MOBILEBERT, config=_small("mobilebert-tiny", **_MINI), **_MINI_TRANSFER),
 }  # fmt: skip
