@@ -10,13 +10,13 @@ set -euo pipefail
 usage="usage: runs/pretraining_gains.sh GLUE MODELS OUT [SEEDS]"
 glue=${1:?$usage} models=${2:?$usage} out=${3:?$usage} seeds=${4:-3}
 export OMP_NUM_THREADS=1
-common=(--batch-size 32 --learning-rate 3e-4 --precision bf16 --no-tensorboard --resume)
+common=(--batch-size 32 --learning-rate 2e-4 --precision bf16 --no-tensorboard --resume)
 
 for model in ${MODELS:-squeezebert mobilebert}; do
-    for task in mrpc rte sst-2; do
+    for task in sst-2 mrpc rte; do
         case $task in
         sst-2) how=(--epochs 1 --max-length 64 --eval-every 500 --seeds 1) ;; # the longest by far: one seed
-        *) how=(--epochs 5 --max-length 128 --seeds "$seeds") ;;
+        *) how=(--epochs 3 --max-length 128 --seeds "$seeds") ;;
         esac
         pocketbert finetune "$glue" --glue $task -o "$out/$model/$task/pretrained" --model "$models/$model" \
             "${common[@]}" "${how[@]}"

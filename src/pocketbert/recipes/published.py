@@ -93,9 +93,9 @@ _MINI: Mapping[str, Any] = {
     "hidden_size": 256, "num_hidden_layers": 4, "embedding_size": 64, "intra_bottleneck_size": 64,
     "intermediate_size": 256, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
-_MINI_TRANSFER: Mapping[str, Any] = {"phases": _mini_phases(1_400, 200), "layer_steps": 150, "transfer_batch": 16}
+_MINI_TRANSFER: Mapping[str, Any] = {"phases": _mini_phases(1_000, 100), "layer_steps": 100, "transfer_batch": 16}
 
-#: The same for one processor core: models that are smaller in every direction, and runs of ten to thirty minutes.
+#: The same for one processor core: models that are smaller in every direction, and runs of six to twenty minutes.
 MINI_ORIGINS: Mapping[str, Origin] = {
     "squeezebert": replace(
         _SQUEEZEBERT,
@@ -108,7 +108,7 @@ MINI_ORIGINS: Mapping[str, Origin] = {
     "ib-bert": replace(
         _IB_BERT,
         config=_small("ib-bert", **{**_MINI, "intra_bottleneck_size": 256, "intermediate_size": 1024}),
-        phases=_mini_phases(2_000, 200),
+        phases=_mini_phases(1_200, 100),
     ),
     "mobilebert": replace(_MOBILEBERT, config=_small("mobilebert-uncased", **_MINI), **_MINI_TRANSFER),
     "mobilebert-tiny": replace(_MOBILEBERT, config=_small("mobilebert-tiny", **_MINI), **_MINI_TRANSFER),
