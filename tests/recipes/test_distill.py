@@ -285,7 +285,12 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
         ({"vocab_size": 100}, "--keep-vocabulary"),
         ({"model": "x", "from_teacher": True}, "--from-teacher"),
         ({"model": "x", "keep_vocabulary": 100}, "--keep-vocabulary"),
-        ({"task": "question-answering"}, "question-answering"),
+        ({"task": "poetry"}, "poetry is none of"),
+        ({"task": "question-answering", "augment": 1}, "--augment 1 is not for --task question-answering"),
+        ({"task": "multiple-choice", "teacher_labels": ("a", "b")}, "--teacher-labels a,b is not for"),
+        ({"task": "token-classification", "unlabelled": "x"}, "--unlabelled x is not for"),
+        ({"task": "feature-extraction"}, "--hidden-weight 1"),
+        ({"task": "feature-extraction", "hidden_weight": 1.0, "keep_vocabulary": 70}, "--keep-vocabulary 70 is not"),
     ],
 )
 def test_options_that_contradict_each_other(make: Make, changes: dict[str, Any], message: str) -> None:

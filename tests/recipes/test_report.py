@@ -27,7 +27,7 @@ def test_the_card_is_one_for_the_hub(options: Options, tmp_path: Path) -> None:
     text = (result.folder / "README.md").read_text()
     run = json.loads((result.folder / "run.json").read_text())
     for part in (
-        "A `SqueezeBertForSequenceClassification` for text classification, fine-tuned with PocketBERT from fresh",
+        "A `SqueezeBertForSequenceClassification` for text classification, trained with PocketBERT from fresh",
         "Labels: bad, good.",
         f"| dev | reviews.csv | 8 | `{run['data']['dev']['sha256'][:16]}…` |",
         f"| accuracy | {result.metrics['accuracy']:.4f} |",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pocketbert.configs import BertConfig
-from pocketbert.data.batches import BatchOrder
+from pocketbert.data.batches import BatchOrder, LabelledBatches
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.features import Features, pad
 from pocketbert.models.bert import BertForSequenceClassification
@@ -51,8 +51,8 @@ def test_what_was_said_is_what_would_be_said(tmp_path: Path) -> None:
         "cache.json", "shard-00000.safetensors", "shard-00001.safetensors", "shard-00002.safetensors",
     ]  # fmt: skip
     order = BatchOrder([len(one) for one in features], batch_size=7, seed=1)
-    labels = np.zeros(len(features), dtype=np.int64)
-    batches = TaughtBatches(features, labels, order, caches=[(cache, [0, 2])], parts=2)
+    labels = {"labels": np.zeros(len(features), dtype=np.int64)}
+    batches = TaughtBatches(LabelledBatches(features, labels, order, parts=2), [(cache, [0, 2])])
     terms = Terms(alpha=1.0, temperature=2.0, hidden_weight=1.0)
     student = teacher(5)
     from_disk = Distillation(student, terms, pairs=[PAIRS], widths=[16])
@@ -90,7 +90,8 @@ def test_each_text_is_asked_about_once(tmp_path: Path, monkeypatch: pytest.Monke
     broken = filled(tmp_path, features)
     assert asked == [(0, 10), (10, 20), (10, 20), (20, 23)]
     whole = filled(tmp_path / "whole", features)
-    np.testing.assert_array_equal(broken.logits, whole.logits)
+    everything = np.arange(len(features))
+    np.testing.assert_array_equal(broken.logits(everything), whole.logits(everything))
     indices = np.array([22, 0, 10, 9])
     np.testing.assert_array_equal(broken.hidden(indices, 2), whole.hidden(indices, 2))
     asked.clear()
@@ -102,10 +103,11 @@ def test_no_answer_depends_on_the_others(tmp_path: Path) -> None:
     features = examples()
     whole = filled(tmp_path / "a", features)
     backwards = filled(tmp_path / "b", features[::-1])
-    np.testing.assert_allclose(backwards.logits[::-1], whole.logits, rtol=1e-5, atol=1e-6)
+    everything = np.arange(len(features))
+    np.testing.assert_allclose(backwards.logits(everything[::-1]), whole.logits(everything), rtol=1e-5, atol=1e-6)
     with torch.no_grad():
         one = teacher()(**{name: torch.from_numpy(array) for name, array in pad([features[3]]).items()}).logits
-    np.testing.assert_allclose(whole.logits[3], one[0].numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole.logits(np.array([3]))[0], one[0].numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_cache_of_something_else_is_refused(tmp_path: Path) -> None:

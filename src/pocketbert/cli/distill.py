@@ -7,12 +7,12 @@ from typing import Any
 from pocketbert.cli import finetune as finetuning
 from pocketbert.cli import show
 from pocketbert.cli.commands import PATH, Function, command, option
-from pocketbert.cli.finetune import START
+from pocketbert.cli.finetune import DATA, START
 from pocketbert.cli.studies import as_published, carry_out
 
 TEACHING = "Teaching"
-# A teacher's pieces of words are the student's, and `--student` is the word here for `--model`.
-_NOT_OF_FINETUNE = ("vocab_size", "model")
+# A teacher's pieces of words are the student's, `--student` is the word here for `--model`, and there is a task more.
+_NOT_OF_FINETUNE = ("vocab_size", "model", "task")
 
 
 def _all_of_finetune(function: Function) -> Function:
@@ -30,6 +30,8 @@ def _all_of_finetune(function: Function) -> Function:
         "pocketbert distill glue --glue sst-2 --teacher t1 --teacher t2 -m s -o a",
         "pocketbert distill a.csv --teacher t --from-scratch s --from-teacher -o a",
         "pocketbert distill a.csv --teacher t --student s --augment 4 -o a",
+        "pocketbert distill eng.train --task token-classification --teacher t -m s -o a",
+        "pocketbert distill corpus --task feature-extraction --teacher t -m s …",
     ]
 )
 @option(
@@ -38,7 +40,7 @@ def _all_of_finetune(function: Function) -> Function:
     metavar="FOLDER|NAME",
     multiple=True,
     required=True,
-    help="A classifier of the same labels; several may be given.",
+    help="A model of the same task and labels; several may be given.",
 )
 @option(
     "--teacher-labels",
@@ -46,8 +48,8 @@ def _all_of_finetune(function: Function) -> Function:
     metavar="A,B,C",
     help="What the teachers' labels mean, in their order, where they do not say.",
 )
-@option("--alpha", panel=TEACHING, metavar="X", default=0.5, help="Weight of the teachers' classes; labels: the rest.")
-@option("--temperature", panel=TEACHING, metavar="X", default=1.0, help="Softens the classes of all.")
+@option("--alpha", panel=TEACHING, metavar="X", default=0.5, help="Weight of the teachers' answers; labels: the rest.")
+@option("--temperature", panel=TEACHING, metavar="X", default=1.0, help="Softens the answers of all.")
 @option("--hidden-weight", panel=TEACHING, metavar="X", default=0.0, help="Weight of the hidden states.")
 @option("--attention-weight", panel=TEACHING, metavar="X", default=0.0, help="Weight of the attention maps.")
 @option(
@@ -65,6 +67,13 @@ def _all_of_finetune(function: Function) -> Function:
 @option("--student", "-m", "model", panel=START, metavar="FOLDER|NAME", help="A checkpoint: a folder, or a hub name.")
 @option("--from-teacher", panel=START, is_flag=True, help="From scratch, but with those of its weights that fit.")
 @option("--keep-vocabulary", panel=START, metavar="N", type=int, help="From scratch: only the N most used pieces.")
+@option(
+    "--task",
+    panel=DATA,
+    metavar="NAME",
+    default="text-classification",
+    help="Or token-classification, question-answering, multiple-choice; feature-extraction: prepared raw text.",
+)
 @_all_of_finetune
 @show.as_json
 def distill(
@@ -78,11 +87,11 @@ def distill(
     search: int | None,
     **given: Any,
 ) -> None:
-    """Train a small text classifier to say what larger ones say.
+    """Train a small model to say what larger ones say.
 
-    The student learns from the labels of the data, from what its teachers make of the same texts, and if asked to from
-    their hidden states and attention. All else is as with finetune: the best model lies in the output folder, and
-    --resume goes on after Ctrl-C.
+    The student learns from the labels of the data, from what its teachers make of the same inputs, and if asked to from
+    their hidden states and attention; of raw text, from these alone. All else is as with finetune: the best model lies
+    in the output folder, and --resume goes on after Ctrl-C.
     """
     recipe = finetuning.import_recipe("distill")
     options = recipe.DistillOptions(
@@ -92,7 +101,8 @@ def distill(
         layers=_pairs(layers),
         **as_published(preset, given),
     )
-    carry_out(recipe.distill, options, "DISTILLING", seeds, search, json)
+    space = "FINETUNING" if options.task == "feature-extraction" else "DISTILLING"  # there are no answers to weigh
+    carry_out(recipe.distill, options, space, seeds, search, json)
 
 
 def _pairs(written: str | None) -> tuple[tuple[int, int], ...] | None:

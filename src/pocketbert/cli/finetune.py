@@ -265,6 +265,7 @@ def _next(folder: Path) -> str:
         "token-classification": 'pocketbert tag --model {folder} "a text of yours"',
         "question-answering": 'pocketbert answer "a question?" --model {folder} --file passage.txt',
         "multiple-choice": 'pocketbert choose --model {folder} "a beginning" "an end" "another"',
+        "feature-extraction": "pocketbert finetune reviews.csv --model {folder} --output my-model",
     }
     pairs = (run["data"]["train"].get("columns") or [None, None])[1] is not None
     text = '"one text" --pair "another"' if pairs else '"a text of yours"'

@@ -117,12 +117,14 @@ class BatchOrder:
 
 
 class Batches(Protocol):
-    """Step → micro-batches, in an order that is known."""
-
-    order: BatchOrder
+    """Step → micro-batches, and how many there are."""
 
     def __call__(self, step: int) -> list[dict[str, npt.NDArray[Any]]]:
         """The micro-batches of batch `step`."""
+        ...
+
+    def batches_before(self, epoch: int) -> int:
+        """How many batches the first `epoch` epochs have together."""
         ...
 
 
@@ -154,9 +156,18 @@ class LabelledBatches:
 
         With choices the arrays are [micro-batch, choices, longest]; targets of tokens are filled up with `IGNORED`.
         """
-        return [self._collated(part) for part in np.array_split(self.order[step], self.parts) if len(part)]
+        return [self.collate(part) for part in self.divide(step)]
 
-    def _collated(self, part: Indices) -> dict[str, npt.NDArray[Any]]:
+    def batches_before(self, epoch: int) -> int:
+        """How many batches the first `epoch` epochs have together."""
+        return self.order.batches_before(epoch)
+
+    def divide(self, step: int) -> list[Indices]:
+        """The examples of each micro-batch."""
+        return [part for part in np.array_split(self.order[step], self.parts) if len(part)]
+
+    def collate(self, part: Indices) -> dict[str, npt.NDArray[Any]]:
+        """The micro-batch of these examples."""
         chosen = [self.features[i] for i in part]
         flat = [x for one in chosen for x in ([one] if isinstance(one, Features) else one)]
         batch: dict[str, npt.NDArray[Any]] = dict(pad(flat, self.pad_token_id))

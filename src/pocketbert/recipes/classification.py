@@ -109,8 +109,8 @@ class TextEvaluation(Evaluation[Example, Logits]):
         said, sure = self._say(logits)
         header = ("line", "label", "predicted", "score")
         lines = {
-            one.line: (str(one.line), ", ".join(listed(one.label)), answer, f"{score:.4f}")
-            for one, answer, score in zip(rows.examples, said, sure, strict=True)
+            one.line: (str(one.line), right, answer, f"{score:.4f}")
+            for one, right, answer, score in zip(rows.examples, self._named(rows, gold), said, sure, strict=True)
         }
         write_tsv(folder / "predictions.tsv", header, lines.values())
         if self.labels.regression:
@@ -124,6 +124,12 @@ class TextEvaluation(Evaluation[Example, Logits]):
         write_tsv(folder / "errors.tsv", (*header, "text", "text_pair"), shown)
         if not (self.labels.regression or self.labels.several):
             self._write_confusion(folder, logits.argmax(axis=1), gold)
+
+    def _named(self, rows: Examples[Example], gold: npt.NDArray[Any]) -> list[str]:
+        """What is right, in the words in which it is predicted: GLUE's files have numbers for names."""
+        if self.labels.regression or self.labels.several:
+            return [", ".join(listed(one.label)) for one in rows.examples]
+        return [self.labels.names[label] for label in gold.tolist()]
 
     def _say(self, logits: Logits) -> tuple[list[str], npt.NDArray[Any]]:
         """What is predicted, in words, and how sure it is: a probability, or the number itself."""
@@ -179,6 +185,11 @@ class TextClassification(Task[Example]):
         for table in (self.train, *self.sets.values()):
             self.labels.encode(table)  # a wrong label should be said before anything costs time
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels; none where a number is predicted."""
+        return self.labels.names
+
     def about(self, rows: Examples[Example]) -> dict[str, Any]:
         """Columns, and how often each label occurs."""
         assert isinstance(rows, Table)
@@ -195,10 +206,7 @@ class TextClassification(Task[Example]):
 
     def texts(self) -> Iterator[str]:
         """All training texts."""
-        for example in self.train.examples:
-            yield example.text
-            if example.text_pair is not None:
-                yield example.text_pair
+        return table_texts(self.train)
 
     def adapt(self, config: PreTrainedConfig) -> tuple[PreTrainedConfig, bool]:
         """`config` for these labels, and whether a head that was trained with `config` still fits.
@@ -236,6 +244,14 @@ def _doubt(predictions: npt.NDArray[Any], gold: npt.NDArray[Any], classes: int) 
 def listed(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """One label, several or none as a tuple."""
     return label if isinstance(label, tuple) else () if label is None else (label,)
+
+
+def table_texts(table: Table) -> Iterator[str]:
+    """All texts of a table, first and second ones."""
+    for example in table.examples:
+        yield example.text
+        if example.text_pair is not None:
+            yield example.text_pair
 
 
 def encode_table(table: Table, tokenizer: BertTokenizer, max_length: int) -> list[Features]:

@@ -1,7 +1,7 @@
 """Distil: fine-tune a student on what teachers say of the data, besides what its labels say.
 
-The output folder is that of `finetune`, with `teacher-0/` and so on beside it: what the teachers said, unless a cache
-elsewhere is named.
+The output folder is that of `finetune`, with `teachers/` in it: what the teachers said, unless a cache elsewhere is
+named. On raw text, where nobody says anything, an encoder learns its teachers' hidden states and attention.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.data.augment import alter_all
-from pocketbert.data.batches import BatchOrder
+from pocketbert.data.batches import Batches
 from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.data.vocabulary import prune_vocabulary
 from pocketbert.errors import ConfigError
@@ -29,16 +30,20 @@ from pocketbert.features import IGNORED, Features
 from pocketbert.models.auto import load_trained
 from pocketbert.models.inherit import inherit
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.recipes.classification import TextClassification, encode_table
+from pocketbert.recipes.classification import TextClassification, encode_table, table_texts
 from pocketbert.recipes.finetune import FinetuneResult, Lesson, learn
 from pocketbert.recipes.models import prepare, read_tokenizer
 from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.raw_text import RawText
+from pocketbert.recipes.tagging import Tagging
+from pocketbert.recipes.task import Scores
+from pocketbert.recipes.tasks import find_task
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.distillation import Distillation, Pairs, Terms, check_pairs, pair_layers
 from pocketbert.training.objectives import Objective
 from pocketbert.training.progress import Progress
 from pocketbert.training.state import latest_state
-from pocketbert.training.teachers import TaughtBatches, TeacherCache, hash_model
+from pocketbert.training.teachers import TaughtBatches, TeacherCache, hash_model, inputs_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,7 @@ class DistillOptions(FinetuneOptions):
     """
 
     teacher: tuple[str, ...]
-    """Classifiers of the same labels: folders or names on the hub."""
+    """Models of the same task and labels, on raw text any encoders: folders or names on the hub."""
     teacher_labels: tuple[str, ...] | None = None
     """What the teachers' labels mean, in their order, where they do not say (LABEL_0, …)."""
     from_teacher: bool = False
@@ -58,9 +63,9 @@ class DistillOptions(FinetuneOptions):
     """Keep only so many pieces of the teacher's vocabulary, those that the texts use most (from scratch only)."""
 
     alpha: float = 0.5
-    """How much the teachers' classes count; the labels count for the rest."""
+    """How much the teachers' answers count; the labels count for the rest."""
     temperature: float = 1.0
-    """Softens the classes of teachers and student."""
+    """Softens the answers of teachers and student."""
     hidden_weight: float = 0.0
     """How much the hidden states count."""
     attention_weight: float = 0.0
@@ -89,10 +94,23 @@ class DistillOptions(FinetuneOptions):
                 "keeps the most used of his"
             )
         if scratch and self.tokenizer is None:
-            object.__setattr__(self, "tokenizer", self.teacher[0])
+            object.__setattr__(self, "tokenizer", str(self.data) if self.task == RawText.name else self.teacher[0])
         super().__post_init__()
+        if self.task != TextClassification.name:
+            foreign = {"augment": 0, "unlabelled": None}
+            if self.task == RawText.name:
+                foreign |= {"keep_vocabulary": None, "eval_data": None}
+            if self.task != Tagging.name:
+                foreign |= {"teacher_labels": None}
+            for name, unused in foreign.items():
+                self._check(name, getattr(self, name) == unused, f"is not for --task {self.task}; leave it out")
         if not (self.alpha or self.hidden_weight or self.attention_weight):
             raise ConfigError("nothing is learned from the teacher: --alpha and the other weights are all 0")
+        if self.task == RawText.name and not (self.hidden_weight or self.attention_weight):
+            raise ConfigError(
+                f"--task {self.task} learns from hidden states and attention: give --hidden-weight 1, "
+                "--attention-weight 1, or both"
+            )
         self._check("augment", self.augment >= 0, "must not be negative")
         self._check("cache_gigabytes", self.cache_gigabytes >= 0, "must not be negative")
         self.terms()
@@ -123,16 +141,15 @@ def distill(options: DistillOptions, *, console: Console | None = None, argv: Se
         TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
         TrainingError: the loss is not a number.
     """
-    if options.task != "text-classification":
-        raise ConfigError(f"--task {options.task} cannot be distilled, only text-classification")
-    return learn(options, Distilling, console=console, argv=argv)
+    if options.task == RawText.name:
+        return learn(options, RawText, Imitating, console=console, argv=argv)
+    return learn(options, find_task(options.task), Distilling, console=console, argv=argv)
 
 
 class Distilling(Lesson):
     """What teachers say of the data, besides its labels."""
 
     options: DistillOptions
-    task: TextClassification
 
     def facts(self) -> dict[str, Any]:
         """The teachers by hash, and the unlabelled file."""
@@ -149,6 +166,7 @@ class Distilling(Lesson):
         """The further texts."""
         if self.options.unlabelled is None:
             return None
+        assert isinstance(self.task, TextClassification)
         pair = self.task.train.columns.text_pair
         text = self.task.train.columns.text if pair is not None else None
         return read_table(self.options.unlabelled, text=text, text_pair=pair, labelled=False)
@@ -173,18 +191,19 @@ class Distilling(Lesson):
             self.tell(f"{of - len(fresh)} of {of} tensors begin as those of {options.teacher[0]}")
         return self.tokenizer, student
 
-    def objective(self, model: PreTrainedModel) -> tuple[Objective, TaughtBatches]:
-        """All losses, on labelled, altered and unlabelled texts."""
-        options, terms = self.options, self.options.terms()
-        features, labels = self._examples()
-        caches = self._ask(features)
-        order = BatchOrder([len(one) for one in features], batch_size=options.batch_size, seed=options.seed)
-        batches = TaughtBatches(
-            features, labels, order, caches=caches, parts=options.accumulation, pad_token_id=self.task.pad_token_id
-        )
+    def objective(self, model: PreTrainedModel) -> tuple[Objective, Batches]:
+        """All losses; of texts on altered and unlabelled ones as well."""
+        if isinstance(self.task, TextClassification):
+            self._add_texts(self.task)
+        batches = self.task.batches()
+        caches = self._ask(inputs_of(self.task.features))
+        if caches:
+            return self._distillation(model, []), TaughtBatches(batches, caches)
+        return self._distillation(model, self.teachers), batches
+
+    def _distillation(self, model: PreTrainedModel, teachers: Sequence[PreTrainedModel]) -> Distillation:
         widths = [teacher.config.hidden_size for teacher in self.teachers]
-        teachers = [] if caches else self.teachers
-        return Distillation(model, terms, pairs=self.pairs, widths=widths, teachers=teachers), batches
+        return Distillation(model, self.options.terms(), pairs=self.pairs, widths=widths, teachers=teachers)
 
     # ── teachers ──
 
@@ -197,27 +216,30 @@ class Distilling(Lesson):
             embeddings = teacher.get_input_embeddings()
             table = embeddings.weight[rows].clone()
             teacher.resize_token_embeddings(len(rows)).weight.copy_(table)
-            head: Any = teacher.classifier
-            head.weight.copy_(head.weight[order].clone())
-            head.bias.copy_(head.bias[order].clone())
+            if order is not None:
+                head: Any = teacher.classifier
+                head.weight.copy_(head.weight[order].clone())
+                head.bias.copy_(head.bias[order].clone())
         return teacher
 
-    def _order_of_labels(self, name: str, config: PreTrainedConfig) -> list[int]:
-        """For each label of the data its place among the teacher's."""
-        ours = self.task.labels
+    def _order_of_labels(self, name: str, config: PreTrainedConfig) -> list[int] | None:
+        """For each label of the data its place among the teacher's; None where the head has no labels."""
+        if self.task.name not in (TextClassification.name, Tagging.name):
+            return None
+        ours = self.task.names
         theirs = self.options.teacher_labels or tuple(config.id2label[i] for i in sorted(config.id2label))
         if len(theirs) != config.num_labels:
             raise ConfigError(f"{name} has {config.num_labels} labels, not {len(theirs)} ({', '.join(theirs)})")
-        if ours.regression and config.num_labels == 1:
+        if not ours and config.num_labels == 1:
             return [0]
         folded = [label.casefold() for label in theirs]
-        if sorted(folded) != sorted(label.casefold() for label in ours.names) or ours.regression:
-            wanted = "a number" if ours.regression else ", ".join(ours.names)
+        if sorted(folded) != sorted(label.casefold() for label in ours):
+            wanted = ", ".join(ours) or "a number"
             raise ConfigError(
                 f"the labels of the teacher {name} ({', '.join(theirs)}) are not those of the data ({wanted}); if they "
                 "mean the same, say which is which with --teacher-labels"
             )
-        return [folded.index(label.casefold()) for label in ours.names]
+        return [folded.index(label.casefold()) for label in ours]
 
     def _rows_of_pieces(self, name: str, words: int) -> npt.NDArray[np.int64]:
         """For each id of the student's tokenizer the teacher's id of the same piece."""
@@ -247,21 +269,22 @@ class Distilling(Lesson):
         assert options.keep_vocabulary is not None
         whole = read_tokenizer(options.tokenizer)
         counts: Counter[int] = Counter()
-        length = options.max_length or self.task.usual_length
-        for table in (self.task.train, self.unlabelled):
-            for one in [] if table is None else encode_table(table, whole, length):
-                counts.update(one.input_ids.tolist())
+        further = [] if self.unlabelled is None else table_texts(self.unlabelled)
+        texts = chain(self.task.texts(), further)
+        while some := list(islice(texts, 512)):
+            encoded = whole(some, add_special_tokens=False, return_attention_mask=False, verbose=False)
+            for ids in encoded["input_ids"]:
+                counts.update(ids)
         kept = prune_vocabulary(whole.get_vocab(), counts, options.keep_vocabulary)
         switches = {name: getattr(whole, name) for name in _SPLITTING}
         return BertTokenizer(vocab=kept, model_max_length=whole.model_max_length, **switches)
 
     # ── examples ──
 
-    def _examples(self) -> tuple[list[Features], npt.NDArray[Any]]:
-        """Labelled texts, then altered and unlabelled ones, which have no label."""
-        task = self.task
+    def _add_texts(self, task: TextClassification) -> None:
+        """To the labelled texts, add altered and unlabelled ones, which have no label."""
         features = list(task.features)
-        further = [Example(text, pair, None, 0) for text, pair in zip(*self._altered(), strict=True)]
+        further = [Example(text, pair, None, 0) for text, pair in zip(*self._altered(task.train), strict=True)]
         if further:
             features += encode_table(replace(task.train, examples=further), self.tokenizer, task.max_length)
         if self.unlabelled is not None:
@@ -271,27 +294,21 @@ class Distilling(Lesson):
         none = np.full(shape, math.nan if task.labels.regression else IGNORED, labels.dtype)
         if len(none):
             self.tell(f"{len(none):,} further texts without labels")
-        return features, np.concatenate([labels, none])
+        task.features, task.targets = features, {"labels": np.concatenate([labels, none])}
 
-    def _altered(self) -> tuple[list[str], list[str | None]]:
+    def _altered(self, table: Table) -> tuple[list[str], list[str | None]]:
         # The same for every seed of a run, so that what teachers say can be kept for all of them.
         mask, copies, seed = str(self.tokenizer.mask_token), self.options.augment, 0
-        texts = alter_all([example.text for example in self.task.train.examples], copies, mask, seed)
-        if self.task.train.columns.text_pair is None:
+        texts = alter_all([example.text for example in table.examples], copies, mask, seed)
+        if table.columns.text_pair is None:
             return texts, [None] * len(texts)
-        seconds = [example.text_pair or "" for example in self.task.train.examples]
+        seconds = [example.text_pair or "" for example in table.examples]
         return texts, [*alter_all(seconds, copies, mask, seed + 1)]
 
     def _ask(self, features: Sequence[Features]) -> list[tuple[TeacherCache, list[int]]]:
         """What the teachers say of everything, from the disk; nothing where they have to run beside the student."""
         options = self.options
-        longest = max(len(one) for one in features)
-        for name, teacher in zip(options.teacher, self.teachers, strict=True):
-            if longest > teacher.config.max_position_embeddings:
-                raise ConfigError(
-                    f"the teacher {name} reads {teacher.config.max_position_embeddings} tokens, and there are texts of "
-                    f"{longest}; lower --max-length"
-                )
+        self._check_lengths(max(len(one) for one in features))
         layers = [[there for _, there in pairs] if options.hidden_weight > 0 else [] for pairs in self.pairs]
         tokens = sum(len(one) for one in features)
         columns = sum(
@@ -315,6 +332,49 @@ class Distilling(Lesson):
             cache.open()
             caches.append((cache, kept))
         return caches
+
+    def _check_lengths(self, longest: int) -> None:
+        for name, teacher in zip(self.options.teacher, self.teachers, strict=True):
+            if longest > teacher.config.max_position_embeddings:
+                raise ConfigError(
+                    f"the teacher {name} reads {teacher.config.max_position_embeddings} tokens, and there are texts of "
+                    f"{longest}; lower --max-length"
+                )
+
+
+class Imitating(Distilling):
+    """What encoders make of raw text: hidden states and attention. It is measured by the same, on other text."""
+
+    task: RawText  # type: ignore[assignment]
+
+    def objective(self, model: PreTrainedModel) -> tuple[Objective, Batches]:
+        """Both losses, with the teachers beside the student: what they make of a corpus is not kept."""
+        self._check_lengths(self.task.max_length)
+        return self._distillation(model, self.teachers), self.task.batches()
+
+    def metrics(self) -> list[str]:
+        """The loss, and its terms."""
+        terms = self.options.terms()
+        weights = {"hidden_loss": terms.hidden_weight, "attention_loss": terms.attention_weight}
+        return ["loss", *(name for name, weight in weights.items() if weight > 0)]
+
+    @torch.no_grad()
+    def evaluate(self, objective: Objective) -> Scores:
+        """The losses on text that was kept back."""
+        parts = list(self.task.held_out())
+        totals: Counter[str] = Counter()
+        for part in parts:
+            totals.update(objective.units(part))
+        sums: Counter[str] = Counter()
+        for part in parts:
+            tensors = {name: torch.from_numpy(array).to(self.device) for name, array in part.items()}
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                shares = objective(tensors, totals)
+            sums.update({name: value.item() for name, value in shares.items()})
+        return {name: sums[name.removesuffix("_loss")] for name in self.metrics()}
+
+    def write(self, folder: Path) -> None:
+        """Nothing: text without labels has no answers."""
 
 
 # What decides into which words a text falls, and what becomes of their letters.

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pocketbert.data.batches import Batches, BatchOrder, random_words
+from pocketbert.data.batches import Batches, random_words
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
@@ -26,7 +26,7 @@ from pocketbert.recipes.models import choose_device, prepare
 from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.recipes.record import Record, claim, held
 from pocketbert.recipes.report import write_reports
-from pocketbert.recipes.task import Task
+from pocketbert.recipes.task import Material, Scores, Task
 from pocketbert.recipes.tasks import find_task
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.loop import Plan, train
@@ -69,11 +69,11 @@ def finetune(options: FinetuneOptions, *, console: Console | None = None, argv: 
         TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
         TrainingError: the loss is not a number.
     """
-    return learn(options, Lesson, console=console, argv=argv)
+    return learn(options, find_task(options.task), Lesson, console=console, argv=argv)
 
 
 class Lesson:
-    """What a run teaches its model, and how the model begins: here the data's own labels. Distillation is another.
+    """What a run teaches its model, how the model begins and how it is measured: here by the data's own labels.
 
     Args:
         options: of the run.
@@ -106,19 +106,38 @@ class Lesson:
         """What is learned, and from which batches; the task is encoded."""
         return (TokenLoss if self.task.per_token else ExampleLoss)(model), self.task.batches()
 
+    # ── how it is measured ──
+
+    def metrics(self) -> list[str]:
+        """The names of the metrics, the deciding one first."""
+        return self.task.evaluation.metrics()
+
+    def evaluate(self, objective: Objective) -> Scores:
+        """The metrics of the model as it is."""
+        assert isinstance(objective.model, PreTrainedModel)
+        return self.task.evaluation(TorchPredictor(objective.model))
+
+    def write(self, folder: Path) -> None:
+        """Write to `folder` what the model said when it was last measured."""
+        self.task.evaluation.write(folder)
+
 
 def learn(
-    options: FinetuneOptions, lesson_class: type[Lesson], *, console: Console | None, argv: Sequence[str]
+    options: FinetuneOptions,
+    task_class: type[Material],
+    lesson_class: type[Lesson],
+    *,
+    console: Console | None,
+    argv: Sequence[str],
 ) -> FinetuneResult:
     """Run a lesson, or continue to: what `finetune` and `distill` have in common. Arguments and errors are theirs."""
-    task_class = find_task(options.task)
     folder = Path(options.output)
     previous = claim(folder, resume=options.resume)
     device = choose_device(options.device)
     bf16 = options.precision == "bf16" or (
         options.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
-    task = task_class(options)
+    task: Any = task_class(options)
     tell = partial(say, console)
     with held(folder):
         lesson = lesson_class(options, task, device, bf16, console)
@@ -131,10 +150,10 @@ def learn(
             task.encode(tokenizer, min(options.max_length or task.usual_length, model.config.max_position_embeddings))
             objective, batches = lesson.objective(model)
         objective.to(device)
-        metric = _choose_metric(options.metric, task.evaluation.metrics())
+        metric = _choose_metric(options.metric, lesson.metrics())
 
         peak = options.learning_rate or (5e-5 if options.from_scratch is None else 5e-4)
-        plan = _plan(options, batches.order, metric, bf16=bf16)
+        plan = _plan(options, batches, metric, bf16=bf16)
         tell(
             f"{type(model).__name__} of {model.num_parameters():,} parameters on {device} in {settled['precision']}; "
             f"{plan.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
@@ -145,7 +164,7 @@ def learn(
             best = state.best(metric)
             if best is state.history[-1]:
                 model.save_pretrained(folder)
-                task.evaluation.write(folder / "evaluation")
+                lesson.write(folder / "evaluation")
             record.write(best=best, history=state.history)
 
         with Progress(plan.steps, console) as progress, curves(folder, options.tensorboard) as writer:
@@ -155,7 +174,7 @@ def learn(
                 batches,
                 plan,
                 schedule=partial(linear_schedule, steps=plan.steps, warmup=options.warmup),
-                evaluate=lambda: task.evaluation(TorchPredictor(model)),
+                evaluate=lambda: lesson.evaluate(objective),
                 record=keep,
                 folder=folder / "checkpoints",
                 progress=progress,
@@ -174,10 +193,10 @@ def learn(
 # ── what else the loop needs ──
 
 
-def _plan(options: FinetuneOptions, order: BatchOrder, metric: str, *, bf16: bool) -> Plan:
+def _plan(options: FinetuneOptions, batches: Batches, metric: str, *, bf16: bool) -> Plan:
     """Epochs in steps."""
     whole = math.floor(options.epochs)
-    ends = [order.batches_before(epoch) for epoch in range(whole + 2)]
+    ends = [batches.batches_before(epoch) for epoch in range(whole + 2)]
     steps = max(1, ends[whole] + math.ceil((options.epochs - whole) * (ends[whole + 1] - ends[whole])))
     every = options.eval_every
     evaluate_at = ends[1 : whole + 1] if every is None else range(every, steps, every)

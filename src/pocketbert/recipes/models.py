@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from pocketbert.models.auto import model_class
 from pocketbert.models.ops import init_parameters
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.options import FinetuneOptions
-from pocketbert.recipes.task import Task
+from pocketbert.recipes.task import Material
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.state import latest_state
 
@@ -25,7 +24,7 @@ from pocketbert.training.state import latest_state
 def prepare(
     folder: Path,
     options: FinetuneOptions,
-    task: Task[Any],
+    task: Material,
     tell: Callable[[str], None],
     tokenizer: BertTokenizer | None = None,
 ) -> tuple[BertTokenizer, PreTrainedModel]:
@@ -84,7 +83,7 @@ def _scratch_config(name: str) -> PreTrainedConfig:
     raise ConfigError(f"--from-scratch {name} is neither a file nor a folder, and no preset: {', '.join(PRESETS)}")
 
 
-def _scratch_tokenizer(options: FinetuneOptions, task: Task[Any]) -> BertTokenizer:
+def _scratch_tokenizer(options: FinetuneOptions, task: Material) -> BertTokenizer:
     if options.vocab_size is not None:
         return BertTokenizer(vocab=train_vocabulary(list(task.texts()), options.vocab_size))
     assert options.tokenizer is not None

@@ -18,6 +18,7 @@ _TITLES = {
     "token-classification": "Token classification",
     "question-answering": "Question answering",
     "multiple-choice": "Multiple choice",
+    "feature-extraction": "Feature extraction",
 }
 
 
@@ -90,7 +91,7 @@ def _story(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     lines = [
         f"# {name}",
         "",
-        f"A `{architecture}` for {_TITLES[options['task']].lower()}, fine-tuned with PocketBERT from {begun}{taught}.",
+        f"A `{architecture}` for {_TITLES[options['task']].lower()}, trained with PocketBERT from {begun}{taught}.",
     ]
     if options["task"] in ("text-classification", "token-classification"):
         lines += ["", f"Labels: {shown}."]
@@ -120,7 +121,7 @@ def _sizes(folder: Path, run: Mapping[str, Any], latency: Mapping[str, float]) -
     if latency:
         rows += [
             "",
-            f"Timed on {run['machine']['processor']}, {run['machine']['cores']} cores, median of several runs.",
+            f"Timed on {run['machine']['processor']}, {run['machine']['cores']} cores, the fastest of several runs.",
         ]
     return "\n".join(rows)
 

@@ -144,6 +144,11 @@ class Tagging(Task[Sentence]):
         for rows in self.sets.values():
             check_tags(rows, self.tags)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tags."""
+        return self.tags
+
     def about(self, rows: Examples[Sentence]) -> dict[str, Any]:
         """Words, and how often each tag occurs."""
         counts = Counter(chain.from_iterable(one.tags for one in rows.examples))

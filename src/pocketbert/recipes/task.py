@@ -1,7 +1,8 @@
 """What a task is: how examples become inputs and targets, which head learns them, how its outputs are read and scored.
 
 Two halves. An `Evaluation` holds labelled examples and everything that a trained model needs to be measured on them;
-it runs on any `features.Predictor` and needs no PyTorch. A `Task` is the data of a fine-tuning run, and has one.
+it runs on any `features.Predictor` and needs no PyTorch. A `Task` is the data of a fine-tuning run, and has one. What a
+run needs to know of its data, with or without labels, is a `Material`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from pocketbert.checkpoints import write_text
 from pocketbert.configs import PreTrainedConfig
-from pocketbert.data.batches import BatchOrder, LabelledBatches
+from pocketbert.data.batches import Batches, BatchOrder, LabelledBatches
 from pocketbert.data.examples import Examples
 from pocketbert.decode import Output
 from pocketbert.features import Features, Predictor
@@ -108,15 +109,47 @@ class Evaluation(ABC, Generic[E, P]):
         return f"{name}_" if len(self.sets) > 1 else ""
 
 
-class Task(ABC, Generic[E]):
-    """The data of a fine-tuning run, what is learned from it, and how the model is measured.
+class Material(ABC):
+    """What a run learns from, and which head learns it.
 
-    A subclass reads `train` and `sets` when it is made, and raises `DataError` for whatever is wrong with the files.
+    A subclass reads its files when it is made, and raises `DataError` for whatever is wrong with them.
     """
 
     name: ClassVar[str]
     head: ClassVar[str]
     usual_length: ClassVar[int] = 128  # tokens of an input
+
+    def __init__(self, options: FinetuneOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """The files by hash, and what was used of them: for `run.json`."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for people."""
+
+    @abstractmethod
+    def texts(self) -> Iterable[str]:
+        """All training texts, to make a vocabulary from."""
+
+    @abstractmethod
+    def adapt(self, config: PreTrainedConfig) -> tuple[PreTrainedConfig, bool]:
+        """`config` for this data, and whether the labels of a head that was trained with `config` still fit."""
+
+    @abstractmethod
+    def encode(self, tokenizer: BertTokenizer, max_length: int) -> None:
+        """Make batches and evaluation ready."""
+
+    @abstractmethod
+    def batches(self) -> Batches:
+        """The training batches."""
+
+
+class Task(Material, Generic[E]):
+    """Labelled examples, what is learned from them, and how the model is measured."""
+
     per_token: ClassVar[bool] = False  # whether every token has a target, and not the input as a whole
 
     train: Examples[E]
@@ -125,10 +158,12 @@ class Task(ABC, Generic[E]):
     features: list[Features] | list[list[Features]]
     targets: Mapping[str, Any]
 
-    def __init__(self, options: FinetuneOptions) -> None:
-        self.options = options
-
     # ── the data ──
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels in the order of the head's outputs; none where these are no labels."""
+        return ()
 
     def facts(self) -> dict[str, Any]:
         """The files by hash, and what was used of them: for `run.json`."""
@@ -147,24 +182,10 @@ class Task(ABC, Generic[E]):
         """What else is worth recording of a file."""
         return {}
 
-    @abstractmethod
-    def describe(self) -> str:
-        """One line for people."""
-
-    @abstractmethod
-    def texts(self) -> Iterable[str]:
-        """All training texts, to learn a vocabulary from."""
-
     def counts(self) -> str:
         """How many examples there are, for people."""
         sets = ", ".join(f"{len(rows):,} in {name}" for name, rows in self.sets.items())
         return f"{len(self.train):,} examples to learn from, {sets}"
-
-    # ── the model ──
-
-    @abstractmethod
-    def adapt(self, config: PreTrainedConfig) -> tuple[PreTrainedConfig, bool]:
-        """`config` for this data, and whether the labels of a head that was trained with `config` still fit."""
 
     # ── what is learned ──
 

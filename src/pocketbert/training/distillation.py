@@ -1,11 +1,15 @@
 """Distillation as an objective: a student learns from what teachers make of the same tokens.
 
-The loss of a batch of B examples is
+The loss of a batch is
 
     (1 - alpha) · hard + alpha · soft + hidden_weight · hidden + attention_weight · attention
 
 - hard: the model's own loss on the labels; an example without a label adds nothing.
 - soft: T² · KL(teacher ‖ student) of the classes at temperature T; where a number is predicted, the squared difference.
+
+Both are means over decisions: the class of a text; the tag of every labelled token; where an answer starts and where it
+ends, among the tokens that are no padding; the right choice among several.
+
 - hidden: the squared difference of hidden states, both normalised over their width, a mean over tokens and channels.
 - attention: KL(teacher ‖ student) of what each token looks at, a mean over heads and tokens.
 
@@ -17,7 +21,10 @@ Sources: hard and soft, Hinton et al. 2015, https://arxiv.org/abs/1503.02531; hi
 (MobileBERT), https://arxiv.org/abs/2004.02984, section 3.5; projection and pairs of layers, Jiao et al. 2020
 (TinyBERT), https://arxiv.org/abs/1909.10351.
 
-Shapes: B batch, S sequence, N = the tokens of a batch that are no padding, L labels, H hidden, K teachers.
+A bare encoder decides nothing: it learns from hidden states and attention alone, on any text.
+
+Shapes: B batch, S sequence, N = the tokens of a batch that are no padding, L labels, C choices, D decisions, H hidden,
+K teachers. Of choices, B · C inputs count as a batch of hidden states and attention.
 """
 
 from __future__ import annotations
@@ -31,10 +38,14 @@ from torch import Tensor, nn
 
 from pocketbert.errors import ConfigError
 from pocketbert.features import IGNORED
-from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.models.heads import ForQuestionAnswering, ForTokenClassification
+from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
+from pocketbert.outputs import ModelOutput
 from pocketbert.training.objectives import Batch, Objective
 
 Pairs = tuple[tuple[int, int], ...]
+
+_NEVER = -1e9  # the score of what cannot be chosen; finite, for 0 · -∞ is no number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +88,8 @@ def check_pairs(pairs: Pairs, student: int, teacher: int) -> None:
 class Lecture:
     """What one teacher makes of a batch; what is not needed is None."""
 
-    logits: Tensor
-    """[B, L]"""
+    logits: Tensor | None = None
+    """As `logits_of` gives them."""
     hidden: tuple[Tensor, ...] | None = None
     """One a pair, [N, H]."""
     attention: tuple[Tensor, ...] | None = None
@@ -91,9 +102,9 @@ def listen(teacher: PreTrainedModel, batch: Mapping[str, Tensor], pairs: Pairs, 
     output = teacher(
         **batch, output_hidden_states=terms.hidden_weight > 0, output_attentions=terms.attention_weight > 0
     )
-    real = batch["attention_mask"].bool()
+    real = _real(batch)
     return Lecture(
-        output.logits,
+        None if isinstance(teacher, EncoderModel) else logits_of(output),
         None if output.hidden_states is None else tuple(output.hidden_states[there][real] for _, there in pairs),
         None if output.attentions is None else tuple(output.attentions[there - 1] for _, there in pairs if there > 0),
     )
@@ -102,12 +113,13 @@ def listen(teacher: PreTrainedModel, batch: Mapping[str, Tensor], pairs: Pairs, 
 class Distillation(Objective):
     """What a student learns from labels and teachers.
 
-    A micro-batch holds, besides the model's inputs and "labels" (`IGNORED`, or NaN for numbers, where there is none),
-    what `teachers.TaughtBatches` puts there if the teachers were asked before: "teacher_logits" [B, K, L], and
+    A micro-batch holds, besides the model's inputs, what is right: "labels" (of texts `IGNORED`, or NaN for numbers,
+    where there is none; of tokens `IGNORED` where nothing is decided), or "start_positions" and "end_positions"; and
+    what `teachers.TaughtBatches` puts there if the teachers were asked before: "teacher_logits" [B, K, …], and
     "teacher_hidden_K_P" [N, H] for teacher K and its P-th pair. Teachers that are given here are asked now.
 
     Args:
-        model: the student, with a classification head.
+        model: the student: with a head for texts, tags, spans or choices, or a bare encoder.
         terms: the weights of the loss.
         pairs: for each teacher the layers (student's, teacher's) that are compared; see `pair_layers`.
         widths: for each teacher its hidden size.
@@ -138,8 +150,13 @@ class Distillation(Objective):
                 self.projections.append(nn.Identity() if width == own else nn.Linear(own, width, bias=False))
 
     def units(self, batch: Batch) -> dict[str, int]:
-        """Examples, and tokens that are no padding."""
-        return {"examples": len(batch["input_ids"]), "tokens": int(batch["attention_mask"].sum())}
+        """Examples, tokens that are no padding, and decisions."""
+        examples = decided = len(batch["input_ids"])
+        if isinstance(self.model, ForQuestionAnswering):
+            decided = 2 * examples
+        elif isinstance(self.model, ForTokenClassification):
+            decided = int((batch["labels"] != IGNORED).sum())
+        return {"examples": examples, "tokens": int(batch["attention_mask"].sum()), "decisions": decided}
 
     def forward(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
         """The micro-batch's share of the loss, and of its terms."""
@@ -149,14 +166,15 @@ class Distillation(Objective):
         output = self.model(
             **inputs, output_hidden_states=terms.hidden_weight > 0, output_attentions=terms.attention_weight > 0
         )
-        logits = output.logits.float()
         scalars: dict[str, Tensor] = {}
-        if terms.alpha < 1:
-            scalars["hard"] = hard_loss(logits, batch["labels"], self.kind) / totals["examples"]
-        if terms.alpha > 0:
-            scalars["soft"] = soft_loss(logits, [one.logits for one in lectures], terms.temperature, self.kind)
-            scalars["soft"] = scalars["soft"] / totals["examples"]
-        real = inputs["attention_mask"].bool()
+        if not isinstance(self.model, EncoderModel):
+            logits, right = decisions(logits_of(output).float(), batch)
+            if terms.alpha < 1:
+                scalars["hard"] = hard_loss(logits, right, self.kind) / totals["decisions"]
+            if terms.alpha > 0:
+                said = [decisions(one.logits, batch)[0] for one in lectures if one.logits is not None]
+                scalars["soft"] = soft_loss(logits, said, terms.temperature, self.kind) / totals["decisions"]
+        real = _real(batch)
         if terms.hidden_weight > 0:
             losses = [
                 hidden_loss(projection(output.hidden_states[here][real]), theirs)
@@ -195,11 +213,43 @@ class Distillation(Objective):
         ]
 
 
-# ── the terms, each summed over examples or tokens ──
+def _real(batch: Mapping[str, Tensor]) -> Tensor:
+    """[B, S] which tokens are no padding; choices stand one under the other, [B · C, S]."""
+    return batch["attention_mask"].bool().flatten(0, -2)
+
+
+# ── what heads decide ──
+
+
+def logits_of(output: ModelOutput) -> Tensor:
+    """What a head says: of texts [B, L], of choices [B, C], of tags [B, S, L], of starts and ends [B, S, 2]."""
+    if "start_logits" in output:
+        return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
+    logits: Tensor = output["logits"]
+    return logits
+
+
+def decisions(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits as one row a decision, [D, L], and what is right [D]: of several labels [D, L].
+
+    Of starts and ends L is S, and padding can never be chosen.
+    """
+    if "start_positions" in batch:
+        padding = ~batch["attention_mask"].bool()
+        rows = logits.masked_fill(padding[..., None], _NEVER).transpose(1, 2).flatten(0, 1)
+        return rows, torch.stack([batch["start_positions"], batch["end_positions"]], dim=1).flatten()
+    labels = batch["labels"]
+    if logits.ndim == 2:
+        return logits, labels
+    counts = labels != IGNORED
+    return logits[counts], labels[counts]
+
+
+# ── the terms, each summed over decisions or tokens ──
 
 
 def hard_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
-    """The loss of [B, L] against labels, summed over the examples that have one."""
+    """The loss of [D, L] against labels, summed over the decisions that have one."""
     if problem_type == "regression":
         known = ~labels.isnan()
         return (logits.view(-1)[known] - labels[known]).square().sum()
@@ -211,7 +261,7 @@ def hard_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
 
 
 def soft_loss(logits: Tensor, teachers: Sequence[Tensor], temperature: float, problem_type: str) -> Tensor:
-    """How far [B, L] is from what the teachers say, each [B, L], summed over examples.
+    """How far [D, L] is from what the teachers say, each [D, L], summed over decisions.
 
     The factor T² keeps the size of the gradient when T changes: the softened one is about 1/T² of it.
     """

@@ -23,23 +23,27 @@ from safetensors.numpy import save
 
 from pocketbert.checkpoints import atomic_write, write_text
 from pocketbert.checkpoints.files import read_json
-from pocketbert.data.batches import BatchOrder
+from pocketbert.data.batches import LabelledBatches
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.features import Features, pad
+from pocketbert.models.heads import ForMultipleChoice, ForQuestionAnswering, ForTokenClassification
 from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.training.distillation import logits_of
+from pocketbert.training.objectives import Batch
 from pocketbert.training.progress import Progress
 
 SHARD = 2048
+PER_TOKEN = (ForTokenClassification, ForQuestionAnswering)
 _ROWS = 128  # of a batch; all of one length, so that nothing is padded and no answer depends on the others
 
 
 class TeacherCache:
-    """The logits, and if wanted hidden states, of one teacher for a list of examples.
+    """The logits, and if wanted hidden states, of one teacher for a list of inputs.
 
     Args:
         folder: where it is, or is to be.
-        teacher: knows the ids of `features`.
-        features: the examples.
+        teacher: knows the ids of `features`; of multiple choice, every choice is an input.
+        features: the inputs.
         layers: the hidden states to keep, 0 being the embeddings; none for logits alone.
         bf16: whether the teacher computes in bfloat16.
 
@@ -53,6 +57,8 @@ class TeacherCache:
     ) -> None:
         self.folder, self.teacher, self.features, self.layers, self.bf16 = folder, teacher, features, layers, bf16
         self.lengths = np.array([len(one) for one in features])
+        #: How many rows of logits each input has: one, or one a token.
+        self.rows = self.lengths if isinstance(teacher, PER_TOKEN) else np.ones_like(self.lengths)
         told = {
             "examples": len(features),
             "data": hash_features(features),
@@ -105,17 +111,24 @@ class TeacherCache:
         lengths = self.lengths[start:stop]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         width = self.teacher.config.hidden_size
-        logits = np.zeros((stop - start, self.teacher.config.num_labels), dtype=np.float32)
+        rows = self.rows[start:stop]
+        places = np.concatenate([[0], np.cumsum(rows)])
+        labels = 1 if isinstance(self.teacher, ForMultipleChoice) else self.teacher.config.num_labels
+        logits = np.zeros((int(places[-1]), labels), dtype=np.float32)
         hidden = {layer: np.zeros((int(offsets[-1]), width), dtype=np.float16) for layer in self.layers}
         device = self.teacher.device
         for length in np.unique(lengths):
-            rows = np.flatnonzero(lengths == length)
-            for part in np.array_split(rows, -(-len(rows) // _ROWS)):
+            alike = np.flatnonzero(lengths == length)
+            for part in np.array_split(alike, -(-len(alike) // _ROWS)):
                 arrays = pad([self.features[start + i] for i in part])
                 tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+                if isinstance(self.teacher, ForMultipleChoice):
+                    tensors = {name: tensor[:, None] for name, tensor in tensors.items()}  # [B, S] → [B, 1, S]
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                     output = self.teacher(**tensors, output_hidden_states=bool(self.layers))
-                logits[part] = output.logits.float().cpu().numpy()
+                said = logits_of(output).float().cpu().numpy()
+                for row, i in enumerate(part):
+                    logits[places[i] : places[i + 1]] = said[row]
                 for layer, kept in hidden.items():
                     states = F.layer_norm(output.hidden_states[layer].float(), [width]).half().cpu().numpy()
                     for row, i in enumerate(part):
@@ -131,7 +144,7 @@ class TeacherCache:
         shards = range(-(-len(self.features) // SHARD))
         try:
             self._files: list[Any] = [safe_open(self._shard(number), framework="numpy") for number in shards]
-            self.logits = np.concatenate([file.get_tensor("logits") for file in self._files])  # [examples, L]
+            self._logits = np.concatenate([file.get_tensor("logits") for file in self._files])  # [rows, L]
             for file in self._files:
                 for layer in self.layers:
                     file.get_slice(f"hidden_{layer}")
@@ -139,9 +152,20 @@ class TeacherCache:
             raise CheckpointError(f"{self.folder}: a shard is missing or damaged: {error}; remove the folder") from None
         starts = [np.cumsum(self.lengths[start : start + SHARD]) for start in range(0, len(self.features), SHARD)]
         self._ends = np.concatenate(starts)
+        self._ends_of_rows = np.cumsum(self.rows)
+
+    def logits(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What was said of these inputs: [inputs, L], or of tokens [inputs, longest, L], filled up with zeros."""
+        if not isinstance(self.teacher, PER_TOKEN):
+            return np.asarray(self._logits[indices])
+        said = np.zeros((len(indices), int(self.rows[indices].max()), self._logits.shape[1]), dtype=np.float32)
+        for row, i in enumerate(indices.tolist()):
+            count, end = int(self.rows[i]), int(self._ends_of_rows[i])
+            said[row, :count] = self._logits[end - count : end]
+        return said
 
     def hidden(self, indices: npt.NDArray[np.int64], layer: int) -> npt.NDArray[np.float32]:
-        """The hidden states of these examples end to end: [tokens, H], normalised."""
+        """The hidden states of these inputs end to end: [tokens, H], normalised."""
         parts = []
         for i in indices.tolist():
             states = self._files[i // SHARD].get_slice(f"hidden_{layer}")
@@ -153,42 +177,34 @@ class TaughtBatches:
     """Batches of examples with what their teachers said: step → micro-batches, as `Distillation` reads them.
 
     Args:
-        features: the encoded examples.
-        labels: [examples] class ids or numbers; `IGNORED` or NaN where there is none.
-        order: which examples make up which batch.
-        caches: of the teachers, with the layers of each that the student learns from, in the order of its pairs; none
-            where teachers run beside the student.
-        parts: into how many micro-batches each batch is divided.
-        pad_token_id: fills the shorter examples of a micro-batch.
+        batches: the examples, and what is right.
+        caches: of the teachers, with the layers of each that the student learns from, in the order of its pairs; of
+            choices, every choice is an input of its own there.
     """
 
-    def __init__(
-        self,
-        features: Sequence[Features],
-        labels: npt.NDArray[np.generic],
-        order: BatchOrder,
-        *,
-        caches: Sequence[tuple[TeacherCache, Sequence[int]]] = (),
-        parts: int = 1,
-        pad_token_id: int = 0,
-    ) -> None:
-        self.features, self.labels, self.order, self.caches = features, labels, order, caches
-        self.parts, self.pad_token_id = parts, pad_token_id
+    def __init__(self, batches: LabelledBatches, caches: Sequence[tuple[TeacherCache, Sequence[int]]]) -> None:
+        self.batches, self.caches, self.batches_before = batches, caches, batches.batches_before
 
-    def __call__(self, step: int) -> list[dict[str, npt.NDArray[Any]]]:
+    def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of batch `step`."""
-        return [self._part(part) for part in np.array_split(self.order[step], self.parts) if len(part)]
+        return [{**self.batches.collate(part), **self._said(part)} for part in self.batches.divide(step)]
 
-    def _part(self, part: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-        batch: dict[str, npt.NDArray[Any]] = {
-            **pad([self.features[i] for i in part], self.pad_token_id),
-            "labels": self.labels[part],
-        }
-        if self.caches:
-            batch["teacher_logits"] = np.stack([cache.logits[part] for cache, _ in self.caches], axis=1)  # [B, K, L]
+    def _said(self, part: npt.NDArray[np.int64]) -> Batch:
+        first, inputs = self.batches.features[0], part
+        choices = 0 if isinstance(first, Features) else len(first)
+        if choices:
+            inputs = (part[:, None] * choices + np.arange(choices)).ravel()
+        logits = [cache.logits(inputs) for cache, _ in self.caches]
+        logits = [one.reshape(len(part), choices) for one in logits] if choices else logits
+        said: Batch = {"teacher_logits": np.stack(logits, axis=1)}  # [B, K, …]
         for number, (cache, layers) in enumerate(self.caches):
-            batch |= {f"teacher_hidden_{number}_{p}": cache.hidden(part, layer) for p, layer in enumerate(layers)}
-        return batch
+            said |= {f"teacher_hidden_{number}_{p}": cache.hidden(inputs, layer) for p, layer in enumerate(layers)}
+        return said
+
+
+def inputs_of(features: Sequence[Features] | Sequence[Sequence[Features]]) -> list[Features]:
+    """The inputs of examples one after the other; an example of several choices has as many."""
+    return [x for one in features for x in ([one] if isinstance(one, Features) else one)]
 
 
 def hash_features(features: Sequence[Features]) -> str:

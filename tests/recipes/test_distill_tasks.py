@@ -1,0 +1,288 @@
+"""Distillation of tags, answers and choices, and of encoders on raw text: from a teacher's folder to a student's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pocketbert.configs import AutoConfig, BertConfig
+from pocketbert.errors import CheckpointError, ConfigError, DataError
+from pocketbert.models.auto import AutoModel, load_trained
+from pocketbert.models.bert import BertModel
+from pocketbert.recipes.distill import DistillOptions, distill
+from pocketbert.recipes.finetune import finetune
+from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.search import Between, Space, search
+from pocketbert.tokenization import AutoTokenizer, BertTokenizer
+from training.packed import write_corpus
+
+from .conftest import CONFIGS
+from .test_distill import TEACHER, contents
+from .test_tasks import PIECES, choices_file, conll_file, squad_file
+
+Make = Callable[..., DistillOptions]
+
+FILES: dict[str, Any] = {
+    "question-answering": squad_file, "token-classification": conll_file, "multiple-choice": choices_file,
+}  # fmt: skip
+HEADS = {
+    "question-answering": "ForQuestionAnswering", "token-classification": "ForTokenClassification",
+    "multiple-choice": "ForMultipleChoice",
+}  # fmt: skip
+STUDENT = {**CONFIGS["squeezebert"], "vocab_size": len(PIECES), "max_position_embeddings": 64}
+
+
+def ruined(task: str, data: Path) -> Path:
+    """A file of the same inputs whose labels are wrong."""
+    wrong = data.with_name(f"wrong{data.suffix}")
+    text = data.read_text()
+    if task == "token-classification":
+        wrong.write_text(text.replace("-PER", "-XXX").replace("-LOC", "-PER").replace("-XXX", "-LOC"))
+    elif task == "multiple-choice":
+        rows = [json.loads(line) for line in text.splitlines()]
+        wrong.write_text("\n".join(json.dumps({**row, "label": (row["label"] + 1) % 3}) for row in rows))
+    else:
+        content = json.loads(text)
+        for paragraph in content["data"][0]["paragraphs"]:
+            first, second = paragraph["qas"]
+            first["answers"], second["answers"] = second["answers"], first["answers"]
+        wrong.write_text(json.dumps(content))
+    return wrong
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Configurations, a tokenizer, and for every task data and a teacher that knows it."""
+    folder = tmp_path_factory.mktemp("tasks")
+    BertTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)}).save_pretrained(folder / "tokenizer")
+    teacher = {**TEACHER, "vocab_size": len(PIECES), "max_position_embeddings": 64, "hidden_dropout_prob": 0.0}
+    (folder / "teacher.json").write_text(json.dumps({**teacher, "num_hidden_layers": 2}))
+    (folder / "student.json").write_text(json.dumps({**STUDENT, "hidden_dropout_prob": 0.0}))
+    for task, make in FILES.items():
+        suffix = ".jsonl" if task == "multiple-choice" else ".json" if task == "question-answering" else ".txt"
+        data, dev = make(folder / f"{task}{suffix}", 60), make(folder / f"{task}-dev{suffix}", 20, seed=1)
+        result = finetune(
+            FinetuneOptions(
+                task=task, data=data, eval_data=dev, output=folder / task, from_scratch=str(folder / "teacher.json"),
+                tokenizer=str(folder / "tokenizer"), epochs=8, batch_size=8, learning_rate=1e-2, tensorboard=False,
+            )
+        )  # fmt: skip
+        assert next(iter(result.metrics.values())) > 0.9
+    return folder
+
+
+@pytest.fixture
+def make(folder: Path, tmp_path: Path) -> Make:
+    """Options of a run of a second, with changes."""
+
+    def options(task: str, **changes: Any) -> DistillOptions:
+        [data] = folder.glob(f"{task}.*")
+        [dev] = folder.glob(f"{task}-dev.*")
+        defaults: dict[str, Any] = {
+            "task": task, "data": data, "eval_data": dev, "output": tmp_path / "out", "teacher": (str(folder / task),),
+            "from_scratch": str(folder / "student.json"), "epochs": 8, "batch_size": 8, "learning_rate": 1e-2,
+            "tensorboard": False,
+        }  # fmt: skip
+        return DistillOptions(**{**defaults, **changes})
+
+    return options
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_a_student_says_what_its_teacher_says_and_not_what_the_labels_do(
+    make: Make, task: str, folder: Path, tmp_path: Path
+) -> None:
+    [data] = folder.glob(f"{task}.*")
+    result = distill(make(task, data=ruined(task, data), alpha=1.0, temperature=2.0, hidden_weight=0.5))
+    assert next(iter(result.metrics.values())) > 0.9
+    assert sorted(path.name for path in (result.folder / "teachers" / "teacher-0").iterdir()) == [
+        "cache.json", "shard-00000.safetensors",
+    ]  # fmt: skip
+    again = distill(make(task, output=tmp_path / "beside", epochs=1, attention_weight=0.1))
+    assert np.isfinite(next(iter(again.metrics.values())))
+    assert not (again.folder / "teachers").exists()
+
+
+def test_tags_are_matched_by_name(make: Make, folder: Path, tmp_path: Path) -> None:
+    model = load_trained(str(folder / "token-classification"), "ForTokenClassification")
+    order = list(range(model.config.num_labels))[::-1]
+    with torch.no_grad():
+        for parameter in (model.classifier.weight, model.classifier.bias):
+            parameter.copy_(parameter[order].clone())
+    names = [model.config.id2label[i] for i in order]
+    model.config = model.config.replace(id2label=dict(enumerate(names)))
+    model.save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(folder / "tokenizer").save_pretrained(tmp_path / "other")
+    one = distill(make("token-classification", output=tmp_path / "a", epochs=2))
+    two = distill(make("token-classification", output=tmp_path / "b", epochs=2, teacher=(str(tmp_path / "other"),)))
+    assert two.history == one.history
+
+    model.config = model.config.replace(id2label={i: f"LABEL_{i}" for i in order})
+    model.save_pretrained(tmp_path / "unnamed")
+    AutoTokenizer.from_pretrained(folder / "tokenizer").save_pretrained(tmp_path / "unnamed")
+    unnamed = (str(tmp_path / "unnamed"),)
+    with pytest.raises(ConfigError, match=r"LABEL_0.*B-LOC.*--teacher-labels"):
+        distill(make("token-classification", output=tmp_path / "c", teacher=unnamed))
+    named = make("token-classification", output=tmp_path / "d", teacher=unnamed, teacher_labels=tuple(names), epochs=2)
+    assert distill(named).history == one.history
+
+
+def test_teachers_of_other_tasks_are_refused(make: Make, folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"multiple-choice holds a Bert\S+: needed is .*ForTokenClassification"):
+        distill(make("token-classification", teacher=(str(folder / "multiple-choice"),)))
+
+
+def test_a_vocabulary_of_the_most_used_pieces(make: Make) -> None:
+    result = distill(make("question-answering", keep_vocabulary=len(PIECES) - 3, epochs=1))
+    kept = AutoTokenizer.from_pretrained(result.folder).get_vocab()
+    assert len(kept) == len(PIECES) - 3
+    assert kept.keys() < set(PIECES)
+    assert not {"one", "two"} & kept.keys()  # no text has them
+
+
+# ── raw text ──
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def text(corpus: Path, tmp_path: Path) -> Make:
+    """Options of a run on raw text, with changes."""
+    words = AutoTokenizer.from_pretrained(corpus)
+    if not (tmp_path / "encoder").exists():
+        torch.manual_seed(3)
+        config = BertConfig.from_dict({**TEACHER, "vocab_size": len(words), "max_position_embeddings": 32})
+        BertModel(config).save_pretrained(tmp_path / "encoder")
+        words.save_pretrained(tmp_path / "encoder")
+    (tmp_path / "student.json").write_text(json.dumps({**STUDENT, "hidden_size": 16, "embedding_size": 16}))
+
+    def options(**changes: Any) -> DistillOptions:
+        defaults: dict[str, Any] = {
+            "task": "feature-extraction", "data": corpus, "output": tmp_path / "out", "epochs": 2, "batch_size": 8,
+            "teacher": (str(tmp_path / "encoder"),), "hidden_weight": 1.0, "attention_weight": 0.5, "max_length": 16,
+            "from_scratch": str(tmp_path / "student.json"), "learning_rate": 1e-2, "tensorboard": False,
+        }  # fmt: skip
+        return DistillOptions(**{**defaults, **changes})
+
+    return options
+
+
+def test_an_encoder_from_raw_text(text: Make, tmp_path: Path) -> None:
+    result = distill(text(), argv=["pocketbert", "distill"])
+    first, last = result.history[0], result.history[-1]
+    assert list(result.metrics) == ["loss", "hidden_loss", "attention_loss"]
+    assert last["hidden_loss"] < first["hidden_loss"] < 2.0
+    assert last["loss"] == pytest.approx(last["hidden_loss"] + 0.5 * last["attention_loss"], rel=1e-4)
+    model = AutoModel.from_pretrained(result.folder)
+    assert type(model).__name__ == "SqueezeBertModel"
+    run = json.loads((result.folder / "run.json").read_text())
+    assert run["data"].keys() == {"train", "held-out"}
+    card = (result.folder / "README.md").read_text()
+    assert "pipeline_tag: feature-extraction" in card
+    # What came out is where the others begin.
+    rows = [("w1 w2", "a"), ("w4 w6", "b")] * 12
+    (tmp_path / "a.csv").write_text("text,label\n" + "\n".join(map(",".join, rows)))
+    tuned = finetune(
+        FinetuneOptions(data=tmp_path / "a.csv", model=str(result.folder), output=tmp_path / "b", epochs=1)
+    )
+    assert AutoConfig.from_pretrained(tuned.folder).architectures == ["SqueezeBertForSequenceClassification"]
+    further = distill(text(output=tmp_path / "c", from_scratch=None, model=str(result.folder), epochs=0.1))
+    assert further.history[0]["attention_loss"] < first["attention_loss"]  # the projection begins anew
+
+
+def test_the_words_are_there_and_not_the_masks(text: Make) -> None:
+    from pocketbert.recipes.raw_text import RawText
+
+    options = text(accumulation=3)
+    raw = RawText(options)
+    words = AutoTokenizer.from_pretrained(options.data)
+    raw.encode(words, 16)
+    batches = raw.batches()
+    assert batches.batches_before(0) == 0
+    shards = [raw.corpora["train"].shards[i].tokens.tolist() for i in range(len(raw.corpora["train"].shards))]
+    known = {tuple(shard[i : i + 2]) for shard in shards for i in range(len(shard) - 1)}
+    parts = batches(0)
+    assert sum(len(part["input_ids"]) for part in parts) == 8
+    for part in parts:
+        assert words.mask_token_id not in part["input_ids"]
+        for ids, mask in zip(part["input_ids"], part["attention_mask"], strict=True):
+            inside = ids[: mask.sum()].tolist()[1:-1]
+            assert all(pair in known for pair in pairwise(inside))
+    again = batches(0)
+    for a, b in zip(parts, again, strict=True):
+        for name, array in a.items():
+            np.testing.assert_array_equal(b[name], array)
+
+
+def test_raw_text_is_resumed_bit_for_bit(text: Make, tmp_path: Path) -> None:
+    whole = distill(text(output=tmp_path / "whole", epochs=1, eval_every=3))
+    broken = text(output=tmp_path / "broken", epochs=1, eval_every=3, resume=True)
+    kill(broken, tmp_path / "broken" / "checkpoints")
+    result = distill(broken)
+    assert result.history == whole.history
+    assert contents(result.folder) == contents(whole.folder)
+
+
+def test_what_is_wrong_with_raw_text(text: Make, make: Make, tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"no prepared corpus .* pocketbert prepare SOURCES"):
+        distill(text(data=tmp_path / "encoder"))
+    stranger = (str(folder / "multiple-choice"),)
+    with pytest.raises(DataError, match="another vocabulary"):
+        distill(text(output=tmp_path / "a", tokenizer=str(folder / "tokenizer"), teacher=stranger))
+    with pytest.raises(ConfigError, match="lacks"):
+        distill(text(output=tmp_path / "b", teacher=stranger))
+    with pytest.raises(ConfigError, match=r"reads 32 tokens.*--max-length"):
+        distill(text(output=tmp_path / "c", max_length=40))
+
+
+# ── killed ──
+
+
+def kill(options: DistillOptions, states: Path) -> None:
+    """Start a run in a process of its own, and kill it as soon as it has saved a state."""
+    script = (
+        "import json; from pocketbert.recipes.distill import distill, DistillOptions; "
+        f"distill(DistillOptions(**json.loads({json.dumps(asdict(options), default=str)!r})))"
+    )
+    end(script, lambda: bool(list(states.glob("step-*[0-9]"))))
+
+
+def end(script: str, ready: Callable[[], bool]) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    while process.poll() is None and not ready():
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_a_killed_search_ends_as_any_other(make: Make, tmp_path: Path) -> None:
+    space: Space = {"alpha": Between(0.1, 0.9), "epochs": (1.0, 2.0)}
+    whole = search(distill, make("multiple-choice", output=tmp_path / "whole"), space, 3)
+    broken = make("multiple-choice", output=tmp_path / "broken", resume=True)
+    script = (
+        "import json; from pocketbert.recipes.distill import distill, DistillOptions; "
+        "from pocketbert.recipes.search import Between, search; "
+        f"options = DistillOptions(**json.loads({json.dumps(asdict(broken), default=str)!r})); "
+        "search(distill, options, {'alpha': Between(0.1, 0.9), 'epochs': (1.0, 2.0)}, 3)"
+    )
+    second = tmp_path / "broken" / "trial-0001" / "checkpoints"
+    end(script, lambda: bool(list(second.glob("step-*[0-9]"))))
+    result = search(distill, broken, space, 3)
+    assert [vars(trial) for trial in result.trials] == [vars(trial) for trial in whole.trials]
+    assert result.best == whole.best
+    assert (tmp_path / "broken" / "search.png").stat().st_size > 0
