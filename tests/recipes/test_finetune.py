@@ -345,6 +345,8 @@ def test_glue_names_metrics_and_any_order_of_labels(options: Options, tmp_path: 
     result = finetune(options(data=data, glue="mrpc", epochs=3, learning_rate=3e-3, metric="f1"))
     assert list(result.metrics) == ["accuracy", "f1", "loss", "score"]
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "not_equivalent", 1: "equivalent"}
+    _, *lines = (result.folder / "evaluation" / "predictions.tsv").read_text().splitlines()
+    assert {line.split("\t")[1] for line in lines} == {"equivalent", "not_equivalent"}  # the file has 1 and 0
     expected = {name: pytest.approx(value, abs=1e-6) for name, value in result.metrics.items()}
     assert evaluate(result.folder, data, glue="mrpc") == expected
 

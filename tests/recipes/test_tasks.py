@@ -488,7 +488,7 @@ def test_a_question_longer_than_its_window(run: Callable[..., Any], tmp_path: Pa
     data = squad_file(tmp_path / "a.json", 8)
     data.write_text(data.read_text().replace("who ?", "who " * 70, 1))
     with pytest.raises(DataError, match=r"a\.json, question 0-0: has 70 tokens, .* no room in a window of 64"):
-        run("question-answering", data, eval_data=data)
+        run("question-answering", data, eval_data=squad_file(tmp_path / "dev.json", 8))
 
 
 def test_a_question_that_is_cut_is_said(

@@ -152,6 +152,8 @@ def read_glue(folder: str | Path, name: str, split: str) -> dict[str, Table]:
     if not (folder / files[0][1]).exists():
         raise DataError(f"{folder}: holds neither a folder {task.folder} nor the file {files[0][1]} of that task")
     labelled = split != "test"
+    for _, file in files if task.header is None or not labelled else ():
+        _check_header(folder / file, task, labelled)
     tables = {
         name: read_table(
             folder / file,
@@ -167,6 +169,17 @@ def read_glue(folder: str | Path, name: str, split: str) -> dict[str, Table]:
     for table in tables.values() if labelled else ():
         _check_labels(table, task)
     return tables
+
+
+def _check_header(path: Path, task: GlueTask, labelled: bool) -> None:
+    with opened(path), path.open(encoding="utf-8-sig", newline="\n") as lines:
+        there = lines.readline().rstrip("\r\n").split("\t")
+    wanted = task.columns if labelled else task.columns[:2]
+    if lacking := [name for name in wanted if name is not None and name not in there]:
+        raise DataError(
+            f"{path}, line 1: has no column {lacking[0]!r}, which GLUE's {task.folder} has; the columns are: "
+            f"{', '.join(there):.200}: is this a file of another task?"
+        )
 
 
 def _check_labels(table: Table, task: GlueTask) -> None:

@@ -60,7 +60,8 @@ class AnswerEvaluation(Evaluation[Question, AnswerPrediction]):
 
     def __init__(self, sets: Mapping[str, Questions], tokenizer: BertTokenizer, max_length: int) -> None:
         super().__init__(sets, tokenizer, max_length)
-        self.unanswerable = any(rows.unanswerable for rows in sets.values())
+        self.files = list(sets.values())  # where a question may come from, to name its file
+        self.unanswerable = any(rows.unanswerable for rows in self.files)
         self.warned = False
 
     def encode(self, examples: Sequence[Question]) -> list[list[Window]]:  # type: ignore[override]
@@ -83,7 +84,7 @@ class AnswerEvaluation(Evaluation[Question, AnswerPrediction]):
         return encode_questions(self.tokenizer, questions, contexts, max_length=length)
 
     def _path(self, one: Question) -> str:
-        return next((str(rows.path) for rows in self.sets.values() if one in rows.examples), "the training data")
+        return next((str(rows.path) for rows in self.files if one in rows.examples), "the data")
 
     def read(self, example: Question, inputs: Sequence[Window], outputs: Sequence[Output]) -> AnswerPrediction:
         """The best spans."""
@@ -195,7 +196,9 @@ class QuestionAnswering(Task[Question]):
 
     def evaluate_with(self, tokenizer: BertTokenizer, max_length: int) -> AnswerEvaluation:
         """The evaluation on `sets`."""
-        return AnswerEvaluation(self.sets, tokenizer, max_length)
+        evaluation = AnswerEvaluation(self.sets, tokenizer, max_length)
+        evaluation.files.append(self.train)
+        return evaluation
 
     def learned(self, groups: list[list[Any]]) -> tuple[list[Features], Mapping[str, Any]]:
         """Every window, and first and last token of the first answer."""
