@@ -454,3 +454,21 @@ def test_bf16(options: Options, config: Callable[..., str], family: str) -> None
     assert np.isfinite(result.metrics["loss"])
     assert json.loads((result.folder / "run.json").read_text())["precision"] == "bf16"
     assert {array.dtype for array in read_tensors(result.folder).values()} == {np.dtype(np.float32)}
+
+
+def test_quantization_aware(options: Options, config: Callable[..., str], tmp_path: Path) -> None:
+    """What is measured is the rounded model, and what is written is an ordinary one, with an activation that ends."""
+    result = finetune(
+        options(
+            from_scratch=config("mobilebert"), quantization_aware=True, epochs=10, learning_rate=2e-2, metric="loss"
+        )
+    )
+    assert result.metrics["loss"] < 0.1
+    assert AutoConfig.from_pretrained(result.folder).hidden_act == "relu6"
+    fresh = write_csv(tmp_path / "fresh.csv", reviews(40, seed=9))
+    assert evaluate(result.folder, fresh)["accuracy"] >= 0.9
+    state = latest_state(result.folder / "checkpoints")
+    assert state is not None
+    assert any("ranges." in name for name in read_tensors(state / "weights.safetensors"))
+    with pytest.raises(ConfigError, match="is for MobileBERT"):
+        finetune(options(output=tmp_path / "other", quantization_aware=True))

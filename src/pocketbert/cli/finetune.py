@@ -114,6 +114,7 @@ def _about_data(labels: str, lengths: str) -> Declaration:
 @option(
     "--precision", panel=TRAINING, metavar="auto|fp32|bf16", default="auto", help="auto is bf16 on a GPU that has it."
 )
+@option("--quantization-aware", panel=TRAINING, is_flag=True, help="Round a MobileBERT to 8 bits while it learns.")
 @option("--eval-data", panel=EVALUATION, type=PATH, metavar="FILE", help="A file to evaluate on.")
 @option(
     "--eval-fraction",

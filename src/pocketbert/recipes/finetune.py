@@ -33,6 +33,7 @@ from pocketbert.training.loop import Plan, train
 from pocketbert.training.objectives import ExampleLoss, Objective, TokenLoss
 from pocketbert.training.optim import adamw, linear_schedule
 from pocketbert.training.progress import Progress, Writer, say
+from pocketbert.training.quantization import make_quantization_aware
 from pocketbert.training.state import State, latest_state
 
 
@@ -149,6 +150,8 @@ def learn(
             tokenizer, model = lesson.prepare(folder)
             task.encode(tokenizer, min(options.max_length or task.usual_length, model.config.max_position_embeddings))
             objective, batches = lesson.objective(model)
+        if options.quantization_aware:
+            objective.ranges = make_quantization_aware(model)
         objective.to(device)
         metric = _choose_metric(options.metric, lesson.metrics())
 

@@ -18,6 +18,7 @@ from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.recipes.task import Material
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
+from pocketbert.training.quantization import bounded
 from pocketbert.training.state import latest_state
 
 
@@ -39,7 +40,7 @@ def prepare(
         config, _ = task.adapt(AutoConfig.from_pretrained(folder))
         return tokenizer, model_class(config, task.head)(config)
     if options.from_scratch is not None:
-        config, _ = task.adapt(_scratch_config(options.from_scratch))
+        config, _ = task.adapt(_ready(_scratch_config(options.from_scratch), options, tell))
         tokenizer = tokenizer or _scratch_tokenizer(options, task)
         if not len(tokenizer) <= config.vocab_size < len(tokenizer) + 64:  # up to 63 rows of padding are customary
             tell(f"vocab_size is {len(tokenizer)}, as the tokenizer has it, instead of {config.vocab_size}")
@@ -49,7 +50,7 @@ def prepare(
         assert options.model is not None
         tokenizer = tokenizer or read_tokenizer(options.tokenizer or options.model)
         theirs = AutoConfig.from_pretrained(options.model)
-        config, fits = task.adapt(theirs)
+        config, fits = task.adapt(_ready(theirs, options, tell))
         # Heads of different tasks can have the same names and shapes.
         fits = fits and theirs.tuned_for in (None, task.head)
         model, info = model_class(config, task.head).from_pretrained(
@@ -71,6 +72,16 @@ def prepare(
     tokenizer.save_pretrained(folder)
     model.config.save_pretrained(folder)
     return tokenizer, model
+
+
+def _ready(config: PreTrainedConfig, options: FinetuneOptions, tell: Callable[[str], None]) -> PreTrainedConfig:
+    """The configuration as the run needs it."""
+    if not options.quantization_aware:
+        return config
+    ready = bounded(config)
+    if ready.hidden_act != config.hidden_act:
+        tell(f"hidden_act is {ready.hidden_act} instead of {config.hidden_act}, so that activations have a bound")
+    return ready
 
 
 def _scratch_config(name: str) -> PreTrainedConfig:

@@ -66,6 +66,8 @@ class FinetuneOptions:
     """Decides fresh weights, order, dropout and what is kept back."""
     precision: str = "auto"
     """fp32, bf16, or auto: bf16 on a GPU that has it, fp32 elsewhere."""
+    quantization_aware: bool = False
+    """Round a MobileBERT to 8 bits while it learns, for engines that compute in whole numbers alone."""
     device: str | None = None
     """cpu, cuda or cuda:1; a GPU when there is one, if not given."""
 
