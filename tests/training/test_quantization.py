@@ -151,7 +151,7 @@ def test_attention_against_the_steps_written_out() -> None:
 
     q, k, v = linear("query", query_key), linear("key", query_key), linear("value", value)
     scores = q @ k.swapaxes(2, 3) / math.sqrt(q.shape[-1])
-    scores = np.where(keep.numpy(), np.maximum(scores, LEAST), LEAST)
+    scores = np.where(keep.numpy(), scores, LEAST)
     scores = rounded(scores, min(scores.min(), 0), max(scores.max(), 0))
     e = np.exp(scores - scores.max(-1, keepdims=True))
     p = np.clip(np.round(256 * e / e.sum(-1, keepdims=True)), 0, 255) / 256

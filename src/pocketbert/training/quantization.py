@@ -7,8 +7,8 @@ https://arxiv.org/abs/1712.05877):
 - weights of linear layers, symmetrically, by a scale an output channel;
 - what linear layers read, norms say and attention computes, in ranges that follow each batch's by moving averages.
 
-Attention scores end at `LEAST`, where what is masked stands: a mask of -10,000 would leave nothing of 8 bits to the
-others. The recipe has ranges begin at ±6 and half a million steps to find theirs. Fine-tuning has a few thousand, so
+What a mask hides has the score `LEAST`, no less: -10,000 would leave nothing of 8 bits to the others.
+The recipe has ranges begin at ±6 and half a million steps to find theirs. Fine-tuning has a few thousand, so
 here they begin at the first batch's, and move fast while they are young.
 """
 
@@ -29,7 +29,7 @@ from pocketbert.models.mobilebert import MobileBertSelfAttention
 from pocketbert.models.ops import NoNorm, wide_linear
 
 DECAY = 0.999  # of the moving averages, as published; of young ones (1 + n) / (10 + n) after n batches, if that is less
-LEAST = -16.0  # of an attention score: beside 0 it has no weight in 8 bits, and not much in 16
+LEAST = -16.0  # published: -6, of which many add up; beside 0 this has no weight in 8 bits
 PROBABILITY = 1 / 256  # the step of what a softmax says, as LiteRT fixes it
 
 
@@ -138,7 +138,7 @@ def _attention(
         ranges[name](wide_linear(getattr(layer, name), x)).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
         for name, x in (("query", query_key), ("key", query_key), ("value", value))
     )  # [B, h, S, d]
-    scores = (q @ k.transpose(-1, -2) / math.sqrt(q.size(-1))).clamp_min(LEAST)  # [B, h, S, S]
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.size(-1))  # [B, h, S, S]
     if keep is not None:
         scores = scores.masked_fill(~keep, LEAST)
     exact = ranges["scores"](scores).softmax(-1)
