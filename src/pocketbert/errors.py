@@ -14,6 +14,7 @@ EXTRAS = {
     "bench": ("matplotlib",),
     "serve": ("fastapi", "uvicorn"),
     "export": ("onnx", "onnxruntime"),
+    "litert": ("ai_edge_litert",),
     "tf": ("tensorflow", "h5py"),
 }
 

@@ -25,10 +25,12 @@ from runtime.test_reference import draw, run, tensors
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from pocketbert.export.onnx_files import OnnxPredictor, exported_file, model_folder  # noqa: E402
-from pocketbert.export.onnx_folder import FILES, PRECISIONS, export_onnx, in_fp32  # noqa: E402
+from pocketbert.export.files import exported_file, model_folder  # noqa: E402
+from pocketbert.export.onnx_files import OnnxPredictor  # noqa: E402
+from pocketbert.export.onnx_folder import FILES, PRECISIONS, export_onnx  # noqa: E402
 from pocketbert.export.onnx_graph import onnx_graph  # noqa: E402
 from pocketbert.export.proof import SENTENCES, compare  # noqa: E402
+from pocketbert.export.source import in_fp32  # noqa: E402
 
 LENGTHS = [1, 40, 7, 2, 23]
 

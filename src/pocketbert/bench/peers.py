@@ -21,7 +21,7 @@ import numpy as np
 from pocketbert.bench.graphs import NAMES, Form, export_onnx, quiet, transformers_model
 from pocketbert.bench.subjects import Subject
 from pocketbert.configs import BertConfig, SqueezeBertConfig
-from pocketbert.export.onnx_files import OnnxPredictor
+from pocketbert.export.files import load_export
 from pocketbert.features import Features, pad
 from pocketbert.runtime.engine import Engine, usable_threads
 
@@ -203,15 +203,14 @@ class OpenVino(Peer):
 
 @dataclass(frozen=True)
 class ExportedFile(Peer):
-    """A file that `pocketbert export` wrote, with its head, in ONNX Runtime; its weights are its own."""
+    """A file that `pocketbert export` wrote, with its head, in what runs such files; its weights are its own."""
 
     engine: str = "exported file"
-    needs: tuple[str, ...] = ("onnxruntime",)
     path: Path = Path()
 
     def load(self, subject: Subject, folder: Path, shape: Shape | None) -> Run:
-        """A session with all its optimisations."""
-        return OnnxPredictor(self.path).run
+        """With all the optimisations of its engine."""
+        return load_export(self.path).run
 
 
 OURS = (PocketBert("int8"), PocketBert("fp32"))

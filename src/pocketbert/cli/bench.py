@@ -29,7 +29,7 @@ SECONDS = 10.0  # a model and shape
         "pocketbert bench --text sentences.txt --json > bench.json",
     ]
 )
-@argument("models", metavar="[MODEL]...", nargs=-1, help="Folders, hub names, exported .onnx files; else all three.")
+@argument("models", metavar="[MODEL]...", nargs=-1, help="Folders, hub names, exported files; else all three.")
 @option("--batch", type=click.IntRange(1, 1024), multiple=True, default=(1, 8), help="Texts in a batch; give several.")
 @option("--length", type=click.IntRange(2, 512), multiple=True, default=(32, 128), help="Tokens a text; give several.")
 @option("--text", type=PATH, metavar="FILE", help="Also measure the texts of this file, one a line, with true lengths.")
@@ -50,7 +50,7 @@ def bench(
     from pocketbert.bench.subjects import PUBLISHED, from_folder, published, with_random_weights
     from pocketbert.configs import AutoConfig
     from pocketbert.errors import require
-    from pocketbert.export.onnx_files import exported_file, model_folder
+    from pocketbert.export.files import exported_file, model_folder
 
     if picture is not None:
         require("bench")
@@ -88,14 +88,24 @@ def _measure(
     inputs: tuple[Sequence[Features], str] | None,
     file: Path | None,
 ) -> None:
-    peers = run.prepare(subject)
+    peers, limit = run.prepare(subject), subject.config.max_position_embeddings
     if file is not None:
         from pocketbert.bench.peers import ExportedFile
-        from pocketbert.export.onnx_files import OnnxPredictor
+        from pocketbert.export.files import load_export
 
-        peers.append(ExportedFile("int8" if OnnxPredictor(file).precision == "int8" else "fp32", path=file))
+        exported = load_export(file)
+        limit = exported.max_tokens or limit
+        peers.append(
+            ExportedFile(
+                "int8" if exported.precision == "int8" else "fp32",
+                engine=f"exported file in {exported.engine}",
+                needs=exported.needs,
+                path=file,
+            )
+        )
+        inputs = None if inputs is None else ([one for one in inputs[0] if len(one) <= limit], inputs[1])
     for shape in shapes:
-        if shape[1] <= subject.config.max_position_embeddings:
+        if shape[1] <= limit:
             run.shape(subject, peers, shape, SECONDS)
         bar.advance()
     if inputs is not None:

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,9 +16,10 @@ from pocketbert.cli.commands import PATH, argument, command, option
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pocketbert.export.onnx_folder import Measure, OnnxExport, Precision
+    from pocketbert.export.proof import Export, Measure
 
 MOST = 1000  # texts to compare on
+PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "litert": ("fp32", "fp16", "int8", "integer"), "savedmodel": ("fp32",)}
 
 
 @command(
@@ -26,19 +27,24 @@ MOST = 1000  # texts to compare on
         "pocketbert export my-model my-model-onnx",
         "pocketbert export my-model web --precision int8 --precision fp16",
         "pocketbert export my-model out --precision int8 --eval test.csv",
+        "pocketbert export my-model phone --format litert --precision int8",
+        "pocketbert export m npu --format litert --precision integer --calibrate a.txt",
+        "pocketbert export my-model serving --format savedmodel",
     ]
 )
 @argument("model", type=click.Path(), help="A model folder, or a hub name.")
 @argument("out", type=PATH, help="The folder for the result: new.")
-@option("--format", "format_", type=click.Choice(["onnx"]), default="onnx", help="What to write.")
+@option("--format", "format_", type=click.Choice(list(PRECISIONS)), default="onnx", help="What to write.")
 @option(
     "--precision",
     "precisions",
-    type=click.Choice(["fp32", "fp16", "int8"]),
+    type=click.Choice(PRECISIONS["litert"]),
     multiple=True,
     default=("fp32",),
-    help="Of the weights; give several for a file each.",
+    help="Of the weights, or with integer, for litert, of everything; give several for a file each.",
 )
+@option("--max-length", type=click.IntRange(4, 512), metavar="N", help="Tokens that a litert file reads; else 128.")
+@option("--calibrate", metavar="FILE", type=PATH, help="Texts like those to come, for --precision integer.")
 @option("--text", metavar="FILE", type=PATH, help="Compare on the first texts of this file, not on built-in ones.")
 @option("--eval", "data", type=PATH, metavar="DATA", help="Measure the model and each file on this.")
 @option("--glue", metavar="TASK", help="DATA holds the files of this GLUE task: sst-2, mrpc, …")
@@ -47,8 +53,10 @@ MOST = 1000  # texts to compare on
 def export(
     model: str,
     out: Path,
-    format_: str,  # there is one so far
-    precisions: Sequence[Precision],
+    format_: str,
+    precisions: Sequence[str],
+    max_length: int | None,
+    calibrate: Path | None,
     text: Path | None,
     data: Path | None,
     glue: str | None,
@@ -59,23 +67,58 @@ def export(
 
     It is run and compared with the model before it appears.
     """
-    from pocketbert.errors import require
-    from pocketbert.export.onnx_folder import export_onnx
     from pocketbert.export.proof import SENTENCES
 
-    require("export")
     if glue is not None and data is None:
         raise click.UsageError("--glue says what --eval DATA holds")
-    texts = SENTENCES if text is None else tuple(islice(_lines(text), MOST))
+    if wrong := set(precisions) - set(PRECISIONS[format_]):
+        raise click.UsageError(f"--precision {wrong.pop()} is not for --format {format_}")
+    if format_ != "litert" and (max_length is not None or calibrate is not None):
+        raise click.UsageError("--max-length and --calibrate are for --format litert")
+    write, options = _format(format_, precisions)
+    if format_ == "litert":
+        calibration = None if calibrate is None else tuple(islice(_lines(calibrate), MOST))
+        options |= {"max_tokens": max_length, "calibration": calibration}
+    options["texts"] = SENTENCES if text is None else tuple(islice(_lines(text), MOST))
     with show.progress("examples, of the model and of each file", hidden=data is None) as advance:
-        measure = None if data is None else _measure(model, data, glue, advance)
+        if data is not None:
+            longest = _max_tokens(model, max_length) if format_ == "litert" else None
+            options["measure"] = _measure(model, data, glue, longest, advance)
         with show.busy("writing, running and comparing") if data is None else nullcontext():
-            done = export_onnx(model, out, precisions=precisions, texts=texts, measure=measure, force=force)
+            done = write(model, out, force=force, **options)
     if show.as_lines(json):
         for one in done:
             show.line({**asdict(one), "path": str(one.path)})
     else:
-        _summarise(done)
+        _summarise(done, out)
+
+
+def _format(name: str, precisions: Sequence[str]) -> tuple[Callable[..., list[Export]], dict[str, Any]]:
+    """What writes a format, and what it takes; its extras are known to be there."""
+    from pocketbert.errors import require
+
+    if name == "onnx":
+        require("export")
+        from pocketbert.export.onnx_folder import export_onnx
+
+        return export_onnx, {"precisions": precisions}
+    require("tf")
+    if name == "savedmodel":
+        from pocketbert.export.saved_model import export_saved_model
+
+        return export_saved_model, {}
+    require("litert")
+    from pocketbert.export.litert_folder import export_litert
+
+    return export_litert, {"precisions": precisions}
+
+
+def _max_tokens(model: str, wanted: int | None) -> int:
+    """What the files of a model read."""
+    from pocketbert.configs import AutoConfig
+    from pocketbert.export.litert_folder import usual_tokens
+
+    return wanted or usual_tokens(AutoConfig.from_pretrained(model))
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -84,14 +127,16 @@ def _lines(path: Path) -> Iterator[str]:
     return (item.text for item in source((), str(path)).items() if item is not None)
 
 
-def _measure(model: str, data: Path, glue: str | None, advance: Callable[[int, float], None]) -> Measure:
+def _measure(
+    model: str, data: Path, glue: str | None, max_length: int | None, advance: Callable[[int, float], None]
+) -> Measure:
     from pocketbert.recipes.evaluate import read_evaluation
 
-    evaluation = read_evaluation(model, data, glue=glue)
+    evaluation = read_evaluation(model, data, glue=glue, max_length=max_length)
     return lambda predictor: evaluation(predictor, advance)
 
 
-def _summarise(done: Sequence[OnnxExport]) -> None:
+def _summarise(done: Sequence[Export], out: Path) -> None:
     columns = ["Weights", "MB", "Output", "Largest difference", "Mean", "Relative", "Same choice"]
     rows = [
         (one.precision, f"{one.size / 1e6:.1f}", name, f"{it.largest:.2g}", f"{it.mean:.2g}", f"{it.relative:.2g}",
@@ -105,4 +150,4 @@ def _summarise(done: Sequence[OnnxExport]) -> None:
                  for name, value in named.items()]  # fmt: skip
         heads = ["model", *(one.precision for one in done)]
         show.table(["Metric", *heads], table, numbers=heads)
-    show.facts([("folder", str(done[0].path.parent.parent))])
+    show.facts([("folder", str(out))])

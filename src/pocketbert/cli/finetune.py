@@ -147,9 +147,10 @@ def finetune(
         "pocketbert evaluate mnli glue --glue mnli --submission glue.zip",
         "pocketbert evaluate reader dev-v1.1.json --output predictions",
         "pocketbert evaluate exported/onnx/model_quantized.onnx test.csv",
+        "pocketbert evaluate phone/model_int8.tflite test.csv",
     ]
 )
-@argument("model", type=click.Path(), help="A model folder, a hub name, or an exported .onnx file.")
+@argument("model", type=click.Path(), help="A model folder, a hub name, or an exported file.")
 @_data
 @_about_data("What the model's labels mean, in its order, where it does not say.", "512, for questions 384")
 @option("--output", "-o", panel=RUN, type=PATH, metavar="FOLDER", help="Write the predictions there.")
@@ -170,7 +171,7 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled data of its task."""
     from pocketbert.errors import require
-    from pocketbert.export.onnx_files import OnnxPredictor, exported_file, model_folder
+    from pocketbert.export.files import exported_file, load_export, model_folder
     from pocketbert.recipes.evaluate import read_evaluation
 
     if submission is not None and about_data["glue"] is None:
@@ -181,9 +182,12 @@ def evaluate(
     if file is not None and device is not None:
         raise click.UsageError(f"--device runs PyTorch, which does not read {file}")
     with show.busy("reading model and data"):
+        exported = None if file is None else load_export(file)
         folder = model if file is None else str(model_folder(file))
+        if exported is not None and exported.max_tokens is not None:
+            about_data["max_length"] = min(about_data["max_length"] or exported.max_tokens, exported.max_tokens)
         evaluation = read_evaluation(folder, data, labels=names(labels), **about_data)
-        predictor = _predictor(model, evaluation.head, device) if file is None else OnnxPredictor(file)
+        predictor = exported or _predictor(model, evaluation.head, device)
     with show.progress("examples") as advance:
         metrics = evaluation(predictor, advance)
     if output is not None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+
+from pocketbert.errors import InputError
+from pocketbert.features import Features, Predictor
+from pocketbert.runtime.engine import Engine
+from pocketbert.runtime.plan import Plan
+from pocketbert.runtime.quantize import LARGEST_LOSS
 
 # Made up: of different lengths, about different things, one a question and one no sentence at all.
 SENTENCES = (
@@ -62,3 +70,90 @@ def _difference(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Di
     if any(a.shape[-1] > 1 for a, _ in pairs):
         agreement = float(np.mean(np.concatenate([np.ravel(a.argmax(-1) == b.argmax(-1)) for a, b in pairs])))
     return Difference(float(np.abs(error).max()), float(np.abs(error).mean()), relative, agreement)
+
+
+Metrics = Mapping[str, float]
+Measure = Callable[[Predictor], Metrics]
+
+
+@dataclass(frozen=True)
+class Export:
+    """One file, and how far it is from the model.
+
+    Attributes:
+        path: of the file.
+        precision: of its matrices.
+        size: in bytes.
+        differences: from the model in fp32, by output.
+        metrics: on labelled data, of the model in fp32 and of the file; empty if nothing was measured.
+    """
+
+    path: Path
+    precision: str
+    size: int
+    differences: Mapping[str, Difference]
+    metrics: Mapping[str, Metrics]
+
+
+class Proof:
+    """Runs exports of a model, and refuses those that are not what they should be.
+
+    Args:
+        plan: of the model, in fp32.
+        inputs: what the exports are run on.
+        limits: the largest `Difference.relative` by precision: beyond, something is wrong.
+        measure: gives the metrics of a predictor.
+        force: accept a loss of more than `quantize.LARGEST_LOSS` of the first metric.
+        shown: what of the outputs is compared; all of them as they are, when not given.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        inputs: Sequence[Features],
+        limits: Mapping[str, float],
+        *,
+        measure: Measure | None = None,
+        force: bool = False,
+        shown: Callable[[Outputs], Outputs] = lambda outputs: outputs,
+    ) -> None:
+        self.reference = Engine(plan)
+        self.inputs, self.limits, self.measure, self.force, self.shown = inputs, limits, measure, force, shown
+        self.expected = shown(self.reference(inputs))
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Of the model in fp32; measured once for all its exports."""
+        assert self.measure is not None
+        return self.measure(self.reference)
+
+    def __call__(self, path: Path, exported: Predictor, precision: str) -> Export:
+        """What there is to say about a file, which `exported` runs.
+
+        Raises:
+            InputError: it does not say what the model says.
+        """
+        differences = compare(self.expected, self.shown(exported(self.inputs)))
+        for name, one in differences.items():
+            if not one.relative <= self.limits[precision]:
+                raise InputError(
+                    f"the export in {precision} is wrong: its {name} differs from the model's by {one.largest:.3g} "
+                    f"({one.relative:.2g} of its size), so nothing was written"
+                )
+        metrics: dict[str, Metrics] = {}
+        if self.measure is not None:
+            metrics = {"model": self.metrics, "export": self.measure(exported)}
+            if not self.force:
+                _refuse_loss(metrics, precision)
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        return Export(path, precision, sum(file.stat().st_size for file in files), differences, metrics)
+
+
+def _refuse_loss(metrics: Mapping[str, Metrics], precision: str) -> None:
+    before, after = metrics["model"], metrics["export"]
+    name = next(iter(before))
+    if not before[name] - after[name] <= LARGEST_LOSS:  # nan is refused as well
+        raise InputError(
+            f"{name} falls from {before[name]:.4f} to {after[name]:.4f} in the export in {precision}, by more than "
+            f"{100 * LARGEST_LOSS:.0f} point, so nothing was written: leave {precision} out, or --force it"
+        )

@@ -1,0 +1,112 @@
+"""SavedModels: for TensorFlow, and for TensorFlow Serving."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pocketbert.checkpoints.files import new_folder
+from pocketbert.errors import CheckpointError, require
+from pocketbert.export.files import SAVED_MODEL, FilePredictor, first_line
+from pocketbert.export.litert_files import NAMES
+from pocketbert.export.proof import SENTENCES, Export, Measure, Proof
+from pocketbert.export.source import describe, read_source
+from pocketbert.export.tensorflow_graph import compute
+from pocketbert.runtime.engine import usable_threads
+
+LIMITS = {"fp32": 1e-3}  # of `Difference.relative`: beyond, something is wrong
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def export_saved_model(
+    model: str | Path,
+    out: str | Path,
+    *,
+    texts: Sequence[str] = SENTENCES,
+    measure: Measure | None = None,
+    force: bool = False,
+    revision: str | None = None,
+) -> list[Export]:
+    """Write a model, for the task it was made for, to `out/saved_model/1`; whole and proved, or not at all.
+
+    Its signature `serving_default` takes int32 `input_ids`, `attention_mask` and `token_type_ids`, [batch, length], of
+    any batch and length; outputs have the names that our classes give them. Beside it are the configuration and the
+    tokenizer.
+
+    Args:
+        model: a folder or a name on the hub.
+        out: a folder that does not exist, or is empty.
+        texts: what it is run on.
+        measure: gives the metrics of a predictor; the model and the export are measured.
+        force: accept a loss of more than `quantize.LARGEST_LOSS` of the first metric.
+        revision: a branch, tag or commit on the hub.
+
+    Raises:
+        CheckpointError: the model cannot be read, or there is no export for its head; `out` is in use, or cannot be
+            written.
+        InputError: what was written does not say what the model says.
+        MissingExtraError: TensorFlow is not installed.
+    """
+    require("tf")
+    import tensorflow as tf
+
+    source = read_source(model, out, texts, revision=revision)
+    proof = Proof(source.whole, source.inputs, LIMITS, measure=measure, force=force)
+    choices = source.head == "ForMultipleChoice"
+
+    def outputs(input_ids: Any, attention_mask: Any, token_type_ids: Any) -> dict[str, Any]:
+        return compute(source.whole, input_ids, attention_mask, token_type_ids, choices=choices)
+
+    axes = [None] * (3 if choices else 2)
+    signature = [tf.TensorSpec(axes, tf.int32, name=name) for name in INPUTS]
+    module = tf.Module()
+    module.__call__ = tf.function(outputs, input_signature=signature)
+    with new_folder(source.out) as folder:
+        describe(source, folder)
+        tf.saved_model.save(module, str(folder / SAVED_MODEL), module.__call__.get_concrete_function())
+        made = proof(folder / SAVED_MODEL, SavedModelPredictor(folder / SAVED_MODEL), "fp32")
+    return [replace(made, path=source.out / SAVED_MODEL)]
+
+
+class SavedModelPredictor(FilePredictor):
+    """A SavedModel as a `features.Predictor`, in TensorFlow.
+
+    Any will do whose signature takes ids, mask and perhaps types.
+
+    Raises:
+        CheckpointError: the folder is damaged, or holds something else.
+        MissingExtraError: TensorFlow is not installed.
+    """
+
+    engine, needs = "TensorFlow", ("tensorflow",)
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        require("tf")
+        import tensorflow as tf
+
+        with contextlib.suppress(RuntimeError):  # it has begun already
+            tf.config.threading.set_intra_op_parallelism_threads(threads or usable_threads())
+        try:
+            self.model = tf.saved_model.load(str(path))  # owns the constants of the signature
+            self.signature = self.model.signatures["serving_default"]
+        except KeyError:
+            raise CheckpointError(f"{path} has no signature serving_default") from None
+        except Exception as error:  # of protobuf, of TensorFlow, OSError
+            raise CheckpointError(f"{path} is damaged, or no SavedModel: {first_line(error)}") from None
+        asked = self.signature.structured_input_signature[1]
+        self.specs = {name: (NAMES.get(name, name), spec.dtype) for name, spec in asked.items()}
+        inputs = {self.specs[name][0]: spec.shape.rank for name, spec in asked.items()}
+        said = {name: spec.shape.as_list() for name, spec in self.signature.structured_outputs.items()}
+        super().__init__(Path(path), inputs, said)
+
+    def compute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs of padded inputs."""
+        import tensorflow as tf
+
+        tensors = {name: tf.constant(arrays[ours], dtype) for name, (ours, dtype) in self.specs.items()}
+        return {name: value.numpy() for name, value in self.signature(**tensors).items()}

@@ -1,0 +1,210 @@
+"""A plan in TensorFlow's operations, to be traced: what SavedModels and LiteRT files are made of.
+
+Rows are tokens of the whole batch, padding among them: [batch · length, width]. So all that is linear becomes products
+of two dimensions, one a group where a matrix is block-diagonal, which is what engines behind these files do best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Pick, Plan, Rows
+
+Tensor = Any  # TensorFlow's types cannot be checked
+HIDDEN = -1e4  # added to the scores of what a mask hides, as in the published classes; fp16 has room for it
+
+
+def compute(
+    plan: Plan, ids: Tensor, mask: Tensor, segments: Tensor, *, hidden: float = HIDDEN, choices: bool = False
+) -> dict[str, Tensor]:
+    """What a plan in fp32 says of ids, mask and token types, each [batch, length] and int32, by output.
+
+    Beyond the end of a sequence, where the mask is 0, outputs mean nothing, and nothing of them reaches a token:
+    neither attention nor neighbours.
+
+    Args:
+        plan: without int8 steps.
+        ids: of the vocabulary.
+        mask: 1 at tokens, 0 behind them.
+        segments: token types.
+        hidden: what to add to the scores of tokens that are hidden.
+        choices: inputs are [batch, choices, length] and `logits` [batch, choices].
+    """
+    import tensorflow as tf
+
+    if choices:
+        outer, length = tf.shape(ids)[:2], ids.shape[2] or tf.shape(ids)[2]
+        ids, mask, segments = (tf.reshape(x, [-1, length]) for x in (ids, mask, segments))
+        outputs = _Graph(plan, ids, mask, segments, hidden).outputs()
+        return {name: tf.reshape(value, outer) for name, value in outputs.items()}
+    return _Graph(plan, ids, mask, segments, hidden).outputs()
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A tensor that stands in some columns of a buffer."""
+
+    start: int
+    end: int
+    value: Tensor
+
+    def cut(self, start: int, end: int) -> _Piece:
+        whole = (start, end) == (self.start, self.end)
+        return self if whole else _Piece(start, end, self.value[:, start - self.start : end - self.start])
+
+
+@dataclass
+class _Graph:
+    plan: Plan
+    ids: Tensor
+    mask: Tensor
+    segments: Tensor
+    hidden: float
+    buffers: dict[str, list[_Piece]] = field(default_factory=dict)
+    found: dict[str, Tensor] = field(default_factory=dict)  # words, looked up once for all neighbours
+    bias: Tensor = None
+
+    def outputs(self) -> dict[str, Tensor]:
+        """Run the plan, and give rows their sequences back."""
+        import tensorflow as tf
+
+        sizes = tf.shape(self.ids)
+        self.batch, self.length = (self.ids.shape[axis] or sizes[axis] for axis in (0, 1))
+        known = tf.cast(self.mask, tf.float32)
+        self.known = known[..., None]  # [batch, length, 1]
+        self.bias = ((known - 1.0) * -self.hidden)[:, None, None, :]
+        run: dict[type, Callable[[Any], None]] = {Rows: self.rows, Attention: self.attention, Pick: self.pick}
+        for stage in self.plan.stages:
+            run[type(stage)](stage)
+        return {name: self.output(name, place) for name, place in self.plan.outputs.items()}
+
+    def output(self, name: str, place: Columns | tuple[Columns, int]) -> Tensor:
+        columns = place if isinstance(place, Columns) else place[0]
+        value, pick = self.read(columns), self.plan.pick
+        if not (name in self.plan.picked and pick is not None and not pick.asked):
+            value = self.sequences(value, columns.width)
+        return value if isinstance(place, Columns) else value[..., place[1]]
+
+    def sequences(self, rows: Tensor, *after: int) -> Tensor:
+        import tensorflow as tf
+
+        return tf.reshape(rows, [self.batch, self.length, *after])
+
+    # ── buffers ──
+
+    def pieces(self, columns: Columns) -> Iterator[_Piece]:
+        """What stands in these columns, from left to right."""
+        end = columns.start + columns.width
+        for piece in self.buffers[columns.buffer]:
+            left, right = max(piece.start, columns.start), min(piece.end, end)
+            if left < right:
+                yield piece.cut(left, right)
+
+    def read(self, columns: Columns) -> Tensor:
+        import tensorflow as tf
+
+        values = [piece.value for piece in self.pieces(columns)]
+        return values[0] if len(values) == 1 else tf.concat(values, -1)
+
+    def write(self, columns: Columns, values: Sequence[Tensor]) -> None:
+        """Put values of equal width side by side; of what stood there the rest stays."""
+        end, width = columns.start + columns.width, columns.width // len(values)
+        kept = [
+            piece.cut(left, right)
+            for piece in self.buffers.get(columns.buffer, [])
+            for left, right in ((piece.start, min(piece.end, columns.start)), (max(piece.start, end), piece.end))
+            if left < right
+        ]
+        starts = range(columns.start, end, width)
+        new = [_Piece(start, start + width, value) for start, value in zip(starts, values, strict=True)]
+        self.buffers[columns.buffer] = sorted([*kept, *new], key=lambda piece: piece.start)
+
+    # ── stages ──
+
+    def rows(self, stage: Rows) -> None:
+        run: Mapping[type, Callable[[Any], None]] = {Lookup: self.lookup, Linear: self.linear, LayerNorm: self.norm}
+        for step in stage.steps:
+            run[type(step)](step)
+
+    def lookup(self, step: Lookup) -> None:
+        found = self.looked_up(step)
+        self.write(step.target, [self.read(step.target) + found if step.add else found])
+
+    def looked_up(self, step: Lookup) -> Tensor:
+        """Rows of a table, [batch · length, width]."""
+        import tensorflow as tf
+
+        table, width = self.plan.tensors[step.table], step.target.width
+        if step.index == "position":
+            rows = tf.constant(table)[: self.length]
+            return rows if self.batch == 1 else tf.tile(rows, [self.batch, 1])
+        if step.index == "segment":
+            return tf.gather(table, tf.reshape(self.segments, [-1]))
+        if step.table not in self.found:
+            self.found[step.table] = tf.gather(table, tf.reshape(self.ids, [-1]))
+        words = self.found[step.table]
+        if step.index == "word":
+            return words
+        words = self.sequences(words, width) * self.known
+        behind = step.index == "next word"
+        moved = words[:, 1:] if behind else words[:, :-1]
+        return tf.reshape(tf.pad(moved, [[0, 0], [0, 1] if behind else [1, 0], [0, 0]]), [-1, width])
+
+    def linear(self, step: Linear) -> None:
+        import tensorflow as tf
+
+        tensors = self.plan.tensors
+        width = step.source.width // step.groups
+        blocks = zip(*(np.split(tensors[name], step.groups) for name in (step.weight, step.bias)), strict=True)
+        values = []
+        for group, (weight, bias) in enumerate(blocks):
+            x = self.read(Columns(step.source.buffer, width, step.source.start + group * width))
+            value = tf.matmul(x, tf.constant(np.ascontiguousarray(weight.T))) + bias
+            values.append(value if step.activation is None else _activation(step.activation, value))
+        if step.residual is not None:
+            residual = self.read(step.residual)
+            if step.residual_scale is not None:
+                residual *= tensors[step.residual_scale]
+            values = [(values[0] if len(values) == 1 else tf.concat(values, -1)) + residual]
+        self.write(step.target, values)
+
+    def norm(self, step: LayerNorm) -> None:
+        import tensorflow as tf
+
+        x, tensors = self.read(step.source), self.plan.tensors
+        centred = x - tf.reduce_mean(x, -1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), -1, keepdims=True)
+        scaled = centred * tf.math.rsqrt(variance + step.eps)
+        self.write(step.target, [scaled * tensors[step.weight] + tensors[step.bias]])
+
+    def attention(self, stage: Attention) -> None:
+        import tensorflow as tf
+
+        each = stage.query.width // stage.heads
+        q, k, v = (
+            tf.transpose(self.sequences(self.read(columns), stage.heads, each), [0, 2, 1, 3])
+            for columns in (stage.query, stage.key, stage.value)
+        )  # [batch, heads, length, d]
+        weights = tf.nn.softmax(tf.matmul(q, k, transpose_b=True) + self.bias)  # [batch, heads, length, length]
+        context = tf.transpose(tf.matmul(weights, v), [0, 2, 1, 3])
+        self.write(stage.target, [tf.reshape(context, [-1, stage.target.width])])
+
+    def pick(self, stage: Pick) -> None:
+        value = self.read(stage.source)
+        if not stage.asked:  # the first of every sequence; else all of them
+            value = self.sequences(value, stage.source.width)[:, 0]
+        self.write(stage.target, [value])
+
+
+def _activation(name: str, x: Tensor) -> Tensor:
+    """As `reference.ACTIVATIONS`."""
+    import tensorflow as tf
+
+    if name in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"):
+        return tf.nn.gelu(x, approximate=name != "gelu")
+    named = {"relu": tf.nn.relu, "relu6": tf.nn.relu6, "silu": tf.nn.silu, "swish": tf.nn.silu, "tanh": tf.math.tanh}
+    return named[name](x)

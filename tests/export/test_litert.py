@@ -1,0 +1,304 @@
+"""Plans in TensorFlow, LiteRT files and SavedModels against the plans that they were made from."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from parity.families import CONFIGS, our_class, randomise
+from pocketbert.bench.peers import ExportedFile
+from pocketbert.bench.subjects import published
+from pocketbert.configs import AutoConfig, PreTrainedConfig
+from pocketbert.errors import CheckpointError, ConfigError, InputError, MissingExtraError
+from pocketbert.export.files import exported_file, load_export, model_folder
+from pocketbert.export.proof import SENTENCES, compare
+from pocketbert.features import Features, pad
+from pocketbert.runtime.engine import Engine
+from pocketbert.runtime.lower import LOWERED, lower
+from pocketbert.runtime.quantize import quantize_folder
+from pocketbert.tokenization import BertTokenizer
+from runtime.test_reference import draw, run, tensors
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+pytest.importorskip("ai_edge_litert", reason="the extra 'litert' is not installed")
+tf = pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
+
+from pocketbert.export.litert_files import LiteRtPredictor  # noqa: E402
+from pocketbert.export.litert_folder import FILES, PRECISIONS, export_litert  # noqa: E402
+from pocketbert.export.saved_model import SavedModelPredictor, export_saved_model  # noqa: E402
+from pocketbert.export.tensorflow_graph import compute  # noqa: E402
+
+LENGTHS = [1, 40, 7, 2, 23]
+SMALL: dict[str, PreTrainedConfig] = {
+    name: CONFIGS[name].replace(max_position_embeddings=512) for name in ("bert", "squeezebert", "mobilebert")
+}
+
+
+def save(config: PreTrainedConfig, head: str, folder: Path) -> Path:
+    """A model at initial weights, with a tokenizer."""
+    torch.manual_seed(0)
+    our_class(config, head)(config).save_pretrained(folder)
+    words = sorted({word for text in SENTENCES for word in text.lower().split() if word.isalpha()})[:90]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(folder)
+    return folder
+
+
+# ── the graph ──
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("head", LOWERED)
+def test_equals_the_plan(name: str, head: str) -> None:
+    """Padded in a batch, texts say what they say alone."""
+    if our_class(CONFIGS[name], head) is None:
+        pytest.skip("SqueezeBERT never learned next sentences")
+    torch.manual_seed(0)
+    model = our_class(CONFIGS[name], head)(CONFIGS[name])
+    randomise(model, 0)
+    plan, choices = lower(CONFIGS[name], tensors(model), head), head == "ForMultipleChoice"
+    inputs = draw(LENGTHS)
+    arrays = [tf.constant(array, tf.int32) for array in pad(inputs).values()]
+    got = compute(plan, *(x[:, None] if choices else x for x in arrays), choices=choices)
+    for row, one in enumerate(inputs):
+        for key, expected in run(plan, [one]).items():
+            per_token = not (key in plan.picked and plan.pick is not None and not plan.pick.asked)
+            found = got[key][row].numpy()[: len(one)] if per_token and not choices else got[key][row].numpy()
+            wanted = expected if per_token and not choices else expected[0]
+            scale = max(1.0, np.abs(wanted).max())
+            np.testing.assert_allclose(found.reshape(wanted.shape) / scale, wanted / scale, atol=2e-5, err_msg=key)
+
+
+# ── LiteRT ──
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *(("mobilebert", head) for head in ("Model", "ForMaskedLM", "ForMultipleChoice", "ForTokenClassification")),
+        ("mobilebert", "ForNextSentencePrediction"), ("squeezebert", "ForQuestionAnswering"),
+        ("bert", "ForSequenceClassification"),
+    ],
+)  # fmt: skip
+def test_heads(name: str, head: str, tmp_path: Path) -> None:
+    """Of each a file that says what the engine says, trimmed as the engine trims it."""
+    model = save(SMALL[name], head, tmp_path / "model")
+    [done] = export_litert(model, tmp_path / "out", max_tokens=40)
+    assert all(one.relative < 1e-4 for one in done.differences.values())
+    assert exported_file(tmp_path / "out") == done.path
+    assert model_folder(done.path) == tmp_path / "out"
+    predictor = load_export(done.path)
+    assert (predictor.max_tokens, predictor.precision) == (40, "fp32")
+    inputs = draw([40, 3])
+    expected = Engine.from_pretrained(model, head)(inputs)
+    for one, other in zip(expected, predictor(inputs), strict=True):
+        assert {key: x.shape for key, x in one.items()} == {key: x.shape for key, x in other.items()}
+    shapes = {key: np.shape(x) for key, x in predictor.run(inputs).items()}
+    assert all(shape[0] == 2 for shape in shapes.values())
+    with pytest.raises(InputError, match="41 tokens are more than the 40"):
+        predictor(draw([41]))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[Any]]:
+    """A MobileBERT for three labels, and its files in all precisions."""
+    folder = tmp_path_factory.mktemp("classifier")
+    config = SMALL["mobilebert"].replace(id2label={0: "no", 1: "yes", 2: "who knows"}, hidden_act="relu6")
+    model = save(config, "ForSequenceClassification", folder / "model")
+    done = export_litert(model, folder / "out", precisions=PRECISIONS, calibration=SENTENCES)
+    return model, folder / "out", done
+
+
+def test_precisions(classifier: tuple[Path, Path, list[Any]]) -> None:
+    model, out, done = classifier
+    assert [one.path for one in done] == [out / FILES[precision] for precision in PRECISIONS]
+    assert [LiteRtPredictor(one.path).precision for one in done] == ["fp32", "fp32", "int8", "int8"]
+    for one, limit in zip(done, (1e-5, 1e-3, 0.05, 0.2), strict=True):
+        assert list(one.differences) == ["probability"]
+        assert one.differences["probability"].relative < limit
+        assert one.size == one.path.stat().st_size
+    engine = Engine.from_pretrained(model, "ForSequenceClassification")
+    [expected] = engine(inputs := draw([30]))
+    [got] = LiteRtPredictor(done[0].path)(inputs)
+    np.testing.assert_allclose(got["logits"] - got["logits"][0], expected["logits"] - expected["logits"][0], atol=1e-5)
+
+
+def test_integer_holds_whole_numbers_alone(classifier: tuple[Path, Path, list[Any]]) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(classifier[2][3].path))
+    kinds = {one["dtype"] for one in interpreter.get_tensor_details() if one["name"] and one["shape"].size}
+    floats = [one["name"] for one in interpreter.get_tensor_details() if one["dtype"] == np.float32]
+    assert kinds <= {np.int8, np.int32, np.bool_, np.float32, np.int64}
+    assert len(floats) <= 4, f"the mask, and what is said at the end, not {floats}"
+
+
+def test_what_apps_look_for(classifier: tuple[Path, Path, list[Any]]) -> None:
+    """Inputs in order, names, the tokenizer and the labels, as MediaPipe's schema numbers them."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter
+
+    done = classifier[2]
+    content = done[2].path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.namelist() == ["vocab.txt", "labels.txt"]
+        assert archive.read("labels.txt") == b"no\nyes\nwho knows\n"
+        assert archive.read("vocab.txt").decode().splitlines()[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    interpreter = Interpreter(model_content=content)
+    assert [one["name"] for one in interpreter.get_input_details()] == ["ids", "mask", "segment_ids"]
+    assert [one["shape"].tolist() for one in interpreter.get_input_details()] == [[1, 128]] * 3
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["ids", "mask", "segment_ids"], "outputs": ["probability"]}
+    }
+    whole = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    [entry] = [one for one in whole.metadata if one.name == b"TFLITE_METADATA"]
+    metadata = bytes(whole.buffers[entry.buffer].data)
+    assert metadata[4:8] == b"M001"
+    root = Table.root(metadata)
+    assert root.text(0) == "MobileBertForSequenceClassification"
+    [graph] = root.tables(3)
+    assert [one.text(0) for one in graph.tables(2)] == ["ids", "mask", "segment_ids"]
+    [said] = graph.tables(3)
+    assert said.text(0) == "probability"
+    [labels] = said.tables(6)
+    assert (labels.text(0), labels.byte(2)) == ("labels.txt", 2)  # TENSOR_AXIS_LABELS
+    [tokenizer] = graph.tables(5)
+    assert tokenizer.byte(0) == 4  # BertTokenizerOptions
+    [vocabulary] = tokenizer.table(1).tables(0)
+    assert (vocabulary.text(0), vocabulary.byte(2)) == ("vocab.txt", 5)  # VOCABULARY
+
+
+class Table:
+    """A table of a flatbuffer, read from its bytes (https://flatbuffers.dev/internals)."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+
+    @classmethod
+    def root(cls, data: bytes) -> Table:
+        return cls(data, struct.unpack_from("<I", data)[0])
+
+    def field(self, number: int) -> int:
+        vtable = self.at - struct.unpack_from("<i", self.data, self.at)[0]
+        assert struct.unpack_from("<H", self.data, vtable)[0] > 4 + 2 * number, "the table ends before"
+        offset = struct.unpack_from("<H", self.data, vtable + 4 + 2 * number)[0]
+        assert offset, "not there"
+        return int(self.at + offset)
+
+    def pointed(self, place: int) -> int:
+        return int(place + struct.unpack_from("<I", self.data, place)[0])
+
+    def byte(self, number: int) -> int:
+        return self.data[self.field(number)]
+
+    def text(self, number: int) -> str:
+        start = self.pointed(self.field(number))
+        return self.data[start + 4 : start + 4 + struct.unpack_from("<I", self.data, start)[0]].decode()
+
+    def table(self, number: int) -> Table:
+        return Table(self.data, self.pointed(self.field(number)))
+
+    def tables(self, number: int) -> list[Table]:
+        start = self.pointed(self.field(number))
+        count = struct.unpack_from("<I", self.data, start)[0]
+        return [Table(self.data, self.pointed(start + 4 + 4 * i)) for i in range(count)]
+
+
+def test_probabilities_of_each_label_and_a_number(tmp_path: Path) -> None:
+    config = SMALL["mobilebert"].replace(id2label={0: "a", 1: "b"}, problem_type="multi_label_classification")
+    model = save(config, "ForSequenceClassification", tmp_path / "several")
+    [done] = export_litert(model, tmp_path / "out", max_tokens=16)
+    assert list(done.differences) == ["probability_of_each"]
+    inputs = draw([9])
+    expected, got = (
+        Engine.from_pretrained(model, "ForSequenceClassification")(inputs),
+        LiteRtPredictor(done.path)(inputs),
+    )
+    assert compare(expected, got)["logits"].relative < 1e-3
+    number = save(SMALL["mobilebert"].replace(num_labels=1), "ForSequenceClassification", tmp_path / "number")
+    [done] = export_litert(number, tmp_path / "out2", max_tokens=16)
+    assert list(done.differences) == ["logits"]
+
+
+def test_a_model_in_int8(tmp_path: Path) -> None:
+    """Its matrices become what they stand for, and the file's own."""
+    quantize_folder(save(SMALL["squeezebert"], "ForTokenClassification", tmp_path / "a"), tmp_path / "b")
+    [done] = export_litert(tmp_path / "b", tmp_path / "out", precisions=("int8",), max_tokens=32)
+    assert done.differences["logits"].relative < 0.1
+    assert "quantization_config" not in AutoConfig.from_pretrained(tmp_path / "out").extra
+
+
+# ── SavedModels ──
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("mobilebert", "ForQuestionAnswering"), ("squeezebert", "ForMultipleChoice")]
+)
+def test_saved_model(name: str, head: str, tmp_path: Path) -> None:
+    model = save(SMALL[name], head, tmp_path / "model")
+    [done] = export_saved_model(model, tmp_path / "out")
+    assert done.path == tmp_path / "out" / "saved_model" / "1"
+    assert all(one.relative < 1e-5 for one in done.differences.values())
+    assert exported_file(tmp_path / "out") == exported_file(done.path) == done.path
+    assert model_folder(exported_file(done.path) or done.path) == tmp_path / "out"
+    inputs = draw([30, 3, 9])
+    for one in compare(Engine.from_pretrained(model, head)(inputs), load_export(done.path)(inputs)).values():
+        assert one.relative < 1e-5
+    (done.path / "saved_model.pb").write_bytes(b"something else")
+    with pytest.raises(CheckpointError, match="damaged, or no SavedModel"):
+        SavedModelPredictor(done.path)
+
+
+# ── what is refused ──
+
+
+def test_what_is_refused(
+    classifier: tuple[Path, Path, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _, done = classifier
+    out = tmp_path / "out"
+    with pytest.raises(CheckpointError, match="is there already: choose another folder"):
+        export_litert(model, model)
+    with pytest.raises(ConfigError, match="integer needs texts"):
+        export_litert(model, out, precisions=("integer",))
+    with pytest.raises(ConfigError, match="integer needs texts"):
+        export_litert(model, out, calibration=SENTENCES)
+    with pytest.raises(InputError, match="no text to calibrate on"):
+        export_litert(model, out, precisions=("integer",), calibration=[])
+    with pytest.raises(ConfigError, match="600 tokens are more than the 512"):
+        export_litert(model, out, max_tokens=600)
+    content = done[0].path.read_bytes()
+    bad = tmp_path / "bad.tflite"
+    for damage in (content[: len(content) // 2], b"something else", content[:100] + bytes(len(content) - 100)):
+        bad.write_bytes(damage)
+        with pytest.raises(CheckpointError, match="damaged"):
+            LiteRtPredictor(bad)
+    with pytest.raises(CheckpointError, match="no such file"):
+        LiteRtPredictor(tmp_path / "none.tflite")
+
+    def broken(plan: Any, *inputs: Any, **options: Any) -> Any:
+        return {name: value + 1.0 for name, value in compute(plan, *inputs, **options).items()}
+
+    monkeypatch.setattr("pocketbert.export.saved_model.compute", broken)
+    with pytest.raises(InputError, match=r"the export in fp32 is wrong: its logits differs"):
+        export_saved_model(model, out)
+    monkeypatch.setattr("pocketbert.errors.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"'pocketbert\[tf\]'"):
+        export_litert(model, out)
+    with pytest.raises(MissingExtraError, match=r"'pocketbert\[litert\]'"):
+        LiteRtPredictor(done[0].path)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.tflite"]
+
+
+def test_bench_runs_them(classifier: tuple[Path, Path, list[Any]], tmp_path: Path) -> None:
+    run_batch = ExportedFile("int8", path=classifier[2][2].path).load(published("MobileBERT"), tmp_path, None)
+    found: Any = run_batch([Features(np.arange(5, 9, dtype=np.int32), np.zeros(4, np.int32))] * 3)
+    assert found["logits"].shape == (3, 3)
