@@ -77,5 +77,36 @@ def test_bench_takes_exported_files(
     [line] = run("export", models["classify"], tmp_path / "out", "--precision", "int8").lines
     [report] = run("bench", line["path"], "--batch", "2", "--length", "7", "--json").lines
     rows = {row["engine"]: row for row in report["shapes"]}
-    assert list(rows) == ["PocketBERT int8", "PocketBERT fp32", "exported file int8"]
+    assert list(rows) == ["PocketBERT int8", "PocketBERT fp32", "exported file in ONNX Runtime int8"]
     assert all(row["model"] == "out" and row["ms"] > 0 for row in rows.values())
+
+
+def test_litert_and_savedmodel(run: Run, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("tensorflow")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the film is great .\nthe film is dull .\n")
+    both = ("--precision", "fp32", "--precision", "integer", "--calibrate", texts, "--max-length", "16")
+    first, second = run(
+        "export", models["classify"], tmp_path / "out", "--format", "litert", *both, "--eval", data, "--force"
+    ).lines
+    assert first["differences"]["probability"]["largest"] < 1e-4
+    assert second["path"].endswith("model_integer.tflite")
+    assert run("evaluate", first["path"], data).lines == [first["metrics"]["export"]]
+    [saved] = run("export", models["classify"], tmp_path / "saved", "--format", "savedmodel").lines
+    assert run("evaluate", tmp_path / "saved", data).lines[0]["accuracy"] == first["metrics"]["model"]["accuracy"]
+    assert saved["path"].endswith("saved_model/1")
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n")
+    refused = ("--format", "litert", "--precision", "integer", "--calibrate", empty)
+    assert "text" in run("export", models["classify"], tmp_path / "none", *refused).error
+    assert not (tmp_path / "none").exists()
+
+
+def test_options_of_another_format(run: Run, models: dict[str, Path], tmp_path: Path) -> None:
+    for options in (
+        ("--precision", "integer"),
+        ("--max-length", "16"),
+        ("--format", "savedmodel", "--precision", "int8"),
+    ):
+        assert run("export", models["classify"], tmp_path / "out", *options).code == 2

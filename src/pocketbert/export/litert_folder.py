@@ -23,6 +23,7 @@ from pocketbert.export.source import Source, describe, read_source
 from pocketbert.export.tensorflow_graph import HIDDEN, compute
 from pocketbert.features import Features, pad
 from pocketbert.runtime.lower import head_of
+from pocketbert.runtime.plan import Plan
 
 Precision = Literal["fp32", "fp16", "int8", "integer"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -112,10 +113,10 @@ def usual_tokens(config: PreTrainedConfig) -> int:
 
 
 def _file(source: Source, precision: Precision, calibration: Sequence[str]) -> bytes:
-    converted = _converted(source, precision, source.encode(calibration[:CALIBRATION]))
+    said, texts = _said(source), source.encode(calibration[:CALIBRATION])
+    converted = convert(source.whole, source.max_tokens, precision, said=said, calibration=texts)
     vocabulary = source.tokenizer.get_vocab()
     labels = [source.config.id2label[i] for i in sorted(source.config.id2label)]
-    said = _said(source)
     return complete(
         converted,
         name=f"{type(source.config).__name__.removesuffix('Config')}{source.head}",
@@ -139,21 +140,27 @@ def _outputs(source: Source) -> set[str]:
     return {_said(source) if name == "logits" else name for name in source.whole.outputs}
 
 
-def _converted(source: Source, precision: Precision, calibration: Sequence[Features]) -> bytes:
-    """What TensorFlow's converter makes of the plan."""
+def convert(
+    plan: Plan,
+    tokens: int,
+    precision: Precision,
+    *,
+    said: str = "logits",
+    calibration: Sequence[Features] = (),
+) -> bytes:
+    """What TensorFlow's converter makes of a plan in fp32, for one text of `tokens`; `said` replaces "logits"."""
     import tensorflow as tf
 
     hidden = HIDDEN_IN_8_BITS if precision == "integer" else HIDDEN
-    said = _said(source)
     final = {PROBABILITY: tf.nn.softmax, EACH: tf.nn.sigmoid}.get(said, tf.identity)
 
     def outputs(ids: Any, mask: Any, segment_ids: Any) -> dict[str, Any]:
-        found = compute(source.whole, ids, mask, segment_ids, hidden=hidden)
+        found = compute(plan, ids, mask, segment_ids, hidden=hidden)
         return {said if name == "logits" else name: (final if name == "logits" else tf.identity)(value)
                 for name, value in found.items()}  # fmt: skip
 
     with _quiet():
-        signature = [tf.TensorSpec((1, source.max_tokens), tf.int32, name=name) for name in INPUTS]
+        signature = [tf.TensorSpec((1, tokens), tf.int32, name=name) for name in INPUTS]
         traced = tf.function(outputs, input_signature=signature).get_concrete_function()
         converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
         if precision != "fp32":
@@ -162,7 +169,7 @@ def _converted(source: Source, precision: Precision, calibration: Sequence[Featu
             converter.target_spec.supported_types = [tf.float16]
         if precision == "integer":
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = lambda: (_arrays(one, source.max_tokens) for one in calibration)
+            converter.representative_dataset = lambda: (_arrays(one, tokens) for one in calibration)
         return bytes(converter.convert())
 
 
