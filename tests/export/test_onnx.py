@@ -17,6 +17,7 @@ from pocketbert.features import Features
 from pocketbert.pipelines import BUNDLED
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.lower import LOWERED, lower
+from pocketbert.runtime.plan import Linear, Plan
 from pocketbert.runtime.quantize import quantize
 from pocketbert.tokenization import BertTokenizer
 from runtime.test_quantize import WIDE
@@ -28,7 +29,8 @@ pytest.importorskip("onnxruntime")
 from pocketbert.export.files import exported_file, model_folder  # noqa: E402
 from pocketbert.export.onnx_files import OnnxPredictor  # noqa: E402
 from pocketbert.export.onnx_folder import FILES, PRECISIONS, export_onnx  # noqa: E402
-from pocketbert.export.onnx_graph import onnx_graph  # noqa: E402
+from pocketbert.export.onnx_graph import OPSET, onnx_graph  # noqa: E402
+from pocketbert.export.onnx_plan import _steps, level, rounded  # noqa: E402
 from pocketbert.export.proof import SENTENCES, compare  # noqa: E402
 from pocketbert.export.source import in_fp32  # noqa: E402
 
@@ -79,13 +81,52 @@ def test_equals_the_plan(name: str, head: str, tmp_path: Path) -> None:
         near(batched, predictor([one])[0], 2e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("squeezebert")])
-def test_batched_products(name: str, tmp_path: Path) -> None:
-    plan = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], "Model")), "Model")
-    predictor = predictor_of(onnx_graph(plan, form="batched"), tmp_path / "x.onnx")
+@pytest.mark.parametrize("opset", [OPSET, 20, onnx.defs.onnx_opset_version()])
+def test_opsets(opset: int, tmp_path: Path) -> None:
+    plan = lower(CONFIGS["mobilebert"], tensors(model_of(CONFIGS["mobilebert"], "Model")), "Model")
+    graph = onnx_graph(plan, opset=opset)
+    assert [one.version for one in graph.opset_import] == [opset]
+    if opset > 20:  # the newest may be too new for ONNX Runtime
+        onnx.checker.check_model(graph, full_check=True)
+        return
     inputs = draw(LENGTHS)
-    for expected, got in zip(one_by_one(plan, inputs), predictor(inputs), strict=True):
+    for expected, got in zip(one_by_one(plan, inputs), predictor_of(graph, tmp_path / "x.onnx")(inputs), strict=True):
         near(expected, got, 2e-5)
+
+
+@pytest.mark.parametrize("opset", [16, 99])
+def test_opsets_that_are_refused(opset: int) -> None:
+    plan = lower(CONFIGS["bert"], tensors(model_of(CONFIGS["bert"], "Model")), "Model")
+    with pytest.raises(InputError, match=f"opset {opset} is .*: give one from 17"):
+        onnx_graph(plan, opset=opset)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("head", ["Model", "ForMaskedLM", "ForSequenceClassification"])
+def test_level_computes_the_same(name: str, head: str) -> None:
+    """Without a factor on any residual connection but the last, where no norm reads the sum."""
+    plan = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head)
+    levelled = level(plan)
+    scaled = [[s.target.buffer for s in _steps(p) if getattr(s, "residual_scale", None)] for p in (plan, levelled)]
+    assert len(scaled[1]) <= len(scaled[0]) / 2
+    inputs = draw(LENGTHS)
+    for expected, got in zip(one_by_one(plan, inputs), one_by_one(levelled, inputs), strict=True):
+        near(expected, got, 2e-5)
+
+
+def exact_of(plan: Plan) -> list[str]:
+    return [step.exact for step in _steps(plan) if isinstance(step, Linear) and step.exact is not None]
+
+
+def test_streams_in_which_something_stands_out_are_not_rounded() -> None:
+    config = WIDE["mobilebert"]
+    plan = quantize(lower(config, tensors(model_of(config, "Model", random=False)), "Model"))
+    inputs = draw(LENGTHS)
+    kept = exact_of(plan)
+    assert len(kept) == config.num_hidden_layers + 1  # and the pooler
+    assert exact_of(rounded(plan, inputs)) == []
+    plan.tensors["embeddings.positions"][0, 3] = 1e4  # the first token of every text
+    assert exact_of(rounded(plan, inputs)) == kept
 
 
 @pytest.mark.parametrize("name", list(WIDE))
@@ -113,21 +154,28 @@ def test_half_is_kept_and_widened(tmp_path: Path) -> None:
     plan.tensors[weight][0, 0] = 1e5  # too large for fp16
     graph = onnx_graph(plan, half=True)
     stored = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
-    assert stored[weight] == onnx.TensorProto.FLOAT
-    assert stored["encoder.layer.1.intermediate.dense.weight"] == onnx.TensorProto.FLOAT16
+    assert stored[f"{weight} [in, out]"] == onnx.TensorProto.FLOAT
+    assert stored["encoder.layer.1.intermediate.dense.weight [in, out]"] == onnx.TensorProto.FLOAT16
     inputs = draw(LENGTHS)
     for one in compare(one_by_one(plan, inputs), predictor_of(graph, tmp_path / "x.onnx")(inputs)).values():
         assert one.relative < 0.01
 
 
-def test_groups_hand_over_to_groups() -> None:
-    """Between SqueezeBERT's two wide grouped layers nothing is joined or split."""
-    config = CONFIGS["squeezebert"]
-    graph = onnx_graph(lower(config, tensors(model_of(config, "Model")), "Model")).graph
+@pytest.mark.parametrize("int8", [False, True])
+def test_groups_hand_over_to_groups(int8: bool) -> None:
+    """Between SqueezeBERT's two wide grouped layers nothing is moved, joined or split."""
+    config = WIDE["squeezebert"].replace(intermediate_groups=4, output_groups=4)
+    plan = lower(config, tensors(model_of(config, "Model")), "Model")
+    graph = onnx_graph(quantize(plan, smallest=1) if int8 else plan).graph
     made_by = {output: node for node in graph.node for output in node.output}
-    wide = [node for node in graph.node if any(".output.conv1d.weight" in name for name in node.input)]
-    assert len(wide) == 4 * 2
-    assert {made_by[node.input[0]].op_type for node in wide} == {"Mul"}  # the end of a GELU
+    kind = "MatMulInteger" if int8 else "Conv"
+    wide = [node for node in graph.node if node.op_type == kind and ".output.conv1d.weight" in node.input[1]]
+    assert len(wide) == (4 if int8 else 1) * config.num_hidden_layers
+    sources = [made_by[node.input[0]] for node in wide]
+    if int8:
+        assert {node.op_type for node in sources} == {"DynamicQuantizeLinear"}
+        sources = [made_by[node.input[0]] for node in sources]
+    assert {node.op_type for node in sources} == {"Mul"}  # the end of a GELU
 
 
 # ── folders ──

@@ -43,6 +43,7 @@ PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "litert": ("fp32", "fp16", "int8
     default=("fp32",),
     help="Of the weights, or with integer, for litert, of everything; give several for a file each.",
 )
+@option("--opset", type=int, metavar="N", help="Of the operators of an onnx file; else 17.")
 @option("--max-length", type=click.IntRange(4, 512), metavar="N", help="Tokens that a litert file reads; else 128.")
 @option("--calibrate", metavar="FILE", type=PATH, help="Texts like those to come, for --precision integer.")
 @option("--text", metavar="FILE", type=PATH, help="Compare on the first texts of this file, not on built-in ones.")
@@ -55,6 +56,7 @@ def export(
     out: Path,
     format_: str,
     precisions: Sequence[str],
+    opset: int | None,
     max_length: int | None,
     calibrate: Path | None,
     text: Path | None,
@@ -75,7 +77,11 @@ def export(
         raise click.UsageError(f"--precision {wrong.pop()} is not for --format {format_}")
     if format_ != "litert" and (max_length is not None or calibrate is not None):
         raise click.UsageError("--max-length and --calibrate are for --format litert")
+    if format_ != "onnx" and opset is not None:
+        raise click.UsageError("--opset is for --format onnx")
     write, options = _format(format_, precisions)
+    if opset is not None:
+        options["opset"] = opset
     if format_ == "litert":
         calibration = None if calibrate is None else tuple(islice(_lines(calibrate), MOST))
         options |= {"max_tokens": max_length, "calibration": calibration}

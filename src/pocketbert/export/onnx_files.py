@@ -33,6 +33,7 @@ class OnnxPredictor(FilePredictor):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_threads()
         options.log_severity_level = 4  # what goes wrong is raised
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs the cores are others'
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # of its own classes, which share no other base

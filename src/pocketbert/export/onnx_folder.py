@@ -11,11 +11,10 @@ from pocketbert.checkpoints.files import atomic_write, new_folder
 from pocketbert.errors import require
 from pocketbert.export.files import ONNX_FOLDER
 from pocketbert.export.onnx_files import OnnxPredictor
-from pocketbert.export.onnx_graph import onnx_graph
+from pocketbert.export.onnx_graph import OPSET, check_opset, onnx_graph
+from pocketbert.export.onnx_plan import in_int8, level, rounded
 from pocketbert.export.proof import SENTENCES, Export, Measure, Proof
 from pocketbert.export.source import Source, describe, read_source
-from pocketbert.runtime.balance import balance
-from pocketbert.runtime.quantize import quantize
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -30,6 +29,7 @@ def export_onnx(
     precisions: Sequence[Precision] = ("fp32",),
     texts: Sequence[str] = SENTENCES,
     measure: Measure | None = None,
+    opset: int = OPSET,
     force: bool = False,
     revision: str | None = None,
 ) -> list[Export]:
@@ -44,16 +44,18 @@ def export_onnx(
         precisions: a file for each. "fp16" halves the file alone: engines widen the weights when they load them.
         texts: what the files are run on.
         measure: gives the metrics of a predictor; the model and each file are measured.
+        opset: of the files' operators.
         force: accept a loss of more than `quantize.LARGEST_LOSS` of the first metric.
         revision: a branch, tag or commit on the hub.
 
     Raises:
         CheckpointError: the model cannot be read, or there is no export for its head; `out` is in use, or cannot be
             written.
-        InputError: what was written does not say what the model says.
+        InputError: what was written does not say what the model says; there is no such opset.
         MissingExtraError: onnx or ONNX Runtime is not installed.
     """
     require("export")
+    check_opset(opset)
     source = read_source(model, out, texts, revision=revision)
     proof = Proof(source.whole, source.inputs, LIMITS, measure=measure, force=force)
     with new_folder(source.out) as folder:
@@ -61,17 +63,19 @@ def export_onnx(
         done = []
         for precision in dict.fromkeys(precisions):
             path = folder / ONNX_FOLDER / FILES[precision]
-            made = proof(_write(source, precision, path), OnnxPredictor(path), precision)
+            made = proof(_write(source, precision, opset, path), OnnxPredictor(path), precision)
             done.append(replace(made, path=source.out / ONNX_FOLDER / FILES[precision]))
     return done
 
 
-def _write(source: Source, precision: Precision, path: Path) -> Path:
-    plan = source.whole
-    if precision == "int8":
-        plan = source.plan if source.config.quantized else quantize(balance(plan))
+def _write(source: Source, precision: Precision, opset: int, path: Path) -> Path:
+    if precision != "int8":
+        plan = level(source.whole)
+    else:
+        quantized = source.config.quantized
+        plan = rounded(source.plan, source.inputs) if quantized else in_int8(source.whole, source.inputs)
     choices = source.head == "ForMultipleChoice"
-    graph = onnx_graph(plan, half=precision == "fp16", choices=choices)
+    graph = onnx_graph(plan, half=precision == "fp16", choices=choices, opset=opset)
     graph.metadata_props.add(key="precision", value=precision)
     with atomic_write(path) as file:
         file.write(graph.SerializeToString())

@@ -1,30 +1,30 @@
 """A plan as an ONNX graph: standard operators only, any batch, any length, no PyTorch.
 
-Rows are tokens of the whole batch, padding among them: [batch · length, width]. A row program is then a chain of two
-dimensional products, which ONNX Runtime packs and fuses with what follows, and only attention knows of sequences. What
-is block-diagonal is one product a group; two such steps in a row hand over group by group, with nothing in between.
+Values are [batch, length, width], padding among them, and products are MatMul and Add: ONNX Runtime adds the bias of a
+Gemm on one thread. What is block-diagonal is a grouped convolution of kernel 1 in floats, between which values stay
+[batch, width, length]; in int8, which ONNX Runtime has no such convolution for, it is one product a group, and two such
+steps in a row hand over group by group, with nothing in between.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from pocketbert import __version__
+from pocketbert.errors import InputError
 from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Pick, Plan, Rows
 
 OPSET = 17  # the first with LayerNormalization
-IR_VERSION = 8  # of the same time: what reads this opset reads this
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-Form = Literal["split", "batched"]
 LARGEST_HALF = 65504.0
 
 
-def onnx_graph(plan: Plan, *, half: bool = False, choices: bool = False, form: Form = "split") -> Any:
+def onnx_graph(plan: Plan, *, half: bool = False, choices: bool = False, opset: int = OPSET) -> Any:
     """The `onnx.ModelProto` that computes what a plan computes.
 
     Its inputs are int64 `input_ids`, `attention_mask` and `token_type_ids`, [batch, length] each; outputs have the
@@ -38,9 +38,25 @@ def onnx_graph(plan: Plan, *, half: bool = False, choices: bool = False, form: F
         plan: in fp32, or in int8 as `runtime.quantize.quantize` makes it.
         half: keep matrices in fp16, which engines widen when they load them; nothing is computed in it.
         choices: inputs are [batch, choices, length] and `logits` [batch, choices].
-        form: of block-diagonal products: one a group, or a single batched one, which OpenVINO runs better.
+        opset: of the operators, `OPSET` or newer.
+
+    Raises:
+        InputError: there is no such opset, or it is too old.
     """
-    return _Graph(plan, half, choices, form).model()
+    check_opset(opset)
+    return _Graph(plan, half, choices, opset).model()
+
+
+def check_opset(opset: int) -> None:
+    """Raise `InputError` if there is no such opset, or it is too old."""
+    from onnx import defs
+
+    newest = defs.onnx_opset_version()
+    if not OPSET <= opset <= newest:
+        wrong = "is too old" if opset < OPSET else "is not known here"
+        raise InputError(
+            f"opset {opset} {wrong}: give one from {OPSET}, the first with LayerNormalization, to {newest}"
+        )
 
 
 @dataclass(frozen=True)
@@ -61,11 +77,12 @@ class _Graph:
     plan: Plan
     half: bool
     choices: bool
-    form: Form
+    opset: int
     nodes: list[Any] = field(default_factory=list)
     tensors: dict[str, Any] = field(default_factory=dict)
     buffers: dict[str, dict[int, _View]] = field(default_factory=dict)  # name → first column → what is there
     made: dict[tuple[Any, ...], list[str]] = field(default_factory=dict)  # what was computed once already
+    across: set[str] = field(default_factory=set)  # values that are [batch, width, length]
 
     # ── nodes ──
 
@@ -117,7 +134,21 @@ class _Graph:
         values = [self.value(view) for view in self.views(columns)]
         return values[0] if len(values) == 1 else self.one("Concat", *values, axis=-1)
 
+    def read_across(self, columns: Columns) -> str:
+        """The same as [batch, width, length]."""
+        return value if (value := self.is_across(columns)) else self.turned(self.read(columns))
+
+    def is_across(self, columns: Columns) -> str | None:
+        """The one value in these columns if it is [batch, width, length]."""
+        views = list(self.views(columns))
+        return views[0].value if len(views) == 1 and views[0].value in self.across else None
+
+    def turned(self, value: str) -> str:
+        return self.one("Transpose", value, perm=[0, 2, 1])
+
     def value(self, view: _View) -> str:
+        if view.value in self.across:
+            return self.value(replace(view, value=self.turned(view.value)))
         if view.width == view.whole:
             return view.value
         if view.start % view.width == 0 and view.whole % view.width == 0:
@@ -155,7 +186,6 @@ class _Graph:
             rows = self.one("Concat", self.constant([-1]), self.one("Slice", self.one("Shape", self.ids),
                             self.constant([2]), self.constant([3])), axis=0)  # fmt: skip
             self.ids, self.mask, self.segments = (self.one("Reshape", name, rows) for name in INPUTS)
-        self.shape = self.one("Shape", self.ids)  # [batch, length]
         for stage in self.plan.stages:
             if isinstance(stage, Attention):
                 self.attention(stage)
@@ -165,8 +195,9 @@ class _Graph:
                 self.rows(stage)
         outputs = [self.output(name, place) for name, place in self.plan.outputs.items()]
         graph = helper.make_graph(self.nodes, "pocketbert", inputs, outputs, list(self.tensors.values()))
+        opsets = [helper.make_opsetid("", self.opset)]
         return helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
+            graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets),
             producer_name="pocketbert", producer_version=__version__,
         )  # fmt: skip
 
@@ -180,30 +211,21 @@ class _Graph:
                 self.norm(step)
 
     def output(self, name: str, place: Columns | tuple[Columns, int]) -> Any:
-        """Give a value its name, and a row a token its sequences back."""
+        """Give a value its name, and the choices of a question their axis."""
         from onnx import TensorProto, helper
 
         columns = place if isinstance(place, Columns) else place[0]
-        axes: list[str | int]
-        pick = self.plan.pick
+        value, first = self.read(columns), self.plan.pick is not None and not self.plan.pick.asked
+        axes: list[str | int] = ["batch", columns.width]
         if self.choices:
-            axes, shape = (
-                ["batch", "choices"],
-                self.one("Slice", self.one("Shape", INPUTS[0]), *map(self.constant, ([0], [2]))),
-            )
-        elif name in self.plan.picked and pick is not None and not pick.asked:
-            axes, shape = ["batch", columns.width], self.constant([-1, columns.width])
-        else:
-            axes, shape = ["batch", "length", columns.width], self.sequences(columns.width)
-        value = self.one("Reshape", self.read(columns), shape)
+            shape = self.one("Slice", self.one("Shape", INPUTS[0]), *map(self.constant, ([0], [2])))
+            value, axes = self.one("Reshape", value, shape), ["batch", "choices"]
+        elif not (first and name in self.plan.picked):
+            axes.insert(1, "length")
         if not isinstance(place, Columns):
             value, axes = self.one("Gather", value, self.constant(place[1]), axis=-1), axes[:-1]
         self.nodes.append(helper.make_node("Identity", [value], [name], name))
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, axes)
-
-    def sequences(self, *after: int) -> str:
-        """The shape [batch, length, *after]."""
-        return self.one("Concat", self.shape, self.constant(list(after)), axis=0)
 
     # ── steps ──
 
@@ -215,13 +237,10 @@ class _Graph:
 
     def looked_up(self, step: Lookup) -> str:
         table = self.plan.tensors[step.table]
-        flat = self.constant([-1])
-        if step.index == "position":
-            length = self.one("Gather", self.shape, self.constant(1), axis=0)
-            numbers = self.one("Range", self.constant(0), length, self.constant(1))
-            index = self.one("Reshape", self.one("Expand", numbers, self.shape), flat)
-        else:
-            index = self.one("Reshape", self.segments if step.index == "segment" else self.ids, flat)
+        if step.index == "position":  # [length, width], the same for every text
+            length = self.one("Slice", self.one("Shape", self.ids), self.constant([1]), self.constant([2]))
+            return self.one("Slice", self.matrix(step.table, table), self.constant([0]), length)
+        index = self.segments if step.index == "segment" else self.ids
         if step.scales is None:
             return self.one("Gather", self.matrix(step.table, table), index, axis=0)
         scales = self.tensor(f"{step.scales} [rows, 1]", self.plan.tensors[step.scales][:, None])
@@ -230,26 +249,27 @@ class _Graph:
 
     def neighbours(self, words: str, step: Lookup) -> str:
         """The words one further on or back; zeros beyond the ends of a sequence."""
-        width = step.target.width
         known = self.one("Unsqueeze", self.one("Cast", self.mask, to=_float()), self.constant([-1]))
-        known = self.one("Mul", self.one("Reshape", words, self.sequences(width)), known)
-        padded = self.one("Pad", known, self.constant([0, 1, 0, 0, 1, 0]))
+        padded = self.one("Pad", self.one("Mul", words, known), self.constant([0, 1, 0, 0, 1, 0]))
         bounds = ([2], [np.iinfo(np.int64).max]) if step.index == "next word" else ([0], [-2])
-        moved = self.one("Slice", padded, *map(self.constant, bounds), self.constant([1]))
-        return self.one("Reshape", moved, self.constant([-1, width]))
+        return self.one("Slice", padded, *map(self.constant, bounds), self.constant([1]))
 
     def linear(self, step: Linear) -> None:
         width = step.source.width // step.groups
         sources = [Columns(step.source.buffer, width, step.source.start + g * width) for g in range(step.groups)]
-        if step.groups > 1 and self.form == "batched" and step.scales is None:
-            values = [self.batched(step)]
+        convolved = step.scales is None and (step.groups > 1 or self.is_across(step.source) is not None)
+        if convolved:
+            values = [self.convolution(step)]
         else:
             values = [self.product(step, g, self.read(source)) for g, source in enumerate(sources)]
         if step.activation is not None:
             values = [self.activation(step.activation, value) for value in values]
         if step.residual is not None:
             whole = values[0] if len(values) == 1 else self.one("Concat", *values, axis=-1)
+            whole = self.turned(whole) if convolved else whole
             values = [self.one("Add", whole, self.residual(step, step.residual))]
+        elif convolved:
+            self.across.update(values)
         self.write(step.target, *values)
 
     def residual(self, step: Linear, residual: Columns) -> str:
@@ -262,12 +282,17 @@ class _Graph:
         int8 = step.scales is not None and step.exact is None
         weight = tensors[step.weight if step.exact is None else step.exact]
         rows = slice(group * (height := len(weight) // step.groups), (group + 1) * height)
-        bias = self.tensor(f"{step.bias}{name}", tensors[step.bias][rows])
-        if not int8:
-            matrix = self.matrix(f"{step.exact or step.weight}{name}", weight[rows])
-            return self.one("Gemm", x, matrix, bias, transB=1)
-        assert step.scales is not None
+        biased = tensors[step.bias][rows].any()
+        bias = self.tensor(f"{step.bias}{name}", tensors[step.bias][rows]) if biased else ""
         tied = any(isinstance(s, Lookup) and s.table == step.weight for s in self.steps())
+        if not int8:
+            if tied:
+                matrix = self.one("Transpose", self.matrix(step.weight, weight), perm=[1, 0])
+            else:
+                matrix = self.matrix(f"{step.exact or step.weight}{name} [in, out]", weight[rows].T)
+            product = self.one("MatMul", x, matrix)
+            return self.one("Add", product, bias) if biased else product
+        assert step.scales is not None
         block = (
             self.one("Transpose", self.tensor(step.weight, weight), perm=[1, 0])
             if tied
@@ -276,22 +301,16 @@ class _Graph:
         scales = self.tensor(f"{step.scales}{name}", tensors[step.scales][rows])
         rounded, scale, zero = self.op("DynamicQuantizeLinear", x, outputs=3)
         sums = self.one("Cast", self.one("MatMulInteger", rounded, block, zero), to=_float())
-        return self.one("Add", self.one("Mul", sums, self.one("Mul", scale, scales)), bias)
+        product = self.one("Mul", sums, self.one("Mul", scale, scales))
+        return self.one("Add", product, bias) if biased else product
 
     def steps(self) -> Iterator[Any]:
         return (step for stage in self.plan.stages if isinstance(stage, Rows) for step in stage.steps)
 
-    def batched(self, step: Linear) -> str:
-        """All blocks at once: [groups, rows, C/G] · [groups, C/G, C'/G]."""
-        weight = self.plan.tensors[step.weight]
-        blocks = weight.reshape(step.groups, -1, weight.shape[1]).transpose(0, 2, 1)
-        rows = self.one("Reshape", self.read(step.source), self.constant([-1, step.groups, weight.shape[1]]))
-        rows = self.one("Transpose", rows, perm=[1, 0, 2])
-        products = self.one("MatMul", rows, self.matrix(f"{step.weight} [groups, in, out]", blocks))
-        together = self.one(
-            "Reshape", self.one("Transpose", products, perm=[1, 0, 2]), self.constant([-1, len(weight)])
-        )
-        return self.one("Add", together, self.vector(step.bias))
+    def convolution(self, step: Linear) -> str:
+        """All blocks at once, [batch, C', length], and the bias."""
+        weight = self.matrix(f"{step.weight} [out, in, 1]", self.plan.tensors[step.weight][:, :, None])
+        return self.one("Conv", self.read_across(step.source), weight, self.vector(step.bias), group=step.groups)
 
     def norm(self, step: LayerNorm) -> None:
         weight, bias = self.vector(step.weight), self.vector(step.bias)
@@ -301,17 +320,30 @@ class _Graph:
         )
 
     def attention(self, stage: Attention) -> None:
+        across = [self.is_across(columns) for columns in (stage.query, stage.key, stage.value)]
         each = stage.query.width // stage.heads
-        heads = self.sequences(stage.heads, each)
+        whole = self.constant([0, stage.heads, each, -1] if all(across) else [0, 0, stage.heads, each])
 
-        def parts(columns: Columns, *order: int) -> str:
-            return self.one("Transpose", self.one("Reshape", self.read(columns), heads), perm=list(order))
+        def parts(value: str, *order: int) -> str:
+            return self.one("Transpose", self.one("Reshape", value, whole), perm=list(order))
 
-        query, key, value = parts(stage.query, 0, 2, 1, 3), parts(stage.key, 0, 2, 3, 1), parts(stage.value, 0, 2, 1, 3)
-        scores = self.one("Add", self.one("MatMul", query, key), self.hidden_tokens())  # [batch, heads, length, length]
-        context = self.one("MatMul", self.one("Softmax", scores, axis=-1), value)
-        rows = self.constant([-1, stage.target.width])
-        self.write(stage.target, self.one("Reshape", self.one("Transpose", context, perm=[0, 2, 1, 3]), rows))
+        if all(across):  # [batch, heads, width, length] each
+            query, key, value = (self.one("Reshape", str(name), whole) for name in across)
+            weights = self.weights(self.one("Transpose", query, perm=[0, 1, 3, 2]), key)
+            context = self.one("MatMul", value, self.one("Transpose", weights, perm=[0, 1, 3, 2]))
+            rows = self.one("Reshape", context, self.constant([0, stage.target.width, -1]))
+            self.across.add(rows)
+        else:
+            query, key, value = map(self.read, (stage.query, stage.key, stage.value))
+            weights = self.weights(parts(query, 0, 2, 1, 3), parts(key, 0, 2, 3, 1))
+            context = self.one("MatMul", weights, parts(value, 0, 2, 1, 3))
+            context = self.one("Transpose", context, perm=[0, 2, 1, 3])
+            rows = self.one("Reshape", context, self.constant([0, 0, -1]))
+        self.write(stage.target, rows)
+
+    def weights(self, query: str, key: str) -> str:
+        """How much each token heeds each, [batch, heads, length, length]; of [length, width] and [width, length]."""
+        return self.one("Softmax", self.one("Add", self.one("MatMul", query, key), self.hidden_tokens()), axis=-1)
 
     def hidden_tokens(self) -> str:
         """[batch, 1, 1, length]: 0 at tokens, the least number elsewhere."""
@@ -322,8 +354,7 @@ class _Graph:
     def pick(self, stage: Pick) -> None:
         value = self.read(stage.source)
         if not stage.asked:  # the first of every sequence; else all of them
-            sequences = self.one("Reshape", value, self.sequences(stage.source.width))
-            value = self.one("Gather", sequences, self.constant(0), axis=1)
+            value = self.one("Gather", value, self.constant(0), axis=1)
         self.write(stage.target, value)
 
     # ── activations ──

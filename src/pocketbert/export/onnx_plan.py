@@ -1,0 +1,131 @@
+"""Plans as ONNX Runtime runs them best: the same functions with fewer steps, or with more of them in int8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketbert.features import Features
+from pocketbert.runtime import reference
+from pocketbert.runtime.balance import balance
+from pocketbert.runtime.plan import Columns, LayerNorm, Linear, Plan, Rows, Step
+from pocketbert.runtime.quantize import quantize
+
+Floats = npt.NDArray[np.floating]
+LARGEST_FACTOR = 1e6  # beyond, or below its inverse, a factor stays where it is
+LARGEST_SPREAD = 40.0  # the largest magnitude over the median, to which int8 then leaves three steps
+TOKENS = 2000  # of text are enough to see how a stream spreads
+
+
+def level(plan: Plan) -> Plan:
+    """The same plan in floats with bare residual connections, x + f(x), where MobileBERT has x ⊙ w + f(x) + b.
+
+    The factors and the bias wander into the steps that read the sum, so two passes over it are saved a connection.
+    The last sum of all is what it was.
+    """
+    scaled = any(isinstance(step, Linear) and step.residual_scale is not None for step in _steps(plan))
+    return _Level(plan).level() if scaled else plan
+
+
+@dataclass
+class _Level:
+    plan: Plan
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    known: dict[str, Floats] = field(default_factory=dict)  # by buffer, see `state`
+
+    def level(self) -> Plan:
+        steps = list(_steps(self.plan))
+        self.normed = {step.source.buffer for step in steps if isinstance(step, LayerNorm)}
+        self.last = {step.target.buffer: step for step in steps}
+        self.tensors.update(self.plan.tensors)
+        return replace(_mapped(self.plan, self.step), tensors=self.tensors)
+
+    def step(self, step: Step) -> Step:
+        if not isinstance(step, Linear):
+            return step
+        weight, bias = self.read(step)
+        target, scale = step.target, step.residual_scale
+        factors, offsets = np.ones(target.width), np.zeros(target.width)
+        if scale is not None and step.residual is not None:
+            before, shift = self.state(step.residual)
+            by = self.tensors[scale].astype(np.float64)
+            new, bias = by * before, bias + by * shift
+            if self.free(step) and np.all((np.abs(new) < LARGEST_FACTOR) & (np.abs(new) > 1 / LARGEST_FACTOR)):
+                factors, offsets, scale = new, bias, None
+                weight, bias = weight / new[:, None], np.zeros_like(bias)
+            else:
+                self.tensors[scale] = new.astype(np.float32)
+        self.state(target)[:] = factors, offsets
+        self.tensors[step.weight], self.tensors[step.bias] = weight.astype(np.float32), bias.astype(np.float32)
+        return replace(step, residual_scale=scale)
+
+    def free(self, step: Linear) -> bool:
+        """Whether what reads the result can take factors: linear steps can, a norm cannot, nor what ends the model."""
+        buffer = step.target.buffer
+        return step.residual == step.target and buffer not in self.normed and self.last[buffer] is not step
+
+    def read(self, step: Linear) -> tuple[Floats, Floats]:
+        """Weight and bias for what the source is now."""
+        weight, (factors, offsets) = self.tensors[step.weight].astype(np.float64), self.state(step.source)
+        blocks = weight.reshape(step.groups, -1, weight.shape[1])
+        shift = np.einsum("goi,gi->go", blocks, offsets.reshape(step.groups, -1)).reshape(-1)
+        return (blocks * factors.reshape(step.groups, 1, -1)).reshape(weight.shape), self.tensors[step.bias] + shift
+
+    def state(self, columns: Columns) -> Floats:
+        """[2, width] to read and write: what stands there times the first plus the second is what should."""
+        end = columns.start + columns.width
+        known = self.known.get(columns.buffer, np.empty((2, 0)))
+        if known.shape[1] < end:
+            new = np.repeat([[1.0], [0.0]], end - known.shape[1], axis=1)
+            known = self.known[columns.buffer] = np.concatenate([known, new], axis=1)
+        return known[:, columns.start : end]
+
+
+def in_int8(plan: Plan, inputs: Sequence[Features]) -> Plan:
+    """A plan in floats with its matrices in int8, for an engine that has one scale for all tokens of a batch.
+
+    Args:
+        plan: what is to be quantised.
+        inputs: show which residual streams can be rounded like that, see `rounded`.
+    """
+    return rounded(quantize(balance(level(plan))), inputs)
+
+
+def rounded(plan: Plan, inputs: Sequence[Features]) -> Plan:
+    """Without the `exact` weights where no value of these inputs stands out by more than `LARGEST_SPREAD`.
+
+    In published MobileBERTs some do, by orders of magnitude; the steps that meet them keep fp32 and lose int8.
+    """
+    spread: dict[str, float] = {}
+
+    class Watched(reference._Run):
+        def linear(self, step: Linear) -> None:
+            if step.exact is not None:
+                x = np.abs(self.read(step.source))
+                spread[step.exact] = float(x.max() / max(np.median(x), 1e-30))
+            super().linear(step)
+
+    def plain(step: Step) -> Step:
+        keeps = isinstance(step, Linear) and step.exact is not None and spread[step.exact] > LARGEST_SPREAD
+        return replace(step, exact=None) if isinstance(step, Linear) and not keeps else step
+
+    if not any(isinstance(step, Linear) and step.exact is not None for step in _steps(plan)):
+        return plan
+    lengths = np.cumsum([len(one) for one in inputs])
+    few = inputs[: max(1, int(np.searchsorted(lengths, TOKENS)))]
+    ids, segments = (np.concatenate([getattr(x, name) for x in few]) for name in ("input_ids", "token_type_ids"))
+    Watched(plan, ids, segments, np.cumsum([0, *map(len, few)])).outputs()
+    return _mapped(plan, plain)
+
+
+def _steps(plan: Plan) -> Iterator[Step]:
+    return (step for stage in plan.stages if isinstance(stage, Rows) for step in stage.steps)
+
+
+def _mapped(plan: Plan, change: Callable[[Step], Step]) -> Plan:
+    """With every step changed, in order."""
+    stages = (Rows(tuple(map(change, stage.steps))) if isinstance(stage, Rows) else stage for stage in plan.stages)
+    return replace(plan, stages=tuple(stages))
