@@ -122,8 +122,8 @@ class TestChoice:
         (tmp_path / "notes.index").write_text("x")  # an index without data is no checkpoint
         with pytest.raises(CheckpointError, match=r"has no weights: neither .* nor a TensorFlow checkpoint$"):
             read_tensors(tmp_path)
-        (tmp_path / "tf_model.h5").write_text("x")
-        with pytest.raises(CheckpointError, match=r"it has tf_model\.h5, which PocketBERT does not read"):
+        (tmp_path / "my.weights.h5").write_text("x")
+        with pytest.raises(CheckpointError, match=r"it has my\.weights\.h5, which PocketBERT does not read"):
             read_tensors(tmp_path)
 
     def test_a_file_of_another_kind(self, tmp_path: Path) -> None:

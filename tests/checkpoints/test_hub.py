@@ -100,8 +100,8 @@ class TestFormats:
         assert hub.downloaded() == wanted
 
     def test_none(self, hub: Hub) -> None:
-        hub.repos["acme/keras"] = Repo({"config.json": CONFIG, "tf_model.h5": b"x"})
-        with pytest.raises(CheckpointError, match=r"acme/keras has no weights.*it has tf_model\.h5, which"):
+        hub.repos["acme/keras"] = Repo({"config.json": CONFIG, "flax_model.msgpack": b"x"})
+        with pytest.raises(CheckpointError, match=r"acme/keras has no weights.*it has flax_model\.msgpack, which"):
             read_tensors("acme/keras")
         hub.repos["acme/nothing"] = Repo({".gitattributes": b""})
         with pytest.raises(CheckpointError, match=r"acme/nothing has no config\.json"):

@@ -22,6 +22,7 @@ PREFERENCE = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "tf_model.h5",
 )
 GOOGLE_CONFIGS = ("bert_config.json", "mobilebert_config.json")
 OTHER_FORMATS = {".h5": "Keras", ".msgpack": "Flax", ".ot": "Rust", ".onnx": "ONNX", ".tflite": "TensorFlow Lite"}
@@ -97,9 +98,10 @@ def open_tensors(
 
     From safetensors files, each is read when it is asked for.
 
-    Of several files the first of `model.safetensors`, `pytorch_model.bin` (each whole or in shards) and a TensorFlow
-    checkpoint is read, and only that one is downloaded. `name_or_path` may also be one such file. Older names are
-    mended and `position_ids` left out; tensors that are tied in the model may be missing, as they are in the file.
+    Of several files the first of `model.safetensors`, `pytorch_model.bin` (each whole or in shards), `tf_model.h5` and
+    a TensorFlow checkpoint is read, and only that one is downloaded. `name_or_path` may also be one such file. Older
+    names are mended and `position_ids` left out; tensors that are tied in the model may be missing, as they are in the
+    file.
 
     Args:
         name_or_path: folder, hub name, weight file, or prefix of a TensorFlow checkpoint.
@@ -152,7 +154,8 @@ def _choose(names: Collection[str], source: object) -> str:
     others = sorted(name for name in names if Path(name).suffix in OTHER_FORMATS)
     hint = f" (it has {', '.join(others)}, which PocketBERT does not read)" if others else ""
     raise CheckpointError(
-        f"{source} has no weights: neither model.safetensors nor pytorch_model.bin nor a TensorFlow checkpoint{hint}"
+        f"{source} has no weights: neither model.safetensors nor pytorch_model.bin nor tf_model.h5 nor a TensorFlow "
+        f"checkpoint{hint}"
     )
 
 
@@ -167,7 +170,7 @@ def _patterns(chosen: str) -> list[str]:
 
 
 def _open(file: Path) -> Mapping[str, np.ndarray]:
-    # The last two are imported when they are needed, to keep the start of a program short.
+    # The last three are imported when they are needed, to keep the start of a program short.
     if file.name.endswith(".safetensors"):
         return open_safetensors(file)
     if file.name.endswith(".safetensors.index.json"):
@@ -178,8 +181,12 @@ def _open(file: Path) -> Mapping[str, np.ndarray]:
         return open_shards(file, read_torch) if file.suffix == ".json" else read_torch(file)
     if file.suffix == ".index":
         return _read_tensorflow(file)
+    if file.suffix == ".h5":
+        from pocketbert.checkpoints.keras_files import read_keras
+
+        return read_keras(file)
     look_at(file)
-    kinds = ".safetensors, .bin, .pt, .pth, .index, .index.json"
+    kinds = ".safetensors, .bin, .pt, .pth, .h5, .index, .index.json"
     raise CheckpointError(f"{file}: weights are read from files that end in {kinds}")
 
 
