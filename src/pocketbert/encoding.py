@@ -120,10 +120,10 @@ def as_list(value: Any) -> Any:
 
 
 def as_tensors(data: dict[str, Any], kind: str | None) -> dict[str, Any]:
-    """Values as lists (None), int64 arrays ("np") or tensors ("pt")."""
+    """Values as lists (None), int64 arrays ("np") or tensors ("pt", "tf")."""
     if kind is None:
         return data
-    one_of("return_tensors", kind, "np", "pt")
+    one_of("return_tensors", kind, "np", "pt", "tf")
     arrays = {}
     for name, value in data.items():
         try:
@@ -135,7 +135,14 @@ def as_tensors(data: dict[str, Any], kind: str | None) -> dict[str, Any]:
     if kind == "np":
         return arrays
     try:
-        import torch
+        if kind == "pt":
+            import torch
+
+            return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        import tensorflow as tf
+
+        return {name: tf.constant(array) for name, array in arrays.items()}
     except ImportError:
-        raise MissingExtraError("return_tensors='pt' needs PyTorch: pip install 'pocketbert[train]'") from None
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        needed, extra = ("PyTorch", "train") if kind == "pt" else ("TensorFlow", "tf")
+        advice = f"pip install 'pocketbert[{extra}]'"
+        raise MissingExtraError(f"return_tensors={kind!r} needs {needed}: {advice}") from None

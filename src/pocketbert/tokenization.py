@@ -278,7 +278,8 @@ class BertTokenizer:
             stride: tokens that a piece cut off shares with the one before it.
             is_split_into_words: the texts are lists of words.
             pad_to_multiple_of: round the padded length up to a multiple of this.
-            return_tensors: None for lists, "np" for arrays, "pt" for tensors: int64 [batch, tokens], also of one text.
+            return_tensors: None for lists, "np" for arrays, "pt" or "tf" for tensors: int64 [batch, tokens], also of
+                one text.
             return_token_type_ids: include `token_type_ids`: 0 for the first text, 1 for the second.
             return_attention_mask: include `attention_mask`: 1 for tokens, 0 for padding.
             return_overflowing_tokens: also return what was cut off, as further rows; `overflow_to_sample_mapping` says

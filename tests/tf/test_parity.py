@@ -31,7 +31,7 @@ def tf_class(config: PreTrainedConfig, head: str) -> Any:
     return getattr(pocketbert_tf, f"TF{FAMILIES[config.model_type]}{head}")
 
 
-def pair(config: PreTrainedConfig, head: str, folder: Path) -> tuple[torch.nn.Module, Any]:
+def pair(config: PreTrainedConfig, head: str, folder: Path) -> tuple[Any, Any]:
     """The same random model in PyTorch and, by way of a folder, in TensorFlow."""
     model = our_class(config, head)(config)
     randomise(model, seed=3)

@@ -5,9 +5,11 @@ Shapes: B batch, S sequence, H hidden, E width of the word embeddings.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pocketbert.configs import PreTrainedConfig
@@ -78,6 +80,34 @@ class MainLayer(Block):
         super().__init__(name=name)
         self.config = config
 
+    def check(self, inputs: Mapping[str, Tensor], axes: int) -> None:
+        """Refuse inputs, ids of `axes` axes, that cannot be encoded; `call` says what can be."""
+        ids, embeddings = inputs.get("input_ids"), inputs.get("inputs_embeds")
+        given = ids if ids is not None else embeddings
+        if given is None or (ids is not None and embeddings is not None):
+            raise InputError("pass exactly one of input_ids and inputs_embeds")
+        shape = list(given.shape)
+        if len(shape) != axes + (ids is None):
+            batch = "[B, S]" if axes == 2 else "[B, C, S]"
+            raise InputError(f"a batch is input_ids {batch} or inputs_embeds {batch[:-1]}, E], not {shape}")
+        length, limit = shape[axes - 1], self.config.max_position_embeddings
+        if length is not None and length > limit:
+            raise InputError(f"{length} tokens are more than max_position_embeddings={limit}: truncate the text")
+        if inputs.get("head_mask") is not None:
+            raise InputError("head_mask is among the published arguments, but heads cannot be masked: leave it out")
+
+    def ids_outside(self, inputs: Mapping[str, Tensor]) -> str:
+        """Which ids have no row in their table."""
+        config = self.config
+        sizes = {"input_ids": config.vocab_size, "token_type_ids": config.type_vocab_size,
+                 "position_ids": config.max_position_embeddings}  # fmt: skip
+        given = {name: np.asarray(inputs[name]) for name in sizes if inputs.get(name) is not None}
+        return "; ".join(
+            f"{name} from {ids.min()} to {ids.max()} do not fit a table of {sizes[name]} rows"
+            for name, ids in given.items()
+            if ids.size and (ids.min() < 0 or ids.max() >= sizes[name])
+        )
+
     def call(
         self,
         input_ids: Tensor | None = None,
@@ -98,26 +128,11 @@ class MainLayer(Block):
             inputs_embeds: [B, S, E], in place of the word embeddings only.
             output_attentions: return the probabilities of every layer.
             output_hidden_states: return the input of every layer and the last output.
-
-        Raises:
-            InputError: both or none of `input_ids` and `inputs_embeds`; no batch of rows; longer than the position
-                embeddings; outside graphs, an id outside the vocabulary.
         """
-        given = input_ids if input_ids is not None else inputs_embeds
-        if given is None or (input_ids is not None and inputs_embeds is not None):
-            raise InputError("pass exactly one of input_ids and inputs_embeds")
-        if given.shape.rank != (3 if input_ids is None else 2):
-            raise InputError(f"a batch is input_ids [B, S] or inputs_embeds [B, S, E], not {list(given.shape)}")
-        length, limit = given.shape[1], self.config.max_position_embeddings
-        if length is not None and length > limit:
-            raise InputError(f"{length} tokens are more than max_position_embeddings={limit}: truncate the text")
         with_weights = self.config.output_attentions if output_attentions is None else output_attentions
         with_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
 
-        try:
-            hidden = self.embeddings(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        except tf.errors.InvalidArgumentError as error:
-            raise InputError(f"an id does not fit its table: {error.message}") from None
+        hidden = self.embeddings(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         bias = None if attention_mask is None else attention_bias(attention_mask)
         states, weights = [hidden], []
         for layer in self.layer:

@@ -48,7 +48,7 @@ class Encoder(TFPreTrainedModel):
     ) -> TFBaseModelOutputWithPooling | Result:
         """Encode a batch: shapes and errors as `MainLayer.call`."""
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        return self.result(self.encode(inputs, head_mask, output_attentions, output_hidden_states), {}, return_dict)
+        return self.result(self.encode(inputs, output_attentions, output_hidden_states), {}, return_dict)
 
 
 class LogitsHead(TFPreTrainedModel):
@@ -80,7 +80,7 @@ class LogitsHead(TFPreTrainedModel):
     ) -> TFLogitsOutput | Result:
         """Logits, and with `labels` their loss: shapes as the class says, other arguments as `MainLayer.call`."""
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        encoded = self.encode(inputs, head_mask, output_attentions, output_hidden_states)
+        encoded = self.encode(inputs, output_attentions, output_hidden_states)
         output = TFLogitsOutput(None, self.score(encoded), encoded.hidden_states, encoded.attentions)
         return self.result(output, {"labels": labels}, return_dict)
 
@@ -182,7 +182,7 @@ class ForPreTraining(WordHead):
     ) -> TFPreTrainingOutput | Result:
         """Logits [B, S, V] and [B, 2]; given `labels` [B, S] and `next_sentence_label` [B], the sum of both losses."""
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        encoded = self.encode(inputs, head_mask, output_attentions, output_hidden_states)
+        encoded = self.encode(inputs, output_attentions, output_hidden_states)
         words, pair = self.score_words(encoded), self.seq_relationship(encoded.pooler_output)
         output = TFPreTrainingOutput(None, words, pair, encoded.hidden_states, encoded.attentions)
         return self.result(output, {"labels": labels, "next_sentence_label": next_sentence_label}, return_dict)
@@ -217,7 +217,7 @@ class ForNextSentencePrediction(LogitsHead):
     ) -> TFLogitsOutput | Result:
         """Logits [B, 2], and with `next_sentence_label` [B] their loss."""
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        encoded = self.encode(inputs, head_mask, output_attentions, output_hidden_states)
+        encoded = self.encode(inputs, output_attentions, output_hidden_states)
         output = TFLogitsOutput(None, self.score(encoded), encoded.hidden_states, encoded.attentions)
         return self.result(output, {"next_sentence_label": next_sentence_label}, return_dict)
 
@@ -273,13 +273,12 @@ class ForMultipleChoice(ClassifierHead):
     All inputs are [B, C, S] (`inputs_embeds` [B, C, S, E]); logits [B, C] for `labels` [B].
     """
 
+    axes = 3
     units = 1
 
     def encode(self, inputs: tuple[Tensor | None, ...], *options: Any) -> TFBaseModelOutputWithPooling:
         """Run the encoder on every choice of every row; the pooled output is [B, C, H]."""
-        given = next((x for x in inputs if x is not None), None)
-        if given is None:
-            return super().encode(inputs, *options)  # which says what is missing
+        given = next(x for x in inputs if x is not None)
         choices = tf.shape(given)[1] if given.shape[1] is None else given.shape[1]
         flat = tuple(None if x is None else merged(x) for x in inputs)  # [B, C, …] → [B·C, …]
         encoded = super().encode(flat, *options)
@@ -342,7 +341,7 @@ class ForQuestionAnswering(TFPreTrainedModel):
     ) -> TFQuestionAnsweringModelOutput | Result:
         """Start and end logits, each [B, S]; with both positions [B], their loss."""
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        encoded = self.encode(inputs, head_mask, output_attentions, output_hidden_states)
+        encoded = self.encode(inputs, output_attentions, output_hidden_states)
         start, end = tf.unstack(self.qa_outputs(encoded.last_hidden_state), axis=-1)  # [B, S, 2] → two of [B, S]
         output = TFQuestionAnsweringModelOutput(None, start, end, encoded.hidden_states, encoded.attentions)
         return self.result(output, {"start_positions": start_positions, "end_positions": end_positions}, return_dict)

@@ -60,6 +60,8 @@ class Linear(keras.layers.Dense):
     def build(self, input_shape: object = None) -> None:
         """Make kernel [C, C'] and bias [C']."""
         super().build((None, self.width))
+        if not self.trainable:
+            self.trainable = False  # which the variables hear only now that they are there
 
 
 class GroupedLinear(keras.layers.Layer):

@@ -6,6 +6,8 @@ I intermediate (512), V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 import tensorflow as tf
 
@@ -51,8 +53,6 @@ class MobileBertEmbeddings(Embeddings):
         """
         if self.trigram:
             if self.mask_aware and attention_mask is not None:
-                if attention_mask.shape.rank != 2:
-                    raise InputError("mask_aware_trigram needs an attention_mask of [batch, sequence]")
                 words = words * tf.cast(attention_mask, words.dtype)[..., None]
             following = tf.pad(words[:, 1:], ((0, 0), (0, 1), (0, 0)))
             previous = tf.pad(words[:, :-1], ((0, 0), (1, 0), (0, 0)))
@@ -162,9 +162,16 @@ class TFMobileBertMainLayer(MainLayer):
 
     def __init__(self, config: MobileBertConfig, pools: bool, name: str) -> None:
         super().__init__(config, pools, name)
-        self.embeddings = MobileBertEmbeddings(config)
+        self.embeddings: MobileBertEmbeddings = MobileBertEmbeddings(config)
         self.layer = [MobileBertLayer(config, f"encoder.layer.{i}") for i in range(config.num_hidden_layers)]
         self.pooler = Pooler(config, activated=config.classifier_activation) if pools else None
+
+    def check(self, inputs: Mapping[str, Tensor], axes: int) -> None:
+        """Refuse what no encoder takes, and masks that say nothing of neighbours where the trigram heeds them."""
+        super().check(inputs, axes)
+        mask = inputs.get("attention_mask")
+        if self.embeddings.mask_aware and mask is not None and len(mask.shape) != axes:
+            raise InputError("mask_aware_trigram needs an attention_mask of [batch, sequence]")
 
 
 class Predictions(heads.Predictions):

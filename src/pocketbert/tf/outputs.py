@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import optree
@@ -24,8 +24,8 @@ class TFModelOutput(outputs.ModelOutput):
     @classmethod
     def _of(cls, names: list[str], values: Any) -> Self:
         """The output with these fields; the others are None."""
-        empty = dict.fromkeys(cls.__annotations__)
-        return cls(**{**empty, **dict(zip(names, values, strict=True))})
+        given = dict(zip(names, values, strict=True))
+        return cls(**{field.name: given.get(field.name) for field in fields(cls)})
 
     def __tf_flatten__(self) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         """The protocol of TensorFlow's nested structures."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, overload
@@ -40,6 +40,8 @@ class TFPreTrainedModel(keras.Model):
     reads_pooler: ClassVar[bool] = True
     #: Whether this is the encoder alone, whose files do not say so in every name.
     headless: ClassVar[bool] = False
+    #: Of the ids of a batch: rows and tokens, or choices between the two.
+    axes: ClassVar[int] = 2
     #: The arguments of `call` that hold what is to be learned.
     label_names: ClassVar[tuple[str, ...]] = ()
 
@@ -70,32 +72,39 @@ class TFPreTrainedModel(keras.Model):
     # ── being called ──
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        """Run `call`; see the class for the ways to pass its arguments."""
+        """Run `call`; see the class for the ways to pass its arguments.
+
+        Raises:
+            InputError: both or none of `input_ids` and `inputs_embeds`; no batch of rows; longer than the position
+                embeddings; a packed name that is none; outside graphs, an id outside the vocabulary.
+        """
+        given = self._unpacked(args, named)
+        self.main_layer.check(given, self.axes)
+        try:
+            return super().__call__(**given)
+        except tf.errors.InvalidArgumentError:
+            if wrong := self.main_layer.ids_outside(given):
+                raise InputError(wrong) from None
+            raise
+
+    def _unpacked(self, args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments by name."""
         names = list(inspect.signature(self.call).parameters)
-        packed = args[0] if args else named.get("input_ids")
-        if isinstance(packed, Mapping):
-            packed = dict(packed)
-        elif isinstance(packed, list | tuple):
-            packed = dict(zip(names, packed, strict=False)) if len(packed) <= len(names) else {}
-        else:
-            return super().__call__(**dict(zip(names, args, strict=False)), **named)
-        named.pop("input_ids", None)
-        given = {**dict(zip(names[1:], args[1:], strict=False)), **named}
-        if not packed or not packed.keys() <= set(names) - given.keys():
-            wrong = ", ".join(str(name) for name in packed if name not in names or name in given)
-            raise InputError(f"packed inputs are some of {', '.join(names)}, each once: not {wrong or packed}")
-        return super().__call__(**packed, **given)
+        given = {**dict(zip(names, args, strict=False)), **named}
+        packed = given.get("input_ids")
+        if isinstance(packed, list | tuple) and len(packed) <= len(names):
+            packed = dict(zip(names, packed, strict=False))
+        if not isinstance(packed, Mapping):
+            return given
+        del given["input_ids"]
+        if wrong := [str(name) for name in packed if name not in names or name in given]:
+            raise InputError(f"packed inputs are some of {', '.join(names)}, each once: not {', '.join(wrong)}")
+        return {**packed, **given}
 
     def encode(
-        self,
-        inputs: tuple[Tensor | None, ...],
-        head_mask: object,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
+        self, inputs: tuple[Tensor | None, ...], output_attentions: bool | None, output_hidden_states: bool | None
     ) -> TFBaseModelOutputWithPooling:
         """Run the encoder on ids, mask, segments, positions and embeddings; see `MainLayer.call`."""
-        if head_mask is not None:
-            raise InputError("head_mask is part of the published arguments, but MobileBERT's heads cannot be masked")
         output: TFBaseModelOutputWithPooling = self.main_layer(
             *inputs, output_attentions=output_attentions, output_hidden_states=output_hidden_states
         )

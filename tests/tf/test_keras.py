@@ -1,0 +1,190 @@
+"""The TensorFlow classes as Keras models: packed inputs, fitting, and what is refused."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from parity.families import batch
+
+pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
+
+import keras
+
+import pocketbert.tf
+from pocketbert import BertTokenizer, InputError
+from pocketbert.errors import CheckpointError, ConfigError, MissingExtraError
+
+from .test_parity import OURS, RELATIVE, assert_same, pair, published, tf_class
+
+SHALLOW: Any = OURS["mobilebert"].replace(num_hidden_layers=1)
+IDS = np.random.default_rng(0).integers(0, SHALLOW.vocab_size, (16, 9))
+LABELS = (IDS[:, 0] > SHALLOW.vocab_size // 2).astype(np.int64)
+LABEL_NAMES = {"labels", "next_sentence_label", "start_positions", "end_positions"}
+
+
+def close(one: Any, other: Any) -> bool:
+    one, other = np.asarray(one), np.asarray(other)
+    return one.shape == other.shape and bool(np.abs(one - other).max() <= RELATIVE * np.abs(other).max())
+
+
+# ── how inputs come ──
+
+
+def test_packed_inputs() -> None:
+    model = tf_class(SHALLOW, "Model")(SHALLOW)
+    mask, types = np.tri(16, 9, 4, dtype=np.int64), IDS % 2
+    expected = model(input_ids=IDS, attention_mask=mask, token_type_ids=types)
+    for same in (
+        model({"input_ids": IDS, "attention_mask": mask, "token_type_ids": types}),
+        model([IDS, mask, types]),
+        model((IDS, mask, types)),
+        model([IDS, mask], token_type_ids=types),
+        model(IDS, mask, types),
+        model(input_ids={"input_ids": IDS, "attention_mask": mask, "token_type_ids": types}),
+    ):
+        assert_close_outputs(same, expected)
+    as_tuple = model({"input_ids": IDS, "return_dict": False, "output_hidden_states": True})
+    assert isinstance(as_tuple, tuple)
+    assert len(as_tuple) == 3
+    assert len(as_tuple[2]) == 2
+
+
+def assert_close_outputs(one: Any, other: Any) -> None:
+    assert list(one) == list(other)
+    assert all(close(one[name], other[name]) for name in one)
+
+
+def test_what_a_tokenizer_returns() -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+    encoding = tokenizer(["a a", "a"], padding=True, return_tensors="tf")
+    model = tf_class(SHALLOW, "ForSequenceClassification")(SHALLOW)
+    assert_close_outputs(model(encoding), model(**encoding))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({}, "pass exactly one of input_ids and inputs_embeds"),
+        ({"input_ids": IDS, "inputs_embeds": np.ones((16, 9, 32))}, "pass exactly one"),
+        ({"input_ids": IDS[0]}, r"a batch is input_ids \[B, S\] or inputs_embeds \[B, S, E\], not \[9\]"),
+        ({"input_ids": np.ones((1, 41), int)}, "41 tokens are more than max_position_embeddings=40"),
+        ({"input_ids": IDS + 99}, r"^input_ids from \d+ to \d+ do not fit a table of 99 rows$"),
+        ({"input_ids": IDS, "position_ids": IDS - 60}, "position_ids from .* do not fit a table of 40 rows"),
+        ({"input_ids": IDS, "head_mask": np.ones(4)}, "heads cannot be masked"),
+        ({"input_ids": {"ids": IDS}}, "packed inputs are some of input_ids, .*: not ids"),
+        ({"input_ids": {"attention_mask": IDS}, "attention_mask": IDS}, "not attention_mask"),
+    ],
+)
+def test_bad_inputs(inputs: dict[str, Any], says: str) -> None:
+    model = tf_class(SHALLOW, "Model")(SHALLOW)
+    with pytest.raises(InputError, match=says):
+        model(**inputs)
+
+
+def test_bad_construction(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="TFMobileBertModel needs a MobileBertConfig, not a SqueezeBertConfig"):
+        pocketbert.tf.TFMobileBertModel(OURS["squeezebert"])
+    with pytest.raises(ConfigError, match="num_labels=3 must be 2 to find spans"):
+        pocketbert.tf.TFMobileBertForQuestionAnswering(SHALLOW.replace(num_labels=3))
+    tf_class(SHALLOW, "ForSequenceClassification")(SHALLOW).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"lacks mobilebert\.encoder\.layer\.1\..*\n"):
+        pocketbert.tf.TFMobileBertForMaskedLM.from_pretrained(tmp_path, num_hidden_layers=2)
+    with pytest.raises(CheckpointError, match=r"has classifier\.weight of shape \[2, 64\] for \[3, 64\]"):
+        pocketbert.tf.TFMobileBertForSequenceClassification.from_pretrained(tmp_path, num_labels=3)
+
+
+def test_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keras.backend.backend", lambda: "torch")
+    with pytest.raises(MissingExtraError, match=r"Keras runs on torch here: set .* KERAS_BACKEND=tensorflow"):
+        importlib.reload(pocketbert.tf)
+
+
+# ── the trigram, ties, problem types ──
+
+
+def test_mask_aware_trigram(tmp_path: Path) -> None:
+    config = SHALLOW.replace(mask_aware_trigram=True)
+    model, other = pair(config, "Model", tmp_path)
+    mask = np.tri(16, 9, 4, dtype=np.int64)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(IDS), torch.from_numpy(mask))
+    assert_same(expected, other(IDS, mask))
+    assert not close(other(IDS, mask).pooler_output, other(IDS, mask * 0 + 1).pooler_output)
+    with pytest.raises(InputError, match=r"mask_aware_trigram needs an attention_mask of \[batch, sequence\]"):
+        other(IDS, mask[:, None, None, :])
+
+
+def test_word_scores_of_their_own(tmp_path: Path) -> None:
+    config = SHALLOW.replace(tie_word_embeddings=False)
+    model, other = pair(config, "ForMaskedLM", tmp_path / "a")
+    inputs = batch("ForMaskedLM", seed=5)
+    with torch.no_grad():
+        assert_same(model(**inputs), other(published(inputs, "ForMaskedLM")))
+    other.save_pretrained(tmp_path / "b")
+    again = type(model).from_pretrained(tmp_path / "b")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+@pytest.mark.parametrize("kind", [np.int64, np.float32])
+def test_problem_types(labels: int, kind: type, tmp_path: Path) -> None:
+    """Settled by the first labels, as in PyTorch."""
+    model, other = pair(SHALLOW.replace(num_labels=labels), "ForSequenceClassification", tmp_path)
+    wanted = LABELS.astype(kind) if labels == 1 or kind is np.int64 else np.eye(3, dtype=kind)[IDS[:, 0] % 3]
+    with torch.no_grad():
+        expected = model(torch.from_numpy(IDS), labels=torch.from_numpy(wanted))
+    assert_same(expected, other(IDS, labels=wanted))
+    assert other.config.problem_type == model.config.problem_type
+
+
+# ── fitting ──
+
+
+@pytest.mark.parametrize("head", ["ForPreTraining", "ForNextSentencePrediction", "ForQuestionAnswering"])
+def test_the_loss_that_keras_sees(head: str) -> None:
+    """With labels among the inputs, or as `y`: the loss of the head."""
+    config = SHALLOW.replace(hidden_dropout_prob=0.0)
+    model = tf_class(config, head)(config)
+    inputs = published(batch(head, seed=5), head)
+    labels = [inputs[name] for name in model.label_names]
+    bare = {name: value for name, value in inputs.items() if name not in LABEL_NAMES}
+    expected = model(inputs).loss
+    model.compile(optimizer="sgd", run_eagerly=True)
+    assert close(model.test_on_batch(inputs), expected)
+    assert close(model.test_on_batch(bare, labels[0] if len(labels) == 1 else labels), expected)
+    assert close(model.test_on_batch(bare, dict(zip(model.label_names, labels, strict=True))), expected)
+    with pytest.raises(InputError, match=f"needs {' and '.join(model.label_names)}"):
+        model.test_on_batch(bare)
+
+
+def test_fit_evaluate_predict() -> None:
+    """In a graph; whatever is not used does not train, so Keras has nothing to warn of."""
+    keras.utils.set_random_seed(1)
+    model = tf_class(SHALLOW, "ForSequenceClassification")(SHALLOW)
+    model.compile(optimizer=keras.optimizers.Adam(5e-3), metrics=["accuracy"])
+    inputs = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
+    losses = model.fit(inputs, LABELS, epochs=15, batch_size=8, verbose=0).history["loss"]
+    assert losses[-1] < 0.1 < 0.6 < losses[0]
+    assert model.evaluate(inputs, LABELS, verbose=0)[1] == 1.0
+    answers = model.predict({**inputs, "labels": LABELS}, verbose=0)
+    assert list(answers) == ["logits"]
+    assert (answers.logits.argmax(-1) == LABELS).all()
+
+
+def test_fresh_weights() -> None:
+    """Drawn as PyTorch's."""
+    model = tf_class(OURS["squeezebert"], "ForPreTraining")(OURS["squeezebert"])
+    for name, (variable, _) in model._named_weights().items():
+        value = variable.numpy()
+        if name.endswith("bias"):
+            assert not value.any(), name
+        elif "norm" in name.lower():
+            assert (value == 1).all(), name
+        else:
+            assert value.std() == pytest.approx(0.02, rel=0.25), name
+    assert not model.transformer.embeddings.word_embeddings.weight.numpy()[0].any()
