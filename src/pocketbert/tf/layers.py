@@ -61,7 +61,8 @@ class Linear(keras.layers.Dense):
         """Make kernel [C, C'] and bias [C']."""
         super().build((None, self.width))
         if not self.trainable:
-            self.trainable = False  # which the variables hear only now that they are there
+            for variable in self.weights:  # which hear of it only where they were there before
+                variable.trainable = False
 
 
 class GroupedLinear(keras.layers.Layer):
