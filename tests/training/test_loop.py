@@ -274,7 +274,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tm
         return make(t)
 
     run.batches = poisoned
-    with pytest.raises(TrainingError, match="loss is nan at step 7; the state from before is kept"):
+    with pytest.raises(TrainingError, match="loss is nan at step 7, batch 6; the state from before is kept"):
         run.go()
     assert latest_state(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000006"
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pocketbert.errors import CheckpointError
 from pocketbert.training.optim import adamw
-from pocketbert.training.state import State, latest_state, load_state, save_state
+from pocketbert.training.state import Saver, State, latest_state, load_state
 
 
 class Tied(nn.Module):
@@ -34,6 +34,12 @@ def trained(steps: int) -> tuple[Tied, torch.optim.Optimizer]:
         optimizer.step()
     module.get_buffer("count").add_(steps)
     return module, optimizer
+
+
+def save_state(folder: Path, state: State, module: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+    with Saver(folder) as saver:
+        saver.save(state, module, optimizer)
+    return folder / f"step-{state.step:08d}"
 
 
 def test_a_state_restores_everything_bit_for_bit(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ _options = [
     option("--tokens", panel=RUN, metavar="N", default=16_384, help="About how many to compute at once."),
     option("--precision", panel=RUN, metavar="auto|fp32|bf16", default="auto", help="auto: bf16 where a GPU has it."),
     option("--compile", panel=RUN, is_flag=True, help="Compile the layers (torch.compile)."),
+    option("--sharded", panel=RUN, is_flag=True, help="Divide weights and moments among the processes (FSDP2)."),
     option("--device", panel=RUN, metavar="NAME", help="cpu, cuda or cuda:1; a GPU when there is one, if not given."),
     option("--eval-every", panel=RUN, metavar="N", type=int, help="Steps in between; else a fiftieth of the run."),
     option("--eval-batches", panel=RUN, metavar="N", default=8, help="Batches of 64 held-out examples to evaluate on."),

@@ -124,6 +124,10 @@ class PretrainingBatches:
             batch["pair_labels"] = labels
         return batch
 
+    def members(self, t: int) -> Indices:
+        """[batch] which examples batch `t` holds, all ranks together."""
+        return self._chosen(np.arange(t * self.size, (t + 1) * self.size))
+
     def _chosen(self, numbers: Indices) -> Indices:
         """The examples that have these numbers, counted through all epochs."""
         epochs, places = np.divmod(numbers, self.examples)

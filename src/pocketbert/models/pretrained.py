@@ -150,9 +150,12 @@ class PreTrainedModel(nn.Module):
         fit.report(name_or_path)
         return model
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `model.safetensors` and `config.json`, each in one step; transformers loads the folder as it is."""
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+    def save_pretrained(self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Write `model.safetensors` and `config.json`, each in one step; transformers loads the folder as it is.
+
+        `state_dict` takes the place of the model's own, where its weights are divided among processes.
+        """
+        tensors = {name: t.detach().cpu().contiguous() for name, t in (state_dict or self.state_dict()).items()}
         if self.config.tie_word_embeddings:
             tensors = {name: t for name, t in tensors.items() if name not in TIED}
         with atomic_write(Path(folder) / "model.safetensors") as file:

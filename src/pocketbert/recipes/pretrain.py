@@ -25,14 +25,14 @@ from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.data.batches import Ahead, random_words
 from pocketbert.data.corpus import Corpus
 from pocketbert.data.pretraining import PretrainingBatches
-from pocketbert.errors import ConfigError, TrainingError
+from pocketbert.errors import ConfigError, DataError, TrainingError
 from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune import curves
 from pocketbert.recipes.models import choose_device
 from pocketbert.recipes.published import MINI_ORIGINS, ORIGINS, Origin, Phase
 from pocketbert.recipes.record import Record, claim, held
-from pocketbert.training.distributed import Ranks, joined, local_device
+from pocketbert.training.distributed import Ranks, copies, is_sharded, joined, local_device, shard
 from pocketbert.training.loop import Plan, train
 from pocketbert.training.objectives import Batch
 from pocketbert.training.optim import OPTIMIZERS, build_optimizer, polynomial_schedule
@@ -91,6 +91,8 @@ class PretrainOptions:
     """fp32, bf16, or auto: bf16 on a GPU that has it, fp32 elsewhere."""
     compile: bool = False
     """Compile the layers with `torch.compile`."""
+    sharded: bool = False
+    """Divide weights, gradients and moments among the processes (FSDP2), where there are several."""
     device: str | None = None
     """cpu, cuda or cuda:1; a GPU when there is one, if not given."""
     eval_every: int | None = None
@@ -302,12 +304,22 @@ class Course:
         return _PhaseBatches(self)
 
     def held_out(self) -> list[Batch]:
-        """Of what the corpus keeps back, this process's share: always the same examples and masks."""
+        """Of what the corpus keeps back, this process's share of each batch: always the same examples and masks.
+
+        Raises `DataError` where not even one example falls to each process.
+        """
         corpus, length = Corpus(self.options.corpus, "held-out", verify=False), self.phases[0].length
-        batches = self.reader(corpus, length, min(64, self.reader(corpus, length, 1).examples))
-        whole = min(self.options.eval_batches, batches.examples // batches.size)
-        mine: list[Batch] = [{**batches.batch(t)} for t in range(self.ranks.rank, whole, self.ranks.count)]
-        return mine
+        rank, ranks = self.ranks.rank, self.ranks.count
+        size = min(64, self.reader(corpus, length, 1).examples)
+        if size < ranks:
+            raise DataError(
+                f"{corpus.folder}: keeps back {size} examples, and there are {ranks} processes: prepare it with a "
+                "larger --held-out, or use fewer"
+            )
+        batches = self.reader(corpus, length, size)
+        whole = min(self.options.eval_batches, batches.examples // size)
+        shares: list[Batch] = [{**batches.batch(t, rank, ranks)} for t in range(whole)]
+        return shares
 
     def reader(self, corpus: Corpus, length: int, batch: int) -> PretrainingBatches:
         """Batches of a corpus, as this run wants them."""
@@ -328,15 +340,25 @@ class _PhaseBatches:
 
     def __call__(self, step: int) -> list[Batch]:
         course = self.course
-        number, inside = course.place(step)
-        phase = course.phases[number]
-        shape = (phase.length, phase.batch)
-        before = sum(p.steps for p in course.phases[:number] if (p.length, p.batch) == shape)
-        parts, ranks = course.parts(phase), course.ranks
-        return [
-            {**self._readers[shape].batch(before + inside, part * ranks.count + ranks.rank, parts * ranks.count)}
-            for part in range(parts)
-        ]
+        reader, t, number = self._of(step)
+        parts, ranks = course.parts(course.phases[number]), course.ranks
+        return [{**reader.batch(t, part * ranks.count + ranks.rank, parts * ranks.count)} for part in range(parts)]
+
+    def describe(self, step: int) -> str:
+        """Which examples the batch of `step` holds."""
+        reader, t, number = self._of(step)
+        members = reader.members(t)
+        more = f" and {len(members) - 8:,} more" if len(members) > 8 else ""
+        some = ", ".join(map(str, members[:8].tolist()))
+        return f"batch {t:,} of {reader.length} tokens in phase {number + 1} (its examples {some}{more})"
+
+    def _of(self, step: int) -> tuple[PretrainingBatches, int, int]:
+        """The reader, the number of its batch, and the phase."""
+        phases = self.course.phases
+        number, inside = self.course.place(step)
+        shape = (phases[number].length, phases[number].batch)
+        before = sum(phase.steps for phase in phases[:number] if (phase.length, phase.batch) == shape)
+        return self._readers[shape], before + inside, number
 
 
 def pretrain(
@@ -406,8 +428,9 @@ def _pretrain(
         )
 
         def keep(state: State) -> None:
+            tensors = copies(model.state_dict().items(), kept=ranks.first)
             if record is not None:
-                model.save_pretrained(folder)
+                model.save_pretrained(folder, state_dict=tensors)
                 record.write(history=state.history, steps=course.steps, parameters=model.num_parameters())
 
         with (
@@ -427,6 +450,7 @@ def _pretrain(
                 progress=progress,
                 writer=writer,
                 ranks=ranks,
+                describe=batches.describe,
             )
         if record is not None:
             record.write(finished=True)
@@ -495,6 +519,8 @@ def _prepared(course: Course) -> Pretraining:
     if course.options.compile:
         for layer in model.base_model.layers:
             layer.compile(dynamic=True)
+    if course.options.sharded and course.ranks.count > 1:
+        shard(objective, model.base_model.layers, course.device, methods=["shares"])
     return objective
 
 
@@ -507,6 +533,7 @@ def _announcement(course: Course, model: PreTrainedModel) -> str:
         for phase, count in counted
     )
     processes = f" in {course.ranks.count} processes" if course.ranks.count > 1 else ""
+    processes += " that divide its weights" if is_sharded(model) else ""
     where = f"{course.device}{processes} in {'bf16' if course.bf16 else 'fp32'}"
     return (
         f"{type(model).__name__} of {model.num_parameters():,} parameters on {where}, "

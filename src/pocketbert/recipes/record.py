@@ -23,11 +23,11 @@ from pocketbert.checkpoints.files import read_json
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.training.state import latest_state
 
-# These decide where a run happens and what is seen of it, not what comes out. Data files, corpora and teachers count
-# by their hashes.
+# These decide where a run happens and what is seen of it, not what comes out, but for the order of sums. Data files,
+# corpora and teachers count by their hashes.
 _WITHOUT_EFFECT = (
     "data", "eval_data", "unlabelled", "teacher", "output", "cache", "resume", "device", "tensorboard", "corpus",
-    "save_minutes",
+    "save_minutes", "sharded",
 )  # fmt: skip
 
 

@@ -2,18 +2,21 @@
 
 `torchrun` starts them and says so in the environment. Each computes the gradient of its share of every batch, and
 PyTorch's `DistributedDataParallel` adds them up; weights and moments are the same everywhere, and the first writes.
+
+With `shard` (PyTorch's `fully_shard`, FSDP2) each process holds only its part of every weight, gradient and moment, and
+the weights of a layer come together while it is computed. What is computed and what is saved stay the same.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,79 @@ def joined() -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), count)
     finally:
         dist.destroy_process_group()
+
+
+# ── sharded weights ──
+
+
+def shard(module: nn.Module, blocks: Iterable[nn.Module], device: torch.device, methods: Iterable[str] = ()) -> None:
+    """Divide the parameters of `module` among all processes, which must hold the same; before its optimiser is made.
+
+    Args:
+        module: on its device, the same everywhere.
+        blocks: parts of it whose weights come together one after the other; the rest of it does as one.
+        device: where it computes.
+        methods: names of its methods, beside `forward`, that compute with its weights.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    # Not left together after a pass: between passes a module's parameters are the parts, which the optimiser knows.
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for name in methods:
+        register_fsdp_forward_method(module, name)
+
+
+def is_sharded(of: Tensor | nn.Module) -> bool:
+    """Whether a tensor, or the parameters of a module, are divided among the processes."""
+    tensor = next(of.parameters()) if isinstance(of, nn.Module) else of
+    return hasattr(tensor, "device_mesh")  # a DTensor, whose module takes half a second to import
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, to which all processes bring their parts."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def copies(named: Iterable[tuple[str, Tensor]], *, kept: bool) -> dict[str, Tensor]:
+    """Whole copies of tensors in main memory; where they are not `kept`, this process only brings its parts of them."""
+    found = {}
+    for name, tensor in named:
+        entire = whole(tensor.detach())
+        if kept:
+            found[name] = entire.to("cpu", copy=True).contiguous()
+    return found
+
+
+def part(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process holds, in the same memory."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def divided_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A copy of `tensor`, which all processes hold, divided as `other` is if that is divided."""
+    if not is_sharded(other) or tensor.shape != other.shape:
+        return tensor.clone()
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(other, DTensor)
+    return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None).clone()
+
+
+def norms_of(tensors: list[Tensor], like: Tensor) -> Tensor:
+    """[tensors] the norms of tensors; where `like` is divided they are parts, and the norms are those of the whole."""
+    norms = torch.stack(list(torch._foreach_norm(tensors)))
+    if not is_sharded(like):
+        return norms
+    squares = norms.square()
+    dist.all_reduce(squares, group=like.device_mesh.get_group())  # type: ignore[attr-defined]
+    return squares.sqrt()
+
+
+# ── devices ──
 
 
 def local_device() -> str | None:

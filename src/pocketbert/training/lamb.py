@@ -18,11 +18,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pocketbert.training.distributed import norms_of, part
+
 
 class Lamb(Optimizer):
     """LAMB over groups of parameters; one fused operation at a time over all tensors of a group.
 
-    A group may say "adapts": False to leave its steps as Adam would make them.
+    A group may say "adapts": False to leave its steps as Adam would make them. Of sharded parameters each process moves
+    its part; their norms are those of the whole.
 
     Args:
         params: parameters or groups of them.
@@ -64,12 +67,13 @@ class Lamb(Optimizer):
                 self._move(weights, group)
         return loss
 
-    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         first, second = group["betas"]
-        states = [self._state_of(weight) for weight in weights]
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        means = [state["exp_avg"] for state in states]
-        squares = [state["exp_avg_sq"] for state in states]
+        states = [self._state_of(parameter) for parameter in parameters]
+        weights = [part(parameter) for parameter in parameters]
+        gradients = [part(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        means = [part(state["exp_avg"]) for state in states]
+        squares = [part(state["exp_avg_sq"]) for state in states]
         torch._foreach_lerp_(means, gradients, 1 - first)
         torch._foreach_mul_(squares, second)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
@@ -86,7 +90,7 @@ class Lamb(Optimizer):
         if group["weight_decay"]:
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
         if group["adapts"]:
-            long, wanted = (torch.stack(list(torch._foreach_norm(tensors))) for tensors in (weights, updates))
+            long, wanted = norms_of([*weights, *updates], parameters[0]).chunk(2)
             ratios = torch.where((long > 0) & (wanted > 0), long / wanted, 1.0)
             torch._foreach_mul_(updates, list(ratios.unbind()))
         torch._foreach_add_(weights, updates, alpha=-group["lr"])

@@ -6,7 +6,6 @@ whole at any moment: a run that was killed and resumed is, in fp32 on a CPU, bit
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
@@ -23,8 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pocketbert.data.batches import random_words
 from pocketbert.errors import TrainingInterrupted
-from pocketbert.training.distributed import Ranks
+from pocketbert.training.distributed import Ranks, is_sharded
 from pocketbert.training.objectives import Batch, Objective
+from pocketbert.training.optim import clip_gradients
 from pocketbert.training.progress import Meter, Progress, Writer
 from pocketbert.training.state import Saver, State, latest_state, load_state
 
@@ -68,6 +68,7 @@ def train(
     progress: Progress,
     writer: Writer | None = None,
     ranks: Ranks = ALONE,
+    describe: Callable[[int], str] = "batch {}".format,
 ) -> State:
     """Train `objective`, from the newest state in `folder` if there is one.
 
@@ -84,29 +85,29 @@ def train(
         progress: what a person sees.
         writer: where curves go.
         ranks: the processes that train together. All call `evaluate`, which returns the same to all, and `record`.
+        describe: what to call the batch of a step in an error.
 
     Raises:
         TrainingInterrupted: SIGINT or SIGTERM came; the step was finished and its state saved.
-        TrainingError: the loss is not finite; the state from before is kept.
+        TrainingError: the loss is not finite, at a step and in a batch that it names; the state from before is kept.
         CheckpointError: a state cannot be written or read.
     """
     newest = latest_state(folder)
     state = State() if newest is None else load_state(newest, objective, optimizer)
     device = next(objective.parameters()).device
-    meter = Meter(progress, writer, steps_between=1 if device.type == "cpu" else 10)
+    meter = Meter(progress, writer, describe, steps_between=1 if device.type == "cpu" else 10)
     saved_step, saved_at = state.step, time.monotonic()
     runner = _Runner(objective, optimizer, plan, ranks, device)
 
     def save() -> None:
         nonlocal saved_step, saved_at
         meter.flush()  # raises if the loss was not finite: such weights must not replace good ones
-        if ranks.first:
-            saver.save(state, objective, optimizer)
+        saver.save(state, objective, optimizer)
         saved_step, saved_at = state.step, time.monotonic()
 
     with (
-        Saver(folder, plan.keep) as saver,
-        _Signals() as signals,
+        Saver(folder, plan.keep, writes=ranks.first) as saver,
+        _Signals(patient=ranks.count > 1) as signals,
         torch.random.fork_rng([device] if device.type == "cuda" else []),
     ):
         objective.train()
@@ -149,7 +150,11 @@ def train(
 
 
 class _Runner:
-    """Makes steps: gradients of all micro-batches, on all processes, then the optimiser's."""
+    """Makes steps: gradients of all micro-batches, on all processes, then the optimiser's.
+
+    Both ways to share weights, copied (DDP) and sharded (FSDP2), average gradients over the processes after the last
+    micro-batch, so losses are multiplied by their number.
+    """
 
     def __init__(
         self, objective: Objective, optimizer: torch.optim.Optimizer, plan: Plan, ranks: Ranks, device: torch.device
@@ -157,7 +162,7 @@ class _Runner:
         self.objective, self.optimizer = objective, optimizer
         self.plan, self.ranks, self.device = plan, ranks, device
         self.together: DistributedDataParallel | None = None
-        if ranks.count > 1:
+        if ranks.count > 1 and not is_sharded(objective):
             self.together = DistributedDataParallel(objective, find_unused_parameters=objective.partial)
 
     def step(self, batch: Sequence[Batch], step: int) -> tuple[dict[str, Tensor], int]:
@@ -179,20 +184,20 @@ class _Runner:
         if self.ranks.count > 1:
             sums = self.ranks.sum(torch.stack([value.float() for value in scalars.values()]))
             scalars = dict(zip(scalars, sums.unbind(), strict=True))
-        limit = math.inf if self.plan.clip is None else self.plan.clip
-        scalars["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), limit)
+        scalars["gradient_norm"] = clip_gradients(self.objective.parameters(), self.plan.clip)
         self.optimizer.step()
         return scalars, totals["examples"]
 
     def _gradient(self, part: Batch, totals: Mapping[str, int], *, last: bool) -> dict[str, Tensor]:
         """Add the gradient of one micro-batch; after the last one, the sum over all processes is there."""
         tensors = {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in part.items()}
+        if is_sharded(self.objective):
+            self.objective.set_requires_gradient_sync(last)  # type: ignore[operator]
         waits = nullcontext() if self.together is None or last else self.together.no_sync()
         with waits:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.bf16):
                 shares: dict[str, Tensor] = (self.together or self.objective)(tensors, totals)
-            # The processes' gradients are averaged, and shares are to be added up.
-            (shares["loss"] * self.ranks.count if self.together else shares["loss"]).backward()
+            (shares["loss"] * self.ranks.count).backward()
         return shares
 
 
@@ -212,10 +217,14 @@ def _report(state: State, plan: Plan, progress: Progress, writer: Writer | None)
 
 
 class _Signals:
-    """SIGINT and SIGTERM wait until a step is finished; a second one does not wait."""
+    """SIGINT and SIGTERM wait until a step is finished; a second one does not wait.
 
-    def __init__(self) -> None:
+    Unless `patient`: `torchrun` passes on signals that its processes may have had already, and kills those that hang.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
         self.caught: int | None = None
+        self.patient = patient
         self._waits = True
         self._before: dict[int, Any] = {}
 
@@ -242,5 +251,5 @@ class _Signals:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         second, self.caught = self.caught is not None, number
-        if second or not self._waits:
+        if (second and not self.patient) or not self._waits:
             raise KeyboardInterrupt

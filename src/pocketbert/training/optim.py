@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pocketbert.training.distributed import norms_of, part
 from pocketbert.training.lamb import Lamb
 
 #: By name, what `--optimizer` takes: LAMB as the papers used it, as NVIDIA does, and AdamW.
@@ -74,6 +75,17 @@ def parameter_groups(
         }
         for (where, matrices), parameters in sorted(found.items(), key=lambda item: (item[0][0], not item[0][1]))
     ]
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], limit: float | None) -> Tensor:
+    """Scale the gradients down to this norm over all of them, sharded or not; returns what it was."""
+    moving = [parameter for parameter in parameters if parameter.grad is not None]
+    gradients = [part(parameter.grad) for parameter in moving if parameter.grad is not None]
+    norm = norms_of(gradients, moving[0]).norm()
+    if limit is not None:
+        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 def polynomial_schedule(step: int, *, steps: int, warmup: float, power: float = 1.0, end: float = 0.0) -> float:

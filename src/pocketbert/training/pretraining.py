@@ -49,6 +49,10 @@ class Pretraining(Objective):
 
     def forward(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
         """The micro-batch's share of both losses, and of the accuracies."""
+        return self.shares(batch, totals)
+
+    def shares(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
+        """The same for whatever is made of this objective: evaluations ask for it."""
         encoded = self.model.base_model(  # type: ignore[operator]
             batch["input_ids"][None], packing_of(batch), batch["token_type_ids"][None], batch["position_ids"][None]
         )
@@ -98,7 +102,7 @@ def measure(objective: Pretraining, batches: Iterable[Batch], ranks: Ranks, *, b
     for batch in batches:
         tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            shares = Pretraining.forward(objective, tensors, {"masked": 1, "pairs": 1})
+            shares = objective.shares(tensors, {"masked": 1, "pairs": 1})
         units = objective.units(batch)
         counts = {name: count + units[name] for name, count in counts.items()}
         for place, name in enumerate(names):

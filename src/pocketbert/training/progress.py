@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol, Self
 
@@ -113,8 +114,10 @@ class Writer(Protocol):
 class Meter:
     """Collects the scalars of steps on their device and looks at them rarely: looking makes a GPU wait."""
 
-    def __init__(self, progress: Progress, writer: Writer | None, steps_between: int) -> None:
-        self.progress, self.writer, self.steps_between = progress, writer, steps_between
+    def __init__(
+        self, progress: Progress, writer: Writer | None, describe: Callable[[int], str], steps_between: int
+    ) -> None:
+        self.progress, self.writer, self.describe, self.steps_between = progress, writer, describe, steps_between
         self.waiting: list[tuple[int, dict[str, Tensor]]] = []
         self.examples, self.started = 0, 0.0
 
@@ -137,8 +140,8 @@ class Meter:
             for (step, _), value in zip(self.waiting, values, strict=True):
                 if not math.isfinite(value):
                     raise TrainingError(
-                        f"{name} is {value} at step {step:,}; the state from before is kept. A smaller learning "
-                        "rate, a longer warm-up or fp32 may help"
+                        f"{name} is {value} at step {step:,}, {self.describe(step - 1)}; the state from before is "
+                        "kept. A smaller learning rate, a longer warm-up or fp32 may help"
                     )
             means[name] = sum(values) / len(values)
         step, _ = self.waiting[-1]

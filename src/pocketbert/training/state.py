@@ -3,6 +3,8 @@
 A state is a folder `step-00000100` of two safetensors files and a JSON file. It is written under another name, flushed
 to the disk and renamed, and only then are older ones removed: at any moment there is one complete state, or none
 yet. Order, masks and dropout are functions of the step, so nothing else is needed to continue bit for bit.
+
+Sharded tensors are saved whole: a state does not depend on the number of processes, or on whether they divide weights.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 
 from pocketbert.checkpoints import atomic_write, write_text
 from pocketbert.errors import CheckpointError
+from pocketbert.training.distributed import copies, divided_like, is_sharded
 
 
 @dataclass
@@ -54,31 +57,17 @@ class State:
         return 0 if best is None else len(self.history) - 1 - self.history.index(best)
 
 
-def save_state(
-    folder: Path, state: State, objective: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 1
-) -> Path:
-    """Write the state into `folder`, then remove all but the `keep` newest.
-
-    Raises:
-        CheckpointError: the disk is full, or the folder cannot be written; the last good state is still there.
-    """
-    tensors = {
-        file: {name: tensor.detach().cpu().contiguous() for name, tensor in named}
-        for file, named in _files(objective, optimizer).items()
-    }
-    return _write(folder, state.step, json.dumps(asdict(state), indent=1) + "\n", tensors, keep)
-
-
 class Saver:
     """Saves states in a thread: training waits while they are copied in memory, and not while they are written.
 
     Args:
         folder: where the states are kept.
         keep: how many.
+        writes: whether this process does; the others only bring their parts of what is sharded.
     """
 
-    def __init__(self, folder: Path, keep: int = 1) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int = 1, *, writes: bool = True) -> None:
+        self.folder, self.keep, self.writes = folder, keep, writes
         self._writer = ThreadPoolExecutor(1, "pocketbert-saver")
         self._writing: Future[Path] | None = None
 
@@ -95,28 +84,23 @@ class Saver:
             self._writer.shutdown()
 
     def save(self, state: State, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Copy the state, and begin to write it when the one before is written.
+        """Copy the state, and begin to write it when the one before is written. All processes call it.
 
         Raises:
             CheckpointError: that one could not be written; the last good state is still there.
         """
         self.wait()
-        tensors = {
-            file: {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named}
-            for file, named in _files(objective, optimizer).items()
-        }
-        summary = json.dumps(asdict(state), indent=1) + "\n"
-        self._writing = self._writer.submit(_write, self.folder, state.step, summary, tensors, self.keep)
+        files = {"weights": _weights(objective), "optimizer": _moments(objective, optimizer)}
+        tensors = {file: copies(named, kept=self.writes) for file, named in files.items()}
+        if self.writes:
+            summary = json.dumps(asdict(state), indent=1) + "\n"
+            self._writing = self._writer.submit(_write, self.folder, state.step, summary, tensors, self.keep)
 
     def wait(self) -> None:
         """Go on when everything is written; raises `CheckpointError` if it could not be."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
-
-
-def _files(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Iterator[tuple[str, Tensor]]]:
-    return {"weights": _weights(objective), "optimizer": _moments(objective, optimizer)}
 
 
 def _write(folder: Path, step: int, summary: str, tensors: Mapping[str, dict[str, Tensor]], keep: int) -> Path:
@@ -177,7 +161,7 @@ def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimize
         raise CheckpointError(f"{path}: is the state of another model; these differ: {', '.join(names[:10])}")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(weights[name])
+            tensor.copy_(divided_like(weights[name], tensor) if is_sharded(tensor) else weights[name])
     _load_moments(moments, objective, optimizer)
     return state
 
@@ -203,14 +187,15 @@ def _moments(objective: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator
 
 def _load_moments(moments: Mapping[str, Tensor], objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     names = {id(parameter): name for name, parameter in objective.named_parameters()}
-    places = {names[id(p)]: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    places = {names[id(parameter)]: i for i, parameter in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     for full, tensor in moments.items():
         name, _, key = full.rpartition("/")
         if name not in places:
             raise CheckpointError(f"the saved optimiser knows {name}, which this model does not train")
-        # Cloned into memory that is aligned as the optimiser's own: vector units must see it the same way.
-        state.setdefault(places[name], {})[key] = tensor.clone()
+        # Copied into memory that is aligned as the optimiser's own: vector units must see it the same way.
+        state.setdefault(places[name], {})[key] = divided_like(tensor, parameters[places[name]])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
