@@ -151,7 +151,7 @@ def run(how: str, given: argparse.Namespace, folder: Path, *, threads: int, proc
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [
         *launcher, __file__, given.texts, "--tokenizer", given.tokenizer, "--seconds", str(given.seconds),
-        "--batch", str(given.batch), "--tokens", str(given.tokens), "--run", how, "--scratch", str(folder),
+        "--batch", str(given.batch), "--tokens", str(given.tokens), "--how", how, "--scratch", str(folder),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -171,14 +171,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of every run")
     parser.add_argument("--batch", type=int, default=64, help="examples a step")
     parser.add_argument("--tokens", type=int, default=4096, help="of a part of a batch of this loop")
-    parser.add_argument("--run", help="what the script calls itself with")
+    parser.add_argument("--how", help="what the script calls itself with")
     parser.add_argument("--scratch", help="the same")
     given = parser.parse_args()
-    if given.run == "PocketBERT":
+    if given.how == "PocketBERT":
         out = Path(given.scratch) / os.environ.get("TORCHELASTIC_RUN_ID", str(os.getpid()))
         ours(Path(given.scratch) / "corpus", out, given)
-    elif given.run:
-        theirs(given.run, given)
+    elif given.how:
+        theirs(given.how, given)
     else:
         compare(given)
 

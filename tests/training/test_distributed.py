@@ -22,8 +22,8 @@ STAGES = [Stage(steps=2, layers=(2,), lower_rate=0.1), Stage(steps=2, distils=Tr
 
 
 @pytest.fixture
-def _group() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+def _group(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
