@@ -1,6 +1,7 @@
 # What the scripts that pretrain have in common: sizes, and one process or several. Read by them, not run.
 pocketbert=(pocketbert)
 if [ "${PROCESSES:-1}" -gt 1 ]; then
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # a restart meets in a new store, without the addresses of the dead
     pocketbert=(torchrun --standalone --nproc-per-node "$PROCESSES" --max-restarts 3 -m pocketbert.cli)
 fi
 size=(--tokens 131072) flags=() layers=()

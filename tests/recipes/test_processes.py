@@ -32,6 +32,7 @@ def start(corpus: Path, output: Path, *flags: str) -> "subprocess.Popen[str]":
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     command = [sys.executable, *launcher, "--monitor-interval=0.05", "-m", "recipes.small", "pretrain", str(corpus)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # a restart must not look for the addresses of the dead
     how: dict[str, Any] = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*command, str(output), *FLAGS, *flags], **how)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -163,7 +164,10 @@ class _Runner:
         self.plan, self.ranks, self.device = plan, ranks, device
         self.together: DistributedDataParallel | None = None
         if ranks.count > 1 and not is_sharded(objective):
-            self.together = DistributedDataParallel(objective, find_unused_parameters=objective.partial)
+            # Told that parameters may be unused, DDP never regroups gradients after a first step. Of more than two
+            # processes the order of sums depends on the groups, and a resumed run has a first step of its own.
+            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+            self.together = DistributedDataParallel(objective, find_unused_parameters=True)
 
     def step(self, batch: Sequence[Batch], step: int) -> tuple[dict[str, Tensor], int]:
         """One optimiser step; returns the objective's scalars for the whole batch and its number of examples."""

@@ -27,9 +27,6 @@ class Objective(nn.Module):
     being registered.
     """
 
-    #: Whether there are steps in which some parameters get no gradient.
-    partial = False
-
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model

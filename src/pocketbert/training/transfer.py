@@ -84,8 +84,6 @@ class Transfer(Pretraining):
         ConfigError: the two do not fit: another depth, width between the layers, number of heads, or vocabulary.
     """
 
-    partial = True
-
     def __init__(
         self, model: PreTrainedModel, teacher: PreTrainedModel, terms: TransferTerms, stages: Sequence[Stage]
     ) -> None:
