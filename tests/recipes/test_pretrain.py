@@ -75,7 +75,7 @@ def test_killed_anywhere_and_resumed_bit_for_bit(
 
     What a thread made ahead of its time changes nothing.
     """
-    corpus = write_corpus(tmp_path / "corpus", documents=4)
+    corpus = write_corpus(tmp_path / "corpus", documents=5)
     assert 3 * 8 < PretrainingBatches(Corpus(corpus), 12, 8, pairs="sop").examples < 4 * 8
     unbroken = options(corpus, tmp_path / "unbroken", optimizer=optimizer)
     pretrain(unbroken)
