@@ -10,6 +10,8 @@ import pytest
 
 from pocketbert.pipelines import pipeline
 
+from cli.conftest import shell
+
 from .conftest import Service, running
 
 TEXT = "marie curie was born in warsaw ."
@@ -176,9 +178,16 @@ def test_embed_info_and_tokenize(service: Service) -> None:
     info = service.ask("/info").json
     assert info["model_type"]["classifier"]["id2label"] == {"0": "negative", "1": "positive"}
     assert info["max_input_length"] == 512
+    assert info["model_dtype"] == "int8"
     [tokens] = service.ask("/tokenize", {"inputs": TEXT, "model": "tag"}).json
     assert [one["text"] for one in tokens] == ["[CLS]", *TEXT.split(), "[SEP]"]
     assert [TEXT[one["start"] : one["stop"]] for one in tokens[1:-1]] == TEXT.split()
+
+
+def test_info_of_a_model_in_fp32_and_of_workers(models: dict[str, Path]) -> None:
+    with running(models["embed"], "--workers", "2", "--max-queue", "7", "--no-log") as service:
+        info = service.ask("/info").json
+        assert (info["model_dtype"], info["max_concurrent_requests"]) == ("float32", 14)
 
 
 def test_models(service: Service) -> None:
@@ -213,4 +222,13 @@ def test_several_workers_count_together(models: dict[str, Path]) -> None:
             assert service.ask("/v1/tag", {"inputs": TEXT}).status == 200
         text = service.ask("/metrics").body.decode()
         assert 'pocketbert_requests_total{route="/v1/tag",status="200"} 12.0' in text
+        port = str(service.port)
+        taken = shell("serve", models["tag"], "--workers", "2", "--port", port)
+        assert taken.error.startswith(f"cannot listen on 127.0.0.1 port {port}: ")
+        kept = service.connect()
+        kept.request("GET", "/live")
+        kept.getresponse().read()
+    kept.close()
     assert service.process.returncode == 0
+    with running(models["tag"], "--workers", "2", "--port", port, "--no-log") as service:  # though it was just left
+        assert service.ask("/live").status == 200

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from pocketbert.errors import InputError, TokenizerError
 from pocketbert.serve import compatible, metrics, v1
@@ -87,7 +87,7 @@ def _house(app: FastAPI, gate: Gate) -> None:
     for path in ("/ready", "/health", "/ping"):
         app.get(path, tags=["service"], response_model=None, operation_id=path[1:], responses={503: {}})(ready)
 
-    @app.get("/metrics", tags=["service"], response_model=None)
+    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """Metrics as Prometheus reads them."""
         return Response(gate.metrics.text(), headers={"content-type": metrics.TYPE})

@@ -22,7 +22,7 @@ from typing import Any
 from pocketbert.features import Features, Predictor
 
 PATIENCE = 0.25  # seconds
-TOKENS = 1024  # of a batch: larger ones are hardly faster, and keep newcomers waiting
+TOKENS = 256  # of a batch, for each thread of the engine: larger ones are no faster, and keep newcomers waiting
 
 logger = logging.getLogger("pocketbert.serve")
 Output = dict[str, Any]
@@ -150,11 +150,15 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="pocketbert-compute", daemon=True)
         self._thread.start()
 
+    @property
+    def backlog(self) -> float:
+        """Seconds that a newcomer may have to wait, by the measured speed of the models."""
+        return sum(one.tokens * one.pace for one in self.queues)
+
     def submit(self, queue: Queue, request: Request, longest: float) -> None:
         """Let a request wait its turn; raises `Busy` if that would take more than `longest` seconds."""
         with self._changed:
-            seconds = sum(one.tokens * one.pace for one in self.queues)
-            if seconds > longest:
+            if (seconds := self.backlog) > longest:
                 raise Busy(seconds)
             queue.waiting.append(request)
             self._changed.notify()

@@ -78,7 +78,8 @@ async def tokenize(body: schemas.TeiTokenize, request: Request) -> Response:
 async def info(request: Request) -> Response:
     """What the default model is, and what is allowed."""
     service = service_of(request)
-    model, limits = next(iter(service.models.values())), service.settings.limits
+    model, settings = next(iter(service.models.values())), service.settings
+    limits = settings.limits
     config = model.pipeline.config
     kinds: dict[str, dict[str, Any]] = {
         "text-classification": {"classifier": {"id2label": config.id2label, "label2id": config.label2id}},
@@ -88,15 +89,15 @@ async def info(request: Request) -> Response:
         {
             "model_id": model.name,
             "model_sha": None,
-            "model_dtype": "float32",
+            "model_dtype": "int8" if config.quantized else "float32",
             "model_type": kinds.get(model.task, {model.task: {}}),
-            "max_concurrent_requests": limits.queue,
+            "max_concurrent_requests": limits.queue * settings.workers,
             "max_input_length": model.pipeline.max_length,
             "max_batch_tokens": model.queue.budget,
             "max_batch_requests": None,
             "max_client_batch_size": limits.texts,
             "auto_truncate": True,
-            "tokenization_workers": 1,
+            "tokenization_workers": settings.workers,
             "version": "1",
             "sha": None,
             "docker_label": None,

@@ -9,9 +9,9 @@ import asyncio
 import hmac
 import json
 import logging
+import random
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -28,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 OPEN = {"/", "/health", "/live", "/ready", "/ping", "/favicon.ico"}  # without a key, and while draining
 STREAMED = "/lines"  # the end of paths whose body is read line by line
+LINES = b"application/x-ndjson"  # asked for by those that take answers as they come
 _ID = re.compile(rb"[\w.-]{1,64}")
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -41,6 +42,7 @@ class Gate:
 
     def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
+        self.worker = metrics.models.worker
         self.keys = [key.encode() for key in settings.keys]
         self.draining = False
         self.in_flight = 0
@@ -72,11 +74,16 @@ class Gate:
         """Why a request is not even read, if so."""
         if self.draining:
             return error(path, 503, "the service is being stopped: ask again in a moment", retry=1)
+        headers = dict(scope["headers"])
         preflight = scope["method"] == "OPTIONS" and self.settings.cors
-        if self.keys and not preflight and not self._known(dict(scope["headers"]).get(b"authorization", b"")):
+        if self.keys and not preflight and not self._known(headers.get(b"authorization", b"")):
             return error(path, 401, "an API key is needed: send it as Authorization: Bearer …")
         if self.in_flight > self.settings.limits.queue:
             return error(path, 429, "too many requests at a time: ask again in a moment", retry=1)
+        # Those that stream wait for room; others are not read in vain.
+        streams = path.endswith(STREAMED) or LINES in headers.get(b"accept", b"")
+        if scope["method"] == "POST" and not streams and (seconds := self.worker.backlog) > self.settings.limits.wait:
+            return error(path, 429, "too much to do: ask again in a moment", retry=seconds)
         return None
 
     def _known(self, header: bytes) -> bool:
@@ -143,7 +150,8 @@ class _Visit:
     def __init__(self, scope: Scope, send: Send, draining: bool) -> None:
         self.begun, self.status, self._send = time.perf_counter(), 0, send
         given = dict(scope["headers"]).get(b"x-request-id", b"")
-        self.id = given if _ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        # No secret, so not of the system's randomness, which can take as long as all else here.
+        self.id = given if _ID.fullmatch(given) else b"%032x" % random.getrandbits(128)
         self._close = draining
 
     async def send(self, message: Message) -> None:

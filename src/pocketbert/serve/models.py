@@ -12,8 +12,9 @@ from typing import Any
 from pocketbert.errors import ConfigError, InputError
 from pocketbert.features import Features
 from pocketbert.pipelines import TASKS, Pipeline, ZeroShotClassification
+from pocketbert.runtime.engine import usable_threads
 from pocketbert.runtime.stream import Job
-from pocketbert.serve.batching import Queue, Worker
+from pocketbert.serve.batching import TOKENS, Queue, Worker
 from pocketbert.serve.settings import Limits, Settings
 
 AT_ONCE = 2000  # characters that are tokenised and read where they arrive; more, in a thread
@@ -149,8 +150,9 @@ class Models(dict[str, Model]):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        pipelines = [(name, load(where, settings.workers), _pooling(where)) for name, where in settings.models]
-        queues = [Queue(pipeline.predictor) for _, pipeline, _ in pipelines]
+        threads = max(1, usable_threads() // settings.workers)
+        pipelines = [(name, load(where, threads), _pooling(where)) for name, where in settings.models]
+        queues = [Queue(pipeline.predictor, TOKENS * threads) for _, pipeline, _ in pipelines]
         self.worker = Worker(queues)
         for (name, pipeline, pooling), queue in zip(pipelines, queues, strict=True):
             self[name] = Model(name, pipeline, self.worker, queue, settings.limits)
@@ -161,10 +163,10 @@ class Models(dict[str, Model]):
         return next((model for model in self.values() if model.task == task), None)
 
 
-def load(where: str, workers: int = 1) -> Pipeline:
-    """A model folder or hub name as the pipeline of its own task, on its share of the processors."""
+def load(where: str, threads: int) -> Pipeline:
+    """A model folder or hub name as the pipeline of its own task."""
     from pocketbert.configs import AutoConfig
-    from pocketbert.runtime.engine import Engine, usable_threads
+    from pocketbert.runtime.engine import Engine
     from pocketbert.runtime.lower import head_of
     from pocketbert.tokenization import AutoTokenizer
 
@@ -172,7 +174,7 @@ def load(where: str, workers: int = 1) -> Pipeline:
     kind = next((kind for kind in TASKS.values() if kind.head == head), None)
     if kind is None:
         raise ConfigError(f"{where} is a model {head}, which no task asks")
-    engine = Engine.from_pretrained(where, head, threads=max(1, usable_threads() // workers))
+    engine = Engine.from_pretrained(where, head, threads=threads)
     assert engine.config is not None
     return kind(engine, AutoTokenizer.from_pretrained(where), engine.config)
 

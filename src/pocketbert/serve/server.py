@@ -36,23 +36,36 @@ def serve(settings: Settings, ready: Callable[[int], None]) -> None:
         ConfigError: the address cannot be used, or a worker does not start.
         CheckpointError: a model cannot be read.
     """
-    with _bound(settings) as listener:
+    shared = settings.workers > 1
+    if shared and settings.port:
+        _listener(settings.host, settings.port, shared=False).close()  # nobody else's: that would be shared, too
+    with _listener(settings.host, settings.port, shared=shared) as listener:
         port = listener.getsockname()[1]
-        if settings.workers == 1:
+        if not shared:
             _run(settings, listener, lambda: ready(port))
             return
         with tempfile.TemporaryDirectory(prefix="pocketbert-") as folder:
             os.environ[FILES] = folder  # the workers' metrics, so that any can tell those of all
-            _supervise(settings, listener, lambda: ready(port))
+            _supervise(settings, port, lambda: ready(port))
 
 
-def _bound(settings: Settings) -> socket.socket:
+def _listener(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A socket that holds an address; if it is `shared`, others may too, and the system deals the connections out."""
     try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind((host, port))
+        except BaseException:
+            listener.close()
+            raise
     except (OSError, OverflowError) as error:
         told = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot listen on {settings.host} port {settings.port}: {told}") from None
+        raise ConfigError(f"cannot listen on {host} port {port}: {told}") from None
+    return listener
 
 
 def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
@@ -98,8 +111,8 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None])
 # ── several ──
 
 
-def _supervise(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Processes that share a socket; one that dies is replaced, unless it never answered."""
+def _supervise(settings: Settings, port: int, ready: Callable[[], None]) -> None:
+    """Processes that share a port; one that dies is replaced, unless it never answered."""
     spawn = multiprocessing.get_context("spawn")
     stopping = False
     workers: list[tuple[BaseProcess, Event]] = []
@@ -110,7 +123,7 @@ def _supervise(settings: Settings, listener: socket.socket, ready: Callable[[], 
 
     def start() -> None:
         answers = spawn.Event()
-        process = spawn.Process(target=_work, args=(settings, listener, answers), daemon=True)
+        process = spawn.Process(target=_work, args=(settings, port, answers), daemon=True)
         process.start()
         workers.append((process, answers))
 
@@ -139,10 +152,11 @@ def _supervise(settings: Settings, listener: socket.socket, ready: Callable[[], 
             signal.signal(sig, handler)
 
 
-def _work(settings: Settings, listener: socket.socket, answers: Event) -> None:
+def _work(settings: Settings, port: int, answers: Event) -> None:
     """What a worker does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent says when
-    _run(settings, listener, answers.set)
+    with _listener(settings.host, port, shared=True) as listener:
+        _run(settings, listener, answers.set)
 
 
 def _log() -> None:

@@ -1,0 +1,180 @@
+"""Load for a service over HTTP, cheap enough to share a machine with what it measures.
+
+Open loop: each request goes out at its time, whether or not earlier ones were answered, and its latency counts from
+that time, so that a service that stalls cannot hide it. Closed loop: so many clients, each of which asks again when it
+is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+PATIENCE = 60.0  # seconds for an answer; without one by then the request failed
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+@dataclass
+class Outcome:
+    """What came back.
+
+    Attributes:
+        statuses: how often: HTTP's, or "refused" (no connection), "closed" (before a byte of an answer), "cut" (in the
+            middle of one), "late" (none within `PATIENCE`).
+        latencies: seconds of those that were answered with 200.
+        seconds: from the first to the last.
+        behind: seconds by which the latest request was sent too late.
+        cpu: share of one processor that the load itself took.
+    """
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    behind: float = 0.0
+    cpu: float = 0.0
+
+    @property
+    def answered(self) -> float:
+        """A second."""
+        return len(self.latencies) / self.seconds
+
+    def ms(self, percent: float) -> float:
+        """A percentile of the latencies, in milliseconds; infinite if there are none."""
+        return 1000 * float(np.percentile(self.latencies, percent)) if self.latencies else float("inf")
+
+
+def post(path: str, body: Any, **headers: str) -> bytes:
+    """A request, ready to be sent."""
+    data = json.dumps(body).encode()
+    named = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{named}content-type: application/json\r\n"
+    return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
+
+
+class _Connection(asyncio.Protocol):
+    """One that is kept, with a request at a time."""
+
+    def __init__(self) -> None:
+        self.received, self.answer = b"", asyncio.get_running_loop().create_future()
+        self.open = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport, self.open = transport, True
+
+    def send(self, request: bytes) -> asyncio.Future[str]:
+        self.received, self.answer = b"", asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self.answer
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if end and length and len(body) >= int(length[1]) and not self.answer.done():
+            self.open = b"connection: close" not in head.lower()
+            self.answer.set_result(head[9:12].decode())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.open = False
+        if not self.answer.done():
+            self.answer.set_result("cut" if self.received else "closed")
+
+
+class Client:
+    """Connections to a service, as many as it takes."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.free = port, list[_Connection]()
+
+    async def ask(self, request: bytes) -> str:
+        """The status, or what went wrong; see `Outcome`."""
+        connection = next((one for one in iter(self._pop, None) if one.open), None)
+        try:
+            if connection is None:
+                loop = asyncio.get_running_loop()
+                _, connection = await loop.create_connection(_Connection, "127.0.0.1", self.port)
+            async with asyncio.timeout(PATIENCE):
+                status = await connection.send(request)
+        except OSError:
+            return "refused"
+        except TimeoutError:
+            return "late"
+        if connection.open:
+            self.free.append(connection)
+        return status
+
+    def _pop(self) -> _Connection | None:
+        return self.free.pop() if self.free else None
+
+    def close(self) -> None:
+        """All of them."""
+        for one in self.free:
+            one.transport.close()
+
+
+async def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float, seed: int = 0) -> Outcome:
+    """Ask `rate` times a second, at random moments, one after the other of `requests`."""
+    times = np.random.default_rng(seed).exponential(1, max(1, round(rate * seconds))).cumsum()
+    times *= len(times) / rate / times[-1]
+
+    async def send(client: Client, found: Outcome) -> None:
+        tasks = []
+        begun = time.perf_counter()
+
+        async def one(request: bytes, due: float) -> None:
+            status = await client.ask(request)
+            found.statuses[status] += 1
+            if status == "200":
+                found.latencies.append(time.perf_counter() - due)
+
+        for number, at in enumerate(times):
+            while (pause := begun + at - time.perf_counter()) > 0:
+                await asyncio.sleep(pause)
+            found.behind = max(found.behind, -pause)
+            tasks.append(asyncio.create_task(one(requests[number % len(requests)], begun + at)))
+        await asyncio.gather(*tasks)
+
+    return await _measured(port, send)
+
+
+async def closed_loop(port: int, requests: Iterable[bytes], clients: int, seconds: float = float("inf")) -> Outcome:
+    """Ask with so many clients until there are no `requests` left, or the time is over."""
+    rest = iter(requests)
+
+    async def send(client: Client, found: Outcome) -> None:
+        end = time.perf_counter() + seconds
+
+        async def one() -> None:
+            while (begun := time.perf_counter()) < end and (request := next(rest, None)) is not None:
+                status = await client.ask(request)
+                found.statuses[status] += 1
+                if status == "200":
+                    found.latencies.append(time.perf_counter() - begun)
+
+        await asyncio.gather(*(one() for _ in range(clients)))
+
+    return await _measured(port, send)
+
+
+async def _measured(port: int, send: Callable[[Client, Outcome], Awaitable[None]]) -> Outcome:
+    client, found = Client(port), Outcome()
+    begun, cpu = time.perf_counter(), _cpu()
+    await send(client, found)
+    found.seconds = time.perf_counter() - begun
+    found.cpu = (_cpu() - cpu) / found.seconds
+    client.close()
+    return found
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

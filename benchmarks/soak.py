@@ -1,0 +1,237 @@
+"""Whether a service holds: memory over many requests, overload, a signal in the middle.
+
+    python benchmarks/soak.py MODELS [--requests 200000] [--seconds 8]
+
+MODELS is a folder for tiny models of every task (benchmarks/every_task.py), served beside the bundled one.
+
+1. Requests of random tasks and lengths, from 16 clients that ask again when answered: each must be answered with 200,
+   and memory must not grow by more than a fiftieth in the second half.
+2. The bundled model, with 64 requests at a time allowed, at half of what it can do, at all of it, and at three times
+   that (open loop, a text of 20 words a request): what is refused must be refused with 429, what is accepted must keep
+   the p99 that it has at full load, and a second later all must be well again.
+3. SIGTERM while it is asked for four fifths of what it can do: every request that the service has taken, by its own
+   log, must be answered, and the process must end with status 0.
+
+Writes results/soak_….csv and .png (memory), and ends with status 1 where something did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common import results_path, write_results
+from every_task import every_task
+from load import Outcome, closed_loop, open_loop, post
+from rich.progress import track
+
+from pocketbert.pipelines import BUNDLED
+
+WORDS = ("a", "the", "of", "film", "is", "never", "dull", "unforgettable", "story", "7", ",", ".", "naïve", "été", "🙂")
+LENGTHS = (1, 3, 8, 15, 20, 25, 40, 80) * 3 + (600,)  # words; the last is cut to what the model reads
+LONG = 0.01  # the share of requests with many texts
+GROWTH = 0.02
+AT_A_TIME = 64
+Memory = list[tuple[int, float]]  # after so many requests, so many MB
+
+
+# ── the service ──
+
+
+@contextlib.contextmanager
+def service(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
+    """A process that serves, its port, and what it writes; gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        command = [sys.executable, "-m", "pocketbert.cli", "serve", "--port", "0", *arguments]
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, stderr=file)
+        try:
+            while not (found := re.search(r"http://\S+:(\d+) ", log.read_text(encoding="utf-8"))):
+                if process.poll() is not None:
+                    raise SystemExit(log.read_text(encoding="utf-8"))
+            yield process, int(found[1]), log
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def megabytes(process: int) -> float:
+    """What a process occupies."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+# ── what is asked ──
+
+
+def anything(draws: random.Random) -> bytes:
+    """A request of a random task, with texts of random lengths."""
+
+    def text() -> str:
+        return " ".join(draws.choices(WORDS, k=draws.choice(LENGTHS)))
+
+    def some() -> Any:
+        count = draws.choice((1, 1, 1, 1, 2, 5)) if draws.random() > LONG else 60
+        return [text() for _ in range(count)] if count > 1 else text()
+
+    task = draws.choice(
+        ("bundled", "classify", "nli", "tag", "answer", "fill-mask", "choose", "embed", "openai", "hub")
+    )
+    if task == "bundled":
+        return post("/v1/classify", {"inputs": some(), "model": "sst2"})
+    if task == "nli":
+        return post("/v1/classify", {"inputs": text(), "model": "nli", "labels": ["a film", "a train"]})
+    if task == "answer":
+        return post("/v1/answer", {"inputs": {"question": "how is the film ?", "context": text()}, "top_k": 2})
+    if task == "fill-mask":
+        return post("/v1/fill-mask", {"inputs": f"the [MASK] {text()}"})
+    if task == "choose":
+        return post("/v1/choose", {"inputs": {"prompt": text(), "choices": [text(), text()]}})
+    if task == "openai":
+        return post("/v1/embeddings", {"input": some(), "model": "embed"})
+    if task == "hub":
+        return post("/models/tag", {"inputs": text(), "parameters": {"aggregation_strategy": "max"}})
+    return post(f"/v1/{task}", {"inputs": some(), "model": task})
+
+
+def a_text(draws: random.Random) -> bytes:
+    return post("/v1/classify", {"inputs": " ".join(draws.choices(WORDS, k=20))})
+
+
+# ── the parts ──
+
+
+def soak(port: int, process: int, count: int) -> tuple[Outcome, Memory]:
+    """All the requests; the memory a hundred times."""
+    draws, memory = random.Random(0), Memory()
+
+    def requests() -> Iterator[bytes]:
+        for number in track(range(count), "asking"):
+            if number % max(1, count // 100) == 0:
+                memory.append((number, megabytes(process)))
+            yield anything(draws)
+
+    found = asyncio.run(closed_loop(port, requests(), 16))
+    memory.append((count, megabytes(process)))
+    return found, memory
+
+
+def overload(port: int, seconds: float) -> tuple[float, dict[str, Outcome]]:
+    """What it can do, and what happens at shares of that."""
+    draws = random.Random(1)
+    some = [a_text(draws) for _ in range(2000)]
+    capacity = asyncio.run(closed_loop(port, some * 1000, AT_A_TIME // 2, seconds)).answered
+    found = {}
+    for name, share in (("half", 0.5), ("full", 1.0), ("three times", 3.0)):
+        found[name] = asyncio.run(open_loop(port, some, share * capacity, seconds))
+    asyncio.run(asyncio.sleep(1))
+    found["a second later, half"] = asyncio.run(open_loop(port, some, 0.5 * capacity, seconds))
+    return capacity, found
+
+
+def stopped(process: subprocess.Popen[bytes], port: int, log: Path, rate: float) -> tuple[Counter[str], Counter[str]]:
+    """SIGTERM under load: what the client got, and what the log says."""
+    draws = random.Random(2)
+    some = [a_text(draws) for _ in range(2000)]
+
+    async def both() -> Outcome:
+        asking = asyncio.create_task(open_loop(port, some, rate, 3.0))
+        await asyncio.sleep(1.5)
+        process.send_signal(signal.SIGTERM)
+        return await asking
+
+    found = asyncio.run(both())
+    process.wait(60)
+    lines = log.read_text(encoding="utf-8").splitlines()
+    return found.statuses, Counter(str(json.loads(line)["status"]) for line in lines if line.startswith("{"))
+
+
+def picture(memory: Memory, path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 3))
+    axes.plot([count / 1000 for count, _ in memory], [size for _, size in memory])
+    axes.set(xlabel="thousands of requests, of all tasks and lengths", ylabel="MB", ylim=(0, None))
+    axes.set_title("Memory of the service", fontsize=11)
+    axes.grid(alpha=0.25)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("--requests", type=int, default=200_000, help="of the first part (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of load in the second (default: %(default)s)")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with all that it has started
+    rows: list[dict[str, Any]] = []
+
+    def note(what: str, value: Any, holds: bool | None = None) -> None:
+        verdict = {None: "", True: "holds", False: "DOES NOT HOLD"}[holds]
+        rows.append({"measure": what, "value": value, "verdict": verdict})
+        print(f"{what}: {value} {verdict}", file=sys.stderr, flush=True)
+
+    with service("--no-log", str(BUNDLED / "sst2"), *every_task(options.models)) as (process, port, _):
+        found, memory = soak(port, process.pid, options.requests)
+    note("requests", options.requests)
+    note("requests a second, 16 clients", round(found.answered, 1))
+    note("statuses", dict(found.statuses), set(found.statuses) == {"200"})
+    half = max(size for count, size in memory if count <= options.requests / 2)
+    late = max(size for _, size in memory)
+    for share in range(0, 100, 10):
+        size = next(size for count, size in memory if count >= share / 100 * options.requests)
+        note(f"memory after {share} %, MB", round(size, 1))
+    note("memory at most, MB, in the first half", round(half, 1))
+    note("memory at most, MB, in all", round(late, 1), late <= (1 + GROWTH) * half)
+    picture(memory, results_path("soak", ".png"))
+
+    with service("--no-log", "--max-queue", str(AT_A_TIME), str(BUNDLED / "sst2")) as (_, port, _):
+        capacity, parts = overload(port, options.seconds)
+    note(f"answers a second, {AT_A_TIME // 2} clients", round(capacity, 1))
+    full = parts["full"].ms(99)
+    for name, part in parts.items():
+        allowed = {"200"} if "half" in name else {"200", "429"}
+        note(f"{name}: statuses", dict(part.statuses), set(part.statuses) <= allowed)
+        note(f"{name}: accepted a second", round(part.answered, 1))
+        note(f"{name}: p50 of the accepted, ms", round(part.ms(50), 1))
+        note(f"{name}: p99 of the accepted, ms", round(part.ms(99), 1))
+        note(f"{name}: share of a processor that the load took", round(part.cpu, 2))
+    heavy, calm = parts["three times"], parts["half"]
+    note("three times: accepted, of what it can do", round(heavy.answered / capacity, 3))
+    note("three times: p99 over that at full load", round(heavy.ms(99) / full, 2), heavy.ms(99) <= 1.5 * full)
+    after = parts["a second later, half"]
+    note("a second later: p99 over that before", round(after.ms(99) / calm.ms(99), 2), after.ms(99) <= 2 * calm.ms(99))
+
+    with service(str(BUNDLED / "sst2")) as (process, port, log):
+        got, logged = stopped(process, port, log, 0.8 * capacity)
+    note("SIGTERM: what the client got", dict(got))
+    note("SIGTERM: what the service's log says", dict(logged), all(got[status] == n for status, n in logged.items()))
+    note("SIGTERM: requests cut", got["cut"] + got["late"], not got["cut"] + got["late"])
+    note("SIGTERM: exit status", process.returncode, process.returncode == 0)
+    write_results("soak", rows)
+    sys.exit(any(row["verdict"].isupper() for row in rows))
+
+
+if __name__ == "__main__":
+    main()

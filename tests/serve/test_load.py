@@ -1,0 +1,98 @@
+"""The load of the benchmarks: that it measures what it says, and that a service ends well under it."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import running
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from load import Outcome, closed_loop, open_loop, post
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+REQUEST = post("/", {})
+
+
+async def against(answer: Callable[[int], tuple[float, bytes]], ask: Callable[[int], asyncio.Future[Outcome]]) -> Outcome:
+    """Load for a server that gives request n `answer(n)`: after so many seconds, these bytes; none is the end."""
+    count = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        while await reader.read(1 << 16):
+            number, count = count, count + 1
+            seconds, data = answer(number)
+            await asyncio.sleep(seconds)
+            writer.write(data)
+            if data != ANSWER:
+                break
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        return await ask(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+
+
+def test_a_stall_is_not_hidden() -> None:
+    """One client that waits would see one slow answer; here all see it that come meanwhile."""
+    stall = asyncio.Event()
+
+    def answer(number: int) -> tuple[float, bytes]:
+        return (0.5 if 20 <= number else 0.0), ANSWER
+
+    found = asyncio.run(against(answer, lambda port: asyncio.ensure_future(open_loop(port, [REQUEST], 100, 0.4))))
+    assert not stall.is_set()
+    assert found.statuses == Counter({"200": 40})
+    assert sum(seconds >= 0.5 for seconds in found.latencies) == 20
+    assert found.seconds >= 0.5
+
+
+def test_what_is_cut_is_said() -> None:
+    def answer(number: int) -> tuple[float, bytes]:
+        return 0.0, [ANSWER, ANSWER[:30], b"", ANSWER.replace(b"200 OK", b"429 Too Many Requests")][number % 4]
+
+    requests = [REQUEST] * 8
+    found = asyncio.run(against(answer, lambda port: asyncio.ensure_future(closed_loop(port, requests, 1))))
+    assert found.statuses == Counter({"200": 2, "cut": 2, "closed": 2, "429": 2})
+    assert len(found.latencies) == 2
+
+
+def test_nobody_listens() -> None:
+    async def ask() -> Outcome:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        server.close()
+        await server.wait_closed()
+        return await closed_loop(port, [REQUEST], 1)
+
+    assert asyncio.run(ask()).statuses == Counter({"refused": 1})
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_every_request_that_was_taken_is_answered_before_the_end(models: dict[str, Path], workers: str) -> None:
+    """SIGTERM under load: the log of the service and the client agree on every answer."""
+    requests = [post("/v1/classify", {"inputs": "the film is great " * n}) for n in (1, 4, 9)]
+
+    async def ask(port: int) -> Outcome:
+        asking = asyncio.create_task(open_loop(port, requests, 60, 1.5))
+        await asyncio.sleep(0.7)
+        service.process.send_signal(signal.SIGTERM)
+        return await asking
+
+    with running(models["classify"], "--workers", workers) as service:
+        found = asyncio.run(ask(service.port))
+        written = service.end()
+    logged = Counter(str(json.loads(line)["status"]) for line in written.splitlines() if line.startswith("{"))
+    assert logged["200"] > 0
+    assert {status: found.statuses[status] for status in logged} == logged
+    assert not found.statuses.keys() & {"cut", "late"}
+    assert service.process.returncode == 0
