@@ -8,11 +8,12 @@ is answered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import resource
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 PATIENCE = 60.0  # seconds for an answer; without one by then the request failed
+CONNECTIONS = 256  # of an open loop to begin with, as of so many clients
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -90,18 +92,27 @@ class _Connection(asyncio.Protocol):
 
 
 class Client:
-    """Connections to a service, as many as it takes."""
+    """Connections to a service, used in turn, and more as it takes them."""
 
     def __init__(self, port: int) -> None:
-        self.port, self.free = port, list[_Connection]()
+        self.port, self.free = port, deque[_Connection]()
+
+    async def open(self, connections: int) -> None:
+        """Begin with so many, opened one after the other, so that a service of several processes can share them out."""
+        with contextlib.suppress(OSError):  # each request will say so
+            for _ in range(connections):
+                self.free.append(await self._connected())
+
+    async def _connected(self) -> _Connection:
+        _, connection = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", self.port)
+        return connection
 
     async def ask(self, request: bytes) -> str:
         """The status, or what went wrong; see `Outcome`."""
         connection = next((one for one in iter(self._pop, None) if one.open), None)
         try:
             if connection is None:
-                loop = asyncio.get_running_loop()
-                _, connection = await loop.create_connection(_Connection, "127.0.0.1", self.port)
+                connection = await self._connected()
             async with asyncio.timeout(PATIENCE):
                 status = await connection.send(request)
         except OSError:
@@ -113,7 +124,7 @@ class Client:
         return status
 
     def _pop(self) -> _Connection | None:
-        return self.free.pop() if self.free else None
+        return self.free.popleft() if self.free else None
 
     def close(self) -> None:
         """All of them."""
@@ -143,7 +154,7 @@ async def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: 
             tasks.append(asyncio.create_task(one(requests[number % len(requests)], begun + at)))
         await asyncio.gather(*tasks)
 
-    return await _measured(port, send)
+    return await _measured(port, CONNECTIONS, send)
 
 
 async def closed_loop(port: int, requests: Iterable[bytes], clients: int, seconds: float = float("inf")) -> Outcome:
@@ -162,11 +173,12 @@ async def closed_loop(port: int, requests: Iterable[bytes], clients: int, second
 
         await asyncio.gather(*(one() for _ in range(clients)))
 
-    return await _measured(port, send)
+    return await _measured(port, clients, send)
 
 
-async def _measured(port: int, send: Callable[[Client, Outcome], Awaitable[None]]) -> Outcome:
+async def _measured(port: int, connections: int, send: Callable[[Client, Outcome], Awaitable[None]]) -> Outcome:
     client, found = Client(port), Outcome()
+    await client.open(connections)
     begun, cpu = time.perf_counter(), _cpu()
     await send(client, found)
     found.seconds = time.perf_counter() - begun

@@ -47,7 +47,7 @@ HERE = Path(__file__).parent
 SHAPE = "squeezebert-uncased"
 PORT = 8471
 RATES = (0.1, 0.2, 0.4, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)  # of what the 16 clients got
-FEWEST = 120  # requests at a rate: a percentile of less says little
+FEWEST = 60  # requests at a rate: a percentile of less says little
 LONGEST = 1000.0  # ms; a p99 beyond it ends the rise
 LIMITS = (25, 50, 100, 200)  # ms of p99 at which throughput is compared
 SETTINGS = ((1, 2, 1), (1, 1, 2), (2, 1, 1))  # processes, threads of an engine, requests that it computes at a time
@@ -55,6 +55,7 @@ PEERS = {
     "the better stock one": ("FastAPI + ONNX Runtime fp32", "FastAPI + transformers"),
     "ONNX Runtime with our own export": ("FastAPI + ONNX Runtime int8",),
 }
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -195,9 +196,8 @@ class Load:
         """The median milliseconds of one client."""
         return float(self.pool.apply(with_clients, (self.requests, 1, 3.0)).ms(50))
 
-    def rise(self, candidate: Candidate, capacity: float) -> list[dict[str, Any]]:
-        """Rates until it is too much."""
-        rows: list[dict[str, Any]] = []
+    def rise(self, candidate: Candidate, capacity: float, rows: Rows) -> None:
+        """Rates until it is too much, a row each."""
         self.pool.apply(with_clients, (self.requests, 4, 1.0))  # warm
         for share in RATES:
             rate = share * capacity
@@ -216,7 +216,6 @@ class Load:
             say(f"  {rate:6.0f} a second: {found.answered:6.0f} answered, p50 {p50:.1f}, p99 {p99:.1f} ms")
             if found.statuses["200"] < 0.95 * count or p99 > LONGEST:
                 break
-        return rows
 
 
 def best(candidates: Sequence[Candidate], load: Load) -> tuple[Candidate, float]:
@@ -305,14 +304,9 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def measure(
-    load: Load, folder: Path, texts: Sequence[str], peers: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of both files."""
+def measure(load: Load, folder: Path, texts: Sequence[str], peers: bool, rows: Rows, summary: Rows) -> None:
+    """Fill both files' rows; what is there when it is stopped is kept."""
     from pocketbert.pipelines import BUNDLED
-
-    rows: list[dict[str, Any]] = []
-    summary: list[dict[str, Any]] = []
 
     def note(what: str, value: float, unit: str, bar: float | None = None, *, most: bool = True) -> None:
         verdict = "" if bar is None else "reached" if (value <= bar if most else value >= bar) else "MISSED"
@@ -336,7 +330,7 @@ def measure(
         if measured:
             alone, together = bare(model, texts)
         with running(chosen):
-            rows += load.rise(chosen, capacity)
+            load.rise(chosen, capacity, rows)
             if measured:
                 http = load.alone()
         if measured:
@@ -352,7 +346,6 @@ def measure(
             name = max(found, key=found.__getitem__)
             note(f"… {name}", found[name], "a second")
             note(f"… ratio to {kind}", value / found[name] if found[name] else float("inf"), "", 4, most=False)
-    return rows, summary
 
 
 def main() -> None:
@@ -363,11 +356,16 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with all that it has started
     texts = sentences()
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        rows, summary = measure(Load(pool, texts, options.seconds), options.models, texts, not options.no_peers)
-    picture(rows, results_path("serving", ".png"))
-    write_results("serving", rows)
-    write_results("serving-summary", summary)
+    rows: Rows = []
+    summary: Rows = []
+    try:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            measure(Load(pool, texts, options.seconds), options.models, texts, not options.no_peers, rows, summary)
+    finally:
+        if rows:
+            picture(rows, results_path("serving", ".png"))
+            write_results("serving", rows)
+            write_results("serving-summary", summary)
 
 
 if __name__ == "__main__":

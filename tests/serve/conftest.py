@@ -55,7 +55,7 @@ class Service:
         return f"http://127.0.0.1:{self.port}"
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
 
     def ask(self, path: str, body: Any = None, method: str | None = None, **headers: str) -> Reply:
         """Send JSON, or bytes as they are, and read the answer."""

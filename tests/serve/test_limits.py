@@ -244,7 +244,7 @@ def test_too_many_requests_at_a_time(models: dict[str, Path]) -> None:
 
 
 def test_a_queue_that_is_too_long(models: dict[str, Path]) -> None:
-    with running(models["classify"], "--max-wait", "0.01") as service:
+    with running(models["classify"], "--max-wait", "0.01", "--max-time", "300") as service:
         body = {"inputs": [" ".join(["film"] * 60)] * 1000}
         replies = []
         threads = [threading.Thread(target=lambda: replies.append(service.ask("/v1/classify", body))) for _ in range(8)]
@@ -260,7 +260,7 @@ def test_a_queue_that_is_too_long(models: dict[str, Path]) -> None:
 
 
 def test_what_was_accepted_is_answered_before_the_end(models: dict[str, Path]) -> None:
-    with running(models["classify"], "--max-wait", "100") as service:
+    with running(models["classify"], "--max-wait", "100", "--max-time", "300") as service:
         kept = service.connect()  # a connection that stays
         kept.request("GET", "/live")
         kept.getresponse().read()
@@ -319,7 +319,8 @@ def test_spans() -> None:
     body = json.dumps({"inputs": SECRET}).encode()
     scope = {
         "type": "http", "method": "POST", "path": "/v1/classify", "raw_path": b"/v1/classify", "query_string": b"",
-        "headers": [(b"content-type", b"application/json")], "scheme": "http", "http_version": "1.1", "root_path": "",
+        "headers": [(b"content-type", b"application/json"), (b"traceparent", f"00-{7:032x}-{8:016x}-01".encode())],
+        "scheme": "http", "http_version": "1.1", "root_path": "",
         "client": None, "server": None,
     }  # fmt: skip
 
@@ -333,6 +334,9 @@ def test_spans() -> None:
     [span] = [one for one in seen.get_finished_spans() if one.name == "pocketbert.answer"]
     assert span.attributes is not None
     assert span.attributes["pocketbert.texts"] == 1
+    assert span.context is not None
+    assert span.parent is not None
+    assert (span.context.trace_id, span.parent.span_id) == (7, 8)  # those of whoever asked
     assert not [one for one in seen.get_finished_spans() if SECRET in one.to_json()]
     gate.metrics.models.worker.stop()
 

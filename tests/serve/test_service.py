@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketbert.pipelines import pipeline
-
 from cli.conftest import shell
+from pocketbert.pipelines import pipeline
 
 from .conftest import Service, running
 

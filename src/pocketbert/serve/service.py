@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 
 from pocketbert.serve.batching import Busy
 from pocketbert.serve.models import Answers, Model, Models
@@ -55,7 +55,8 @@ async def answer(
     if model.task == "feature-extraction":
         options["pooling"] = options.get("pooling") or model.pooling
     limits = service_of(request).settings.limits
-    with TRACER.start_as_current_span("pocketbert.answer") as span:
+    caller = propagate.extract(request.headers) if "traceparent" in request.headers else None
+    with TRACER.start_as_current_span("pocketbert.answer", caller, kind=trace.SpanKind.SERVER) as span:
         try:
             async with asyncio.timeout(limits.time):
                 found = await _answer(model, inputs, patient, options)
