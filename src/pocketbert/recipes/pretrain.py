@@ -518,7 +518,7 @@ def _prepared(course: Course) -> Pretraining:
     objective = course.objective(model).to(course.device)
     if course.options.compile:
         for layer in model.base_model.layers:
-            layer.compile(dynamic=True)
+            layer.compile()  # not dynamic=True: Inductor fails to order the symbolic strides of these layers
     if course.options.sharded and course.ranks.count > 1:
         shard(objective, model.base_model.layers, course.device, methods=["shares"])
     return objective
