@@ -29,13 +29,13 @@ ABLATIONS = {
         "progressive": "+ attention: progressive",
         "joint": "the same, joint",
         "auxiliary": "the same, auxiliary",
-        "teacher": "the teacher, 1.5 times the steps",
+        "teacher": "the teacher, 1,000 steps",
     },
     "optimiser": {
-        "lamb-4e-3": "LAMB, 4e-3",
-        "lamb-12e-3": "LAMB, 1.2e-2",
+        "lamb-8e-3": "LAMB, 8e-3",
+        "lamb-24e-3": "LAMB, 2.4e-2",
         "adamw-1e-3": "AdamW, 1e-3",
-        "adamw-4e-3": "AdamW, 4e-3",
+        "adamw-3e-3": "AdamW, 3e-3",
     },
     "pairs": {"pairs-sop": "sentence order", "pairs-none": "masked words alone"},
 }

@@ -81,10 +81,10 @@ ORIGINS: Mapping[str, Origin] = {
 }
 
 
-def _mini_phases(first: int, second: int) -> tuple[Phase, ...]:
+def _mini_phases(first: int, second: int, rate: float) -> tuple[Phase, ...]:
     return (
-        Phase(steps=first, length=64, batch=32, learning_rate=3e-3, warmup=0.1),
-        Phase(steps=second, length=128, batch=16, learning_rate=1.5e-3, warmup=0.1),
+        Phase(steps=first, length=64, batch=32, learning_rate=rate, warmup=0.1),
+        Phase(steps=second, length=128, batch=16, learning_rate=rate / 2, warmup=0.1),
     )
 
 
@@ -93,9 +93,9 @@ _MINI: Mapping[str, Any] = {
     "hidden_size": 256, "num_hidden_layers": 4, "embedding_size": 64, "intra_bottleneck_size": 64,
     "intermediate_size": 256, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
-_MINI_TRANSFER: Mapping[str, Any] = {"phases": _mini_phases(1_000, 100), "layer_steps": 100, "transfer_batch": 16}
+_MINI_TRANSFER: Mapping[str, Any] = {"phases": _mini_phases(700, 60, 5e-3), "layer_steps": 60, "transfer_batch": 16}
 
-#: The same for one processor core: models that are smaller in every direction, and runs of six to twenty minutes.
+#: The same for one processor core: models that are smaller in every direction, and runs of five to twenty minutes.
 MINI_ORIGINS: Mapping[str, Origin] = {
     "squeezebert": replace(
         _SQUEEZEBERT,
@@ -103,12 +103,12 @@ MINI_ORIGINS: Mapping[str, Origin] = {
             "squeezebert-uncased", hidden_size=256, embedding_size=256, num_hidden_layers=6, num_attention_heads=4,
             intermediate_size=1024, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         ),
-        phases=_mini_phases(4_000, 400),
+        phases=_mini_phases(4_000, 400, 3e-3),
     ),
     "ib-bert": replace(
         _IB_BERT,
         config=_small("ib-bert", **{**_MINI, "intra_bottleneck_size": 256, "intermediate_size": 1024}),
-        phases=_mini_phases(1_200, 100),
+        phases=_mini_phases(900, 60, 8e-3),
     ),
     "mobilebert": replace(_MOBILEBERT, config=_small("mobilebert-uncased", **_MINI), **_MINI_TRANSFER),
     "mobilebert-tiny": replace(_MOBILEBERT, config=_small("mobilebert-tiny", **_MINI), **_MINI_TRANSFER),
