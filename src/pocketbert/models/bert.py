@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pocketbert.configs import BertConfig, PreTrainedConfig
 from pocketbert.models import heads
-from pocketbert.models.ops import ACTIVATIONS, LayerNorm, Packing, attend, init_parameters
+from pocketbert.models.ops import ACTIVATIONS, LayerNorm, Linear, Packing, attend, init_parameters
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 
@@ -50,9 +50,9 @@ class BertSelfAttention(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.heads, self.dropout = config.num_attention_heads, config.attention_probs_dropout_prob
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.query = Linear(config.hidden_size, config.hidden_size)
+        self.key = Linear(config.hidden_size, config.hidden_size)
+        self.value = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, keep: Tensor | Packing | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Mix tokens: [B, S, H] to [B, S, H]."""
@@ -65,7 +65,7 @@ class BertOutput(nn.Module):
 
     def __init__(self, config: PreTrainedConfig, width: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, config.hidden_size)
+        self.dense = Linear(width, config.hidden_size)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -82,7 +82,7 @@ class BertLayer(nn.Module):
         self.attention = nn.ModuleDict(
             {"self": BertSelfAttention(config), "output": BertOutput(config, config.hidden_size)}
         )
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
+        self.intermediate = nn.ModuleDict({"dense": Linear(config.hidden_size, config.intermediate_size)})
         self.activation = ACTIVATIONS[config.hidden_act]
         self.output = BertOutput(config, config.intermediate_size)
 
@@ -99,7 +99,7 @@ class BertPooler(nn.Module):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map [B, S, H] to [B, H]."""

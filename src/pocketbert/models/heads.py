@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import ConfigError
-from pocketbert.models.ops import ACTIVATIONS, LayerNorm, init_parameters, wide_linear
+from pocketbert.models.ops import ACTIVATIONS, LayerNorm, Linear, init_parameters, wide_linear
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, as_asked, resized
 from pocketbert.outputs import (
     BaseModelOutputWithPooling,
@@ -33,7 +33,7 @@ class Transform(nn.Module):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
         self.activation = ACTIVATIONS[config.hidden_act]
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
@@ -49,7 +49,7 @@ class Predictions(nn.Module):
         super().__init__()
         self.transform = Transform(config)
         width = getattr(config, "embedding_size", config.hidden_size)
-        self.decoder = nn.Linear(width, config.vocab_size)
+        self.decoder = Linear(width, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class NSPHead(nn.Module):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        self.seq_relationship = nn.Linear(config.hidden_size, 2)
+        self.seq_relationship = Linear(config.hidden_size, 2)
 
 
 class PreTrainingHeads(MLMHead):
@@ -93,7 +93,7 @@ class PreTrainingHeads(MLMHead):
 
     def __init__(self, config: PreTrainedConfig, predictions: Predictions) -> None:
         super().__init__(predictions)
-        self.seq_relationship = nn.Linear(config.hidden_size, 2)
+        self.seq_relationship = Linear(config.hidden_size, 2)
 
 
 class Head(PreTrainedModel):
@@ -270,7 +270,7 @@ class ForSequenceClassification(LogitsHead):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.dropout = nn.Dropout(config.head_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = Linear(config.hidden_size, config.num_labels)
         self.finish()
 
     def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
@@ -303,7 +303,7 @@ class ForMultipleChoice(LogitsHead):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.dropout = nn.Dropout(config.head_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, 1)
+        self.classifier = Linear(config.hidden_size, 1)
         self.finish()
 
     def encode(
@@ -332,7 +332,7 @@ class ForTokenClassification(LogitsHead):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.dropout = nn.Dropout(config.head_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = Linear(config.hidden_size, config.num_labels)
         self.finish()
 
     def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
@@ -355,7 +355,7 @@ class ForQuestionAnswering(Head):
             raise ConfigError(
                 f"num_labels={config.num_labels} must be 2 to find spans (start and end): pass num_labels=2"
             )
-        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.qa_outputs = Linear(config.hidden_size, 2)
         self.finish()
 
     def forward(

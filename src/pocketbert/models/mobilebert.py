@@ -19,7 +19,16 @@ from torch import Tensor, nn
 from pocketbert.configs import MobileBertConfig, PreTrainedConfig
 from pocketbert.errors import InputError
 from pocketbert.models import heads
-from pocketbert.models.ops import ACTIVATIONS, LayerNorm, NoNorm, Packing, attend, init_parameters, wide_linear
+from pocketbert.models.ops import (
+    ACTIVATIONS,
+    LayerNorm,
+    Linear,
+    NoNorm,
+    Packing,
+    attend,
+    init_parameters,
+    wide_linear,
+)
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, resized
 from pocketbert.outputs import PreTrainingOutput
 
@@ -49,7 +58,7 @@ class MobileBertEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, hidden)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, hidden)
-        self.embedding_transformation = nn.Linear(3 * width if config.trigram_input else width, hidden)
+        self.embedding_transformation = Linear(3 * width if config.trigram_input else width, hidden)
         self.LayerNorm = norm(config, hidden, TORCH_EPS)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -100,9 +109,9 @@ class MobileBertSelfAttention(nn.Module):
         hidden, inner = config.hidden_size, config.true_hidden_size
         narrowed = config.use_bottleneck and (config.key_query_shared_bottleneck or config.use_bottleneck_attention)
         query_key = inner if narrowed else hidden
-        self.query = nn.Linear(query_key, inner)
-        self.key = nn.Linear(query_key, inner)
-        self.value = nn.Linear(inner if config.use_bottleneck_attention else hidden, inner)
+        self.query = Linear(query_key, inner)
+        self.key = Linear(query_key, inner)
+        self.value = Linear(inner if config.use_bottleneck_attention else hidden, inner)
 
     def forward(
         self, query_key: Tensor, value: Tensor, keep: Tensor | Packing | None, with_weights: bool
@@ -118,7 +127,7 @@ class MobileBertAttentionOutput(nn.Module):
 
     def __init__(self, config: MobileBertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.true_hidden_size, config.true_hidden_size)
+        self.dense = Linear(config.true_hidden_size, config.true_hidden_size)
         self.LayerNorm = norm(config, config.true_hidden_size)
         self.dropout = nn.Dropout(0.0 if config.use_bottleneck else config.hidden_dropout_prob)
 
@@ -132,7 +141,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, config: MobileBertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intra_bottleneck_size)
+        self.dense = Linear(config.hidden_size, config.intra_bottleneck_size)
         self.LayerNorm = norm(config, config.intra_bottleneck_size)
 
     def forward(self, stream: Tensor) -> Tensor:
@@ -145,7 +154,7 @@ class OutputBottleneck(nn.Module):
 
     def __init__(self, config: MobileBertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.true_hidden_size, config.hidden_size)
+        self.dense = Linear(config.true_hidden_size, config.hidden_size)
         self.LayerNorm = norm(config, config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -161,8 +170,8 @@ class FeedForward(nn.Module):
         super().__init__()
         inner, between = config.true_hidden_size, config.intermediate_size
         self.activation = ACTIVATIONS[config.hidden_act]
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(inner, between)})
-        self.output = nn.ModuleDict({"dense": nn.Linear(between, inner), "LayerNorm": norm(config, inner, eps)})
+        self.intermediate = nn.ModuleDict({"dense": Linear(inner, between)})
+        self.output = nn.ModuleDict({"dense": Linear(between, inner), "LayerNorm": norm(config, inner, eps)})
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -226,7 +235,7 @@ class MobileBertPooler(nn.Module):
 
     def __init__(self, config: MobileBertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if config.classifier_activation else None
+        self.dense = Linear(config.hidden_size, config.hidden_size) if config.classifier_activation else None
 
     def forward(self, stream: Tensor) -> Tensor:
         """Map [B, S, H] to [B, H]."""

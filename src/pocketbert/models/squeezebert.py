@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from pocketbert.configs import SqueezeBertConfig
 from pocketbert.models import heads
 from pocketbert.models.bert import BertEmbeddings, BertPooler
-from pocketbert.models.ops import ACTIVATIONS, LayerNorm, Packing, attend, init_parameters
+from pocketbert.models.ops import ACTIVATIONS, LayerNorm, Packing, attend, init_parameters, linear
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 # ── the block-diagonal product ──
@@ -28,6 +28,8 @@ from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """Multiply [..., C] by the block-diagonal matrix of `weight` [C', C/G, 1], add `bias` [C']: [..., C']."""
+    if groups == 1:
+        return linear(x, weight.squeeze(-1), bias)
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)

@@ -1,0 +1,72 @@
+"""The linear layer of the models against PyTorch's, on random shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pocketbert.models.ops import Linear, _for_onednn, linear
+
+shapes = st.tuples(st.lists(st.integers(1, 5), min_size=0, max_size=3), st.integers(1, 40), st.integers(1, 40))
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, st.integers(0, 2**31), st.booleans(), st.booleans())
+def test_equals_pytorch_and_its_gradients(
+    shape: tuple[list[int], int, int], seed: int, strided: bool, with_bias: bool
+) -> None:
+    lead, into, out = shape
+    torch.manual_seed(seed)
+    x = torch.randn(*lead, into)
+    if strided and x.dim() > 1:
+        x = x.transpose(0, -2)
+    weight, bias = torch.randn(out, into, requires_grad=True), torch.randn(out, requires_grad=True)
+    x, given_bias = x.requires_grad_(), bias if with_bias else None
+    assert _for_onednn(x, weight)
+    inputs = (x, weight, bias) if with_bias else (x, weight)
+    got, expected = linear(x, weight, given_bias), F.linear(x, weight, given_bias)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(linear(x, weight, given_bias), got)
+    upstream = torch.randn_like(got)
+    gradients = torch.autograd.grad(expected, inputs, upstream)
+    for mine, theirs in zip(torch.autograd.grad(got, inputs, upstream), gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_gradients_that_are_wanted() -> None:
+    x, layer = torch.randn(3, 8), Linear(8, 4)
+    layer.bias.requires_grad_(False)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.bias.grad is x.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_are_left_to_pytorch(dtype: torch.dtype) -> None:
+    layer, x = Linear(8, 4).to(dtype), torch.randn(3, 8, dtype=dtype)
+    assert not _for_onednn(x, layer.weight)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_autocast_computes_in_its_type() -> None:
+    layer, x = Linear(8, 4), torch.randn(3, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.dtype == torch.float32
+
+
+def test_no_rows() -> None:
+    assert Linear(8, 4)(torch.randn(0, 5, 8)).shape == (0, 5, 4)
+
+
+def test_exporters_see_an_ordinary_linear_layer() -> None:
+    program = torch.export.export(Linear(8, 4), (torch.randn(3, 8),))
+    assert any("linear" in str(node.target) for node in program.graph.nodes)
+    assert not any("mkldnn" in str(node.target) for node in program.graph.nodes)
