@@ -14,13 +14,14 @@ from typing import Any
 import matplotlib.figure
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from common import RESULTS, write_results
+from common import results_path, write_results
 
 LADDER = {
     "labels": "MiniLM's layers, labels alone",
-    "soft": "+ the teacher's classes",
-    "hidden": "+ its hidden states",
-    "inherited": "+ begins as the fine-tuned teacher",
+    "soft": "… and the teacher's classes",
+    "hidden": "… and its hidden states",
+    "inherited": "… and begins as the fine-tuned teacher",
+    "everything": "everything",
 }
 
 
@@ -37,7 +38,7 @@ runs = {
     for row, label in LADDER.items()
 }
 for folder, label in (
-    ("student", "bundled: + altered texts, twice the steps"),
+    ("student", "bundled: everything, four times the steps"),
     ("teacher", "the teacher, 6 layers"),
 ):
     if run := read(bundled / folder):
@@ -50,13 +51,13 @@ for label, seeds in runs.items():
     if best:
         rows.append(
             {
-                "what": label.replace("\n", " "),
-                "seeds": len(seeds),
-                "best": round(statistics.mean(best), 4),
-                "deviation": round(statistics.stdev(best), 4) if len(best) > 1 else "",
-                "last": round(statistics.mean(last), 4),
+                "what": label,
                 "steps": next(iter(seeds.values()))["steps"],
-                "of each": " ".join(f"{value:.4f}" for value in best),
+                "seeds": len(seeds),
+                "last": round(statistics.mean(last), 4),
+                "deviation": round(statistics.stdev(last), 4) if len(last) > 1 else "",
+                "best": round(max(best), 4),
+                "last of each": " ".join(f"{value:.4f}" for value in last),
             }
         )
 write_results("distillation-sst2", rows)
@@ -64,13 +65,12 @@ write_results("distillation-sst2", rows)
 figure = matplotlib.figure.Figure(figsize=(8, 0.55 * len(rows) + 1.2), layout="constrained")
 axes = figure.subplots()
 for place, seeds in enumerate(seeds for seeds in runs.values() if seeds):
-    values = [100 * run["best"]["accuracy"] for run in seeds.values()]
+    values = [100 * run["history"][-1]["accuracy"] for run in seeds.values()]
     axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.6)
     axes.plot(statistics.mean(values), place, "|", color="C1", markersize=22, markeredgewidth=2)
 axes.set_yticks(range(len(rows)), [label for label, seeds in runs.items() if seeds])
 axes.margins(y=0.15)
 axes.invert_yaxis()
-axes.set_xlabel("accuracy on SST-2 dev, % (872 sentences: one standard error is 1.1)")
+axes.set_xlabel("accuracy on SST-2 dev after the last step, %")
 axes.grid(axis="x", alpha=0.3)
-name = max(RESULTS.glob("distillation-sst2_*.csv"), key=lambda path: path.stat().st_mtime).with_suffix(".png")
-figure.savefig(name, dpi=150)
+figure.savefig(results_path("distillation-sst2", ".png"), dpi=150)
