@@ -164,6 +164,9 @@ def test_a_folder_in_use_is_not_overwritten(options: Options, tmp_path: Path) ->
         with pytest.raises(CheckpointError, match=r"holds no run \(thesis\.doc\)"):
             finetune(options(resume=resume))
     finetune(options(output=tmp_path / "run"))
+    left = contents(tmp_path / "run")
+    finetune(options(output=tmp_path / "run", resume=True))  # it is finished
+    assert contents(tmp_path / "run") == left
     for checkpoints in ("at step-00000018", "without checkpoints"):
         with pytest.raises(CheckpointError, match=rf"holds a run {checkpoints}: continue it with --resume"):
             finetune(options(output=tmp_path / "run"))

@@ -69,9 +69,15 @@ def prepare(
             raise ConfigError(
                 f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not go together"
             )
-    tokenizer.save_pretrained(folder)
-    model.config.save_pretrained(folder)
+    begin(folder, tokenizer, model)
     return tokenizer, model
+
+
+def begin(folder: Path, tokenizer: BertTokenizer, model: PreTrainedModel) -> None:
+    """Write what is known before training; a run that goes on has it, and what was saved with its weights says more."""
+    if not (folder / "config.json").exists():
+        tokenizer.save_pretrained(folder)
+        model.config.save_pretrained(folder)
 
 
 def _ready(config: PreTrainedConfig, options: FinetuneOptions, tell: Callable[[str], None]) -> PreTrainedConfig:

@@ -29,7 +29,7 @@ from pocketbert.errors import ConfigError, DataError, TrainingError
 from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune import curves
-from pocketbert.recipes.models import choose_device
+from pocketbert.recipes.models import begin, choose_device
 from pocketbert.recipes.published import MINI_ORIGINS, ORIGINS, Origin, Phase
 from pocketbert.recipes.record import Record, claim, held
 from pocketbert.training.distributed import Ranks, copies, is_sharded, joined, local_device, shard
@@ -411,8 +411,7 @@ def _pretrain(
         objective = _prepared(course)
         model: Any = objective.model
         if ranks.first:
-            course.tokenizer.save_pretrained(folder)
-            model.config.save_pretrained(folder)
+            begin(folder, course.tokenizer, model)
         batches, held_out = course.batches(), course.held_out()
         tell(_announcement(course, model))
         every = options.eval_every or max(1, course.steps // 50)
