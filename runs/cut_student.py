@@ -27,8 +27,9 @@ name, config_file, table, pieces, out = sys.argv[1:]
 teacher, whole = AutoModel.from_pretrained(name), AutoTokenizer.from_pretrained(name)
 texts = [example.text for example in read_table(table, labelled=False).examples]
 counts = Counter(i for one in encode_texts(whole, texts) for i in one.input_ids.tolist())
-kept = prune_vocabulary(whole.get_vocab(), counts, int(pieces))
-rows = [whole.get_vocab()[piece] for piece in kept]
+vocabulary = whole.get_vocab()
+kept = prune_vocabulary(vocabulary, counts, int(pieces))
+rows = [vocabulary[piece] for piece in kept]
 with torch.no_grad():
     words = teacher.get_input_embeddings().weight[rows].clone()
     teacher.resize_token_embeddings(len(rows)).weight.copy_(words)
