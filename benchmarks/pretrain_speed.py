@@ -103,7 +103,7 @@ def theirs(how: str, given: argparse.Namespace) -> None:
     import transformers
 
     clock = Clock(given.seconds)
-    tokenizer = transformers.BertTokenizerFast(vocab_file=str(Path(given.tokenizer) / "vocab.txt"))
+    tokenizer = transformers.BertTokenizerFast.from_pretrained(given.tokenizer)
     documents = [json.loads(line)["text"] for line in Path(given.texts).read_text(encoding="utf-8").splitlines()]
     lines = [line for document in documents for line in document.splitlines() if line.strip()]
     grouped = how == "grouped"

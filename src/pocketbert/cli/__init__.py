@@ -32,7 +32,7 @@ COMMANDS = {
         "pretrain": ("pocketbert.cli.pretrain", "Train a model from nothing on raw text, by a published recipe."),
         "transfer": ("pocketbert.cli.pretrain", "Train a thin MobileBERT from an IB-BERT, layer by layer."),
         "finetune": ("pocketbert.cli.finetune", "Train a model on labelled data: to classify, tag, answer or choose."),
-        "distill": ("pocketbert.cli.distill", "Train a small text classifier to say what larger ones say."),
+        "distill": ("pocketbert.cli.distill", "Train a small model to say what larger ones say."),
         "evaluate": ("pocketbert.cli.finetune", "Measure a model on labelled data of its task."),
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller, and faster."),
         "export": ("pocketbert.cli.export", "Write a model for other engines, and prove each file."),

@@ -30,7 +30,7 @@ def _all_of_finetune(function: Function) -> Function:
         "pocketbert distill glue --glue sst-2 --teacher t1 --teacher t2 -m s -o a",
         "pocketbert distill a.csv --teacher t --from-scratch s --from-teacher -o a",
         "pocketbert distill a.csv --teacher t --student s --augment 4 -o a",
-        "pocketbert distill eng.train --task token-classification --teacher t -m s -o a",
+        "pocketbert distill a.txt --task token-classification --teacher t -m s -o b",
         "pocketbert distill corpus --task feature-extraction --teacher t -m s …",
     ]
 )

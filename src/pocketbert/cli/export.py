@@ -28,7 +28,7 @@ PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "litert": ("fp32", "fp16", "int8
         "pocketbert export my-model web --precision int8 --precision fp16",
         "pocketbert export my-model out --precision int8 --eval test.csv",
         "pocketbert export my-model phone --format litert --precision int8",
-        "pocketbert export m npu --format litert --precision integer --calibrate a.txt",
+        "pocketbert export m n --format litert --precision integer --calibrate t.txt",
         "pocketbert export my-model serving --format savedmodel",
     ]
 )
