@@ -41,6 +41,13 @@ def drawn(std: float) -> Any:
     return keras.initializers.RandomNormal(stddev=std)
 
 
+def settle(layer: keras.layers.Layer) -> None:
+    """Freeze the variables of a layer that does not train, which hear of it only where they were there before."""
+    if not layer.trainable:
+        for variable in layer.weights:
+            variable.trainable = False
+
+
 class Block(keras.layers.Layer):
     """A layer made of others."""
 
@@ -48,6 +55,7 @@ class Block(keras.layers.Layer):
         """Make the variables of every part."""
         for part in self._flatten_layers(include_self=False, recursive=False):
             part.build(None)
+        settle(self)
 
 
 class Linear(keras.layers.Dense):
@@ -60,9 +68,7 @@ class Linear(keras.layers.Dense):
     def build(self, input_shape: object = None) -> None:
         """Make kernel [C, C'] and bias [C']."""
         super().build((None, self.width))
-        if not self.trainable:
-            for variable in self.weights:  # which hear of it only where they were there before
-                variable.trainable = False
+        settle(self)
 
 
 class GroupedLinear(keras.layers.Layer):
@@ -105,8 +111,11 @@ class Table(keras.layers.Layer):
         self.weight = self.add_weight(name="weight", shape=(self.rows, self.width), initializer=initial)
 
     def call(self, ids: Tensor) -> Tensor:
-        """Look up ids [...] as [..., width]."""
-        return tf.gather(self.weight, ids)
+        """Look up ids [...] as [..., width]; the row for padding learns nothing from it, as in PyTorch."""
+        rows = tf.gather(self.weight, ids)
+        if self.padding is None:
+            return rows
+        return tf.where((tf.convert_to_tensor(ids) == self.padding)[..., None], tf.stop_gradient(rows), rows)
 
 
 class LayerNorm(keras.layers.LayerNormalization):

@@ -50,6 +50,11 @@ class TFPreTrainedModel(keras.Model):
         if not isinstance(config, self.config_class):
             wanted = self.config_class.__name__
             raise ConfigError(f"{type(self).__name__} needs a {wanted}, not a {type(config).__name__}")
+        if self.compute_dtype != "float32":
+            raise ConfigError(
+                f"Keras's dtype policy is {self.dtype_policy.name}, but {type(self).__name__} computes in float32: "
+                "build it under keras.config.set_dtype_policy('float32')"
+            )
         self.config: PreTrainedConfig = config
         main = self.main_layer_class(config, pools=self.reads_pooler, name=self.base_model_prefix)
         setattr(self, self.base_model_prefix, main)
