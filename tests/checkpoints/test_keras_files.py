@@ -143,3 +143,22 @@ class TestBadInput:
         monkeypatch.setattr("pocketbert.errors.find_spec", lambda name: None)
         with pytest.raises(MissingExtraError, match=r"pip install 'pocketbert\[tf\]'"):
             read_tensors(tmp_path)
+
+
+def test_read_by_tensorflow_classes(tmp_path: Path) -> None:
+    """The same numbers there as in PyTorch."""
+    pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
+    from pocketbert.tf import TFMobileBertForQuestionAnswering
+
+    model = our_class(CONFIGS["mobilebert"], "ForQuestionAnswering")(CONFIGS["mobilebert"])
+    randomise(model, seed=3)
+    model.eval().config.save_pretrained(tmp_path)
+    write_keras(tmp_path / "tf_model.h5", model, "tf_mobile_bert_for_question_answering")
+    other, info = TFMobileBertForQuestionAnswering.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    inputs = batch("ForQuestionAnswering", seed=5)
+    with torch.no_grad():
+        expected = model(**inputs)
+    found = other({name: value.numpy() for name, value in inputs.items()})
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value.numpy(), rtol=1e-5, atol=1e-5 * float(value.abs().max()))

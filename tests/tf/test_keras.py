@@ -1,4 +1,4 @@
-"""The TensorFlow classes as Keras models: packed inputs, fitting, and what is refused."""
+"""The TensorFlow classes as Keras models: packed inputs, fresh weights, and what is refused."""
 
 import importlib
 from pathlib import Path
@@ -23,7 +23,6 @@ from .test_parity import OURS, RELATIVE, assert_same, pair, published, tf_class
 SHALLOW: Any = OURS["mobilebert"].replace(num_hidden_layers=1)
 IDS = np.random.default_rng(0).integers(0, SHALLOW.vocab_size, (16, 9))
 LABELS = (IDS[:, 0] > SHALLOW.vocab_size // 2).astype(np.int64)
-LABEL_NAMES = {"labels", "next_sentence_label", "start_positions", "end_positions"}
 
 
 def close(one: Any, other: Any) -> bool:
@@ -98,6 +97,16 @@ def test_bad_construction(tmp_path: Path) -> None:
         pocketbert.tf.TFMobileBertForSequenceClassification.from_pretrained(tmp_path, num_labels=3)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "float16", "bfloat16", "float64"])
+def test_another_precision(policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        with pytest.raises(ConfigError, match=f"policy is {policy}, but TFMobileBertModel computes in float32: build"):
+            pocketbert.tf.TFMobileBertModel(SHALLOW)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def test_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keras.backend.backend", lambda: "torch")
     with pytest.raises(MissingExtraError, match=r"Keras runs on torch here: set .* KERAS_BACKEND=tensorflow"):
@@ -140,40 +149,6 @@ def test_problem_types(labels: int, kind: type, tmp_path: Path) -> None:
         expected = model(torch.from_numpy(IDS), labels=torch.from_numpy(wanted))
     assert_same(expected, other(IDS, labels=wanted))
     assert other.config.problem_type == model.config.problem_type
-
-
-# ── fitting ──
-
-
-@pytest.mark.parametrize("head", ["ForPreTraining", "ForNextSentencePrediction", "ForQuestionAnswering"])
-def test_the_loss_that_keras_sees(head: str) -> None:
-    """With labels among the inputs, or as `y`: the loss of the head."""
-    config = SHALLOW.replace(hidden_dropout_prob=0.0)
-    model = tf_class(config, head)(config)
-    inputs = published(batch(head, seed=5), head)
-    labels = [inputs[name] for name in model.label_names]
-    bare = {name: value for name, value in inputs.items() if name not in LABEL_NAMES}
-    expected = model(inputs).loss
-    model.compile(optimizer="sgd", run_eagerly=True)
-    assert close(model.test_on_batch(inputs), expected)
-    assert close(model.test_on_batch(bare, labels[0] if len(labels) == 1 else labels), expected)
-    assert close(model.test_on_batch(bare, dict(zip(model.label_names, labels, strict=True))), expected)
-    with pytest.raises(InputError, match=f"needs {' and '.join(model.label_names)}"):
-        model.test_on_batch(bare)
-
-
-def test_fit_evaluate_predict() -> None:
-    """In a graph; whatever is not used does not train, so Keras has nothing to warn of."""
-    keras.utils.set_random_seed(1)
-    model = tf_class(SHALLOW, "ForSequenceClassification")(SHALLOW)
-    model.compile(optimizer=keras.optimizers.Adam(5e-3), metrics=["accuracy"])
-    inputs = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
-    losses = model.fit(inputs, LABELS, epochs=15, batch_size=8, verbose=0).history["loss"]
-    assert losses[-1] < 0.1 < 0.6 < losses[0]
-    assert model.evaluate(inputs, LABELS, verbose=0)[1] == 1.0
-    answers = model.predict({**inputs, "labels": LABELS}, verbose=0)
-    assert list(answers) == ["logits"]
-    assert (answers.logits.argmax(-1) == LABELS).all()
 
 
 def test_fresh_weights() -> None:
