@@ -89,7 +89,7 @@ def test_gradients(name: str, head: str, tmp_path: Path) -> None:
     inputs = batch(head, seed=5)
     inputs["input_ids"][:, -2:] = 0  # padding, which learns nothing but as a word to be guessed
     model(**inputs).loss.backward()
-    expected = {key: None if p.grad is None else p.grad.numpy() for key, p in model.named_parameters()}
+    expected: dict[str, Any] = {key: None if p.grad is None else p.grad.numpy() for key, p in model.named_parameters()}
     with tf.GradientTape() as tape:
         loss = other(published(inputs, head)).loss
     variables = other.trainable_variables

@@ -1,4 +1,4 @@
-"""The TensorFlow classes outside of eager calls: in graphs, compiled by XLA, in functional models, in files."""
+"""The TensorFlow classes outside of eager calls: in graphs, compiled by XLA, in functional models, in PyTorch."""
 
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ def test_any_batch_and_length_in_one_graph(config: Any, head: str) -> None:
     traced = tf.function(
         lambda ids, mask: model(ids, mask), input_signature=[tf.TensorSpec([None] * axes, tf.int64)] * 2
     )
-    for shape in ((3, 7), (1, 1), (2, 40)):
-        shape = shape if axes == 2 else (shape[0], 2, shape[1])
+    for rows, length in ((3, 7), (1, 1), (2, 40)):
+        shape = (rows, length) if axes == 2 else (rows, 2, length)
         ids = np.random.default_rng(1).integers(0, config.vocab_size, shape)
         mask = np.broadcast_to(np.arange(shape[-1]) < 5, shape).astype(np.int64)
         assert_close_outputs(traced(ids, mask), model(ids, mask))
@@ -69,12 +69,3 @@ def test_saved_here_and_loaded_in_pytorch(config: Any, head: str, tmp_path: Path
     inputs = batch(head, seed=5)
     with torch.no_grad():
         assert_same(model.eval()(**inputs), other(published(inputs, head)))
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside Keras
-def test_files_of_keras(tmp_path: Path) -> None:
-    """`model.save`, with architecture and weights."""
-    model = tf_class(SHALLOW, "ForTokenClassification")(SHALLOW)
-    model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras", custom_objects={type(model).__name__: type(model)})
-    assert_close_outputs(again(IDS), model(IDS))
