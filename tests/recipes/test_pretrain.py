@@ -101,9 +101,10 @@ def test_a_run_is_resumed_with_its_own_options_alone(corpus: Path, tmp_path: Pat
     pretrain(options(corpus, tmp_path))
     with pytest.raises(CheckpointError, match="--resume"):
         pretrain(options(corpus, tmp_path))
-    config = (tmp_path / "config.json").read_bytes()
+    config, run = (tmp_path / "config.json").read_bytes(), json.loads((tmp_path / "run.json").read_text())
     pretrain(options(corpus, tmp_path, resume=True))  # it is finished
     assert (tmp_path / "config.json").read_bytes() == config
+    assert json.loads((tmp_path / "run.json").read_text())["history"] == run["history"]
     with pytest.raises(ConfigError, match=r"options\.masked: None then, 0\.3 now"):
         pretrain(options(corpus, tmp_path, masked=0.3, resume=True))
 

@@ -426,11 +426,15 @@ def _pretrain(
             keep=2,
         )
 
+        def written(state: State, **more: Any) -> None:
+            if record is not None:
+                record.write(history=state.history, steps=course.steps, parameters=model.num_parameters(), **more)
+
         def keep(state: State) -> None:
             tensors = copies(model.state_dict().items(), kept=ranks.first)
             if record is not None:
                 model.save_pretrained(folder, state_dict=tensors)
-                record.write(history=state.history, steps=course.steps, parameters=model.num_parameters())
+                written(state)
 
         with (
             Progress(plan.steps, console if ranks.first else None, "pretraining") as progress,
@@ -451,8 +455,7 @@ def _pretrain(
                 ranks=ranks,
                 describe=batches.describe,
             )
-        if record is not None:
-            record.write(finished=True)
+        written(state, finished=True)
         metrics = {name: value for name, value in state.history[-1].items() if name != "step"}
         return PretrainResult(folder, metrics, state.step, record.seconds if record is not None else 0.0)
 
