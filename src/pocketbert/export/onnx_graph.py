@@ -17,6 +17,7 @@ import numpy as np
 
 from pocketbert import __version__
 from pocketbert.errors import InputError
+from pocketbert.export.onnx_plan import fitting
 from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Pick, Plan, Rows
 
 OPSET = 17  # the first with LayerNormalization
@@ -31,8 +32,8 @@ def onnx_graph(plan: Plan, *, half: bool = False, choices: bool = False, opset: 
     plan's names, in fp32. Beyond the end of a sequence, where the mask is 0, outputs mean nothing, and nothing of them
     reaches a token: neither attention nor neighbours.
 
-    Steps of the plan that are in int8 stay so: what they read is rounded while it runs, a tensor by one scale, which
-    is what ONNX Runtime has kernels for. A step with `exact` weights takes these alone.
+    Steps of the plan that are in int8 stay so, see `onnx_plan.fitting`: what they read is rounded while it runs, a
+    tensor by one scale, which is what ONNX Runtime has kernels for. A step with `exact` weights takes these alone.
 
     Args:
         plan: in fp32, or in int8 as `runtime.quantize.quantize` makes it.
@@ -44,7 +45,7 @@ def onnx_graph(plan: Plan, *, half: bool = False, choices: bool = False, opset: 
         InputError: there is no such opset, or it is too old.
     """
     check_opset(opset)
-    return _Graph(plan, half, choices, opset).model()
+    return _Graph(fitting(plan), half, choices, opset).model()
 
 
 def check_opset(opset: int) -> None:
