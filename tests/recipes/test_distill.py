@@ -1,13 +1,7 @@
 """Distillation from a table: what a student takes over, what is asked only once, and what is refused."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +21,7 @@ from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.teachers import TeacherCache
 
 from .conftest import CONFIGS, reviews, write_csv
+from .processes import kill_when, newest
 
 Make = Callable[..., DistillOptions]
 
@@ -147,17 +142,8 @@ def test_killed_and_resumed(make: Make, tmp_path: Path) -> None:
     changes = {**ALL, "epochs": 2, "eval_every": 3, "from_teacher": True}
     whole = distill(make(output=tmp_path / "whole", **changes))
     broken = make(output=tmp_path / "broken", resume=True, **changes)
-    script = (
-        "import json; from pocketbert.recipes.distill import distill, DistillOptions; "
-        f"distill(DistillOptions(**json.loads({json.dumps(asdict(broken), default=str)!r})))"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    checkpoints = tmp_path / "broken" / "checkpoints"
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
-    while process.poll() is None and not list(checkpoints.glob("step-*[0-9]")):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    states = tmp_path / "broken" / "checkpoints"
+    kill_when(lambda: newest(states) > 0, distill, broken)
     result = distill(broken)
     assert contents(result.folder) == contents(whole.folder)
     assert result.history == whole.history

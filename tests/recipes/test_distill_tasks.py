@@ -1,13 +1,7 @@
 """Distillation of tags, answers and choices, and of encoders on raw text: from a teacher's folder to a student's."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +22,7 @@ from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from training.packed import write_corpus
 
 from .conftest import CONFIGS
+from .processes import kill_when, newest
 from .test_distill import TEACHER, contents
 from .test_tasks import PIECES, choices_file, conll_file, squad_file
 
@@ -231,7 +226,8 @@ def test_the_words_are_there_and_not_the_masks(text: Make) -> None:
 def test_raw_text_is_resumed_bit_for_bit(text: Make, tmp_path: Path) -> None:
     whole = distill(text(output=tmp_path / "whole", epochs=1, eval_every=3))
     broken = text(output=tmp_path / "broken", epochs=1, eval_every=3, resume=True)
-    kill(broken, tmp_path / "broken" / "checkpoints")
+    states = tmp_path / "broken" / "checkpoints"
+    kill_when(lambda: newest(states) > 0, distill, broken)
     result = distill(broken)
     assert result.history == whole.history
     assert contents(result.folder) == contents(whole.folder)
@@ -249,39 +245,12 @@ def test_what_is_wrong_with_raw_text(text: Make, make: Make, tmp_path: Path, fol
         distill(text(output=tmp_path / "c", max_length=40))
 
 
-# ── killed ──
-
-
-def kill(options: DistillOptions, states: Path) -> None:
-    """Start a run in a process of its own, and kill it as soon as it has saved a state."""
-    script = (
-        "import json; from pocketbert.recipes.distill import distill, DistillOptions; "
-        f"distill(DistillOptions(**json.loads({json.dumps(asdict(options), default=str)!r})))"
-    )
-    end(script, lambda: bool(list(states.glob("step-*[0-9]"))))
-
-
-def end(script: str, ready: Callable[[], bool]) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
-    while process.poll() is None and not ready():
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-
-
 def test_a_killed_search_ends_as_any_other(make: Make, tmp_path: Path) -> None:
     space: Space = {"alpha": Between(0.1, 0.9), "epochs": (1.0, 2.0)}
     whole = search(distill, make("multiple-choice", output=tmp_path / "whole"), space, 3)
     broken = make("multiple-choice", output=tmp_path / "broken", resume=True)
-    script = (
-        "import json; from pocketbert.recipes.distill import distill, DistillOptions; "
-        "from pocketbert.recipes.search import Between, search; "
-        f"options = DistillOptions(**json.loads({json.dumps(asdict(broken), default=str)!r})); "
-        "search(distill, options, {'alpha': Between(0.1, 0.9), 'epochs': (1.0, 2.0)}, 3)"
-    )
     second = tmp_path / "broken" / "trial-0001" / "checkpoints"
-    end(script, lambda: bool(list(second.glob("step-*[0-9]"))))
+    kill_when(lambda: newest(second) > 0, search, distill, broken, space, 3)
     result = search(distill, broken, space, 3)
     assert [vars(trial) for trial in result.trials] == [vars(trial) for trial in whole.trials]
     assert result.best == whole.best

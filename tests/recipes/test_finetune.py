@@ -1,15 +1,10 @@
 import io
 import json
 import logging
-import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +26,7 @@ from pocketbert.tokenization import AutoTokenizer
 from pocketbert.training.state import latest_state
 
 from .conftest import reviews, write_csv
+from .processes import kill_when, newest
 
 Options = Callable[..., FinetuneOptions]
 
@@ -98,21 +94,9 @@ def test_the_same_options_give_the_same_bytes(options: Options, tmp_path: Path) 
 def test_killed_without_warning_and_resumed(options: Options, tmp_path: Path) -> None:
     whole = finetune(options(output=tmp_path / "whole", epochs=6, eval_every=2))
     broken = options(output=tmp_path / "broken", epochs=6, eval_every=2, resume=True)
-    told = json.dumps(asdict(broken), default=str)
-    script = (
-        "import json; from pocketbert.recipes.finetune import finetune; "
-        f"from pocketbert.recipes.options import FinetuneOptions; finetune(FinetuneOptions(**json.loads({told!r})))"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    states = tmp_path / "broken" / "checkpoints"
     for least in (6, 30):
-        process = subprocess.Popen([sys.executable, "-c", script], env=environment)
-        while process.poll() is None:
-            state = latest_state(tmp_path / "broken" / "checkpoints")
-            if state is not None and int(state.name[5:]) >= least:
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.002)
-        assert process.wait() == -signal.SIGKILL
+        kill_when(lambda least=least: newest(states) >= least, finetune, broken)  # type: ignore[misc]
     result = finetune(broken)
     assert contents(result.folder) == contents(whole.folder)
     assert (result.history, result.metrics, result.best_step) == (whole.history, whole.metrics, whole.best_step)

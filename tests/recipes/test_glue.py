@@ -1,9 +1,6 @@
 """GLUE from its files to a submission, whatever the order in which a model has its labels."""
 
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from pocketbert.cli import app
 from pocketbert.configs import AutoConfig, SqueezeBertConfig
 from pocketbert.data.glue import GLUE
 from pocketbert.errors import ConfigError, DataError, InputError
@@ -25,6 +24,8 @@ from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.recipes.submission import FILES, submit
 from pocketbert.runtime.engine import Engine
 from pocketbert.tokenization import BertTokenizer
+
+from .processes import ask
 
 Options = Callable[..., FinetuneOptions]
 ROOT = Path(__file__).parents[2]
@@ -212,26 +213,15 @@ def test_scores_and_their_average() -> None:
 
 def test_the_recipe_with_bells_and_whistles(glue: Path, tmp_path: Path) -> None:
     """The script's chain, with the tasks that are there: a student of MNLI, and RTE's from it with a fresh head."""
-    shell = tmp_path / "bin" / "pocketbert"
-    shell.parent.mkdir()
-    shell.write_text(f'#!/bin/sh\nexec {sys.executable} -m pocketbert.cli "$@"\n')
-    shell.chmod(0o755)
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1",
-        "PATH": f"{shell.parent}:{os.environ['PATH']}",
-    }  # fmt: skip
     save(tmp_path / "teachers" / "mnli", NAMES, (2, 0, 1))
     save(tmp_path / "teachers" / "rte", ("entailment", "not_entailment"), (0, 1))
     student = save(tmp_path / "student", ("LABEL_0", "LABEL_1"), (0, 1))
     script, out = ROOT / "runs" / "squeezebert_glue.sh", tmp_path / "out"
     flags = ["--epochs", "1", "--no-tensorboard", "--device", "cpu"]
-    ran = subprocess.run(
-        [str(script), str(glue), str(student), str(tmp_path / "teachers"), str(out), *flags],
-        env=environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    assert [Path(json.loads(line)["folder"]).name for line in ran.stdout.splitlines()] == ["mnli", "rte"]
-    assert "no MRPC or no teacher for it: left out" in ran.stderr
-    assert f"the labels of {out / 'mnli'} (entailment, neutral, contradiction)" in " ".join(ran.stderr.split())
+    asked, said = ask(script, glue, student, tmp_path / "teachers", out, *flags, folder=tmp_path)
+    assert "no MRPC or no teacher for it: left out" in said
+    ran = [CliRunner().invoke(app, command, catch_exceptions=False) for command in asked]
+    assert [Path(json.loads(one.stdout)["folder"]).name for one in ran] == ["mnli", "rte"]
+    assert f"the labels of {out / 'mnli'} (entailment, neutral, contradiction)" in " ".join(ran[1].stderr.split())
     run = json.loads((out / "rte" / "run.json").read_text())
     assert (run["options"]["model"], run["options"]["batch_size"]) == (str(out / "mnli"), 16)

@@ -1,44 +1,34 @@
 """Several processes that train one model: what they learn, and what they lose when one dies or all stop (nothing)."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from pocketbert.recipes.pretrain import PretrainOptions, pretrain
-from pocketbert.recipes.published import MINI_ORIGINS
-from training.packed import write_corpus
+from pocketbert.recipes.transfer import TransferOptions, transfer
+from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, write_corpus
 
-from .small import SMALL
+from .processes import newest, together
 
 ROOT = Path(__file__).parents[2]
-FLAGS = [
-    "--preset", "squeezebert", "--mini", "--steps", "12,6", "--length", "12,20", "--batch-size", "8", "--tokens", "40",
-    "--clip", "0.5", "--eval-every", "10", "--eval-batches", "1", "--save-minutes", "0", "--no-tensorboard",
-    "--device", "cpu", "--resume",
-]  # fmt: skip
-
-
-def start(corpus: Path, output: Path, *flags: str) -> "subprocess.Popen[str]":
-    """Two processes over gloo, with parts that hold unequal numbers of masked words."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    command = [sys.executable, *launcher, "--monitor-interval=0.05", "-m", "recipes.small", "pretrain", str(corpus)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # a restart must not look for the addresses of the dead
-    how: dict[str, Any] = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*command, str(output), *FLAGS, *flags], **how)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
+CHANGES: dict[str, Any] = {"num_hidden_layers": 2, "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 32}
+GIVEN: dict[str, Any] = {
+    "mini": True, "steps": (8, 4), "length": (12, 20), "batch_size": (8,), "tokens": 40, "clip": 0.5,
+    "eval_every": 6, "eval_batches": 1, "tensorboard": False, "device": "cpu",
+}  # fmt: skip
+TAUGHT: dict[str, Any] = {
+    **GIVEN, "preset": "mobilebert", "steps": (2, 1), "strategy": "progressive", "layer_steps": 2,
+    "layer_batch_size": 8, "layer_rate": 0.01, "lower_rate": 0.3,
+}  # fmt: skip
+DIES = ("--sharded", "--save-minutes", "0")
 
 
 @pytest.fixture(scope="module")
@@ -47,61 +37,101 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    given: dict[str, Any] = {
-        "preset": "squeezebert", "mini": True, "steps": (12, 6), "length": (12, 20), "batch_size": (8,), "tokens": 40,
-        "clip": 0.5, "eval_every": 10, "eval_batches": 1, "tensorboard": False, "device": "cpu",
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cast(Any, MINI_ORIGINS), "squeezebert", SMALL)
-        return pretrain(PretrainOptions(corpus=corpus, output=tmp_path_factory.mktemp("alone"), **given)).folder
+def squeezebert(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What is pretrained; its micro-batches hold unequal numbers of masked words."""
+    file = tmp_path_factory.mktemp("squeezebert") / "config.json"
+    file.write_text(json.dumps(SQUEEZEBERT.replace(**CHANGES).to_dict()))
+    return {**GIVEN, "preset": "squeezebert", "config": file}
 
 
 @pytest.fixture(scope="module")
-def sharded(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished(corpus, tmp_path_factory.mktemp("sharded"), "--sharded")
+def mobilebert(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What is taught, layer after layer, by an IB-BERT that has learned a little."""
+    folder = tmp_path_factory.mktemp("mobilebert")
+    for name, config in (("student", MOBILEBERT), ("teacher", IB_BERT)):
+        (folder / f"{name}.json").write_text(json.dumps(config.replace(**CHANGES).to_dict()))
+    given = {**GIVEN, "preset": "ib-bert", "config": folder / "teacher.json", "steps": (2, 1)}
+    pretrain(PretrainOptions(corpus=corpus, output=folder / "teacher", **given))
+    return {**TAUGHT, "config": folder / "student.json", "teacher": str(folder / "teacher")}
 
 
-def finished(corpus: Path, output: Path, *flags: str) -> Path:
-    run = start(corpus, output, *flags)
-    said, errors = run.communicate(timeout=600)
-    assert run.returncode == 0, errors
-    assert len(said.splitlines()) == 1, "one process speaks"
+@pytest.fixture(scope="module")
+def sharded(corpus: Path, squeezebert: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished("pretrain", corpus, tmp_path_factory.mktemp("sharded") / "out", squeezebert)
+
+
+def arguments(command: str, corpus: Path, output: Path, given: dict[str, Any], *flags: str) -> list[str]:
+    """The options as flags."""
+    shown = [command, str(corpus), str(output), "--no-tensorboard", "--resume", *flags]
+    for name, value in given.items():
+        if value is not False:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            shown += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
+    return shown
+
+
+def finished(command: str, corpus: Path, output: Path, given: dict[str, Any]) -> Path:
+    run = together(output, arguments(command, corpus, output, given, "--sharded"))
+    assert run.ends() == 0, run.said("err")
+    assert len(run.said("out").splitlines()) == 1, "one process speaks"
     return output
 
 
-def test_two_processes_learn_what_one_does(corpus: Path, alone: Path, sharded: Path, tmp_path: Path) -> None:
-    """With copied weights (DDP) and with divided ones (FSDP2): but for the order of sums the same."""
-    copied = weights(finished(corpus, tmp_path))
-    divided = weights(sharded)
-    for name, expected in weights(alone).items():
-        torch.testing.assert_close(copied[name], expected, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(divided[name], expected, atol=1e-5, rtol=1e-4)
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
 
 
-def test_one_dies_then_all_are_stopped_and_nothing_is_lost(corpus: Path, sharded: Path, tmp_path: Path) -> None:
+def close(mine: Path, theirs: Path) -> None:
+    for name, expected in weights(theirs).items():
+        torch.testing.assert_close(weights(mine)[name], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_two_processes_learn_what_one_does(
+    corpus: Path, squeezebert: dict[str, Any], sharded: Path, tmp_path: Path
+) -> None:
+    """With copied weights (DDP), by the documented command, and with divided ones (FSDP2): the order of sums aside."""
+    alone = pretrain(PretrainOptions(corpus=corpus, output=tmp_path / "alone", **squeezebert)).folder
+    close(sharded, alone)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "-m", "pocketbert.cli", *arguments("pretrain", corpus, tmp_path / "copied", squeezebert)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert len(ran.stdout.splitlines()) == 1, "one process speaks"
+    close(tmp_path / "copied", alone)
+
+
+def test_one_dies_then_all_are_stopped_and_nothing_is_lost(
+    corpus: Path, squeezebert: dict[str, Any], sharded: Path, tmp_path: Path
+) -> None:
     """`torchrun` starts them again by itself; on SIGTERM they save, at a step on which all agree. Bit for bit."""
-    run = start(corpus, tmp_path, "--sharded")
-    wait_until(run, lambda: newest(tmp_path) >= 2)
-    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    os.kill(int(children[1]), signal.SIGKILL)
-    died_at = newest(tmp_path)
-    wait_until(run, lambda: newest(tmp_path) >= died_at + 2)
-    run.terminate()
-    _, errors = run.communicate(timeout=600)
-    assert run.returncode != 0
-    assert f"resuming from {tmp_path}" in errors
-    stopped_at = newest(tmp_path)
-    assert f"stopped by SIGTERM after step {stopped_at} of 18" in errors
-    mine, theirs = weights(finished(corpus, tmp_path, "--sharded")), weights(sharded)
+    output, states = tmp_path / "out", tmp_path / "out" / "checkpoints"
+    run = together(output, arguments("pretrain", corpus, output, squeezebert, *DIES))
+    run.wait_until(lambda: newest(states) >= 2)
+    os.kill(run.workers()[1], signal.SIGKILL)
+    died_at = newest(states)
+    run.wait_until(lambda: newest(states) >= died_at + 2)
+    run.agent.terminate()
+    assert run.ends() != 0
+    assert f"resuming from {output}" in run.said("err")
+    stopped_at = newest(states)
+    assert f"stopped by SIGTERM after step {stopped_at} of 12" in run.said("err")
+    mine, theirs = weights(finished("pretrain", corpus, output, squeezebert)), weights(sharded)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
-def newest(output: Path) -> int:
-    return max((int(path.name[5:]) for path in (output / "checkpoints").glob("step-*[0-9]")), default=0)
-
-
-def wait_until(run: "subprocess.Popen[str]", holds: Callable[[], bool]) -> None:
-    while not holds():
-        assert run.poll() is None, run.communicate()[1]
-        time.sleep(0.001)
+def test_a_sharded_transfer_learns_what_one_process_does_and_loses_nothing(
+    corpus: Path, mobilebert: dict[str, Any], tmp_path: Path
+) -> None:
+    """Layer after layer, with layers below that learn slowly and all else at rest; one is killed on the way."""
+    alone = transfer(TransferOptions(corpus=corpus, output=tmp_path / "alone", **mobilebert)).folder
+    whole = finished("transfer", corpus, tmp_path / "whole", mobilebert)
+    close(whole, alone)
+    output, states = tmp_path / "out", tmp_path / "out" / "checkpoints"
+    run = together(output, arguments("transfer", corpus, output, mobilebert, *DIES))
+    run.wait_until(lambda: newest(states) >= 3)  # in the second layer's steps
+    os.kill(run.workers()[0], signal.SIGKILL)
+    assert run.ends() == 0, run.said("err")
+    assert f"resuming from {output}" in run.said("err")
+    mine, theirs = weights(output), weights(whole)
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -100,7 +100,8 @@ class Record:
         previous: the `run.json` of the run that is continued.
 
     Raises:
-        ConfigError: `previous` was a run with other options or data; lists them.
+        ConfigError: `previous` was a run with other options or data; lists them. An option that was not there yet when
+            that run was begun counts as its default.
         CheckpointError: the file cannot be written.
     """
 
@@ -114,9 +115,10 @@ class Record:
     ) -> None:
         self.folder = folder
         # Through JSON, so that it compares equal to what is read back.
-        told = json.loads(json.dumps({"options": asdict(options), **settled}, default=str))
+        told = _plain({"options": asdict(options), **settled})
         if previous is not None:
-            _compare(previous, told)
+            defaults = {field.name: field.default for field in fields(options) if field.default is not MISSING}
+            _compare(previous, told, _plain(defaults))
         before = previous or {}
         self._seconds, self._started = float(before.get("seconds", 0.0)), time.monotonic()
         self.content: dict[str, Any] = {
@@ -142,13 +144,20 @@ class Record:
         write_text(self.folder / "run.json", json.dumps(self.content, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
-def _compare(previous: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-    before, now = _flat(previous, told), _flat(told, told)
-    differing = [
-        f"{name}: {before.get(name, 'nothing')} then, {now.get(name, 'nothing')} now"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
+def _plain(content: Any) -> Any:
+    """What JSON makes of it."""
+    return json.loads(json.dumps(content, default=str))
+
+
+def _compare(previous: Mapping[str, Any], told: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    began = {**previous, "options": {**defaults, **(previous.get("options") or {})}}
+    before, now = _flat(began, told), _flat(told, told)
+    differing = []
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            gone = name.startswith("options.") and name not in now
+            said = "and this version has no such option" if gone else f"{now.get(name, 'nothing')} now"
+            differing.append(f"{name}: {before.get(name, 'nothing')} then, {said}")
     if differing:
         raise ConfigError(
             "the run cannot be resumed, for it was begun with other options or data; the result would be neither "
