@@ -2,17 +2,17 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import fields, replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from pocketbert.cli import app
 from pocketbert.cli import pretrain as commands
 from pocketbert.data.corpus import Corpus
 from pocketbert.data.pretraining import PretrainingBatches
@@ -25,7 +25,10 @@ from pocketbert.training.distributed import Ranks
 from pocketbert.training.optim import polynomial_schedule
 from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, write_corpus
 
+from .processes import ask
+
 ROOT = Path(__file__).parents[2]
+MINIATURES = dict(MINI_ORIGINS)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,17 @@ def test_a_run_is_resumed_with_its_own_options_alone(corpus: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match=r"options\.masked: None then, 0\.3 now"):
         pretrain(options(corpus, tmp_path, masked=0.3, resume=True))
 
+    # A run of a version that did not have this option yet, and had one that is gone.
+    del run["options"]["whole_words"]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(ConfigError, match=r"options\.whole_words: False then, True now$"):
+        pretrain(options(corpus, tmp_path, whole_words=True, resume=True))
+    pretrain(options(corpus, tmp_path, resume=True))
+    run["options"]["old"] = 3
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(ConfigError, match=r"options\.old: 3 then, and this version has no such option$"):
+        pretrain(options(corpus, tmp_path, resume=True))
+
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_transfer(corpus: Path, tmp_path: Path, strategy: str) -> None:
@@ -172,6 +186,27 @@ def test_a_dry_run_says_what_it_would_take(corpus: Path, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch's own
+def test_layers_are_compiled_for_all_sizes_at_once(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for every number of tokens, nor for evaluations. Inductor itself is left out: it takes long."""
+    from torch._dynamo import reset
+    from torch._dynamo.utils import counters
+
+    config = SQUEEZEBERT.replace(num_hidden_layers=1, max_position_embeddings=32)  # nothing drops out
+    monkeypatch.setitem(MINI_ORIGINS, "squeezebert", replace(MINI_ORIGINS["squeezebert"], config=config))
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
+    reset()
+    counters.clear()
+    plain = pretrain(options(corpus, tmp_path / "plain"))
+    compiled = pretrain(options(corpus, tmp_path / "compiled", compile=True))
+    assert counters["stats"]["unique_graphs"] in (1, 2)  # where all examples are full, nothing is padded
+    assert compiled.metrics == pytest.approx(plain.metrics, rel=1e-4)
+    for name, tensor in weights(plain.folder).items():
+        torch.testing.assert_close(weights(compiled.folder)[name], tensor, atol=1e-5, rtol=1e-4)
+
+
 def test_an_architecture_of_ones_own(corpus: Path, tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps({**SQUEEZEBERT.to_dict(), "num_hidden_layers": 1, "max_position_embeddings": 20}))
@@ -212,21 +247,18 @@ def test_flags_are_the_options(command: Any, kind: Any) -> None:
             assert flags[field.name].default == expected, field.name
 
 
-@pytest.mark.parametrize("name", ["squeezebert", "mobilebert"])
-def test_the_published_runs(corpus: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "steps"), [("squeezebert", [3]), ("mobilebert", [3, 7])])
+def test_the_published_runs(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, steps: list[int]
+) -> None:
     """`--smoke` of the scripts, the miniatures as they are."""
-    shell = tmp_path / "bin" / "pocketbert"
-    shell.parent.mkdir()
-    shell.write_text(f'#!/bin/sh\nexec {sys.executable} -m pocketbert.cli "$@"\n')
-    shell.chmod(0o755)
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1",
-        "PATH": f"{shell.parent}:{os.environ['PATH']}",
-    }  # fmt: skip
+    for preset, origin in MINIATURES.items():
+        monkeypatch.setitem(MINI_ORIGINS, preset, origin)
     script = ROOT / "runs" / f"pretrain_{name}.sh"
-    command = [str(script), str(corpus), str(tmp_path / "out"), "--smoke", "--device", "cpu"]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert ran.returncode == 0, ran.stderr
-    lines = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert [line["steps"] for line in lines] == ([3] if name == "squeezebert" else [3, 7])
-    assert all((Path(line["folder"]) / "model.safetensors").exists() for line in lines)
+    asked, _ = ask(script, corpus, tmp_path / "out", "--smoke", "--device", "cpu", folder=tmp_path)
+    for command, expected in zip(asked, steps, strict=True):
+        ran = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert ran.exit_code == 0, ran.stderr
+        said = json.loads(ran.stdout)
+        assert said["steps"] == expected
+        assert (Path(said["folder"]) / "model.safetensors").exists()

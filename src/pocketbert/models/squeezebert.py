@@ -35,7 +35,7 @@ def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     rows = x.reshape(-1, x.size(-1))  # [N, C]
-    if device != "cpu" or not rows.numel():
+    if device != "cpu" or not rows.numel() or torch.compiler.is_compiling():  # Inductor would compile every N anew
         product = _batched_product
     else:
         product = _NhwcProduct.apply if torch.is_grad_enabled() else _nhwc_product
@@ -43,7 +43,7 @@ def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
 
 
 def _batched_product(rows: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """The product on other devices: one of matrices for each group, side by side."""
+    """The product on other devices and for compilers: one of matrices for each group, side by side."""
     blocks = weight.view(groups, -1, weight.size(1)).transpose(1, 2)  # [G, C/G, C'/G]
     parts = torch.baddbmm(bias.view(groups, 1, -1), _grouped(rows, groups), blocks)  # [G, N, C'/G]
     return parts.transpose(0, 1).reshape(rows.size(0), weight.size(0))

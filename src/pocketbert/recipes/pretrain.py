@@ -90,7 +90,7 @@ class PretrainOptions:
     precision: str = "auto"
     """fp32, bf16, or auto: bf16 on a GPU that has it, fp32 elsewhere."""
     compile: bool = False
-    """Compile the layers with `torch.compile`."""
+    """Compile the layers with `torch.compile`, for training; needs a C++ compiler."""
     sharded: bool = False
     """Divide weights, gradients and moments among the processes (FSDP2), where there are several."""
     device: str | None = None
@@ -430,6 +430,12 @@ def _pretrain(
             if record is not None:
                 record.write(history=state.history, steps=course.steps, parameters=model.num_parameters(), **more)
 
+        def evaluate() -> dict[str, float]:
+            # Layers that were compiled to learn would be compiled anew to be asked, which takes longer than asking.
+            as_it_is = torch.compiler.set_stance("force_eager") if options.compile else contextlib.nullcontext()
+            with as_it_is:
+                return measure(objective, held_out, ranks, bf16=course.bf16)
+
         def keep(state: State) -> None:
             tensors = copies(model.state_dict().items(), kept=ranks.first)
             if record is not None:
@@ -447,7 +453,7 @@ def _pretrain(
                 ahead,
                 plan,
                 schedule=course.rate,
-                evaluate=lambda: measure(objective, held_out, ranks, bf16=course.bf16),
+                evaluate=evaluate,
                 record=keep,
                 folder=folder / "checkpoints",
                 progress=progress,
@@ -520,7 +526,7 @@ def _prepared(course: Course) -> Pretraining:
     objective = course.objective(model).to(course.device)
     if course.options.compile:
         for layer in model.base_model.layers:
-            layer.compile()  # not dynamic=True: Inductor fails to order the symbolic strides of these layers
+            layer.compile(dynamic=True)  # hardly two batches have the same number of tokens
     if course.options.sharded and course.ranks.count > 1:
         shard(objective, model.base_model.layers, course.device, methods=["shares"])
     return objective
