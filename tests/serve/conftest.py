@@ -1,4 +1,7 @@
-"""A service with a tiny model of every task, as a process of its own, and a client that knows nothing but HTTP."""
+"""A service with a tiny model of every task, as a process of its own, and a client that knows nothing but HTTP.
+
+Where a test must hold something back, the service is in this process (`Inside`), so that no test waits for a clock.
+"""
 
 import contextlib
 import http.client
@@ -8,13 +11,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.conftest import models as tiny_models
+from pocketbert.features import Features, Predictor
+from pocketbert.serve.app import load_app
+from pocketbert.serve.settings import Limits, Settings
 
 __all__ = ["tiny_models"]
 
@@ -85,6 +92,58 @@ def running(*arguments: str | Path, **environment: str) -> Iterator[Service]:
         yield service
     finally:
         service.end()
+
+
+class Inside:
+    """A service in this process, asked without a socket."""
+
+    def __init__(self, *models: tuple[str, str | Path], limits: Limits | None = None) -> None:
+        named = tuple((name, str(path)) for name, path in models)
+        self.gate = load_app(Settings(named, limits=limits or Limits(), log=False))
+        self.models = self.gate.metrics.models
+
+    def __enter__(self) -> "Inside":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.models.worker.stop()
+
+    async def ask(
+        self, path: str, body: Any = None, sent: Callable[[], Awaitable[Any]] | None = None, **headers: str
+    ) -> Reply:
+        """Ask and read the answer; the body comes when `sent` has happened."""
+        data = b"" if body is None else json.dumps(body).encode()
+        named = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        scope = {
+            "type": "http", "method": "GET" if body is None else "POST", "path": path, "raw_path": path.encode(),
+            "headers": [(k.encode(), v.encode()) for k, v in named.items()], "query_string": b"", "scheme": "http",
+            "http_version": "1.1", "root_path": "", "client": None, "server": None,
+        }  # fmt: skip
+        messages: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            if sent is not None:
+                await sent()
+            return {"type": "http.request", "body": data}
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        await self.gate(scope, receive, send)
+        answered = {k.decode(): v.decode() for k, v in messages[0]["headers"]}
+        return Reply(messages[0]["status"], answered, b"".join(one.get("body", b"") for one in messages[1:]))
+
+
+class Held:
+    """A predictor that waits until it may go on."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor, self.busy, self.go = predictor, threading.Event(), threading.Event()
+
+    def __call__(self, inputs: Sequence[Features]) -> Sequence[Any]:
+        self.busy.set()
+        assert self.go.wait(60)
+        return self.predictor(inputs)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 import asyncio
 import random
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +8,9 @@ import numpy as np
 import pytest
 
 from pocketbert.features import Features
-from pocketbert.pipelines import pipeline
+from pocketbert.pipelines import BUNDLED
 from pocketbert.serve.batching import PATIENCE, Busy, Queue, Request, Worker
+from pocketbert.serve.models import load
 
 
 def sequence(length: int) -> Features:
@@ -22,16 +22,37 @@ def request(*lengths: int, arrived: float = 0.0) -> Request:
 
 
 class Slow:
-    """A predictor that notes its batches and takes its time."""
+    """A predictor that notes its batches, and waits until it may go on."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds, self.batches, self.busy = seconds, list[list[int]](), threading.Event()
+    def __init__(self, *, hold: bool = False, told: list[int] | None = None) -> None:
+        self.batches, self.told, self.busy, self.go = list[list[int]](), told, threading.Event(), threading.Event()
+        if not hold:
+            self.go.set()
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
         self.batches.append([len(one) for one in inputs])
+        if self.told is not None:
+            self.told.append(len(inputs[0]))
         self.busy.set()
-        time.sleep(self.seconds)
+        assert self.go.wait(60)
         return [{"length": np.array(len(one))} for one in inputs]
+
+
+def waiting(*requests: Request, tokens: int = 256) -> Queue:
+    return filled(Queue(Slow(), tokens), *requests)
+
+
+def filled(queue: Queue, *requests: Request) -> Queue:
+    for one in requests:
+        queue.add(one)
+    return queue
+
+
+def stopped(*queues: Queue) -> Worker:
+    """A worker that leaves in the queues what comes into them."""
+    worker = Worker(queues)
+    worker.stop()
+    return worker
 
 
 def take(queue: Queue, now: float) -> list[list[int]]:
@@ -46,33 +67,30 @@ def take(queue: Queue, now: float) -> list[list[int]]:
 
 
 def test_shortest_first_within_the_budget() -> None:
-    queue = Queue(Slow(), tokens=100)
-    queue.waiting = [request(90), request(10), request(30), request(60)]
+    queue = waiting(request(90), request(10), request(30), request(60), tokens=100)
     assert take(queue, now=0.1) == [[10, 30, 60], [90]]
 
 
 def test_one_text_does_not_wait_for_a_thousand() -> None:
-    queue = Queue(Slow(), tokens=100)
-    queue.waiting = [request(*[10] * 1000), request(50)]
+    queue = waiting(request(*[10] * 1000), request(50), tokens=100)
     first = queue.take(0.1)
     assert len(first[0][0].sequences) == 1
     assert len(first) == 6  # and the rest of the batch is theirs
 
 
 def test_a_longer_text_than_the_budget_goes_alone() -> None:
-    queue = Queue(Slow(), tokens=10)
-    queue.waiting = [request(500), request(7)]
+    queue = waiting(request(500), request(7), tokens=10)
     assert take(queue, now=0.1) == [[7], [500]]
 
 
 def test_nobody_starves() -> None:
     """A long text among short ones that never end is taken as soon as its patience is over."""
-    queue = Queue(Slow(), tokens=100)
     long = request(80)
-    queue.waiting = [long]
+    queue = waiting(long, tokens=100)
     for step in range(1000):
         now = step * 0.01
-        queue.waiting += [request(10, arrived=now) for _ in range(20)]
+        for _ in range(20):
+            queue.add(request(10, arrived=now))
         queue.take(now)
         if long.next:
             break
@@ -80,18 +98,17 @@ def test_nobody_starves() -> None:
 
 
 def test_half_of_a_batch_stays_with_the_shortest() -> None:
-    queue = Queue(Slow(), tokens=100)
-    queue.waiting = [request(*[10] * 50), request(5, arrived=9.9)]
+    queue = waiting(request(*[10] * 50), request(5, arrived=9.9), tokens=100)
     batch = [(len(one.sequences), index) for one, index in queue.take(10.0)]
     assert batch == [(50, 0), (50, 1), (50, 2), (50, 3), (50, 4), (1, 0), (50, 5), (50, 6), (50, 7), (50, 8)]
 
 
 def test_who_has_gone_is_not_computed() -> None:
-    queue = Queue(Slow())
     gone, there = request(5), request(6)
+    queue = waiting(gone, there)
     gone.given_up = True
-    queue.waiting = [gone, there]
     assert take(queue, 0.0) == [[6]]
+    assert queue.tokens == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -103,8 +120,8 @@ def test_every_sequence_goes_once(seed: int) -> None:
         now += draws.random() * 0.1
         if len(everything) < 30:
             lengths = [draws.randint(1, 120) for _ in range(draws.randint(1, 9))]
-            queue.waiting.append(request(*lengths, arrived=now))
-            everything.append(queue.waiting[-1])
+            everything.append(request(*lengths, arrived=now))
+            queue.add(everything[-1])
         batch = queue.take(now)
         assert len(batch) == 1 or sum(len(one.sequences[i]) for one, i in batch) <= queue.budget
         taken += [(id(one), index) for one, index in batch]
@@ -112,21 +129,47 @@ def test_every_sequence_goes_once(seed: int) -> None:
     assert sorted(taken) == sorted((id(one), i) for one in everything for i in range(len(one.sequences)))
 
 
+# ── how long a newcomer waits ──
+
+
+def test_what_is_shorter_goes_before() -> None:
+    queue = Queue(Slow())
+    worker = stopped(queue)
+    filled(queue, request(100), request(10, 10), request(30))
+    queue.running, queue.pace = 50, 0.5
+    assert [worker.wait(queue, tokens) for tokens in (5, 20, 30, 500)] == [25, 35, 50, 100]
+    assert worker.backlog == 100
+
+
+def test_other_models_take_turns_and_no_more() -> None:
+    """A thousand texts for one model do not keep another from answering."""
+    one, two = Queue(Slow(), tokens=10), Queue(Slow(), tokens=10)
+    one.pace = two.pace = 1.0
+    worker = stopped(one, two)
+    filled(two, request(*[10] * 1000))
+    assert worker.wait(one, 5) == 10  # a batch of the other model
+    one.add(request(5))
+    assert worker.wait(one, 5) == 5 + 15
+    assert worker.wait(two, 7) == 0 + 5
+    assert worker.backlog == 10_005
+
+
 # ── the thread ──
 
 
 def test_a_request_alone_starts_at_once_and_others_gather() -> None:
-    model = Slow(0.1)
+    model = Slow(hold=True)
     queue = Queue(model)
     worker = Worker([queue])
 
     async def ask() -> None:
         first = asyncio.create_task(worker.run(queue, [sequence(9)], 9.0))
         await asyncio.to_thread(model.busy.wait)
-        others = [worker.run(queue, [sequence(n)], 9.0) for n in (30, 10, 20)]
+        others = [asyncio.create_task(worker.run(queue, [sequence(n)], 9.0)) for n in (30, 10, 20)]
+        await asyncio.sleep(0)
+        model.go.set()
         found = await asyncio.gather(first, *others)
         assert [int(one.outputs[0]["length"]) for one in found] == [9, 30, 10, 20]
-        assert found[0].started - found[0].arrived < 0.1
 
     asyncio.run(ask())
     worker.stop()
@@ -134,33 +177,42 @@ def test_a_request_alone_starts_at_once_and_others_gather() -> None:
 
 
 def test_too_long_a_queue_is_refused_with_a_time() -> None:
-    model = Slow(0.2)
+    model = Slow(hold=True)
     queue = Queue(model, tokens=10)
     queue.pace = 0.1
     worker = Worker([queue])
 
     async def ask() -> None:
-        waiting = [asyncio.create_task(worker.run(queue, [sequence(10)], 5.0)) for _ in range(4)]
+        there = [asyncio.create_task(worker.run(queue, [sequence(10)], 5.0)) for _ in range(4)]
         await asyncio.sleep(0)
         with pytest.raises(Busy) as refusal:
             await worker.run(queue, [sequence(10)], 2.5)
-        assert refusal.value.seconds == pytest.approx(4.0)
-        await asyncio.gather(*waiting)
+        assert refusal.value.seconds == pytest.approx(1.5)  # of four seconds it may wait so many
+        assert queue.tokens == 40
+        model.go.set()
+        await asyncio.gather(*there)
 
     asyncio.run(ask())
     worker.stop()
 
 
 def test_models_take_turns() -> None:
-    one, two = Queue(Slow(0.01), tokens=10), Queue(Slow(0.01), tokens=10)
-    worker = Worker([one, two])
+    order = list[int]()
+    models = [Slow(hold=True, told=order), Slow(told=order)]
+    queues = [Queue(model, tokens=10) for model in models]
+    worker = Worker(queues)
 
     async def ask() -> None:
-        await asyncio.gather(*(worker.run(queue, [sequence(10)], 9.0) for _ in range(5) for queue in (one, two)))
+        long = asyncio.create_task(worker.run(queues[0], [sequence(10)] * 5, 9.0))
+        await asyncio.to_thread(models[0].busy.wait)
+        others = [asyncio.create_task(worker.run(queues[1], [sequence(9)], 9.0)) for _ in range(2)]
+        await asyncio.sleep(0)
+        models[0].go.set()
+        await asyncio.gather(long, *others)
 
     asyncio.run(ask())
     worker.stop()
-    assert len(one.predictor.batches) == len(two.predictor.batches) == 5  # type: ignore[attr-defined]
+    assert order == [10, 9, 10, 9, 10, 10, 10]  # lengths
 
 
 def test_a_failure_reaches_those_who_wait_and_no_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -184,7 +236,7 @@ def test_a_failure_reaches_those_who_wait_and_no_others(caplog: pytest.LogCaptur
 
 
 def test_who_gives_up_is_left_out() -> None:
-    model = Slow(0.05)
+    model = Slow(hold=True)
     queue = Queue(model)
     worker = Worker([queue])
 
@@ -195,6 +247,8 @@ def test_who_gives_up_is_left_out() -> None:
         last = asyncio.create_task(worker.run(queue, [sequence(3)], 9.0))
         await asyncio.sleep(0)
         gone.cancel()
+        await asyncio.sleep(0)
+        model.go.set()
         await asyncio.gather(first, last)
         with pytest.raises(asyncio.CancelledError):
             await gone
@@ -210,13 +264,13 @@ def test_who_gives_up_is_left_out() -> None:
 def test_answers_have_the_same_bits_as_alone() -> None:
     """Random texts from random numbers of clients at random moments, against each text alone."""
     draws = random.Random(0)
-    words = ["a", "the", "film", "plot", "was", "not", "very", "dull", "great", "bad", "but", "7", ",", "unbelievably"]
-    pipe = pipeline("text-classification", top_k=None)
-    texts = [" ".join(draws.choices(words, k=draws.choice((1, 3, 10, 40, 200)))) for _ in range(120)]
+    words = ["a", "the", "film", "plot", "was", "not", "very", "dull", "great", "bad", "7", ",", "unbelievably"]
+    pipe = load(str(BUNDLED / "sst2"), threads=1)
+    texts = [" ".join(draws.choices(words, k=draws.choice((1, 3, 10, 30)))) for _ in range(50)]
     job = pipe.job()
     sequences = [job.encode([text])[0][0] for text in texts]
     alone = [pipe.predictor([one])[0]["logits"].tobytes() for one in sequences]
-    queue = Queue(pipe.predictor, tokens=300)
+    queue = Queue(pipe.predictor, tokens=150)
     worker, sizes = Worker([queue]), list[int]()
     queue.observe = lambda report: sizes.append(report.sequences)
 
@@ -230,7 +284,7 @@ def test_answers_have_the_same_bits_as_alone() -> None:
         return found
 
     async def ask() -> None:
-        for clients in (1, 3, 30):
+        for clients in (3, 25):
             order = draws.sample(range(len(texts)), len(texts))
             found: dict[int, bytes] = {}
             for part in await asyncio.gather(*(client(order[start::clients]) for start in range(clients))):

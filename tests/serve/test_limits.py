@@ -1,24 +1,30 @@
 """What the service refuses, how it says so, and how it ends."""
 
+import asyncio
 import http.client
 import json
+import random
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pocketbert.errors import ConfigError
-from pocketbert.serve.settings import named, read_keys
+from pocketbert.errors import CheckpointError, ConfigError
+from pocketbert.serve import server
+from pocketbert.serve.app import load_app
+from pocketbert.serve.gate import FEW, Crowd
+from pocketbert.serve.settings import Limits, Settings, named, read_keys
 
-from .conftest import Service, running
+from .conftest import Held, Inside, Service, running
 
 SECRET = "unrepeatable"
 FINE = {"inputs": "the film is great"}
@@ -136,7 +142,7 @@ def test_what_fuzzing_found(service: Service) -> None:
 
 def test_bodies_that_make_no_sense(service: Service) -> None:
     script = Path(__file__).parents[2] / "scripts" / "fuzz_service"
-    command = [sys.executable, str(script), "--url", service.url, "--inputs", "500", "--seed", "7"]
+    command = [sys.executable, str(script), "--url", service.url, "--inputs", "150", "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "no 5xx" in done.stdout
@@ -216,61 +222,165 @@ def test_a_body_that_does_not_come(strict: Service) -> None:
 
 
 def test_what_takes_too_long_gets_503(models: dict[str, Path]) -> None:
-    with running(models["classify"], "--max-time", "0.01", "--max-wait", "100") as service:
-        body = {"inputs": [" ".join(["film"] * 60)] * 1000}
-        found = service.ask("/v1/classify", body)
-        assert found.status == 503
-        assert int(found.headers["retry-after"]) >= 1
-        assert service.ask("/health").status == 200
+    async def ask() -> None:
+        held = service.models["one"].queue.predictor = Held(service.models["one"].queue.predictor)
+        found = await service.ask("/v1/classify", FINE)
+        assert (found.status, found.headers["retry-after"]) == (503, "1")
+        assert (await service.ask("/health")).status == 200
+        held.go.set()
+
+    with Inside(("one", models["classify"]), limits=Limits(time=0.05)) as service:
+        asyncio.run(ask())
 
 
 def test_too_many_requests_at_a_time(models: dict[str, Path]) -> None:
-    with running(models["classify"], "--max-queue", "2") as service:
-        open_ones = [service.connect() for _ in range(2)]
-        for one in open_ones:  # their bodies do not come yet
-            one.putrequest("POST", "/v1/classify")
-            one.putheader("content-type", "application/json")
-            one.putheader("content-length", str(len(json.dumps(FINE))))
-            one.endheaders()
-        time.sleep(0.2)
-        found = service.ask("/v1/classify", FINE)
+    async def ask() -> None:
+        bodies = asyncio.Event()
+        open_ones = [asyncio.create_task(service.ask("/v1/classify", FINE, bodies.wait)) for _ in range(2)]
+        await asyncio.sleep(0)  # now they are there, and their bodies are not
+        found = await service.ask("/v1/classify", FINE)
         assert (found.status, found.headers["retry-after"]) == (429, "1")
-        assert service.ask("/health").status == 200
-        for one in open_ones:
-            one.send(json.dumps(FINE).encode())
-            assert one.getresponse().status == 200
-            one.close()
-        assert service.ask("/v1/classify", FINE).status == 200
+        assert (await service.ask("/health")).status == 200
+        bodies.set()
+        assert [one.status for one in await asyncio.gather(*open_ones)] == [200, 200]
+        assert (await service.ask("/v1/classify", FINE)).status == 200
+
+    with Inside(("one", models["classify"]), limits=Limits(queue=2)) as service:
+        asyncio.run(ask())
 
 
-def test_a_queue_that_is_too_long(models: dict[str, Path]) -> None:
-    with running(models["classify"], "--max-wait", "0.01", "--max-time", "300") as service:
-        body = {"inputs": [" ".join(["film"] * 60)] * 1000}
-        replies = []
-        threads = [threading.Thread(target=lambda: replies.append(service.ask("/v1/classify", body))) for _ in range(8)]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
-        assert {one.status for one in replies} == {200, 429}
-        assert all("retry-after" in one.headers for one in replies if one.status == 429)
+def test_what_would_wait_too_long_for_the_model(models: dict[str, Path]) -> None:
+    """A long request is refused, and says when to ask again; a short one goes before those that wait."""
+    short, long = {"inputs": "film"}, {"inputs": [" ".join(["film"] * 60)] * 50}
+
+    async def ask() -> None:
+        queue = service.models["one"].queue
+        queue.predictor = held = Held(queue.predictor)
+        queue.pace = 0.001  # seconds a token: 62 tokens in each of the 50 texts
+        tasks = [asyncio.create_task(service.ask("/v1/classify", short))]
+        await asyncio.to_thread(held.busy.wait)
+        tasks.append(asyncio.create_task(service.ask("/v1/classify", long)))
+        while not queue.waiting:
+            await asyncio.sleep(0.001)  # a thread reads the long one's texts
+        refused = await service.ask("/v1/classify", long)
+        assert (refused.status, refused.headers["retry-after"]) == (429, "3")  # 3.1 s, of which it may wait 1
+        tasks.append(asyncio.create_task(service.ask("/v1/classify", short)))
+        await asyncio.sleep(0)
+        held.go.set()
+        assert [one.status for one in await asyncio.gather(*tasks)] == [200] * 3
+
+    with Inside(("one", models["classify"])) as service:
+        asyncio.run(ask())
+
+
+def test_a_crowd_is_refused_before_it_is_read(models: dict[str, Path]) -> None:
+    """But for those who read their answers as they come, and wait for room."""
+
+    async def unread() -> None:
+        raise AssertionError("read in vain")
+
+    async def ask() -> None:
+        service.gate.crowd = crowd(20, seconds=0.15)
+        refused = await service.ask("/v1/classify", FINE, unread)
+        assert (refused.status, refused.headers["retry-after"]) == (429, "2")  # in 3 s its turn would come
+        assert refused.json["error"]["type"] == "rate_limit_error"
+        streamed = await service.ask("/v1/classify", FINE, accept="application/x-ndjson")
+        assert (streamed.status, len(streamed.lines)) == (200, 1)
+        assert (await service.ask("/v1/models")).status == 200
+
+    with Inside(("one", models["classify"])) as service:
+        asyncio.run(ask())
+
+
+# ── what is too much, on a clock that the tests turn ──
+
+
+def crowd(here: int, seconds: float) -> Crowd:
+    """So many requests, answered one by one, each after so many seconds."""
+    now = 0.0
+    made = Crowd(lambda: now)
+    for _ in range(here):
+        made.__enter__()
+    for _ in range(100):
+        now += seconds
+        made.__exit__()
+        made.__enter__()
+    return made
+
+
+def test_a_newcomer_waits_for_all_that_are_here() -> None:
+    assert crowd(100, 0.01).wait == pytest.approx(1, rel=0.02)
+    assert crowd(20, 0.15).wait == pytest.approx(3, rel=0.1)
+    assert crowd(FEW - 1, 9.0).wait == 0
+
+
+def test_how_long_one_takes_alone_says_nothing_about_many() -> None:
+    now = 0.0
+    made = Crowd(lambda: now)
+    for _ in range(50):
+        with made:
+            now += 1
+    for _ in range(500):
+        made.__enter__()
+    assert made.wait == 0
+
+
+def test_the_latest_second_counts() -> None:
+    now = 0.0
+    made = Crowd(lambda: now)
+    for _ in range(100):
+        made.__enter__()
+    for seconds in (1.0, 0.01):
+        for _ in range(400):
+            now += seconds
+            made.__exit__()
+            made.__enter__()
+    assert made.wait == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.parametrize("batch", [1, 30])
+@pytest.mark.parametrize("seconds", [0.0005, 0.02])
+def test_three_times_too_much(seconds: float, batch: int) -> None:
+    """Fast models and slow ones: who is let in waits about as long as allowed, and no time is lost."""
+    draws, now, done = random.Random(0), 0.0, 0.0
+    made, here, running, latencies = Crowd(lambda: now), deque[float](), list[float](), list[float]()
+    while now < 8:
+        arrival = now + draws.expovariate(3 / seconds)
+        while running and done <= arrival:
+            now = done
+            for one in running:
+                latencies.append(now - one)
+                made.__exit__()
+            running = [here.popleft() for _ in range(min(batch, len(here)))]
+            done = now + seconds * len(running)
+        now = arrival
+        if made.wait <= 1:
+            made.__enter__()
+            here.append(now)
+        if not running and here:
+            running = [here.popleft()]
+            done = now + seconds
+    settled = latencies[len(latencies) // 4 :]
+    assert max(settled) < 1.2 + batch * seconds  # 1 s is allowed; who comes waits for the batch that runs, too
+    assert len(latencies) * seconds > 0.95 * 8 - batch * seconds
 
 
 # ── the end, and the log ──
 
 
 def test_what_was_accepted_is_answered_before_the_end(models: dict[str, Path]) -> None:
-    with running(models["classify"], "--max-wait", "100", "--max-time", "300") as service:
-        kept = service.connect()  # a connection that stays
+    with running(models["classify"]) as service:
+        kept, begun = service.connect(), service.connect()
         kept.request("GET", "/live")
         kept.getresponse().read()
-        long = {"inputs": [" ".join(["film"] * 60)] * 1000}
-        replies = []
-        thread = threading.Thread(target=lambda: replies.append(service.ask("/v1/classify", long)))
-        thread.start()
-        time.sleep(0.1)
+        begun.putrequest("POST", "/v1/classify")
+        begun.putheader("content-type", "application/json")
+        begun.putheader("content-length", str(len(json.dumps(FINE))))
+        begun.endheaders()
+        assert service.ask("/live").status == 200  # the service has seen all that came before
         service.process.send_signal(signal.SIGTERM)
-        time.sleep(0.15)
+        while service.ask("/ready").status == 200:
+            time.sleep(0.01)
         try:
             kept.request("POST", "/v1/classify", json.dumps(FINE), {"content-type": "application/json"})
             refused = kept.getresponse()
@@ -280,57 +390,40 @@ def test_what_was_accepted_is_answered_before_the_end(models: dict[str, Path]) -
             pytest.fail("a connection was cut")
         finally:
             kept.close()
-        thread.join()
-        assert [one.status for one in replies] == [200]
+        begun.send(json.dumps(FINE).encode())
+        assert begun.getresponse().status == 200
+        begun.close()
         assert service.process.wait(30) == 0
 
 
-def test_logs_have_everything_but_texts(models: dict[str, Path]) -> None:
-    with running(models["classify"]) as service:
-        service.ask(f"/v1/classify?q={SECRET}", {"inputs": f"film {SECRET}"}, x_request_id="mine")
-        service.ask("/v1/classify", {"inputs": SECRET, SECRET: 1})
-        service.ask(f"/{SECRET}")
-        service.ask("/health")
-        written = service.end()
-    assert SECRET not in written
-    lines = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
+def test_logs_have_everything_but_texts(models: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    async def ask() -> None:
+        await service.ask("/v1/classify", {"inputs": f"film {SECRET}"}, x_request_id="mine")
+        await service.ask("/v1/classify", {"inputs": SECRET, SECRET: 1})
+        await service.ask(f"/{SECRET}")
+        await service.ask("/health")
+
+    with Inside(("one", models["classify"])) as service, caplog.at_level("INFO"):
+        asyncio.run(ask())
+    assert SECRET not in caplog.text
+    lines = [json.loads(one.message) for one in caplog.records if one.name == "pocketbert.serve.requests"]
     assert [one["status"] for one in lines] == [200, 422, 404]
     assert {"request": "mine", "route": "/v1/classify", "texts": 1}.items() <= lines[0].items()
     assert lines[0]["tokens"] > 3
 
 
-def test_spans() -> None:
+def test_spans(models: dict[str, Path]) -> None:
     """OpenTelemetry's SDK sees each answer, without its texts."""
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
-    import asyncio
-
     from opentelemetry import trace
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    from pocketbert.pipelines import BUNDLED
-    from pocketbert.serve.app import load_app
-    from pocketbert.serve.settings import Settings
-
     seen, provider = InMemorySpanExporter(), sdk.TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(seen))
     trace.set_tracer_provider(provider)
-    gate = load_app(Settings((("sst2", str(BUNDLED / "sst2")),), log=False))
-    body = json.dumps({"inputs": SECRET}).encode()
-    scope = {
-        "type": "http", "method": "POST", "path": "/v1/classify", "raw_path": b"/v1/classify", "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), (b"traceparent", f"00-{7:032x}-{8:016x}-01".encode())],
-        "scheme": "http", "http_version": "1.1", "root_path": "",
-        "client": None, "server": None,
-    }  # fmt: skip
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body}
-
-    async def send(message: Any) -> None:
-        pass
-
-    asyncio.run(gate(scope, receive, send))
+    with Inside(("one", models["classify"])) as service:
+        asyncio.run(service.ask("/v1/classify", {"inputs": SECRET}, traceparent=f"00-{7:032x}-{8:016x}-01"))
     [span] = [one for one in seen.get_finished_spans() if one.name == "pocketbert.answer"]
     assert span.attributes is not None
     assert span.attributes["pocketbert.texts"] == 1
@@ -338,7 +431,6 @@ def test_spans() -> None:
     assert span.parent is not None
     assert (span.context.trace_id, span.parent.span_id) == (7, 8)  # those of whoever asked
     assert not [one for one in seen.get_finished_spans() if SECRET in one.to_json()]
-    gate.metrics.models.worker.stop()
 
 
 # ── what cannot be served ──
@@ -352,11 +444,23 @@ def test_names() -> None:
         named(("a b=c",))
 
 
-def test_a_port_in_use_and_a_missing_model(service: Service) -> None:
-    from cli.conftest import shell
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_in_use(service: Service, workers: int) -> None:
+    settings = Settings((("one", "unread"),), port=service.port, workers=workers)
+    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {service.port}: "):
+        server.serve(settings, print)
 
-    from .conftest import COMMAND
 
-    taken = shell("serve", "--port", str(service.port), command=COMMAND[:3])
-    assert taken.error.startswith(f"cannot listen on 127.0.0.1 port {service.port}: ")
-    assert "no-such-model" in shell("serve", "./no-such-model", "--port", "0", command=COMMAND[:3]).error
+def test_a_missing_model(models: dict[str, Path]) -> None:
+    with pytest.raises(CheckpointError, match="no-such-model"):
+        load_app(Settings((("one", str(models["tag"])), ("two", "./no-such-model"))))
+
+
+def test_as_many_connections_as_the_system_permits() -> None:
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(before, 200), most))
+        server._many_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))

@@ -111,7 +111,7 @@ def test_each_task(page: Page) -> None:
     page.until(lambda: "a cup" in page.text("#answer"))
     page.choose("embed")
     page.type("text", "the film\nthe film\nwarsaw")
-    page.until(lambda: "100.0 %" in page.text("#answer"))
+    page.until(lambda: page.texts("#answer .bar span")[:1] == ["1.00"])
 
 
 @needs_browser
@@ -121,6 +121,9 @@ def test_errors_are_shown_and_go_away(page: Page) -> None:
     page.until(lambda: "no [MASK]" in page.text("#answer [role=alert]"))
     page.type("text", "a [MASK]")
     page.until(lambda: page.find("#answer .bar"))
+    page.find("#field-text")[0].send_keys("\ue009a\ue000\ue003")  # all of it is deleted
+    page.until(lambda: "take an example" in page.text("#answer"))
+    assert not page.find("#tokens span")
 
 
 @needs_browser

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cli.conftest import shell
 from pocketbert.pipelines import pipeline
+from pocketbert.serve.server import _listener
 
 from .conftest import Service, running
 
@@ -183,12 +183,6 @@ def test_embed_info_and_tokenize(service: Service) -> None:
     assert [TEXT[one["start"] : one["stop"]] for one in tokens[1:-1]] == TEXT.split()
 
 
-def test_info_of_a_model_in_fp32_and_of_workers(models: dict[str, Path]) -> None:
-    with running(models["embed"], "--workers", "2", "--max-queue", "7", "--no-log") as service:
-        info = service.ask("/info").json
-        assert (info["model_dtype"], info["max_concurrent_requests"]) == ("float32", 14)
-
-
 def test_models(service: Service) -> None:
     found = service.ask("/v1/models").json["data"]
     assert [one["id"] for one in found][:2] == ["sst2", "classify"]
@@ -216,18 +210,16 @@ def test_openapi(service: Service) -> None:
 
 
 def test_several_workers_count_together(models: dict[str, Path]) -> None:
-    with running(models["tag"], "--workers", "2", "--no-log") as service:
+    with running(models["tag"], "--workers", "2", "--max-queue", "7", "--no-log") as service:
+        info = service.ask("/info").json
+        assert (info["model_dtype"], info["max_concurrent_requests"]) == ("float32", 14)
         for _ in range(12):
             assert service.ask("/v1/tag", {"inputs": TEXT}).status == 200
         text = service.ask("/metrics").body.decode()
         assert 'pocketbert_requests_total{route="/v1/tag",status="200"} 12.0' in text
-        port = str(service.port)
-        taken = shell("serve", models["tag"], "--workers", "2", "--port", port)
-        assert taken.error.startswith(f"cannot listen on 127.0.0.1 port {port}: ")
         kept = service.connect()
         kept.request("GET", "/live")
         kept.getresponse().read()
     kept.close()
     assert service.process.returncode == 0
-    with running(models["tag"], "--workers", "2", "--port", port, "--no-log") as service:  # though it was just left
-        assert service.ask("/live").status == 200
+    _listener("127.0.0.1", service.port, shared=True).close()  # the next can have the port, though it was just left

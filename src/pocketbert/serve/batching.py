@@ -6,12 +6,13 @@ first, so that short texts do not wait for long ones nor one text for a thousand
 goes first in half of every batch, oldest first, so that nobody starves. A sequence's answer has the same bits in any
 batch: that is the engine's promise, and what makes all of this invisible.
 
-One thread computes for all models, because an engine's own threads take all processors.
+One thread computes for all models, a batch of each in turn, because an engine's own threads take all processors.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 import time
@@ -29,7 +30,7 @@ Output = dict[str, Any]
 
 
 class Busy(Exception):
-    """The queue is as long as it may be; `seconds` is when to ask again."""
+    """A request would have to wait too long; `seconds` is when to ask again."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"ask again in {seconds:.1f} s")
@@ -79,16 +80,27 @@ class Queue:
         self.waiting: list[Request] = []  # oldest first
         self.observe: Callable[[Report], None] = lambda report: None
         self.pace = 0.0  # seconds a token in full batches; 0 as long as there was none
-        self.running = 0  # tokens in the engine
+        self.queued = self.running = 0  # tokens that wait, and in the engine
+        self.served = 0  # the number of its latest batch, among those of all queues
 
     @property
     def tokens(self) -> int:
         """In all that wait, and in the batch that runs."""
-        return self.running + sum(request.tokens for request in self.waiting)
+        return self.queued + self.running
+
+    def add(self, request: Request) -> None:
+        """Let a request wait."""
+        self.waiting.append(request)
+        self.queued += request.tokens
+
+    def before(self, tokens: int) -> int:
+        """Tokens that go before a newcomer of so many."""
+        return self.running + sum(request.tokens for request in self.waiting if request.tokens <= tokens)
 
     def take(self, now: float) -> Batch:
         """The next batch."""
         self.waiting = [one for one in self.waiting if not one.given_up]
+        self.queued = sum(one.tokens for one in self.waiting)
         batch: Batch = []
         late = [one for one in self.waiting if now - one.arrived > PATIENCE]
         used = self._draw(batch, late, self.budget // 2)
@@ -110,6 +122,7 @@ class Queue:
                 batch.append((request, request.next))
                 request.next += 1
                 request.tokens -= size
+                self.queued -= size
                 used += size
         return used
 
@@ -152,15 +165,24 @@ class Worker:
 
     @property
     def backlog(self) -> float:
-        """Seconds that a newcomer may have to wait, by the measured speed of the models."""
+        """Seconds until all that is here is done: nobody waits longer than that."""
         return sum(one.tokens * one.pace for one in self.queues)
+
+    def wait(self, queue: Queue, tokens: int) -> float:
+        """Seconds that a newcomer of so many tokens may have to wait for the engine, by its measured speed.
+
+        In its own queue what is shorter goes first; the others have a turn for each of its batches, and one more.
+        """
+        here = queue.before(tokens) * queue.pace
+        others = (one for one in self.queues if one is not queue)
+        return here + sum(min(one.tokens * one.pace, here + one.budget * one.pace) for one in others)
 
     def submit(self, queue: Queue, request: Request, longest: float) -> None:
         """Let a request wait its turn; raises `Busy` if that would take more than `longest` seconds."""
         with self._changed:
-            if (seconds := self.backlog) > longest:
-                raise Busy(seconds)
-            queue.waiting.append(request)
+            if self.backlog > longest and (seconds := self.wait(queue, request.tokens)) > longest:
+                raise Busy(seconds - longest)
+            queue.add(request)
             self._changed.notify()
 
     async def run(self, queue: Queue, sequences: Sequence[Features], longest: float) -> Request:
@@ -196,13 +218,14 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
+        for number in itertools.count(1):
             with self._changed:
                 while not self._stopped and not any(queue.waiting for queue in self.queues):
                     self._changed.wait()
                 if self._stopped:
                     return
-                queue = min((q for q in self.queues if q.waiting), key=lambda q: q.waiting[0].arrived)
+                queue = min((q for q in self.queues if q.waiting), key=lambda q: q.served)
+                queue.served = number
                 batch = queue.take(time.monotonic())
                 queue.running = sum(len(request.sequences[index]) for request, index in batch)
             if batch:

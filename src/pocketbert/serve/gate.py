@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import json
 import logging
+import math
 import random
 import re
 import time
@@ -29,6 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 OPEN = {"/", "/health", "/live", "/ready", "/ping", "/favicon.ico"}  # without a key, and while draining
 STREAMED = "/lines"  # the end of paths whose body is read line by line
 LINES = b"application/x-ndjson"  # asked for by those that take answers as they come
+FEW = 16  # requests at a time that are never too many: they hardly fill a batch
 _ID = re.compile(rb"[\w.-]{1,64}")
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -37,12 +39,46 @@ _HEADERS = [
 ]
 
 
+class Crowd:
+    """The requests under way, and how fast they are answered.
+
+    By Little's law a newcomer waits for as long as it takes to answer as many as are here, whether HTTP takes the time,
+    as it does with small models, or the engine.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.here, self._clock = 0, clock
+        self._seconds = self._answers = 0.0  # that several were here, of about the latest one; and answers in these
+        self._since = 0.0
+
+    @property
+    def wait(self) -> float:
+        """Seconds that a newcomer may have to wait; 0 if there is little to do, or was so far."""
+        return self.here * self._seconds / self._answers if self.here >= FEW and self._answers else 0.0
+
+    def __enter__(self) -> None:
+        """One more."""
+        self.here += 1
+        if self.here == 2:  # how long one takes alone says little about many
+            self._since = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        """One is answered."""
+        now = self._clock()
+        if self.here > 1:
+            kept = math.exp(self._since - now)
+            self._seconds = kept * self._seconds + 1 - kept
+            self._answers = kept * self._answers + 1
+        self.here -= 1
+        self._since = now
+
+
 class Gate:
     """The ASGI application around the application."""
 
     def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
-        self.worker = metrics.models.worker
+        self.crowd = Crowd()
         self.keys = [key.encode() for key in settings.keys]
         self.draining = False
         self.in_flight = 0
@@ -52,17 +88,22 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        visit = _Visit(scope, send, self.draining)
+        path, headers = scope["path"], dict(scope["headers"])
+        visit = _Visit(headers, send, self.draining)
         scope["read"] = {}  # what the routes say of what they read
-        path = scope["path"]
         asked = path not in OPEN
+        # Those that stream wait for room; others are not read in vain.
+        waits = scope["method"] == "POST" and not path.endswith(STREAMED) and LINES not in headers.get(b"accept", b"")
         self.in_flight += asked
         try:
-            refusal = self._refusal(scope, path) if asked else None
+            refusal = self._refusal(scope["method"], path, headers, waits) if asked else None
             if refusal is None and asked and not path.endswith(STREAMED):
-                receive, refusal = await self._body(scope, receive, path)
+                receive, refusal = await self._body(headers, receive, path)
             if refusal is not None:
                 await refusal(scope, receive, visit.send)
+            elif waits:
+                with self.crowd:
+                    await self.app(scope, receive, visit.send)
             else:
                 await self.app(scope, receive, visit.send)
         finally:
@@ -70,20 +111,17 @@ class Gate:
             self.metrics.in_flight.set(self.in_flight)
             self._note(visit, scope)
 
-    def _refusal(self, scope: Scope, path: str) -> Any:
+    def _refusal(self, method: str, path: str, headers: dict[bytes, bytes], waits: bool) -> Any:
         """Why a request is not even read, if so."""
         if self.draining:
             return error(path, 503, "the service is being stopped: ask again in a moment", retry=1)
-        headers = dict(scope["headers"])
-        preflight = scope["method"] == "OPTIONS" and self.settings.cors
+        preflight = method == "OPTIONS" and self.settings.cors
         if self.keys and not preflight and not self._known(headers.get(b"authorization", b"")):
             return error(path, 401, "an API key is needed: send it as Authorization: Bearer …")
         if self.in_flight > self.settings.limits.queue:
             return error(path, 429, "too many requests at a time: ask again in a moment", retry=1)
-        # Those that stream wait for room; others are not read in vain.
-        streams = path.endswith(STREAMED) or LINES in headers.get(b"accept", b"")
-        if scope["method"] == "POST" and not streams and (seconds := self.worker.backlog) > self.settings.limits.wait:
-            return error(path, 429, "too much to do: ask again in a moment", retry=seconds)
+        if waits and (excess := self.crowd.wait - self.settings.limits.wait) > 0:
+            return error(path, 429, "too much to do: ask again in a moment", retry=excess)
         return None
 
     def _known(self, header: bytes) -> bool:
@@ -92,13 +130,12 @@ class Gate:
         matches = [hmac.compare_digest(given.strip(), key) for key in self.keys]
         return scheme.lower() == b"bearer" and any(matches)
 
-    async def _body(self, scope: Scope, receive: Receive, path: str) -> tuple[Receive, Any]:
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive, path: str) -> tuple[Receive, Any]:
         """Read the body, within its limits; what gives it to the application, or why not."""
         limit = self.settings.limits.body
-        too_large = error(path, 413, f"the body is larger than {limit:,} bytes")
-        length = dict(scope["headers"]).get(b"content-length", b"")
+        length = headers.get(b"content-length", b"")
         if length.isdigit() and (len(length) > 18 or int(length) > limit):
-            return receive, too_large
+            return receive, _too_large(path, limit)
         parts, size = [], 0
         try:
             async with asyncio.timeout(self.settings.limits.time):
@@ -109,7 +146,7 @@ class Gate:
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
                     if size > limit:
-                        return receive, too_large
+                        return receive, _too_large(path, limit)
                     if not message.get("more_body"):
                         break
         except TimeoutError:
@@ -144,12 +181,16 @@ class Gate:
             logger.info("%s", json.dumps(line, separators=(",", ":")))
 
 
+def _too_large(path: str, limit: int) -> Any:
+    return error(path, 413, f"the body is larger than {limit:,} bytes")
+
+
 class _Visit:
     """One request on its way out: its headers, its status, its name."""
 
-    def __init__(self, scope: Scope, send: Send, draining: bool) -> None:
+    def __init__(self, headers: dict[bytes, bytes], send: Send, draining: bool) -> None:
         self.begun, self.status, self._send = time.perf_counter(), 0, send
-        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        given = headers.get(b"x-request-id", b"")
         # No secret, so not of the system's randomness, which can take as long as all else here.
         self.id = given if _ID.fullmatch(given) else b"%032x" % random.getrandbits(128)
         self._close = draining

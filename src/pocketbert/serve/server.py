@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import multiprocessing
@@ -37,6 +38,7 @@ def serve(settings: Settings, ready: Callable[[int], None]) -> None:
         CheckpointError: a model cannot be read.
     """
     shared = settings.workers > 1
+    _many_connections()
     if shared and settings.port:
         _listener(settings.host, settings.port, shared=False).close()  # nobody else's: that would be shared, too
     with _listener(settings.host, settings.port, shared=shared) as listener:
@@ -66,6 +68,17 @@ def _listener(host: str, port: int, *, shared: bool) -> socket.socket:
         told = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot listen on {host} port {port}: {told}") from None
     return listener
+
+
+def _many_connections() -> None:
+    """Let this process and its workers have as many as the system permits; many give 1,024 unless asked for more."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # "no limit" is not always one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:

@@ -20,8 +20,8 @@ class Limits:
     body: int = 2 << 20  # bytes; of a line, where lines are streamed
     texts: int = 1024  # sequences in a request: texts, choices, or texts times labels of your own
     tokens: int = 1 << 17  # in a request
-    queue: int = 512  # requests that are being answered at a time
-    wait: float = 2.0  # seconds that a request may be expected to wait
+    queue: int = 2048  # requests that are being answered at a time: they and their bodies are in memory
+    wait: float = 1.0  # seconds that a request may be expected to wait: who is refused asks again a second later
     time: float = 30.0  # seconds to send a body, and to answer it
 
 
