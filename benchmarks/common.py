@@ -14,6 +14,7 @@ from typing import Any
 from pocketbert.bench.measure import machine_name
 
 RESULTS = Path(__file__).parent / "results"
+TODAY = datetime.datetime.now(datetime.UTC).date().isoformat()  # when a run began: midnight gives no other names
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
@@ -23,16 +24,23 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 
 def results_path(what: str, suffix: str) -> Path:
     """results/<what>_<machine>_<date><suffix>; the folder is made."""
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
     RESULTS.mkdir(exist_ok=True)
-    return RESULTS / f"{what}_{machine_name().replace(' ', '-')}_{today}{suffix}"
+    return RESULTS / f"{what}_{machine_name().replace(' ', '-')}_{TODAY}{suffix}"
+
+
+def keep_results(what: str, rows: list[dict[str, Any]]) -> None:
+    """Keep `rows` as CSV in `results`; called for every new one, a run that is cut off leaves what it has come to."""
+    path = results_path(what, ".csv")
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
 
 
 def write_results(what: str, rows: list[dict[str, Any]]) -> None:
     """Print `rows` as one line of JSON, the last, and keep them as CSV in `results`."""
-    with results_path(what, ".csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    keep_results(what, rows)
     json.dump(rows, sys.stdout)
     print()

@@ -38,7 +38,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
-from common import results_path, write_results
+from common import keep_results, results_path, write_results
 from load import Outcome, closed_loop, open_loop, post
 
 from pocketbert.bench.measure import in_turn
@@ -197,7 +197,7 @@ class Load:
         return float(self.pool.apply(with_clients, (self.requests, 1, 3.0)).ms(50))
 
     def rise(self, candidate: Candidate, capacity: float, rows: Rows) -> None:
-        """Rates until it is too much, a row each."""
+        """Rates until it is too much, a row each, kept as it comes."""
         self.pool.apply(with_clients, (self.requests, 4, 1.0))  # warm
         for share in RATES:
             rate = share * capacity
@@ -213,6 +213,7 @@ class Load:
                     "load_cpu": round(found.cpu, 3), "behind_ms": round(1000 * found.behind, 1),
                 }
             )  # fmt: skip
+            keep_results("serving", rows)
             say(f"  {rate:6.0f} a second: {found.answered:6.0f} answered, p50 {p50:.1f}, p99 {p99:.1f} ms")
             if found.statuses["200"] < 0.95 * count or p99 > LONGEST:
                 break
@@ -305,12 +306,13 @@ def say(line: str) -> None:
 
 
 def measure(load: Load, folder: Path, texts: Sequence[str], peers: bool, rows: Rows, summary: Rows) -> None:
-    """Fill both files' rows; what is there when it is stopped is kept."""
+    """Fill both files' rows, which are kept as they come."""
     from pocketbert.pipelines import BUNDLED
 
     def note(what: str, value: float, unit: str, bar: float | None = None, *, most: bool = True) -> None:
         verdict = "" if bar is None else "reached" if (value <= bar if most else value >= bar) else "MISSED"
         summary.append({"measure": what, "value": round(value, 3), "unit": unit, "bar": bar or "", "verdict": verdict})
+        keep_results("serving-summary", summary)
         say(f"{what}: {value:.3f} {unit} {verdict}")
 
     note("start of `pocketbert serve` to ready, bundled model", ready_seconds(9), "s", 0.5)

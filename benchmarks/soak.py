@@ -12,7 +12,8 @@ MODELS is a folder for tiny models of every task (benchmarks/every_task.py), ser
 3. SIGTERM while it is asked for four fifths of what it can do: every request that the service has taken, by its own
    log, must be answered, and the process must end with status 0.
 
-Writes results/soak_….csv and .png (memory), and ends with status 1 where something did not hold.
+Writes results/soak_….csv, soak-memory_….csv and soak_….png (memory) as they come, so that a run that is cut off leaves
+what it found, and ends with status 1 where something did not hold.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common import results_path, write_results
-from every_task import every_task
+from common import keep_results, results_path, write_results
+from every_task import as_served
 from load import Outcome, closed_loop, open_loop, post
 from rich.progress import track
 
@@ -43,7 +44,10 @@ WORDS = ("a", "the", "of", "film", "is", "never", "dull", "unforgettable", "stor
 LENGTHS = (1, 3, 8, 15, 20, 25, 40, 80) * 3 + (600,)  # words; the last is cut to what the model reads
 LONG = 0.01  # the share of requests with many texts
 GROWTH = 0.02
+LATER = "a second later, half"
+SHARES = {"half": 0.5, "full": 1.0, "three times": 3.0, LATER: 0.5}  # of what the service can do
 Memory = list[tuple[int, float]]  # after so many requests, so many MB
+Note = Callable[..., None]  # of what was measured: what, its value, and whether it holds
 
 
 # ── the service ──
@@ -118,31 +122,46 @@ def a_text(draws: random.Random) -> bytes:
 
 
 def soak(port: int, process: int, count: int) -> tuple[Outcome, Memory]:
-    """All the requests; the memory a hundred times."""
+    """All the requests; the memory a hundred times, which is kept as it comes."""
     draws, memory = random.Random(0), Memory()
+
+    def look(number: int) -> None:
+        memory.append((number, megabytes(process)))
+        keep_results("soak-memory", [{"requests": n, "memory_mb": round(size, 2)} for n, size in memory])
 
     def requests() -> Iterator[bytes]:
         for number in track(range(count), "asking"):
             if number % max(1, count // 100) == 0:
-                memory.append((number, megabytes(process)))
+                look(number)
             yield anything(draws)
 
     found = asyncio.run(closed_loop(port, requests(), 16))
-    memory.append((count, megabytes(process)))
+    look(count)
     return found, memory
 
 
-def overload(port: int, seconds: float) -> tuple[float, dict[str, Outcome]]:
+def overload(port: int, seconds: float, note: Note) -> float:
     """What it can do, and what happens at shares of that."""
     draws = random.Random(1)
     some = [a_text(draws) for _ in range(2000)]
     capacity = asyncio.run(closed_loop(port, some * 1000, 64, seconds)).answered
+    note("answers a second, 64 clients", round(capacity, 1))
     found = {}
-    for name, share in (("half", 0.5), ("full", 1.0), ("three times", 3.0)):
-        found[name] = asyncio.run(open_loop(port, some, share * capacity, seconds))
-    asyncio.run(asyncio.sleep(1))
-    found["a second later, half"] = asyncio.run(open_loop(port, some, 0.5 * capacity, seconds))
-    return capacity, found
+    for name, share in SHARES.items():
+        if name == LATER:
+            asyncio.run(asyncio.sleep(1))
+        found[name] = part = asyncio.run(open_loop(port, some, share * capacity, seconds))
+        allowed = {"200"} if share < 1 else {"200", "429"}
+        note(f"{name}: statuses", dict(part.statuses), set(part.statuses) <= allowed)
+        note(f"{name}: accepted a second", round(part.answered, 1))
+        note(f"{name}: p50 of the accepted, ms", round(part.ms(50), 1))
+        note(f"{name}: p99 of the accepted, ms", round(part.ms(99), 1))
+        note(f"{name}: share of a processor that the load took", round(part.cpu, 2))
+    calm, full, heavy, after = (found[name].ms(99) for name in SHARES)
+    note("three times: accepted, of what it can do", round(found["three times"].answered / capacity, 3))
+    note("three times: p99 over that at full load", round(heavy / full, 2), heavy <= 1.5 * full)
+    note("a second later: p99 over that before", round(after / calm, 2), after <= 2 * calm)
+    return capacity
 
 
 def stopped(process: subprocess.Popen[bytes], port: int, log: Path, rate: float) -> tuple[Counter[str], Counter[str]]:
@@ -189,9 +208,10 @@ def main() -> None:
     def note(what: str, value: Any, holds: bool | None = None) -> None:
         verdict = {None: "", True: "holds", False: "DOES NOT HOLD"}[holds]
         rows.append({"measure": what, "value": value, "verdict": verdict})
+        keep_results("soak", rows)
         print(f"{what}: {value} {verdict}", file=sys.stderr, flush=True)
 
-    with service("--no-log", str(BUNDLED / "sst2"), *every_task(options.models)) as (process, port, _):
+    with service("--no-log", str(BUNDLED / "sst2"), *as_served(options.models)) as (process, port, _):
         found, memory = soak(port, process.pid, options.requests)
     note("requests", options.requests)
     note("requests a second, 16 clients", round(found.answered, 1))
@@ -206,21 +226,7 @@ def main() -> None:
     picture(memory, results_path("soak", ".png"))
 
     with service("--no-log", str(BUNDLED / "sst2")) as (_, port, _):
-        capacity, parts = overload(port, options.seconds)
-    note("answers a second, 64 clients", round(capacity, 1))
-    full = parts["full"].ms(99)
-    for name, part in parts.items():
-        allowed = {"200"} if "half" in name else {"200", "429"}
-        note(f"{name}: statuses", dict(part.statuses), set(part.statuses) <= allowed)
-        note(f"{name}: accepted a second", round(part.answered, 1))
-        note(f"{name}: p50 of the accepted, ms", round(part.ms(50), 1))
-        note(f"{name}: p99 of the accepted, ms", round(part.ms(99), 1))
-        note(f"{name}: share of a processor that the load took", round(part.cpu, 2))
-    heavy, calm = parts["three times"], parts["half"]
-    note("three times: accepted, of what it can do", round(heavy.answered / capacity, 3))
-    note("three times: p99 over that at full load", round(heavy.ms(99) / full, 2), heavy.ms(99) <= 1.5 * full)
-    after = parts["a second later, half"]
-    note("a second later: p99 over that before", round(after.ms(99) / calm.ms(99), 2), after.ms(99) <= 2 * calm.ms(99))
+        capacity = overload(port, options.seconds, note)
 
     with service(str(BUNDLED / "sst2")) as (process, port, log):
         got, logged = stopped(process, port, log, 0.8 * capacity)

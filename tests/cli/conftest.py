@@ -9,55 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from pocketbert import cli
-from pocketbert.configs import SqueezeBertConfig
-from pocketbert.models import auto
 from pocketbert.tokenization import SqueezeBertTokenizer
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from every_task import every_task
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ("the", "film", "is", "great", "dull", "marie", "curie", "was", "born", "in", "warsaw", "poland", ".", ",", "?")
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{x}" for x in LETTERS), *WORDS]
-LABELS = {
-    "classify": ["negative", "positive"],
-    "nli": ["contradiction", "entailment", "neutral"],
-    "tag": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"],
-}
-HEADS = {
-    "classify": "ForSequenceClassification",
-    "nli": "ForSequenceClassification",
-    "tag": "ForTokenClassification",
-    "answer": "ForQuestionAnswering",
-    "fill-mask": "ForMaskedLM",
-    "choose": "ForMultipleChoice",
-    "embed": "Model",
-}
 COMMAND = [sys.executable, "-m", "pocketbert.cli"]
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder for each command."""
-    torch.manual_seed(0)
-    made = {}
-    for name, head in HEADS.items():
-        labels = LABELS.get(name, ["LABEL_0", "LABEL_1"])
-        config = SqueezeBertConfig(
-            vocab_size=len(PIECES), hidden_size=32, embedding_size=32, num_hidden_layers=2, num_attention_heads=4,
-            intermediate_size=64, max_position_embeddings=64, id2label=dict(enumerate(labels)),
-        )  # fmt: skip
-        model = auto.model_class(config, head)(config)
-        with torch.no_grad():
-            for key, parameter in model.named_parameters():
-                if parameter.dim() > 1:
-                    parameter.normal_(0.0, 2.0 if "word_embeddings" in key else 0.2)
-        made[name] = tmp_path_factory.mktemp(name)
-        model.save_pretrained(made[name])
-        vocab = {piece: i for i, piece in enumerate(PIECES)}
-        SqueezeBertTokenizer(vocab=vocab, model_max_length=64).save_pretrained(made[name])
-    return made
+    tokenizer = SqueezeBertTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)}, model_max_length=64)
+    return every_task(tmp_path_factory.mktemp("models"), tokenizer, width=32, longest=64)
 
 
 class Outcome:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from every_task import HEADS  # found where conftest.py looks
 
 from pocketbert.cli import finetune
 from pocketbert.configs import AutoConfig
@@ -17,7 +18,7 @@ from pocketbert.models import auto
 from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.runtime.engine import native_core, usable_threads
 
-from .conftest import HEADS, Outcome, start
+from .conftest import Outcome, start
 
 Run = Callable[..., Outcome]
 Models = dict[str, Path]

@@ -140,7 +140,7 @@ class Held:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor, self.busy, self.go = predictor, threading.Event(), threading.Event()
 
-    def __call__(self, inputs: Sequence[Features]) -> Sequence[Any]:
+    def __call__(self, inputs: Sequence[Features]) -> list[dict[str, Any]]:
         self.busy.set()
         assert self.go.wait(60)
         return self.predictor(inputs)

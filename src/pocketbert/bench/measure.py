@@ -239,7 +239,7 @@ def in_turn(
     """Seconds of every call of every candidate, one of each a round, after one round that does not count.
 
     Taking turns lets a busy neighbour slow all candidates alike, so that the ratio holds where single times do not. The
-    pause before each call lets the threads of the one before fall asleep: they wait for more work spinning.
+    pause before each call lets the threads of the one before fall asleep: some wait for more work spinning.
 
     Args:
         candidates: by any key.

@@ -147,6 +147,10 @@ class OnnxRuntime(Peer):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = usable_threads()
         options.log_severity_level = 3
+        # Fair to both sides: within a run its threads wait for each other spinning, as is fastest, but not after it,
+        # when they would take the processors from whoever is next. OpenVINO and PyTorch have no such option; the pause
+        # between two turns is for theirs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         session = onnxruntime.InferenceSession(
             str(self.file(subject, folder)), options, providers=["CPUExecutionProvider"]
         )
