@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import transformers
+from click.testing import CliRunner
 
 from parity.families import FAMILIES
+from pocketbert import cli
 from pocketbert.bench import measure
 from pocketbert.bench.limit import operations
 from pocketbert.bench.peers import OURS, PEERS, OnnxRuntime, Peer, Transformers
@@ -135,19 +134,13 @@ def test_a_folder(folder: Path) -> None:
         from_folder(folder)
 
 
-def test_the_shell_and_the_picture(folder: Path, tmp_path: Path) -> None:
+def test_the_shell_and_the_picture(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "bench.png"
-    # As a user without any other engine, whatever is installed here.
-    code = (
-        "from pocketbert.bench import measure; measure.Bench.__init__.__defaults__ = (str, ());"
-        "from pocketbert.cli import main; main()"
-    )
+    monkeypatch.setattr(measure.Bench.__init__, "__defaults__", (str, ()))  # no peers, whatever is installed here
     arguments = ["bench", str(folder), "--batch", "1", "--batch", "2", "--length", "8", "--picture", str(picture)]
-    environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments, "--json"], capture_output=True, check=True, text=True, env=environment
-    )
+    done = CliRunner().invoke(cli.app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
     report = json.loads(done.stdout.splitlines()[-1])
     assert {(row["batch"], row["length"]) for row in report["shapes"]} == {(1, 8), (2, 8)}
     assert report["threads"] >= 1
