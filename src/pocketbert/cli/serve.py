@@ -36,9 +36,11 @@ from pocketbert.cli.commands import PATH, argument, command, option
 )
 @option("--max-texts", metavar="N", type=click.IntRange(min=1), default=1024, panel="Limits", help="In a request.")
 @option("--max-tokens", metavar="N", type=click.IntRange(min=1), default=1 << 17, panel="Limits", help="In a request.")
-@option("--max-queue", metavar="N", type=click.IntRange(min=1), default=2048, panel="Limits", help="Requests at a time.")
 @option(
-    "--max-wait", metavar="SECONDS", type=click.FloatRange(min=0.01), default=1.0, panel="Limits",
+    "--max-queue", metavar="N", type=click.IntRange(min=1), default=2048, panel="Limits", help="Requests at a time."
+)
+@option(
+    "--max-wait", metavar="SECONDS", type=click.FloatRange(min=0.01), default=0.5, panel="Limits",
     help="Turn away what would wait longer (429).",
 )  # fmt: skip
 @option(
