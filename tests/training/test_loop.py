@@ -279,6 +279,25 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tm
     assert latest_state(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000006"
 
 
+@pytest.mark.parametrize("evaluate_at", [{20}, {7, 20}])
+def test_weights_that_are_no_numbers_are_neither_saved_nor_recorded(tmp_path: Path, evaluate_at: set[int]) -> None:
+    """The last step was made from a loss that was one."""
+    run = Run(tmp_path, save_seconds=0.0, evaluate_at=evaluate_at)
+    steps = iter(range(1, 21))
+
+    def ruin(*_: object) -> None:
+        if next(steps) == 7:
+            next(run.objective.parameters()).data.fill_(math.inf)
+
+    run.optimizer.register_step_post_hook(ruin)
+    with pytest.raises(
+        TrainingError, match="weights are not finite after step 7, batch 6; the state from before is kept"
+    ):
+        run.go()
+    assert run.recorded == []
+    assert latest_state(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000006"
+
+
 def test_bf16_computes_in_bf16_and_keeps_fp32_weights(tmp_path: Path) -> None:
     run = Run(tmp_path, bf16=True)
     seen: list[torch.dtype] = []

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pocketbert.errors import CheckpointError
@@ -94,6 +95,25 @@ def test_damaged_states_are_refused(tmp_path: Path, name: str, damage: str) -> N
     else:
         (path / name).write_bytes(contents[damage])
     with pytest.raises(CheckpointError, match=r"step-00000001: is damaged"):
+        load_state(path, *trained(0))
+
+
+@pytest.mark.parametrize(
+    "summary", ['{"history": []}', '{"step": "1"}', '{"step": 1, "history": [2]}', '{"step": 1, "x": 2}']
+)
+def test_summaries_that_say_something_else(tmp_path: Path, summary: str) -> None:
+    path = save_state(tmp_path, State(step=1), *trained(1))
+    (path / "state.json").write_text(summary)
+    with pytest.raises(CheckpointError, match=r"step-00000001: is damaged"):
+        load_state(path, *trained(0))
+
+
+def test_moments_in_another_shape(tmp_path: Path) -> None:
+    path = save_state(tmp_path, State(step=1), *trained(1))
+    moments = load_file(path / "optimizer.safetensors")
+    moments["embedding.weight/exp_avg"] = torch.zeros(4, 5)
+    save_file(moments, path / "optimizer.safetensors")
+    with pytest.raises(CheckpointError, match=r"embedding\.weight/exp_avg in another shape than the model"):
         load_state(path, *trained(0))
 
 

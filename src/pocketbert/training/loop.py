@@ -25,8 +25,8 @@ from pocketbert.data.batches import random_words
 from pocketbert.errors import TrainingInterrupted
 from pocketbert.training.distributed import Ranks, is_sharded
 from pocketbert.training.objectives import Batch, Objective
-from pocketbert.training.optim import clip_gradients
-from pocketbert.training.progress import Meter, Progress, Writer
+from pocketbert.training.optim import all_finite, clip_gradients
+from pocketbert.training.progress import Meter, Progress, Writer, lost
 from pocketbert.training.state import Saver, State, latest_state, load_state
 
 ALONE = Ranks()
@@ -90,19 +90,28 @@ def train(
 
     Raises:
         TrainingInterrupted: SIGINT or SIGTERM came; the step was finished and its state saved.
-        TrainingError: the loss is not finite, at a step and in a batch that it names; the state from before is kept.
+        TrainingError: a loss or a weight is not finite, after a step and a batch that it names; the state from before
+            is kept.
         CheckpointError: a state cannot be written or read.
     """
     newest = latest_state(folder)
     state = State() if newest is None else load_state(newest, objective, optimizer)
     device = next(objective.parameters()).device
     meter = Meter(progress, writer, describe, steps_between=1 if device.type == "cpu" else 10)
-    saved_step, saved_at = state.step, time.monotonic()
+    saved_step, saved_at, sound_step = state.step, time.monotonic(), state.step
     runner = _Runner(objective, optimizer, plan, ranks, device)
+
+    def check() -> None:
+        """Raise if a loss or what came of it was not finite: such weights must not replace good ones."""
+        nonlocal sound_step
+        meter.flush()
+        if sound_step != state.step and not all_finite(objective.parameters()):
+            raise lost(f"weights are not finite after step {state.step:,}, {describe(state.step - 1)}")
+        sound_step = state.step
 
     def save() -> None:
         nonlocal saved_step, saved_at
-        meter.flush()  # raises if the loss was not finite: such weights must not replace good ones
+        check()
         saver.save(state, objective, optimizer)
         saved_step, saved_at = state.step, time.monotonic()
 
@@ -114,7 +123,7 @@ def train(
         objective.train()
         while True:
             if state.step in plan.evaluate_at and not state.evaluated():
-                meter.flush()
+                check()
                 progress.busy("evaluating")
                 objective.eval()
                 with signals.at_once() if ranks.count == 1 else nullcontext():  # others may wait for this one in there

@@ -88,6 +88,13 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float | None) -> Tensor:
     return norm
 
 
+@torch.no_grad()
+def all_finite(parameters: Iterable[Tensor]) -> bool:
+    """Whether all weights and their norms are, sharded or not."""
+    weights = list(parameters)
+    return bool(norms_of([part(weight) for weight in weights], weights[0]).isfinite().all())
+
+
 def polynomial_schedule(step: int, *, steps: int, warmup: float, power: float = 1.0, end: float = 0.0) -> float:
     """The fraction of the peak rate at `step` = 0, 1, …: up during the first `warmup` of all steps, then down to `end`.
 

@@ -111,6 +111,13 @@ class Writer(Protocol):
         """Record one value."""
 
 
+def lost(what: str) -> TrainingError:
+    """The error of a run that cannot go on."""
+    return TrainingError(
+        f"{what}; the state from before is kept. A smaller learning rate, a longer warm-up or fp32 may help"
+    )
+
+
 class Meter:
     """Collects the scalars of steps on their device and looks at them rarely: looking makes a GPU wait."""
 
@@ -139,10 +146,7 @@ class Meter:
             values = torch.stack([scalars[name] for _, scalars in self.waiting]).tolist()
             for (step, _), value in zip(self.waiting, values, strict=True):
                 if not math.isfinite(value):
-                    raise TrainingError(
-                        f"{name} is {value} at step {step:,}, {self.describe(step - 1)}; the state from before is "
-                        "kept. A smaller learning rate, a longer warm-up or fp32 may help"
-                    )
+                    raise lost(f"{name} is {value} at step {step:,}, {self.describe(step - 1)}")
             means[name] = sum(values) / len(values)
         step, _ = self.waiting[-1]
         self.progress.advance(step, self.examples, time.perf_counter() - self.started, means["loss"])

@@ -150,7 +150,7 @@ def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimize
         CheckpointError: the state is damaged or of another model.
     """
     try:
-        state = State(**json.loads((path / "state.json").read_text(encoding="utf-8")))
+        state = _summary((path / "state.json").read_text(encoding="utf-8"))
         weights = load_file(path / "weights.safetensors")
         moments = load_file(path / "optimizer.safetensors")
     except (OSError, ValueError, TypeError, SafetensorError) as error:
@@ -163,6 +163,16 @@ def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimize
         for name, tensor in own.items():
             tensor.copy_(divided_like(weights[name], tensor) if is_sharded(tensor) else weights[name])
     _load_moments(moments, objective, optimizer)
+    return state
+
+
+def _summary(text: str) -> State:
+    content = json.loads(text)
+    if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+        raise ValueError("state.json does not say how many steps were done")
+    state = State(**content)
+    if not all(isinstance(entry, dict) and "step" in entry for entry in state.history):
+        raise ValueError("state.json does not say how the evaluations went")
     return state
 
 
@@ -194,6 +204,8 @@ def _load_moments(moments: Mapping[str, Tensor], objective: nn.Module, optimizer
         name, _, key = full.rpartition("/")
         if name not in places:
             raise CheckpointError(f"the saved optimiser knows {name}, which this model does not train")
+        if tensor.dim() and tensor.shape != parameters[places[name]].shape:
+            raise CheckpointError(f"the saved optimiser has {full} in another shape than the model has {name}")
         # Copied into memory that is aligned as the optimiser's own: vector units must see it the same way.
         state.setdefault(places[name], {})[key] = divided_like(tensor, parameters[places[name]])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
