@@ -7,6 +7,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -164,17 +165,23 @@ def test_the_published_stages() -> None:
 
 
 def test_shares_do_not_depend_on_the_number_of_processes(corpus: Path, tmp_path: Path) -> None:
-    """1, 2 and 4 processes compute the same micro-batches between them, in all phases."""
-    found = []
+    """1, 2 and 4 processes compute the same micro-batches between them, in all phases, and are asked about the same."""
+    found, asked = [], []
     for count in (1, 2, 4):
         given = options(corpus, tmp_path, tokens=24)
-        batches = [Course(given, Ranks(r, count), torch.device("cpu"), print).batches() for r in range(count)]
+        courses = [Course(given, Ranks(r, count), torch.device("cpu"), print) for r in range(count)]
+        batches = [course.batches() for course in courses]
         found.append(
             [[b["input_ids"].tolist() for part in zip(*(one(step) for one in batches), strict=True) for b in part]
              for step in (0, 5, 6, 8)]
         )  # fmt: skip
+        shares = [share for course in courses for share in course.held_out()]
+        names = ("input_ids", "masked_labels", "pair_labels")
+        asked.append([np.concatenate([share[name] for share in shares]).tolist() for name in names])
     assert found[0] == found[1] == found[2]
     assert len(found[0][0]) == 4
+    assert asked[0] == asked[1] == asked[2]
+    assert len(asked[0][2]) == 64  # the examples of one batch
 
 
 def test_a_dry_run_says_what_it_would_take(corpus: Path, tmp_path: Path) -> None:
