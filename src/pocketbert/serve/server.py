@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import multiprocessing
@@ -26,6 +27,7 @@ from pocketbert.serve.settings import Settings
 LINGER = 0.3  # seconds in which clients that keep connections hear of the end
 SWITCH = 0.0005  # seconds; with Python's own 5 ms the engine would wait that long for its next batch
 FILES = "PROMETHEUS_MULTIPROC_DIR"
+M_MMAP_THRESHOLD, LARGE = -3, 1 << 17  # of malloc.h; and bytes
 
 logger = logging.getLogger("pocketbert.serve")
 
@@ -81,6 +83,17 @@ def _many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def _give_back() -> None:
+    """Have what was large go back to the system when it is freed.
+
+    glibc would learn to keep it, between small things that stay, and a service would grow for its first hours: its
+    memory is then what lives in it and the holes.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+
+
 def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
     """One process that answers."""
     from pocketbert.serve.app import load_app
@@ -110,6 +123,7 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None])
             self.force_exit = self.should_exit
             self.should_exit = True
 
+    _give_back()
     sys.setswitchinterval(SWITCH)
     if settings.log:
         _log()
