@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketbert.data.conll import Sentence, Sentences, read_conll, to_iob2
+from pocketbert.data.conll import Sentence, Sentences, is_entity, read_conll, to_iob2
 from pocketbert.decode import chunks
 from pocketbert.errors import DataError
+from pocketbert.recipes.tagging import check_tags
 
 IOB1 = "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\n\nBonn NNP I-NP I-LOC\nRome NNP I-NP B-LOC\n"
 
@@ -25,6 +26,22 @@ def test_columns_and_schemes(tmp_path: Path) -> None:
     speech = read_conll(path, word_column=1, tag_column=2)
     assert not speech.entities
     assert speech.tags() == ["NNP", "VBZ"]
+
+
+def test_every_tag_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once to know what kind they are, however often that is asked; a real file has 200,000."""
+    looked = 0
+
+    def count(tag: str) -> bool:
+        nonlocal looked
+        looked += 1
+        return is_entity(tag)
+
+    monkeypatch.setattr("pocketbert.data.conll.is_entity", count)
+    rows = Sentences(Path("eng.train"), [Sentence(("EU",) * 50, ("B-ORG",) * 50, 1)] * 4)
+    assert rows.tags() == ["B-ORG", "I-ORG"]
+    check_tags(rows, ["O", "B-ORG", "I-ORG"])
+    assert looked == 200
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ such prefixes, as of parts of speech, are taken as they are.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +31,9 @@ class Sentence(NamedTuple):
 class Sentences(Examples[Sentence]):
     """The sentences of one file."""
 
-    @property
+    @cached_property
     def entities(self) -> bool:
-        """Whether the tags mark entities, and not every word for itself."""
+        """Whether the tags mark entities, and not every word for itself. Asked for at every tag, found once."""
         return all(tag == "O" or is_entity(tag) for one in self.examples for tag in one.tags)
 
     def tags(self) -> list[str]:
