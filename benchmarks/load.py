@@ -118,18 +118,22 @@ class Client:
         except OSError:
             return "refused"
         except TimeoutError:
+            connection.transport.abort()
             return "late"
         if connection.open:
             self.free.append(connection)
+        else:
+            connection.transport.close()
         return status
 
     def _pop(self) -> _Connection | None:
         return self.free.popleft() if self.free else None
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """All of them."""
         for one in self.free:
             one.transport.close()
+        await asyncio.sleep(0)  # sockets are closed in the loop's next turn
 
 
 async def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float, seed: int = 0) -> Outcome:
@@ -183,7 +187,7 @@ async def _measured(port: int, connections: int, send: Callable[[Client, Outcome
     await send(client, found)
     found.seconds = time.perf_counter() - begun
     found.cpu = (_cpu() - cpu) / found.seconds
-    client.close()
+    await client.close()
     return found
 
 
