@@ -93,7 +93,7 @@ def test_litert_and_savedmodel(run: Run, models: dict[str, Path], data: Path, tm
     first, second = run(
         "export", models["classify"], tmp_path / "out", "--format", "litert", *both, "--eval", data, "--force"
     ).lines
-    assert first["differences"]["probability"]["largest"] < 1e-4
+    assert first["differences"]["logits"]["largest"] < 1e-4
     assert second["path"].endswith("model_integer.tflite")
     assert run("evaluate", first["path"], data).lines == [first["metrics"]["export"]]
     [saved] = run("export", models["classify"], tmp_path / "saved", "--format", "savedmodel").lines

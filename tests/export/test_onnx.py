@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from parity.families import CONFIGS, our_class, randomise
-from pocketbert.configs import PreTrainedConfig
+from export.cases import cases, model_of, save
+from parity.families import CONFIGS
 from pocketbert.errors import CheckpointError, InputError
-from pocketbert.features import Features, pad
+from pocketbert.features import Features, Predictor, pad
 from pocketbert.pipelines import BUNDLED
 from pocketbert.runtime.engine import Engine
-from pocketbert.runtime.lower import LOWERED, PREFIXES, lower
+from pocketbert.runtime.lower import lower
 from pocketbert.runtime.plan import Linear, Plan
 from pocketbert.runtime.quantize import quantize
-from pocketbert.tokenization import BertTokenizer
 from runtime.test_quantize import WIDE
 from runtime.test_reference import draw, run, tensors
 
@@ -32,26 +30,10 @@ from pocketbert.export.onnx_files import OnnxPredictor  # noqa: E402
 from pocketbert.export.onnx_folder import FILES, PRECISIONS, export_onnx  # noqa: E402
 from pocketbert.export.onnx_graph import OPSET, onnx_graph  # noqa: E402
 from pocketbert.export.onnx_plan import _steps, fitting, in_int8, level, rounded  # noqa: E402
-from pocketbert.export.proof import SENTENCES, compare  # noqa: E402
+from pocketbert.export.proof import Proof, compare  # noqa: E402
 from pocketbert.export.source import in_fp32  # noqa: E402
 
 LENGTHS = [1, 40, 7, 2, 23]
-
-
-def cases(configs: dict[str, PreTrainedConfig]) -> list[tuple[str, str]]:
-    """Every head of one configuration of each family; of the others those that read all that an encoder says."""
-    pairs = [
-        (name, head) for name in configs for head in LOWERED if name in PREFIXES or head in ("Model", "ForMaskedLM")
-    ]
-    return [(name, head) for name, head in pairs if our_class(configs[name], head) is not None]
-
-
-def model_of(config: PreTrainedConfig, head: str, *, random: bool = True) -> Any:
-    torch.manual_seed(0)
-    model = our_class(config, head)(config)
-    if random:
-        randomise(model, 0)
-    return model
 
 
 def predictor_of(graph: Any, path: Path) -> OnnxPredictor:
@@ -230,12 +212,8 @@ def test_groups_hand_over_to_groups(int8: bool) -> None:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A classifier with a tokenizer."""
-    config = WIDE["squeezebert"].replace(vocab_size=99, id2label={0: "no", 1: "yes", 2: "who knows"})
-    model_of(config, "ForSequenceClassification", random=False).save_pretrained(tmp_path / "model")
-    words = sorted({word for text in SENTENCES for word in text.lower().split() if word.isalpha()})[:90]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    config = WIDE["squeezebert"].replace(id2label={0: "no", 1: "yes", 2: "who knows"})
+    return save(model_of(config, "ForSequenceClassification", random=False), tmp_path / "model")
 
 
 def test_folder(model: Path, tmp_path: Path) -> None:
@@ -291,6 +269,43 @@ def test_what_is_wrong_is_not_left_behind(model: Path, tmp_path: Path, monkeypat
     with pytest.raises(InputError, match=r"the export in fp32 is wrong: its logits differs"):
         export_onnx(model, out)
     assert {path.name for path in tmp_path.iterdir()} == {"model", "forced"}
+
+
+@pytest.mark.parametrize("precision", ["int8", "integer"])
+def test_what_8_bits_may_cost(precision: str, tmp_path: Path) -> None:
+    """A fifth of the outputs' size, unless labelled data or people say that it is worth it."""
+    plan = lower(
+        CONFIGS["bert"], tensors(model_of(CONFIGS["bert"], "ForTokenClassification")), "ForTokenClassification"
+    )
+    inputs, path, engine = draw(LENGTHS), tmp_path / "file", Engine(plan)
+    path.write_bytes(b"8 bits")
+
+    def off_by(part: float) -> Predictor:
+        return lambda inputs: [{name: x * (1 + part) for name, x in one.items()} for one in engine(inputs)]
+
+    near, far = off_by(0.19), off_by(0.21)
+    proof = Proof(plan, inputs)
+    assert proof(path, near, precision).differences["logits"].relative == pytest.approx(0.19, abs=1e-3)
+    with pytest.raises(InputError, match=r"too far away: its logits .* \(0\.21 of its size\), .*--eval, .*--force it"):
+        proof(path, far, precision)
+    assert Proof(plan, inputs, force=True)(path, far, precision).differences["logits"].agreement == 1.0
+    assert Proof(plan, inputs, measure=lambda _: {"f1": 0.9})(path, far, precision).metrics["export"] == {"f1": 0.9}
+    losing = iter((0.9, 0.88))
+    with pytest.raises(InputError, match=r"f1 falls from 0\.9000 to 0\.8800"):
+        Proof(plan, inputs, measure=lambda _: {"f1": next(losing)})(path, near, precision)
+    with pytest.raises(InputError, match="too far away"):
+        Proof(plan, inputs, force=True)(path, off_by(np.nan), precision)
+
+
+def test_one_model_stands_8_bits_and_another_does_not(tmp_path: Path) -> None:
+    """Large random weights: SqueezeBERT has its norms, and MobileBERT adds up what was rounded, layer by layer."""
+    for name in ("squeezebert", "mobilebert"):
+        save(model_of(WIDE[name], "ForTokenClassification"), tmp_path / name)
+    [done] = export_onnx(tmp_path / "squeezebert", tmp_path / "kept", precisions=("int8",))
+    assert done.differences["logits"].relative < 0.05
+    with pytest.raises(InputError, match="the export in int8 is too far away"):
+        export_onnx(tmp_path / "mobilebert", tmp_path / "refused", precisions=("fp32", "int8"))
+    assert not (tmp_path / "refused").exists()
 
 
 def test_what_is_refused(model: Path, tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ from pocketbert.runtime.plan import Plan
 Precision = Literal["fp32", "fp16", "int8", "integer"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 FILES = {precision: f"model{'' if precision == 'fp32' else f'_{precision}'}.tflite" for precision in PRECISIONS}
-LIMITS = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.5, "integer": 0.5}  # of `Difference.relative`
 CALIBRATION = 100  # texts, as when the published model was calibrated
 # As in quantisation-aware training: what is hidden must not take all of the 8 bits that a score has.
 HIDDEN_IN_8_BITS = -16.0
+LEAST = 1 / 256  # probability but none that 8 bits can say
 OUTPUTS = {
     PROBABILITY: "Probability of each label.",
     EACH: "Probability of each label, by itself.",
@@ -73,7 +73,7 @@ def export_litert(
         calibration: texts like those to come, of which the first `CALIBRATION` are read; for "integer" only.
         texts: what the files are run on.
         measure: gives the metrics of a predictor that reads `max_tokens`; the model and each file are measured.
-        force: accept a loss of more than `quantize.LARGEST_LOSS` of the first metric.
+        force: accept whatever 8 bits cost, and a loss of more than `quantize.LARGEST_LOSS` of the first metric.
         revision: a branch, tag or commit on the hub.
 
     Raises:
@@ -93,8 +93,8 @@ def export_litert(
     if max_tokens is not None and max_tokens > source.max_tokens:
         raise ConfigError(f"{max_tokens} tokens are more than the {source.max_tokens} that {model} reads")
     source = replace(source, max_tokens=min(max_tokens or usual_tokens(source.config), source.max_tokens))
-    shown = {PROBABILITY: _shares, EACH: _each}.get(_said(source), _as_they_are)
-    proof = Proof(source.whole, source.inputs, LIMITS, measure=measure, force=force, shown=shown)
+    shown = {PROBABILITY: _of_shares, EACH: _of_each}.get(_said(source), _as_they_are)
+    proof = Proof(source.whole, source.inputs, measure=measure, force=force, shown=shown)
     with new_folder(source.out) as folder:
         describe(source, folder)
         done = []
@@ -161,7 +161,7 @@ def convert(
 
     with _quiet():
         signature = [tf.TensorSpec((1, tokens), tf.int32, name=name) for name in INPUTS]
-        traced = tf.function(outputs, input_signature=signature).get_concrete_function()
+        traced = tf.function(outputs, input_signature=signature, autograph=False).get_concrete_function()
         converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
         if precision != "fp32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -201,12 +201,17 @@ def _as_they_are(outputs: Outputs) -> Outputs:
     return outputs
 
 
-def _shares(outputs: Outputs) -> Outputs:
-    """Logits as probabilities, which add up to 1."""
+def _of_shares(outputs: Outputs) -> Outputs:
+    """Logits as far as the probabilities tell them: how one label's stands to another's, with `LEAST` for the rest.
+
+    Probabilities themselves would not do to compare: a sure model's hardly move while its logits lose their meaning.
+    """
     powers = [np.exp(one["logits"] - one["logits"].max()) for one in outputs]
-    return [{PROBABILITY: each / each.sum()} for each in powers]
+    logs = [np.log(np.maximum(each / each.sum(), LEAST)) for each in powers]
+    return [{"logits": each - each.mean()} for each in logs]
 
 
-def _each(outputs: Outputs) -> Outputs:
-    """Logits as probabilities, each by itself."""
-    return [{EACH: 1 / (1 + np.exp(-one["logits"]))} for one in outputs]
+def _of_each(outputs: Outputs) -> Outputs:
+    """The same of probabilities that stand each by itself."""
+    most = np.log(1 / LEAST - 1)
+    return [{"logits": np.clip(one["logits"], -most, most)} for one in outputs]

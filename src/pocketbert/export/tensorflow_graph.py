@@ -141,7 +141,7 @@ class _Graph:
         table, width = self.plan.tensors[step.table], step.target.width
         if step.index == "position":
             rows = tf.constant(table)[: self.length]
-            return rows if self.batch == 1 else tf.tile(rows, [self.batch, 1])
+            return rows if isinstance(self.batch, int) and self.batch == 1 else tf.tile(rows, [self.batch, 1])
         if step.index == "segment":
             return tf.gather(table, tf.reshape(self.segments, [-1]))
         if step.table not in self.found:

@@ -1,0 +1,39 @@
+"""What is exported in the tests of all formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parity.families import our_class, randomise
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.export.proof import SENTENCES
+from pocketbert.runtime.lower import LOWERED, PREFIXES
+from pocketbert.tokenization import BertTokenizer
+
+
+def cases(configs: Mapping[str, PreTrainedConfig]) -> list[tuple[str, str]]:
+    """Every head of one configuration of each family; of the others those that read all that an encoder says."""
+    few = ("Model", "ForMaskedLM")
+    pairs = [(name, head) for name in configs for head in (LOWERED if name in PREFIXES else few)]
+    return [(name, head) for name, head in pairs if our_class(configs[name], head) is not None]
+
+
+def model_of(config: PreTrainedConfig, head: str, *, random: bool = True) -> Any:
+    torch.manual_seed(0)
+    model = our_class(config, head)(config)
+    if random:
+        randomise(model, 0)
+    return model
+
+
+def save(model: Any, folder: Path) -> Path:
+    """A model with a tokenizer."""
+    model.save_pretrained(folder)
+    words = sorted({word for text in SENTENCES for word in text.lower().split() if word.isalpha()})[:90]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(folder)
+    return folder
