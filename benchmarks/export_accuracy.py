@@ -1,16 +1,19 @@
-"""What each form of a model scores: on our engine and as ONNX, in every precision.
+"""What each form of a model scores: in PyTorch, on our engine, as ONNX, and as LiteRT.
 
     python benchmarks/export_accuracy.py sst-2:MODEL:GLUE_FOLDER tagger:MODEL:FILE reader:MODEL:FILE
+    python benchmarks/export_accuracy.py reader:MODEL:FILE --calibrate TEXTS --most 300
 
-Each argument is a name, a model folder and labelled data; a name that is a GLUE task reads its official files. A table,
-and export-accuracy_….csv in benchmarks/results.
+Each argument is a name, a model folder and labelled data; a name that is a GLUE task reads its official files. All
+forms read as many tokens of an input as LiteRT's do, which is 128, and 384 of a question with its passage. A table, and
+export-accuracy_….csv in benchmarks/results.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +22,87 @@ from common import write_results
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import AutoConfig
 from pocketbert.data.glue import GLUE
-from pocketbert.export.onnx_folder import PRECISIONS, export_onnx
+from pocketbert.export import litert_folder, onnx_folder
+from pocketbert.export.proof import Export
 from pocketbert.export.source import in_fp32
+from pocketbert.features import Predictor
+from pocketbert.models.auto import load_trained
+from pocketbert.models.predict import TorchPredictor
 from pocketbert.recipes.evaluate import read_evaluation
+from pocketbert.recipes.task import Evaluation
 from pocketbert.runtime.balance import balance
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.lower import head_of
 from pocketbert.runtime.quantize import plan_of, quantize
 
+Scores = Mapping[str, float]
 
-def rows(name: str, model: str, data: str) -> list[dict[str, Any]]:
-    evaluation = read_evaluation(model, Path(data), glue=name if name in GLUE else None)
+
+def evaluation_of(name: str, model: str, data: str, most: int | None) -> Evaluation[Any, Any]:
+    """What measures a model on the first examples of each set."""
+    length = litert_folder.usual_tokens(AutoConfig.from_pretrained(model))
+    evaluation = read_evaluation(model, Path(data), glue=name if name in GLUE else None, max_length=length)
+    evaluation.sets = {key: replace(rows, examples=rows.examples[:most]) for key, rows in evaluation.sets.items()}
+    return evaluation
+
+
+def our_own(model: str) -> Iterator[tuple[str, Predictor]]:
     config = AutoConfig.from_pretrained(model)
+    if not config.quantized:
+        yield "PyTorch fp32", TorchPredictor(load_trained(model, head_of(config)))
     plan = plan_of(config, read_tensors(model), head_of(config))
     whole = in_fp32(plan)
-    int8 = plan if config.quantized else quantize(balance(whole))
-    scores: dict[str, Mapping[str, float]] = {
-        "PocketBERT fp32": evaluation(Engine(whole)),
-        "PocketBERT int8": evaluation(Engine(int8)),
-    }
-    agreement = {}
+    yield "PocketBERT fp32", Engine(whole)
+    yield "PocketBERT int8", Engine(plan if config.quantized else quantize(balance(whole)))
+
+
+def exported(model: str, measure: Evaluation[Any, Any], calibration: list[str], folder: Path) -> list[Export]:
+    """Every file, whatever it loses."""
+    onnx = onnx_folder.export_onnx(
+        model, folder / "onnx", precisions=onnx_folder.PRECISIONS, measure=measure, force=True
+    )
+    litert = litert_folder.export_litert(
+        model, folder / "litert", precisions=litert_folder.PRECISIONS[: None if calibration else -1],
+        calibration=calibration or None, measure=measure, force=True,
+    )  # fmt: skip
+    return onnx + litert
+
+
+def rows(name: str, model: str, evaluation: Evaluation[Any, Any], calibration: list[str]) -> Iterator[dict[str, Any]]:
+    examples = sum(map(len, evaluation.sets.values()))
+
+    def row(form: str, scores: Scores, relative: float | None = None, agreement: float | None = None) -> dict[str, Any]:
+        metric = next(iter(scores))
+        print(f"{name:10} {form:18} {metric} {scores[metric]:.4f}", flush=True)
+        return {
+            "model": name, "examples": examples, "form": form, "metric": metric, "score": round(scores[metric], 4),
+            "relative_difference": relative, "agreement": agreement,
+        }  # fmt: skip
+
+    for form, predictor in our_own(model):
+        yield row(form, evaluation(predictor))
     with tempfile.TemporaryDirectory() as folder:
-        done = export_onnx(
-            model, Path(folder) / "out", precisions=PRECISIONS, measure=evaluation, force=True
-        )  # fmt: skip
-        for one in done:
-            form = f"ONNX {one.precision}"
-            scores[form] = one.metrics["export"]
-            agreement[form] = {key: round(it.relative, 6) for key, it in one.differences.items()}
-    metric = next(iter(scores["PocketBERT fp32"]))
-    made = [
-        {"model": name, "form": form, "metric": metric, "score": round(found[metric], 4),
-         "relative_difference": max(agreement.get(form, {"": 0.0}).values())}
-        for form, found in scores.items()
-    ]  # fmt: skip
-    for row in made:
-        print(f"{name:10} {row['form']:18} {metric} {row['score']:.4f}", flush=True)
-    return made
+        for one in exported(model, evaluation, calibration, Path(folder)):
+            form = f"{'LiteRT' if one.path.suffix == '.tflite' else 'ONNX'} {one.precision}"
+            apart = one.differences.values()
+            agreed = [found.agreement for found in apart if found.agreement is not None]
+            relative = max(found.relative for found in apart)
+            yield row(form, one.metrics["export"], round(relative, 6), round(min(agreed), 4) if agreed else None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="NAME:MODEL:DATA")
+    parser.add_argument("--calibrate", type=Path, help="texts, a line each, for whole numbers; left out without them")
+    parser.add_argument("--most", type=int, help="examples of each set, the first; all when not given")
+    given = parser.parse_args()
+    calibration = given.calibrate.read_text(encoding="utf-8").splitlines() if given.calibrate else []
+    found: list[dict[str, Any]] = []
+    for one in given.models:
+        name, model, data = one.split(":")
+        found += rows(name, model, evaluation_of(name, model, data, given.most), calibration)
+    write_results("export-accuracy", found)
 
 
 if __name__ == "__main__":
-    write_results("export-accuracy", [row for one in sys.argv[1:] for row in rows(*one.split(":"))])
+    main()
