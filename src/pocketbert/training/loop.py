@@ -133,7 +133,9 @@ def train(
                     _report(state, plan, progress, writer)
                     record(state)
                     save()
-            if caught := ranks.largest(signals.caught or 0):
+            due = time.monotonic() - saved_at >= plan.save_seconds
+            agreed = ranks.largest(2 * (signals.caught or 0) + due)  # clocks differ, and all must save the same step
+            if caught := agreed // 2:
                 save()
                 saver.wait()
                 raise TrainingInterrupted(
@@ -143,7 +145,7 @@ def train(
                 )
             if state.step >= plan.steps or _impatient(state, plan):
                 break
-            if time.monotonic() - saved_at >= plan.save_seconds:
+            if agreed % 2:
                 save()
             started = time.perf_counter()
             objective.begin(state.step)
