@@ -113,6 +113,17 @@ def test_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:
         importlib.reload(pocketbert.tf)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, when it writes weights
+def test_keras_files(tmp_path: Path) -> None:
+    """A `.keras` file holds the configuration and the weights, and loads by name."""
+    model = tf_class(SHALLOW, "ForSequenceClassification")(SHALLOW.replace(num_labels=3))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert type(again) is type(model)
+    assert again.config == model.config
+    assert_close_outputs(again(IDS), model(IDS))
+
+
 # ── the trigram, ties, problem types ──
 
 

@@ -45,6 +45,11 @@ class TFPreTrainedModel(keras.Model):
     #: The arguments of `call` that hold what is to be learned.
     label_names: ClassVar[tuple[str, ...]] = ()
 
+    def __init_subclass__(cls, **named: Any) -> None:
+        """Let Keras find the class by its name in `.keras` files, once `pocketbert.tf` is imported."""
+        super().__init_subclass__(**named)
+        keras.saving.register_keras_serializable("pocketbert")(cls)
+
     def __init__(self, config: PreTrainedConfig, name: str | None = None) -> None:
         super().__init__(name=name)
         if not isinstance(config, self.config_class):
