@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import os
 import random
 import re
 import resource
@@ -282,13 +283,13 @@ def test_a_crowd_is_refused_before_it_is_read(models: dict[str, Path]) -> None:
     async def ask() -> None:
         service.gate.crowd = crowd(20, seconds=0.15)
         refused = await service.ask("/v1/classify", FINE, unread)
-        assert (refused.status, refused.headers["retry-after"]) == (429, "3")  # in 2.8 s its turn would come
+        assert (refused.status, refused.headers["retry-after"]) == (429, "3")  # in 2.5 s its turn would come
         assert refused.json["error"]["type"] == "rate_limit_error"
         streamed = await service.ask("/v1/classify", FINE, accept="application/x-ndjson")
         assert (streamed.status, len(streamed.lines)) == (200, 1)
         assert (await service.ask("/v1/models")).status == 200
 
-    with Inside(("one", models["classify"])) as service:
+    with Inside(("one", models["classify"]), limits=Limits(wait=0.5)) as service:
         asyncio.run(ask())
 
 
@@ -464,3 +465,12 @@ def test_as_many_connections_as_the_system_permits() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+def test_threads_that_compute_give_way(service: Service) -> None:
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    tasks = Path(f"/proc/{service.process.pid}/task")
+    niceness = {int(one.name): os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in tasks.iterdir()}
+    assert niceness[service.process.pid] == ours  # the loop that reads and refuses
+    assert min(19, ours + 10) in niceness.values()

@@ -40,7 +40,7 @@ from pocketbert.cli.commands import PATH, argument, command, option
     "--max-queue", metavar="N", type=click.IntRange(min=1), default=2048, panel="Limits", help="Requests at a time."
 )
 @option(
-    "--max-wait", metavar="SECONDS", type=click.FloatRange(min=0.01), default=0.5, panel="Limits",
+    "--max-wait", metavar="SECONDS", type=click.FloatRange(min=0.01), default=1.0, panel="Limits",
     help="Turn away what would wait longer (429).",
 )  # fmt: skip
 @option(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from pocketbert.serve.models import Models, TooMuch
 from pocketbert.serve.service import Refused, Service
 from pocketbert.serve.settings import Settings
 
+LOWER = 10  # niceness: a ninth of the share of time that the other threads get
 PAGE = Path(__file__).parent / "page.html"
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
@@ -63,8 +68,19 @@ def create_app(settings: Settings, models: Models) -> Gate:
 
 
 def load_app(settings: Settings) -> Gate:
-    """The application with its models read: what a worker begins with."""
-    return create_app(settings, Models(settings))
+    """The application with its models read: what a worker begins with.
+
+    The threads that compute give way to the one that reads and refuses, which needs little but needs it at once: who is
+    late in being read waits as well. They are begun by one of low priority, which they inherit, on Linux.
+    """
+    with ThreadPoolExecutor(1, initializer=_give_way) as loading:
+        return create_app(settings, loading.submit(Models, settings).result())
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":  # elsewhere it would be the priority of the process
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + LOWER))
 
 
 def _house(app: FastAPI, gate: Gate) -> None:

@@ -21,7 +21,7 @@ class Limits:
     texts: int = 1024  # sequences in a request: texts, choices, or texts times labels of your own
     tokens: int = 1 << 17  # in a request
     queue: int = 2048  # requests that are being answered at a time: they and their bodies are in memory
-    wait: float = 0.5  # seconds that a request may be expected to wait
+    wait: float = 1.0  # seconds that a request may be expected to wait
     time: float = 30.0  # seconds to send a body, and to answer it
 
 
