@@ -130,7 +130,7 @@ def attend(
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear`, [..., I] to [..., O] with `weight` [O, I]; in fp32 on a CPU with AVX-512 it is oneDNN that computes it.
+    """`F.linear`, [..., I] to [..., O] with `weight` [O, I]; on a CPU with AVX-512, oneDNN computes it in fp32, too.
 
     PyTorch gives products in fp32 to MKL, which uses AVX-512 on Intel's processors alone: on an AMD EPYC of Zen 5 it
     takes more than twice as long as oneDNN. On one without AVX-512 (Zen 3) it is the faster by a third, mostly in the
