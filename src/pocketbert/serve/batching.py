@@ -3,8 +3,9 @@
 A batch holds sequences of many requests, laid end to end without padding, up to a budget of tokens. A request that
 finds the engine idle starts at once; while it computes, others gather. Of these the one with the least left to do goes
 first, so that short texts do not wait for long ones nor one text for a thousand. Who has waited for `PATIENCE` seconds
-goes first in half of every batch, oldest first, so that nobody starves. A sequence's answer has the same bits in any
-batch: that is the engine's promise, and what makes all of this invisible.
+goes first in seven eighths of every batch, oldest first, so that nobody starves: when more comes than can be answered,
+all have waited, and short ones must not keep passing the long. A sequence's answer has the same bits in any batch: that
+is the engine's promise, and what makes all of this invisible.
 
 One thread computes for all models, a batch of each in turn, because an engine's own threads take all processors.
 """
@@ -103,7 +104,7 @@ class Queue:
         self.queued = sum(one.tokens for one in self.waiting)
         batch: Batch = []
         late = [one for one in self.waiting if now - one.arrived > PATIENCE]
-        used = self._draw(batch, late, self.budget // 2)
+        used = self._draw(batch, late, self.budget * 7 // 8)
         used += self._draw(batch, sorted(self.waiting, key=lambda one: one.tokens), self.budget - used)
         self._draw(batch, late, self.budget - used)
         for request, _ in batch:
