@@ -109,14 +109,13 @@ class Client:
 
     async def ask(self, request: bytes) -> str:
         """The status, or what went wrong; see `Outcome`."""
-        connection = next((one for one in iter(self._pop, None) if one.open), None)
         try:
-            if connection is None:
-                connection = await self._connected()
-            async with asyncio.timeout(PATIENCE):
-                status = await connection.send(request)
+            connection = next((one for one in iter(self._pop, None) if one.open), None) or await self._connected()
         except OSError:
             return "refused"
+        try:
+            async with asyncio.timeout(PATIENCE):
+                status = await connection.send(request)
         except TimeoutError:
             connection.transport.abort()
             return "late"
