@@ -39,7 +39,10 @@ write_results(
     "mobilebert-recipe",
     [
         {"what": label, "steps": run["steps"]}
-        | {key: round(run["history"][-1].get(key, float("nan")), 4) for key in ("accuracy", "f1", "loss")}
+        | {
+            key: round(run["history"][-1][key], 4) if key in run["history"][-1] else ""
+            for key in ("accuracy", "f1", "loss")
+        }
         for label, run in runs.items()
     ],
 )

@@ -98,7 +98,7 @@ class TFPreTrainedModel(keras.Model):
             raise
 
     def _unpacked(self, args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-        """All arguments by name."""
+        """All arguments by name; fewer may be given than there are."""
         names = list(inspect.signature(self.call).parameters)
         given = {**dict(zip(names, args, strict=False)), **named}
         packed = given.get("input_ids")
