@@ -60,5 +60,5 @@ for axes, task in zip(figure.subplots(1, 2), ("SST-2", "MRPC"), strict=True):
             )
     axes.set(title=task, xlabel="steps of 32 examples", ylabel="accuracy on dev, %")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
 figure.savefig(results_path("mobilebert-recipe", ".png"), dpi=150)
