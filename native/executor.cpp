@@ -68,16 +68,16 @@ int Program::buffer(int width, bool local) {
     require(width > 0 && width <= MAX_WIDTH, "a buffer needs a width");
     require(buffers_.size() < MAX_BUFFERS, "there are too many buffers");
     memory_.resize(buffers_.size() + 1);
-    buffers_.push_back({width, local, false, local_width_, {}});
+    buffers_.push_back({width, local, RowsOf::tokens, local_width_, {}});
     if (local) local_width_ += static_cast<std::size_t>(round_up(width, 16));
     return static_cast<int>(buffers_.size()) - 1;
 }
 
-void Program::check(Columns c, bool reads) const {
+void Program::check(Columns c, bool reads, RowsOf rows) const {
     require(c.buffer >= 0 && c.buffer < static_cast<int>(buffers_.size()), "there is no such buffer");
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
     require(c.width > 0 && c.start >= 0 && c.start <= buffer.width - c.width, "columns beyond their buffer");
-    require(buffer.written.empty() || buffer.picked == picked_, "rows of tokens and rows that were picked do not mix");
+    require(buffer.written.empty() || buffer.rows == rows, "rows of tokens and rows that were picked do not mix");
     if (!reads) return;
     const auto after = buffer.written.upper_bound(c.start);
     require(after != buffer.written.begin() && std::prev(after)->second >= c.start + c.width,
@@ -97,7 +97,7 @@ void Program::wrote(Columns c) {
         at = buffer.written.erase(at);
     }
     buffer.written[first] = last;
-    buffer.picked = picked_;
+    buffer.rows = rows_of_;
 }
 
 void Program::end_rows() {
@@ -144,7 +144,7 @@ void Program::lookup_s8(Columns target, View<std::int8_t> table, View<float> tab
 void Program::add_lookup(Step step, Columns target, int entries, int width, Index index, bool add) {
     check(target, add);
     require(entries > 0 && width == target.width, "a table is as wide as its target");
-    require(!picked_, "there are no words after picking");
+    require(rows_of_ == RowsOf::tokens, "there are no words after picking");
     step.kind = Step::lookup;
     step.source = step.target = target;
     step.entries = entries;
@@ -242,7 +242,7 @@ void Program::layer_norm(Columns source, Columns target, View<float> weight, Vie
 void Program::attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16) {
     for (Columns c : {query, key, value}) check(c, true);
     check(target, false);
-    require(!picked_, "there are no tokens after picking");
+    require(rows_of_ == RowsOf::tokens, "there are no tokens after picking");
     for (Columns c : {query, key, value, target}) {
         require(c.width == target.width, "attention keeps the width");
         require(!buffers_[static_cast<std::size_t>(c.buffer)].local, "attention reads and writes no local buffer");
@@ -259,10 +259,10 @@ void Program::attention(Columns query, Columns key, Columns value, Columns targe
 }
 
 void Program::pick(Columns source, Columns target, bool asked) {
-    check(source, true);
-    check(target, false);
-    require(!picked_, "rows are picked once");
+    const RowsOf picked = asked ? RowsOf::asked : RowsOf::firsts;
+    check(source, true, RowsOf::tokens);
     require(source.width == target.width && source.buffer != target.buffer, "picking keeps the width, elsewhere");
+    check(target, false, picked);
     require(!buffers_[static_cast<std::size_t>(source.buffer)].local &&
                 !buffers_[static_cast<std::size_t>(target.buffer)].local,
             "picking reads and writes no local buffer");
@@ -270,9 +270,9 @@ void Program::pick(Columns source, Columns target, bool asked) {
             "rows of tokens and rows that were picked do not mix");
     Stage stage{};
     stage.kind = Stage::pick;
-    stage.query = source, stage.target = target;
+    stage.query = source, stage.target = target, stage.picked = picked;
     stages_.push_back(std::move(stage));
-    picked_ = true, asks_ = asked;
+    rows_of_ = picked, asks_ = asks_ || asked;
     wrote(target);
     end_rows();
 }
@@ -281,7 +281,7 @@ void Program::pick(Columns source, Columns target, bool asked) {
 
 void Program::check_batch(const Batch& batch) const {
     require(batch.starts[0] == 0 && batch.starts[batch.sequences] == batch.tokens, "starts begin at 0 and end at the tokens");
-    for (const std::int32_t token : batch.picked) require(token >= 0 && token < batch.tokens, "what is asked for is no token");
+    for (const std::int32_t token : batch.asked) require(token >= 0 && token < batch.tokens, "what is asked for is no token");
     int longest = 0;
     for (int s = 0; s < batch.sequences; ++s) {
         require(batch.starts[s] < batch.starts[s + 1], "every sequence has a token");
@@ -307,30 +307,27 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
     Batch batch{{ids, ids + tokens}, {segments, segments + tokens}, {starts, starts + sequences + 1}, tokens, sequences, {}, {}};
     require(asks_ || !asked, "this program picks no rows that are asked for");
     if (asked) {
-        batch.picked.assign(asked, asked + asked_count);
+        batch.asked.assign(asked, asked + asked_count);
     } else if (asks_) {
-        batch.picked.resize(static_cast<std::size_t>(tokens));
-        std::iota(batch.picked.begin(), batch.picked.end(), 0);
+        batch.asked.resize(static_cast<std::size_t>(tokens));
+        std::iota(batch.asked.begin(), batch.asked.end(), 0);
     }
     check_batch(batch);
-    if (!asks_) batch.picked.assign(batch.starts.begin(), batch.starts.end() - 1);
     batch.sequence_of.reserve(static_cast<std::size_t>(tokens));
     for (int s = 0; s < sequences; ++s)
         batch.sequence_of.insert(batch.sequence_of.end(), batch.starts[s + 1] - batch.starts[s], s);
-    const int picks = static_cast<int>(batch.picked.size());
-    tokens_ = tokens, picks_ = picks;
+    tokens_ = tokens, sequences_ = sequences, asked_ = static_cast<int>(batch.asked.size());
 
     for (std::size_t b = 0; b < buffers_.size(); ++b) {
-        const std::size_t size = std::size_t(buffers_[b].picked ? picks : tokens) * buffers_[b].width;
+        const std::size_t size = std::size_t(count(buffers_[b].rows)) * buffers_[b].width;
         if (!buffers_[b].local && memory_[b].size() < size) memory_[b].resize(size);
     }
     make_scratch(batch);
     const Pool::Awake awake(*pool_);
 
-    bool picked = false;
+    int rows = tokens;
     for (const Stage& stage : stages_) {
         if (stage.kind == Stage::rows) {
-            const int rows = picked ? picks : tokens;
             // Blocks as even as they can be, and a whole number of them for every thread.
             const int threads = pool_->threads();
             const int blocks = std::min(rows, round_up(std::max(1, (rows + BLOCK - 1) / BLOCK), threads));
@@ -345,9 +342,10 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
                               scratch_[static_cast<std::size_t>(thread)]);
             });
         } else {
-            picked = true;
-            for (int row = 0; row < picks; ++row)
-                std::copy_n(at(stage.query, batch.picked[row], 0, scratch_[0]), stage.query.width,
+            const std::vector<std::int32_t>& picked = stage.picked == RowsOf::asked ? batch.asked : batch.starts;
+            rows = count(stage.picked);
+            for (int row = 0; row < rows; ++row)
+                std::copy_n(at(stage.query, picked[row], 0, scratch_[0]), stage.query.width,
                             at(stage.target, row, 0, scratch_[0]));
         }
     }
@@ -568,7 +566,12 @@ int Program::rows(Columns c) const {
     const auto after = buffer.written.upper_bound(c.start);
     require(!buffer.local && after != buffer.written.begin() && std::prev(after)->second >= c.start + c.width,
             "an output is a buffer that is written and not local");
-    return buffer.picked ? picks_ : tokens_;
+    return count(buffer.rows);
+}
+
+// Of the last run.
+int Program::count(RowsOf rows) const {
+    return rows == RowsOf::tokens ? tokens_ : rows == RowsOf::asked ? asked_ : sequences_;
 }
 
 void Program::read(Columns c, float* out) const {

@@ -72,7 +72,7 @@ public:
     void layer_norm(Columns source, Columns target, View<float> weight, View<float> bias, float eps);
     // With `bfloat16`, in that precision if the kernels have it.
     void attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16);
-    // From here on a row is one of those that the caller asks for, or the first of a sequence.
+    // From here on a row is one of those that the caller asks for, or the first of a sequence. `source` is of all tokens.
     void pick(Columns source, Columns target, bool asked);
 
     // ── running ──
@@ -94,9 +94,11 @@ public:
     void start_anew(std::shared_ptr<Pool> pool);
 
 private:
+    enum class RowsOf { tokens, firsts, asked };
     struct Buffer {
         int width;
-        bool local, picked;
+        bool local;
+        RowsOf rows;
         std::size_t offset;          // of a local buffer in a thread's scratch, in columns
         std::map<int, int> written;  // the columns that have values: first → beyond the last
     };
@@ -121,6 +123,7 @@ private:
         enum Kind { rows, attention, pick } kind;
         std::vector<Step> steps;
         Columns query, key, value, target;
+        RowsOf picked;
         int heads;
         bool bfloat16;
     };
@@ -134,13 +137,14 @@ private:
         // Copies: another thread may change the caller's arrays after they were checked.
         std::vector<std::int32_t> ids, segments, starts;
         int tokens, sequences;
-        std::vector<std::int32_t> picked;       // tokens
+        std::vector<std::int32_t> asked;        // tokens
         std::vector<std::int32_t> sequence_of;  // by token
     };
 
     void start(std::shared_ptr<Pool> pool);
     void leave_behind();
-    void check(Columns columns, bool reads) const;
+    void check(Columns columns, bool reads, RowsOf rows) const;
+    void check(Columns columns, bool reads) const { check(columns, reads, rows_of_); }
     void wrote(Columns columns);
     void end_rows();
     static bool by_group(const Step& a, const Step& b);
@@ -161,6 +165,7 @@ private:
     void run_attention(const Stage& stage, const Batch& batch, int sequence, int head, Scratch& scratch);
     void check_batch(const Batch& batch) const;
     void make_scratch(const Batch& batch);
+    int count(RowsOf rows) const;
 
     const Kernels& kernels_;
     std::shared_ptr<Pool> pool_;
@@ -169,11 +174,12 @@ private:
     std::vector<Stage> stages_;
     Arena weights_;
     std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1, widest_exact_ = 0, most_outliers_ = 0;
-    bool picked_ = false, asks_ = false;
+    RowsOf rows_of_ = RowsOf::tokens;  // what the next step has a row of
+    bool asks_ = false;
 
     std::vector<Aligned<float>> memory_;  // by buffer
     std::vector<Scratch> scratch_;        // by thread
-    int tokens_ = 0, picks_ = 0;
+    int tokens_ = 0, sequences_ = 0, asked_ = 0;
 };
 
 }  // namespace pocketbert

@@ -5,8 +5,9 @@
 #     runs/distillation_glue.sh GLUE MINILM OUT [SEEDS]
 #
 # GLUE is the folder that holds MRPC, STS-B, CoLA and RTE, MINILM the weights that the student is cut from and the
-# teachers are made of (sentence-transformers/all-MiniLM-L6-v2, or its folder), OUT a new folder. Half an hour of one core
-# for the teachers, and as much for each seed; it goes on where it was stopped, and more SEEDS may be asked for later.
+# teachers are made of (sentence-transformers/all-MiniLM-L6-v2, or its folder), OUT a new folder. Twenty minutes of one
+# core that multiplies in bf16 for the teachers, and as much for each seed; without bf16, say fp32 below, and it takes twice
+# as long. It goes on where it was stopped, and more SEEDS may be asked for later.
 # TASKS="mrpc rte" does these alone. runs/distillation_glue.py makes table and plot of OUT.
 set -euo pipefail
 usage="usage: runs/distillation_glue.sh GLUE MINILM OUT [SEEDS]"
@@ -16,13 +17,12 @@ export OMP_NUM_THREADS=1
 [ -e "$out/start/vocab.txt" ] ||
     python3 "$here/cut_student.py" "$minilm" "$here/bundled_sst2.json" "$glue/RTE/train.tsv" 30522 "$out/start"
 
-common=(--max-length 128 --batch-size 32 --no-tensorboard --resume)
-declare -A epochs=([mrpc]=2 [sts-b]=1 [cola]=2 [rte]=2) # of the students; teachers have one more
+common=(--max-length 128 --batch-size 32 --precision bf16 --no-tensorboard --resume)
 for task in ${TASKS:-mrpc sts-b cola rte}; do
     run=("${common[@]}" --glue "$task")
     pocketbert finetune "$glue" "${run[@]}" --model "$minilm" -o "$out/$task/teacher" \
-        --epochs $((epochs[$task] + 1)) --learning-rate 5e-5
-    run+=(--epochs "${epochs[$task]}" --learning-rate 1e-4 --seeds "$seeds")
+        --epochs 3 --learning-rate 5e-5
+    run+=(--epochs 2 --learning-rate 1e-4 --seeds "$seeds")
     pocketbert finetune "$glue" "${run[@]}" --model "$out/start" -o "$out/$task/plain"
     pocketbert distill "$glue" "${run[@]}" --student "$out/start" -o "$out/$task/distilled" \
         --teacher "$out/$task/teacher" --temperature 2 --hidden-weight 1 --cache "$out/$task/said"

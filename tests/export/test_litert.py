@@ -54,7 +54,7 @@ def test_equals_the_plan(name: str, head: str) -> None:
     got = compute(plan, *(x[:, None] if choices else x for x in arrays), choices=choices)
     for row, one in enumerate(inputs):
         for key, expected in run(plan, [one]).items():
-            per_token = not (key in plan.picked and plan.pick is not None and not plan.pick.asked)
+            per_token = key not in plan.picked or plan.picked[key].asked
             found = got[key][row].numpy()[: len(one)] if per_token and not choices else got[key][row].numpy()
             wanted = expected if per_token and not choices else expected[0]
             scale = max(1.0, np.abs(wanted).max())

@@ -41,7 +41,7 @@ WIDE: dict[str, PreTrainedConfig] = {
     ),
     "mobilebert, no bottleneck": MobileBertConfig(**_wide, embedding_size=64, use_bottleneck=False),
 }
-HEADS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
+HEADS = ("Model", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
 
 
 def save(config: PreTrainedConfig, head: str, folder: Path, *, random: bool = True) -> Path:
@@ -363,7 +363,7 @@ def test_the_head_that_a_model_was_made_for() -> None:
     def made(*names: str) -> str:
         return head_of(BertConfig(extra={"architectures": list(names)}))
 
-    assert made("BertForPreTraining") == "ForMaskedLM"
+    assert made("BertForPreTraining") == "ForPreTraining"
     assert made("BertForTokenClassification") == "ForTokenClassification"
     assert made("BertForNextSentencePrediction") == "ForNextSentencePrediction"
     assert made() == made("BertModel") == "Model"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketbert.pipelines import pipeline
+from pocketbert import AutoModelForPreTraining, AutoTokenizer
+from pocketbert.pipelines import FillMask, pipeline
 from pocketbert.serve.server import _listener
 
 from .conftest import Service, running
@@ -106,6 +107,17 @@ def test_pooling_of_sentence_transformers(models: dict[str, Path], tmp_path: Pat
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     assert _pooling(str(tmp_path)) == "cls"
+
+
+def test_a_pretrained_model_fills_gaps(models: dict[str, Path], tmp_path: Path) -> None:
+    from pocketbert.serve.models import load
+
+    AutoModelForPreTraining.from_pretrained(models["fill-mask"]).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(models["fill-mask"]).save_pretrained(tmp_path)
+    filling = load(str(tmp_path), 1)
+    assert isinstance(filling, FillMask)
+    gap = ["the film is [MASK]"]
+    assert close(filling(gap), pipeline("fill-mask", models["fill-mask"])(gap))
 
 
 # ── lines ──

@@ -20,8 +20,8 @@ def operations(plan: Plan, lengths: Sequence[int]) -> int:
     for stage in plan.stages:
         if isinstance(stage, Attention):  # scores, then the sum of values
             total += sum(2 * (stage.query.width + stage.value.width) * n * n for n in lengths)
-        elif isinstance(stage, Pick) and not stage.asked:
-            rows = len(lengths)
+        elif isinstance(stage, Pick):
+            rows = sum(lengths) if stage.asked else len(lengths)
         elif isinstance(stage, Rows):
             steps = (step for step in stage.steps if isinstance(step, Linear))
             total += sum(2 * rows * plan.tensors[step.weight].size for step in steps)

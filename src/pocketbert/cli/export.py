@@ -49,7 +49,7 @@ PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "litert": ("fp32", "fp16", "int8
 @option("--text", metavar="FILE", type=PATH, help="Compare on the first texts of this file, not on built-in ones.")
 @option("--eval", "data", type=PATH, metavar="DATA", help="Measure the model and each file on this.")
 @option("--glue", metavar="TASK", help="DATA holds the files of this GLUE task: sst-2, mrpc, …")
-@option("--force", is_flag=True, help="Accept a loss of more than a point.")
+@option("--force", is_flag=True, help="Accept whatever 8 bits cost, and any loss of the metric.")
 @show.as_json
 def export(
     model: str,

@@ -40,7 +40,6 @@ OUTPUTS = {
     "start_logits": "Where the answer starts: a score for each token.",
     "last_hidden_state": "What each token means.",
     "pooler_output": "What the text means.",
-    "prediction_logits": "A score for each word of the vocabulary, for each token.",
     "seq_relationship_logits": "Whether the second text follows the first, or not.",
 }
 

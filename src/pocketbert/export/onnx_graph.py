@@ -216,12 +216,12 @@ class _Graph:
         from onnx import TensorProto, helper
 
         columns = place if isinstance(place, Columns) else place[0]
-        value, first = self.read(columns), self.plan.pick is not None and not self.plan.pick.asked
+        value, pick = self.read(columns), self.plan.picked.get(name)
         axes: list[str | int] = ["batch", columns.width]
         if self.choices:
             shape = self.one("Slice", self.one("Shape", INPUTS[0]), *map(self.constant, ([0], [2])))
             value, axes = self.one("Reshape", value, shape), ["batch", "choices"]
-        elif not (first and name in self.plan.picked):
+        elif pick is None or pick.asked:
             axes.insert(1, "length")
         if not isinstance(place, Columns):
             value, axes = self.one("Gather", value, self.constant(place[1]), axis=-1), axes[:-1]

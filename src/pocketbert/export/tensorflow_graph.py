@@ -84,8 +84,8 @@ class _Graph:
 
     def output(self, name: str, place: Columns | tuple[Columns, int]) -> Tensor:
         columns = place if isinstance(place, Columns) else place[0]
-        value, pick = self.read(columns), self.plan.pick
-        if not (name in self.plan.picked and pick is not None and not pick.asked):
+        value, pick = self.read(columns), self.plan.picked.get(name)
+        if pick is None or pick.asked:
             value = self.sequences(value, columns.width)
         return value if isinstance(place, Columns) else value[..., place[1]]
 

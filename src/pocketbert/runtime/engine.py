@@ -137,7 +137,7 @@ class Engine:
         lengths = [len(x.input_ids) for x in inputs]
         if too_long := [n for n in lengths if not 0 < n <= self.plan.max_tokens]:
             raise InputError(f"a text of {too_long[0]} tokens: this model reads 1 to {self.plan.max_tokens}")
-        asks, picked = self.plan.pick is not None and self.plan.pick.asked, self.plan.picked
+        asks, picked = self.plan.asks, self.plan.picked
         rows = [np.arange(n) if x.rows is None else x.rows for x, n in zip(inputs, lengths, strict=True)]
         for chunk in self._chunks(lengths, [len(r) if asks else 1 for r in rows]):
             starts = np.cumsum([0, *(lengths[i] for i in chunk)])
@@ -146,10 +146,11 @@ class Engine:
             asked = [rows[i] + start for i, start in zip(chunk, starts[:-1], strict=True)]
             found = self.run(ids, segments, starts, np.concatenate(asked) if asks else None)
             for name, array in found.items():
+                parts: Iterable[np.ndarray] = array  # a row a text
                 if name not in picked:
-                    parts: Iterable[np.ndarray] = (array[r] for r in asked)
-                else:
-                    parts = np.split(array, np.cumsum([len(r) for r in asked])[:-1]) if asks else array
+                    parts = (array[r] for r in asked)
+                elif picked[name].asked:
+                    parts = np.split(array, np.cumsum([len(r) for r in asked])[:-1])
                 for i, part in zip(chunk, parts, strict=True):
                     results[i][name] = part
         return results
@@ -254,11 +255,7 @@ def _buffers(plan: Plan) -> tuple[dict[str, int], set[str]]:
 def _row_bytes(plan: Plan) -> tuple[int, int]:
     """What a run keeps for every token, and for every row after a `Pick`: buffers between stages, and outputs."""
     widths, shared = _buffers(plan)
-    at = plan.stages.index(plan.pick) if plan.pick else len(plan.stages)
-    after: Sequence[Any] = [
-        s for stage in plan.stages[at:] for s in (stage.steps if isinstance(stage, Rows) else [stage])
-    ]
-    picked = {step.target.buffer for step in after}
+    picked = plan.picked_buffers
     places = [c if isinstance(c, Columns) else Columns(c[0].buffer, 1) for c in plan.outputs.values()]
     kept = [(name, widths[name]) for name in shared] + [(place.buffer, place.width) for place in places]
     sizes = [4 * sum(width for name, width in kept if (name in picked) == which) for which in (False, True)]

@@ -25,7 +25,7 @@ PREFIXES = {"bert": "bert.", "squeezebert": "transformer.", "mobilebert": "mobil
 HEADS = ("cls.", "classifier.", "qa_outputs.", "pooler.")  # what a file of another task may lack
 LOWERED = (
     "Model", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification", "ForQuestionAnswering",
-    "ForMaskedLM", "ForNextSentencePrediction",
+    "ForMaskedLM", "ForNextSentencePrediction", "ForPreTraining",
 )  # fmt: skip
 BALANCE = ".balance"  # behind the name of a norm: the factors that its features were divided by
 TORCH_EPS = 1e-5  # of two of MobileBERT's norms under "layer_norm"
@@ -184,7 +184,7 @@ def head_of(config: PreTrainedConfig) -> str:
     """The head that a model was made for by its own word, for `lower`; the bare encoder if it does not say."""
     for name in config.architectures:
         for head in LOWERED:
-            if name.replace("ForPreTraining", "ForMaskedLM").endswith(head):
+            if name.endswith(head):
                 return head
     return "Model"
 
@@ -429,9 +429,7 @@ def _head(build: _Builder, config: PreTrainedConfig, head: str, hidden: Columns)
         build.linear(_pool(build, config, hidden), logits, "classifier", *build.dense("classifier", count, width))
         yield "logits", logits
     elif head == "ForNextSentencePrediction":
-        name, logits = "cls.seq_relationship", Columns("logits", 2)
-        build.linear(_pool(build, config, hidden), logits, name, *build.dense(name, 2, width))
-        yield "logits", logits
+        yield "logits", _pair(build, config, hidden)
     elif head == "ForTokenClassification":
         logits = Columns("logits", config.num_labels)
         build.linear(hidden, logits, "classifier", *build.dense("classifier", config.num_labels, width))
@@ -443,6 +441,10 @@ def _head(build: _Builder, config: PreTrainedConfig, head: str, hidden: Columns)
         yield "end_logits", (logits, 1)
     elif head == "ForMaskedLM":
         yield "logits", _words(build, config, hidden)
+    elif head == "ForPreTraining":
+        pair = _pair(build, config, hidden)
+        yield "logits", _words(build, config, hidden)  # not prediction_logits, which no loader of word heads looks for
+        yield "seq_relationship_logits", pair
     else:
         raise CheckpointError(f"there is no plan for a head {head!r}")
 
@@ -459,6 +461,12 @@ def _pool(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> Columns
     dense = build.dense("pooler.dense", hidden.width, hidden.width)
     build.linear(first, pooled, "pooler.dense", *dense, activation="tanh")
     return pooled
+
+
+def _pair(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
+    name, pair = "cls.seq_relationship", Columns("pair", 2)
+    build.linear(_pool(build, config, hidden), pair, name, *build.dense(name, 2, hidden.width))
+    return pair
 
 
 def _words(build: _Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:

@@ -117,9 +117,10 @@ class Attention:
 
 @dataclass(frozen=True)
 class Pick:
-    """From here on the rows are some tokens: target = their source.
+    """From here on the rows are some tokens, until another picks others: target = their source.
 
-    They are the first of every sequence, or with `asked` those that the caller asks for, by default all of them.
+    They are the first of every sequence, or with `asked` those that the caller asks for, by default all of them. The
+    source has a row a token.
     """
 
     source: Columns
@@ -147,22 +148,28 @@ class Plan:
     max_tokens: int
 
     @property
-    def pick(self) -> Pick | None:
-        """The stage after which rows are picked tokens, if there is one."""
-        return next((stage for stage in self.stages if isinstance(stage, Pick)), None)
+    def asks(self) -> bool:
+        """Whether the caller may ask for tokens."""
+        return any(isinstance(stage, Pick) and stage.asked for stage in self.stages)
 
     @property
-    def picked_buffers(self) -> set[str]:
-        """Names of the buffers that have a row a picked token."""
-        after = self.stages[self.stages.index(self.pick) :] if self.pick else ()
-        return {s.target.buffer for stage in after for s in (stage.steps if isinstance(stage, Rows) else (stage,))}
+    def picked_buffers(self) -> dict[str, Pick]:
+        """The names of the buffers that have a row a picked token, and what picked them."""
+        found: dict[str, Pick] = {}
+        pick = None
+        for stage in self.stages:
+            pick = stage if isinstance(stage, Pick) else pick
+            if pick is not None:
+                steps: tuple[Step | Attention | Pick, ...] = stage.steps if isinstance(stage, Rows) else (stage,)
+                found.update((step.target.buffer, pick) for step in steps)
+        return found
 
     @property
-    def picked(self) -> set[str]:
-        """Names of the outputs that have a row a picked token."""
+    def picked(self) -> dict[str, Pick]:
+        """The names of the outputs that have a row a picked token, and what picked them."""
         buffers = self.picked_buffers
         places = {name: c if isinstance(c, Columns) else c[0] for name, c in self.outputs.items()}
-        return {name for name, columns in places.items() if columns.buffer in buffers}
+        return {name: buffers[columns.buffer] for name, columns in places.items() if columns.buffer in buffers}
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))

@@ -171,6 +171,7 @@ def load(where: str, threads: int) -> Pipeline:
     from pocketbert.tokenization import AutoTokenizer
 
     head = head_of(AutoConfig.from_pretrained(where))
+    head = "ForMaskedLM" if head == "ForPreTraining" else head  # whose words are all that a task asks for
     kind = next((kind for kind in TASKS.values() if kind.head == head), None)
     if kind is None:
         raise ConfigError(f"{where} is a model {head}, which no task asks")
