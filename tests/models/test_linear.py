@@ -10,23 +10,44 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketbert.models.ops import Linear, _for_onednn, linear
+from pocketbert.models import ops
+from pocketbert.models.ops import Linear, _for_onednn, half_used_by_mkl, linear
 
 shapes = st.tuples(st.lists(st.integers(1, 5), min_size=0, max_size=3), st.integers(1, 40), st.integers(1, 40))
 
 
-@pytest.fixture(scope="module", autouse=True, params=["AVX2", "AVX512"])
-def capability(request: pytest.FixtureRequest) -> Iterator[str]:
-    """What PyTorch says of the processor decides who computes; either can compute on any."""
+LINUX = "vendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: 17\n"
+
+
+@pytest.fixture(scope="module", autouse=True, params=["MKL", "oneDNN"])
+def library(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What PyTorch and the system say of the processor decides who computes; either can compute on any."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+        patch.setattr(ops, "_processor", lambda: LINUX.format("AuthenticAMD", 25 + (request.param == "oneDNN")))
         yield request.param
+
+
+@pytest.mark.parametrize(
+    ("processor", "half"),
+    [
+        (LINUX.format("AuthenticAMD", 25), False),
+        (LINUX.format("AuthenticAMD", 26), True),
+        (LINUX.format("GenuineIntel", 26), False),
+        ("AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD", True),
+        ("AMD64 Family 23 Model 113 Stepping 0, AuthenticAMD", False),
+        ("aarch64", False),
+        ("", False),
+    ],
+)
+def test_processors(processor: str, half: bool) -> None:
+    assert half_used_by_mkl(processor) == half
 
 
 @settings(max_examples=60, deadline=None)
 @given(shape=shapes, seed=st.integers(0, 2**31), strided=st.booleans(), with_bias=st.booleans())
 def test_equals_pytorch_and_its_gradients(
-    capability: str, shape: tuple[list[int], int, int], seed: int, strided: bool, with_bias: bool
+    library: str, shape: tuple[list[int], int, int], seed: int, strided: bool, with_bias: bool
 ) -> None:
     lead, into, out = shape
     torch.manual_seed(seed)
@@ -35,7 +56,7 @@ def test_equals_pytorch_and_its_gradients(
         x = x.transpose(0, -2)
     weight, bias = torch.randn(out, into, requires_grad=True), torch.randn(out, requires_grad=True)
     x, given_bias = x.requires_grad_(), bias if with_bias else None
-    assert _for_onednn(x, weight) == (capability == "AVX512")
+    assert _for_onednn(x, weight) == (library == "oneDNN")
     inputs = (x, weight, bias) if with_bias else (x, weight)
     got, expected = linear(x, weight, given_bias), F.linear(x, weight, given_bias)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pocketbert.configs import BertConfig, PreTrainedConfig
 from pocketbert.models import heads
-from pocketbert.models.ops import ACTIVATIONS, LayerNorm, Linear, Packing, attend, init_parameters
+from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Linear, Packing, attend, init_parameters
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 
@@ -24,7 +24,7 @@ class BertEmbeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
         self.LayerNorm = LayerNorm(width, config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -67,7 +67,7 @@ class BertOutput(nn.Module):
         super().__init__()
         self.dense = Linear(width, config.hidden_size)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Join [B, S, width] and the residual [B, S, H] into [B, S, H]."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import ConfigError
-from pocketbert.models.ops import ACTIVATIONS, LayerNorm, Linear, init_parameters, wide_linear
+from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Linear, init_parameters, wide_linear
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, as_asked, resized
 from pocketbert.outputs import (
     BaseModelOutputWithPooling,
@@ -269,7 +269,7 @@ class ForSequenceClassification(LogitsHead):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier = Linear(config.hidden_size, config.num_labels)
         self.finish()
 
@@ -302,7 +302,7 @@ class ForMultipleChoice(LogitsHead):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier = Linear(config.hidden_size, 1)
         self.finish()
 
@@ -331,7 +331,7 @@ class ForTokenClassification(LogitsHead):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier = Linear(config.hidden_size, config.num_labels)
         self.finish()
 

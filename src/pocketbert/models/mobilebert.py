@@ -21,6 +21,7 @@ from pocketbert.errors import InputError
 from pocketbert.models import heads
 from pocketbert.models.ops import (
     ACTIVATIONS,
+    Dropout,
     LayerNorm,
     Linear,
     NoNorm,
@@ -60,7 +61,7 @@ class MobileBertEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, hidden)
         self.embedding_transformation = Linear(3 * width if config.trigram_input else width, hidden)
         self.LayerNorm = norm(config, hidden, TORCH_EPS)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -129,7 +130,7 @@ class MobileBertAttentionOutput(nn.Module):
         super().__init__()
         self.dense = Linear(config.true_hidden_size, config.true_hidden_size)
         self.LayerNorm = norm(config, config.true_hidden_size)
-        self.dropout = nn.Dropout(0.0 if config.use_bottleneck else config.hidden_dropout_prob)
+        self.dropout = Dropout(0.0 if config.use_bottleneck else config.hidden_dropout_prob)
 
     def forward(self, context: Tensor, layer_input: Tensor) -> Tensor:
         """Join two [B, S, T] into one."""
@@ -156,7 +157,7 @@ class OutputBottleneck(nn.Module):
         super().__init__()
         self.dense = Linear(config.true_hidden_size, config.hidden_size)
         self.LayerNorm = norm(config, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, stream: Tensor) -> Tensor:
         """Join [B, S, T] and the stream [B, S, H] into [B, S, H]."""
@@ -172,7 +173,7 @@ class FeedForward(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
         self.intermediate = nn.ModuleDict({"dense": Linear(inner, between)})
         self.output = nn.ModuleDict({"dense": Linear(between, inner), "LayerNorm": norm(config, inner, eps)})
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, S, T] to [B, S, T]."""

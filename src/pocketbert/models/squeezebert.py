@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from pocketbert.configs import SqueezeBertConfig
 from pocketbert.models import heads
 from pocketbert.models.bert import BertEmbeddings, BertPooler
-from pocketbert.models.ops import ACTIVATIONS, LayerNorm, Packing, attend, init_parameters, linear
+from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Packing, attend, init_parameters, linear
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 # ── the block-diagonal product ──
@@ -138,7 +138,7 @@ class SqueezeBertOutput(nn.Module):
         super().__init__()
         self.conv1d = GroupedLinear(width, config.hidden_size, groups)
         self.layernorm = LayerNorm(config.hidden_size, 1e-12)  # published so, whatever config.layer_norm_eps says
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Join [B, S, width] and the residual [B, S, H] into [B, S, H]."""

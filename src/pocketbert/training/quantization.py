@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from pocketbert.configs import MobileBertConfig, PreTrainedConfig
 from pocketbert.errors import ConfigError
 from pocketbert.models.mobilebert import MobileBertSelfAttention
-from pocketbert.models.ops import NoNorm, wide_linear
+from pocketbert.models.ops import NoNorm, drop_out, wide_linear
 
 DECAY = 0.999  # of the moving averages, as published; of young ones (1 + n) / (10 + n) after n batches, if that is less
 LEAST = -16.0  # published: -6, of which many add up; beside 0 this has no weight in 8 bits
@@ -143,5 +143,5 @@ def _attention(
         scores = scores.masked_fill(~keep, LEAST)
     exact = ranges["scores"](scores).softmax(-1)
     weights = torch.fake_quantize_per_tensor_affine(exact.float(), PROBABILITY, -128, -128, 127).to(exact.dtype)
-    context = F.dropout(weights, layer.dropout if layer.training else 0.0) @ v
+    context = drop_out(weights, layer.dropout if layer.training else 0.0) @ v
     return context.transpose(1, 2).flatten(-2), weights if with_weights else None  # [B, S, h·d]
