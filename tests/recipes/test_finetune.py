@@ -62,13 +62,13 @@ def test_from_a_table_to_a_model_that_answers(options: Options, tmp_path: Path) 
     run = json.loads((result.folder / "run.json").read_text())
     assert run["finished"] is True
     assert run["argv"] == ["pocketbert", "finetune"]
-    assert run["options"]["epochs"] == 6
+    assert run["options"]["epochs"] == 10
     assert run["pocketbert"] == pocketbert.__version__
     assert {"python", "torch", "numpy"} <= run["versions"].keys()
     assert run["data"]["train"]["labels"] == {"bad": 36, "good": 36}
     assert run["data"]["dev"]["examples"] == 8
     assert len(run["data"]["train"]["sha256"]) == 64
-    assert (run["metric"], run["steps"], run["history"]) == ("accuracy", 54, result.history)
+    assert (run["metric"], run["steps"], run["history"]) == ("accuracy", 90, result.history)
     assert run["best"]["step"] == result.best_step
     assert run["seconds"] > 0
 
