@@ -63,7 +63,8 @@ class Page:
         self.driver.execute_script("document.getElementById('answer').replaceChildren()")
         box = self.find(f"#field-{field}")[0]
         box.clear()
-        box.send_keys(text)
+        box.click()
+        self.driver.execute_cdp_cmd("Input.insertText", {"text": text})  # keys know no emoji
         self.answered()
 
     def answered(self) -> None:
