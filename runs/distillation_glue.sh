@@ -5,9 +5,9 @@
 #     runs/distillation_glue.sh GLUE MINILM OUT [SEEDS]
 #
 # GLUE is the folder that holds MRPC, STS-B, CoLA and RTE, MINILM the weights that the student is cut from and the
-# teachers are made of (sentence-transformers/all-MiniLM-L6-v2, or its folder), OUT a new folder. Twenty minutes of one
-# core that multiplies in bf16 for the teachers, and as much for each seed; without bf16, say fp32 below, and it takes twice
-# as long. It goes on where it was stopped, and more SEEDS may be asked for later.
+# teachers are made of (sentence-transformers/all-MiniLM-L6-v2, or its folder), OUT a new folder. Some 20 minutes of one
+# core that multiplies in bf16 for the teachers, and 20 for each seed; on others fp32 is the faster, and takes twice as
+# long. It goes on where it was stopped, and more SEEDS may be asked for later.
 # TASKS="mrpc rte" does these alone. runs/distillation_glue.py makes table and plot of OUT.
 set -euo pipefail
 usage="usage: runs/distillation_glue.sh GLUE MINILM OUT [SEEDS]"
