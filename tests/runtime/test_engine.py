@@ -159,12 +159,15 @@ def test_attention_in_bfloat16(seed: int, depth: int, heads: int, lengths: list[
         )
     )
     close(got, expected, 5e-3 if name == "avx512bf16" else 1e-5)  # a few exponentials round to the next of 8 bits
-    errors = np.sort(np.abs(got - expected).mean(axis=1))
-    assert errors[:-1].sum() < 2e-4 * max(1, np.abs(expected).max()) * len(errors)  # of few rows, one may be that
+    # Besides, one exponential may round so in a batch of few: that moves one row of one head.
+    one = 2**-8 * np.abs(table[:, 2 * width :]).max() * depth / got.size
+    assert np.abs(got - expected).mean() < 2e-4 * max(1, np.abs(expected).max()) + one
     # As near as 8 bits are: a score is off by as much of its products, and the exponentials and values themselves.
     q, k, v = (np.abs(part).reshape(-1, heads, depth) for part in np.split(table, 3, axis=1))
     score = 2**-8 * float(np.einsum("qhd,khd->hqk", q, k).max())
     assert np.abs(got - fp32).max() <= (np.expm1(2 * score) + 2**-7) * v.max()
+    if depth > 3:  # with fewer products, none of them averages out
+        close(got, fp32, 3e-2)
 
 
 @settings(max_examples=60, deadline=None)
