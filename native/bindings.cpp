@@ -6,8 +6,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstring>
 #include <limits>
@@ -85,10 +83,10 @@ Index index(const std::string& name) {
 // One pool a number of threads, shared by all programs. The child of a fork has no threads, so it gets new pools; the
 // old ones, whose threads stayed behind, are never destroyed.
 std::shared_ptr<Pool> shared_pool(int threads) {
-    static std::map<std::pair<pid_t, int>, std::shared_ptr<Pool>>& pools =
-        *new std::map<std::pair<pid_t, int>, std::shared_ptr<Pool>>;
+    static std::map<std::pair<int, int>, std::shared_ptr<Pool>>& pools =
+        *new std::map<std::pair<int, int>, std::shared_ptr<Pool>>;
     if (threads < 1 || threads > 1024) throw std::invalid_argument("threads must be from 1 to 1024");
-    std::shared_ptr<Pool>& pool = pools[{getpid(), threads}];
+    std::shared_ptr<Pool>& pool = pools[{process_id(), threads}];
     if (!pool) pool = std::make_shared<Pool>(threads);
     return pool;
 }
@@ -127,8 +125,8 @@ class WithoutGil {
 public:
     WithoutGil() {
         if (closing) return;
-        if (process != getpid()) running = 0;  // the threads of a fork's parent
-        process = getpid();
+        if (process != process_id()) running = 0;  // the threads of a fork's parent
+        process = process_id();
         ++running;
         release_.emplace();
     }
@@ -142,7 +140,7 @@ public:
 
     static void close() {
         closing = true;
-        while (running > 0 && process == getpid()) {
+        while (running > 0 && process == process_id()) {
             const nb::gil_scoped_release release;
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
@@ -151,7 +149,7 @@ public:
 private:
     inline static bool closing = false;
     inline static int running = 0;
-    inline static pid_t process = 0;
+    inline static int process = 0;
     std::optional<nb::gil_scoped_release> release_;
 };
 

@@ -323,7 +323,7 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
         if (!buffers_[b].local && memory_[b].size() < size) memory_[b].resize(size);
     }
     make_scratch(batch);
-    const Pool::Awake awake(*pool_);
+    const Pool::ActiveScope active(*pool_);
 
     int rows = tokens;
     for (const Stage& stage : stages_) {

@@ -1,22 +1,61 @@
 #include "pool.h"
 
+#ifdef _WIN32
+#include <process.h>
+#else
+#include <unistd.h>
+#endif
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+#include <chrono>
 #include <system_error>
 
 namespace pocketbert {
 namespace {
 
-constexpr int SPINS = 4000;              // some tens of microseconds
-constexpr int SPINS_AWAKE = 50 * SPINS;  // some milliseconds, should a neighbour have taken the other processor
+// How long to spin before sleeping: about what it costs to be woken. Whoever spins for longer uses up its share of a
+// processor that others want as well, and is the first to lose it. Workers spin for longer between the loops of a run.
+constexpr auto SPIN = std::chrono::microseconds(60);
+constexpr auto SPIN_BETWEEN_LOOPS = std::chrono::microseconds(240);
 
 inline void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
+    _mm_pause();
+#elif defined(__aarch64__) && !defined(_MSC_VER)
     asm volatile("yield");
 #endif
 }
 
+// Spins until `done()`, or for as long as `patience()` says; returns whether it is done. By the clock, for a pause takes
+// ten times as long on some processors as on others.
+template <class Done, class Patience>
+bool spin(const Done& done, const Patience& patience) {
+    const auto start = std::chrono::steady_clock::now();
+    do {
+        for (int i = 0; i < 32; ++i) {
+            if (done()) return true;
+            pause();
+        }
+    } while (std::chrono::steady_clock::now() - start < patience());
+    return done();
+}
+
+constexpr std::uint64_t LOOP = std::uint64_t(1) << 32;  // of `open_`: one loop on
+
+inline std::uint32_t loop_number(std::uint64_t open) { return static_cast<std::uint32_t>(open >> 32); }
+inline std::uint32_t tasks_left(std::uint64_t open) { return static_cast<std::uint32_t>(open); }
+
 }  // namespace
+
+int process_id() {
+#ifdef _WIN32
+    return _getpid();
+#else
+    return getpid();
+#endif
+}
 
 Pool::Pool(int threads) {
     workers_.reserve(static_cast<std::size_t>(threads));
@@ -30,9 +69,8 @@ Pool::~Pool() {
     {
         const std::lock_guard<std::mutex> lock(sleep_);
         stop_ = true;
-        ++loop_;
     }
-    wake_.notify_all();
+    opened_.notify_all();
     for (std::thread& worker : workers_) worker.join();
 }
 
@@ -45,36 +83,53 @@ void Pool::run(int tasks, const std::function<void(int, int)>& body) {
     }
     body_ = &body;
     tasks_ = tasks;
-    next_ = 0;
-    busy_ = static_cast<int>(workers_.size());
-    {
-        const std::lock_guard<std::mutex> lock(sleep_);  // so that no worker misses it between looking and sleeping
-        ++loop_;
+    unfinished_.store(tasks, std::memory_order_relaxed);  // seen by whoever sees the loop opened
+    open_ = (open_.load(std::memory_order_relaxed) / LOOP + 1) * LOOP + static_cast<std::uint32_t>(tasks);
+    if (sleeping_workers_ != 0) {
+        { const std::lock_guard<std::mutex> lock(sleep_); }  // whoever is about to sleep does so first, and is woken
+        opened_.notify_all();
     }
-    wake_.notify_all();
-    take(0);
-    while (busy_.load(std::memory_order_acquire) != 0) pause();
+    take_tasks(0);
+    wait_for_tasks();
 }
 
-void Pool::take(int thread) {
-    for (int task = next_++; task < tasks_; task = next_++) (*body_)(task, thread);
+void Pool::take_tasks(int thread) {
+    std::uint64_t open = open_.load(std::memory_order_acquire);
+    while (tasks_left(open) != 0) {
+        if (!open_.compare_exchange_weak(open, open - 1, std::memory_order_acquire)) continue;
+        // Until this task is done its loop cannot end, so that `body_` and `tasks_` are of this loop.
+        (*body_)(tasks_ - static_cast<int>(tasks_left(open)), thread);
+        if (--unfinished_ == 0 && caller_sleeps_) {
+            { const std::lock_guard<std::mutex> lock(sleep_); }
+            finished_.notify_one();
+        }
+        open = open_.load(std::memory_order_acquire);
+    }
+}
+
+void Pool::wait_for_tasks() {
+    const auto done = [&] { return unfinished_.load(std::memory_order_acquire) == 0; };
+    if (spin(done, [] { return SPIN; })) return;
+    std::unique_lock<std::mutex> lock(sleep_);
+    caller_sleeps_ = true;
+    finished_.wait(lock, [&] { return unfinished_ == 0; });
+    caller_sleeps_ = false;
 }
 
 void Pool::work(int thread) {
-    unsigned seen = 0;
+    std::uint32_t seen = 0;
+    const auto news = [&] { return stop_ || loop_number(open_.load(std::memory_order_acquire)) != seen; };
+    const auto patience = [&] { return active_.load(std::memory_order_relaxed) != 0 ? SPIN_BETWEEN_LOOPS : SPIN; };
     for (;;) {
-        for (int spins = 0; loop_.load(std::memory_order_acquire) == seen; ++spins) {
-            if (spins < SPINS || (spins < SPINS_AWAKE && awake_.load(std::memory_order_relaxed) != 0)) {
-                pause();
-                continue;
-            }
+        if (!spin(news, patience)) {
             std::unique_lock<std::mutex> lock(sleep_);
-            wake_.wait(lock, [&] { return loop_.load() != seen; });
+            ++sleeping_workers_;
+            opened_.wait(lock, [&] { return stop_ || loop_number(open_) != seen; });
+            --sleeping_workers_;
         }
-        ++seen;
         if (stop_) return;
-        take(thread);
-        busy_.fetch_sub(1, std::memory_order_release);
+        seen = loop_number(open_.load(std::memory_order_acquire));
+        take_tasks(thread);
     }
 }
 

@@ -1,16 +1,19 @@
-// A pool of threads for short parallel loops: its threads wait for the next loop spinning, and after a while asleep.
+// A pool of threads for short parallel loops. A thread takes the next task that nobody has taken, and a loop ends with
+// its last task: a thread that has lost its processor to another process holds up nothing but the task that it is in.
 #pragma once
-
-#include <unistd.h>
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 namespace pocketbert {
+
+// The number of this process, on every system.
+int process_id();
 
 class Pool {
 public:
@@ -20,17 +23,17 @@ public:
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
 
-    bool is_of_this_process() const { return process_ == getpid(); }  // the child of a fork has none of its threads
+    bool is_of_this_process() const { return process_ == process_id(); }  // a fork's child has none of its threads
     int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-    // While one of these lives, threads that wait for the next loop spin on for longer: a run is a row of loops, and a
+    // While one of these lives, threads that wait for the next loop spin for longer: a run is a row of loops, and a
     // thread that falls asleep between two of them is late for the second.
-    class Awake {
+    class ActiveScope {
     public:
-        explicit Awake(Pool& pool) : pool_(pool) { ++pool_.awake_; }
-        ~Awake() { --pool_.awake_; }
-        Awake(const Awake&) = delete;
-        Awake& operator=(const Awake&) = delete;
+        explicit ActiveScope(Pool& pool) : pool_(pool) { ++pool_.active_; }
+        ~ActiveScope() { --pool_.active_; }
+        ActiveScope(const ActiveScope&) = delete;
+        ActiveScope& operator=(const ActiveScope&) = delete;
 
     private:
         Pool& pool_;
@@ -42,22 +45,29 @@ public:
 
 private:
     void work(int thread);
-    void take(int thread);
+    void take_tasks(int thread);
+    void wait_for_tasks();
 
-    const pid_t process_ = getpid();
+    const int process_ = process_id();
     std::vector<std::thread> workers_;
     std::mutex turn_;  // held by the caller whose loop is running
 
-    std::mutex sleep_;
-    std::condition_variable wake_;
-    std::atomic<unsigned> loop_{0};  // counts loops; a change is the signal to start
-    std::atomic<bool> stop_{false};
-    std::atomic<int> awake_{0};
-
+    // The number of the loop in the upper half, the tasks of it that nobody has taken in the lower one: together, so
+    // that a late worker cannot take a task of a later loop for one of the loop that it saw.
+    std::atomic<std::uint64_t> open_{0};
+    std::atomic<int> unfinished_{0};  // tasks of the loop that are not done
     const std::function<void(int, int)>* body_ = nullptr;
     int tasks_ = 0;
-    std::atomic<int> next_{0};
-    std::atomic<int> busy_{0};  // workers that have not finished the loop
+    std::atomic<int> active_{0};
+
+    // Sleeping, for both sides: whoever falls asleep announces it before looking a last time, and whoever has news
+    // looks for sleepers after it. Both in the one order that all threads agree upon (`memory_order_seq_cst`, here
+    // the default): so one of them sees the other.
+    std::mutex sleep_;
+    std::condition_variable opened_, finished_;
+    std::atomic<int> sleeping_workers_{0};
+    std::atomic<bool> caller_sleeps_{false};
+    std::atomic<bool> stop_{false};
 };
 
 }  // namespace pocketbert
