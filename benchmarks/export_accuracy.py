@@ -22,9 +22,10 @@ from common import write_results
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import AutoConfig
 from pocketbert.data.glue import GLUE
-from pocketbert.export import litert_folder, onnx_folder
-from pocketbert.export.proof import Export
-from pocketbert.export.source import in_fp32
+from pocketbert.exporters.litert import writer as litert_folder
+from pocketbert.exporters.onnx import writer as onnx_folder
+from pocketbert.exporters.source import in_fp32
+from pocketbert.exporters.verify import Export
 from pocketbert.features import Predictor
 from pocketbert.models.auto import load_trained
 from pocketbert.models.predict import TorchPredictor

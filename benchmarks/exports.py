@@ -29,9 +29,9 @@ from matplotlib.figure import Figure
 from pocketbert.bench.measure import random_batch
 from pocketbert.bench.peers import OnnxRuntime
 from pocketbert.bench.subjects import Subject, published
-from pocketbert.export.onnx_files import OnnxPredictor
-from pocketbert.export.onnx_graph import onnx_graph
-from pocketbert.export.onnx_plan import in_int8, level
+from pocketbert.exporters.onnx.graph import onnx_graph
+from pocketbert.exporters.onnx.passes import in_int8, level
+from pocketbert.exporters.onnx.predictor import OnnxPredictor
 from pocketbert.runtime.balance import balance
 from pocketbert.runtime.quantize import quantize
 

@@ -20,8 +20,8 @@ from common import write_results
 
 from pocketbert.bench.measure import in_turn, random_batch
 from pocketbert.bench.subjects import Subject, published
-from pocketbert.export.litert_files import LiteRtPredictor
-from pocketbert.export.litert_folder import Precision, convert
+from pocketbert.exporters.litert.predictor import LiteRtPredictor
+from pocketbert.exporters.litert.writer import Precision, convert
 from pocketbert.runtime.engine import Engine
 
 LENGTH = 128

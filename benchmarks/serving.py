@@ -77,7 +77,7 @@ def make(folder: Path) -> tuple[Path, Path]:
 
     from pocketbert import AutoModelForSequenceClassification, AutoTokenizer
     from pocketbert.configs import PRESETS
-    from pocketbert.export.onnx_folder import export_onnx
+    from pocketbert.exporters.onnx.writer import export_onnx
     from pocketbert.pipelines import BUNDLED
     from pocketbert.runtime.quantize import quantize_folder
 

@@ -21,7 +21,7 @@ import numpy as np
 from pocketbert.bench.graphs import NAMES, Form, export_onnx, quiet, transformers_model
 from pocketbert.bench.subjects import Subject
 from pocketbert.configs import BertConfig, SqueezeBertConfig
-from pocketbert.export.files import load_export
+from pocketbert.exporters.load import load_export
 from pocketbert.features import Features, pad
 from pocketbert.runtime.engine import Engine, usable_threads
 

@@ -50,7 +50,7 @@ def bench(
     from pocketbert.bench.subjects import PUBLISHED, from_folder, published, with_random_weights
     from pocketbert.configs import AutoConfig
     from pocketbert.errors import require
-    from pocketbert.export.files import exported_file, model_folder
+    from pocketbert.exporters.load import exported_file, model_folder
 
     if picture is not None:
         require("bench")
@@ -91,7 +91,7 @@ def _measure(
     peers, limit = run.prepare(subject), subject.config.max_position_embeddings
     if file is not None:
         from pocketbert.bench.peers import ExportedFile
-        from pocketbert.export.files import load_export
+        from pocketbert.exporters.load import load_export
 
         exported = load_export(file)
         limit = exported.max_tokens or limit

@@ -16,7 +16,7 @@ from pocketbert.cli.commands import PATH, argument, command, option
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pocketbert.export.proof import Export, Measure
+    from pocketbert.exporters.verify import Export, Measure
 
 MOST = 1000  # texts to compare on
 PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "litert": ("fp32", "fp16", "int8", "integer"), "savedmodel": ("fp32",)}
@@ -69,7 +69,7 @@ def export(
 
     It is run and compared with the model before it appears.
     """
-    from pocketbert.export.proof import SENTENCES
+    from pocketbert.exporters.verify import SENTENCES
 
     if glue is not None and data is None:
         raise click.UsageError("--glue says what --eval DATA holds")
@@ -105,16 +105,16 @@ def _format(name: str, precisions: Sequence[str]) -> tuple[Callable[..., list[Ex
 
     if name == "onnx":
         require("export")
-        from pocketbert.export.onnx_folder import export_onnx
+        from pocketbert.exporters.onnx.writer import export_onnx
 
         return export_onnx, {"precisions": precisions}
     require("tf")
     if name == "savedmodel":
-        from pocketbert.export.saved_model import export_saved_model
+        from pocketbert.exporters.saved_model.writer import export_saved_model
 
         return export_saved_model, {}
     require("litert")
-    from pocketbert.export.litert_folder import export_litert
+    from pocketbert.exporters.litert.writer import export_litert
 
     return export_litert, {"precisions": precisions}
 
@@ -122,7 +122,7 @@ def _format(name: str, precisions: Sequence[str]) -> tuple[Callable[..., list[Ex
 def _max_tokens(model: str, wanted: int | None) -> int:
     """What the files of a model read."""
     from pocketbert.configs import AutoConfig
-    from pocketbert.export.litert_folder import usual_tokens
+    from pocketbert.exporters.litert.writer import usual_tokens
 
     return wanted or usual_tokens(AutoConfig.from_pretrained(model))
 

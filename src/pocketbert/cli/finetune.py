@@ -171,7 +171,7 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled data of its task."""
     from pocketbert.errors import require
-    from pocketbert.export.files import exported_file, load_export, model_folder
+    from pocketbert.exporters.load import exported_file, load_export, model_folder
     from pocketbert.recipes.evaluate import read_evaluation
 
     if submission is not None and about_data["glue"] is None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pocketbert.checkpoints.files import new_folder
-from pocketbert.errors import CheckpointError, require
-from pocketbert.export.files import SAVED_MODEL, FilePredictor, first_line
-from pocketbert.export.litert_files import NAMES
-from pocketbert.export.proof import SENTENCES, Export, Measure, Proof
-from pocketbert.export.source import describe, read_source
-from pocketbert.export.tensorflow_graph import compute
-from pocketbert.runtime.engine import usable_threads
+from pocketbert.errors import require
+from pocketbert.exporters.load import SAVED_MODEL
+from pocketbert.exporters.saved_model.predictor import SavedModelPredictor
+from pocketbert.exporters.source import describe, read_source
+from pocketbert.exporters.tensorflow_graph import compute
+from pocketbert.exporters.verify import SENTENCES, Export, Measure, Proof
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -70,42 +66,3 @@ def export_saved_model(
         tf.saved_model.save(module, str(folder / SAVED_MODEL), module.__call__.get_concrete_function())
         made = proof(folder / SAVED_MODEL, SavedModelPredictor(folder / SAVED_MODEL), "fp32")
     return [replace(made, path=source.out / SAVED_MODEL)]
-
-
-class SavedModelPredictor(FilePredictor):
-    """A SavedModel as a `features.Predictor`, in TensorFlow.
-
-    Any will do whose signature takes ids, mask and perhaps types.
-
-    Raises:
-        CheckpointError: the folder is damaged, or holds something else.
-        MissingExtraError: TensorFlow is not installed.
-    """
-
-    engine, needs = "TensorFlow", ("tensorflow",)
-
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        require("tf")
-        import tensorflow as tf
-
-        with contextlib.suppress(RuntimeError):  # it has begun already
-            tf.config.threading.set_intra_op_parallelism_threads(threads or usable_threads())
-        try:
-            self.model = tf.saved_model.load(str(path))  # owns the constants of the signature
-            self.signature = self.model.signatures["serving_default"]
-        except KeyError:
-            raise CheckpointError(f"{path} has no signature serving_default") from None
-        except Exception as error:  # of protobuf, of TensorFlow, OSError
-            raise CheckpointError(f"{path} is damaged, or no SavedModel: {first_line(error)}") from None
-        asked = self.signature.structured_input_signature[1]
-        self.specs = {name: (NAMES.get(name, name), spec.dtype) for name, spec in asked.items()}
-        inputs = {self.specs[name][0]: spec.shape.rank for name, spec in asked.items()}
-        said = {name: spec.shape.as_list() for name, spec in self.signature.structured_outputs.items()}
-        super().__init__(Path(path), inputs, said)
-
-    def compute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs of padded inputs."""
-        import tensorflow as tf
-
-        tensors = {name: tf.constant(arrays[ours], dtype) for name, (ours, dtype) in self.specs.items()}
-        return {name: value.numpy() for name, value in self.signature(**tensors).items()}

@@ -17,7 +17,7 @@ import numpy as np
 
 from pocketbert import __version__
 from pocketbert.errors import InputError
-from pocketbert.export.onnx_plan import fitting
+from pocketbert.exporters.onnx.passes import fitting
 from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Pick, Plan, Rows
 
 OPSET = 17  # the first with LayerNormalization

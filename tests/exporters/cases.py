@@ -10,7 +10,7 @@ import torch
 
 from parity.families import our_class, randomise
 from pocketbert.configs import PreTrainedConfig
-from pocketbert.export.proof import SENTENCES
+from pocketbert.exporters.verify import SENTENCES
 from pocketbert.runtime.lower import LOWERED, PREFIXES
 from pocketbert.tokenization import BertTokenizer
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.cases import cases, model_of, save
+from exporters.cases import cases, model_of, save
 from parity.families import CONFIGS
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, Predictor, pad
@@ -25,13 +25,13 @@ from runtime.test_reference import draw, run, tensors
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from pocketbert.export.files import exported_file, model_folder  # noqa: E402
-from pocketbert.export.onnx_files import OnnxPredictor  # noqa: E402
-from pocketbert.export.onnx_folder import FILES, PRECISIONS, export_onnx  # noqa: E402
-from pocketbert.export.onnx_graph import OPSET, onnx_graph  # noqa: E402
-from pocketbert.export.onnx_plan import _steps, fitting, in_int8, level, rounded  # noqa: E402
-from pocketbert.export.proof import Proof, compare  # noqa: E402
-from pocketbert.export.source import in_fp32  # noqa: E402
+from pocketbert.exporters.load import exported_file, model_folder  # noqa: E402
+from pocketbert.exporters.onnx.graph import OPSET, onnx_graph  # noqa: E402
+from pocketbert.exporters.onnx.passes import _steps, fitting, in_int8, level, rounded  # noqa: E402
+from pocketbert.exporters.onnx.predictor import OnnxPredictor  # noqa: E402
+from pocketbert.exporters.onnx.writer import FILES, PRECISIONS, export_onnx  # noqa: E402
+from pocketbert.exporters.source import in_fp32  # noqa: E402
+from pocketbert.exporters.verify import Proof, compare  # noqa: E402
 
 LENGTHS = [1, 40, 7, 2, 23]
 
@@ -266,7 +266,7 @@ def test_what_is_wrong_is_not_left_behind(model: Path, tmp_path: Path, monkeypat
         plan.tensors["classifier.weight"][0] += 1
         return onnx_graph(plan, **options)
 
-    monkeypatch.setattr("pocketbert.export.onnx_folder.onnx_graph", broken)
+    monkeypatch.setattr("pocketbert.exporters.onnx.writer.onnx_graph", broken)
     with pytest.raises(InputError, match=r"the export in fp32 is wrong: its logits differs"):
         export_onnx(model, out)
     assert {path.name for path in tmp_path.iterdir()} == {"model", "forced"}

@@ -16,11 +16,11 @@ import numpy as np
 from pocketbert.checkpoints.files import atomic_write, new_folder
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import ConfigError, InputError, require
-from pocketbert.export.litert_files import EACH, PROBABILITY, LiteRtPredictor
-from pocketbert.export.litert_metadata import INPUTS, complete
-from pocketbert.export.proof import SENTENCES, Export, Measure, Outputs, Proof
-from pocketbert.export.source import Source, describe, read_source
-from pocketbert.export.tensorflow_graph import HIDDEN, compute
+from pocketbert.exporters.litert.metadata import INPUTS, complete
+from pocketbert.exporters.litert.predictor import EACH, PROBABILITY, LiteRtPredictor
+from pocketbert.exporters.source import Source, describe, read_source
+from pocketbert.exporters.tensorflow_graph import HIDDEN, compute
+from pocketbert.exporters.verify import SENTENCES, Export, Measure, Outputs, Proof
 from pocketbert.features import Features, pad
 from pocketbert.runtime.lower import head_of
 from pocketbert.runtime.plan import Plan

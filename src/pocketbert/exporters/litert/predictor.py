@@ -10,7 +10,7 @@ import numpy as np
 
 from pocketbert.checkpoints.files import look_at
 from pocketbert.errors import CheckpointError, InputError, require
-from pocketbert.export.files import FilePredictor, first_line
+from pocketbert.exporters.predictor import FilePredictor, first_line
 from pocketbert.features import Features
 from pocketbert.runtime.engine import usable_threads
 

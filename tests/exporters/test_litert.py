@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.cases import cases, model_of, save
+from exporters.cases import cases, model_of, save
 from parity.families import CONFIGS
 from pocketbert.bench.peers import ExportedFile
 from pocketbert.bench.subjects import published
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, ConfigError, InputError, MissingExtraError
-from pocketbert.export.files import exported_file, load_export, model_folder
-from pocketbert.export.proof import SENTENCES, compare
+from pocketbert.exporters.load import exported_file, load_export, model_folder
+from pocketbert.exporters.verify import SENTENCES, compare
 from pocketbert.features import Features, pad
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.lower import lower
@@ -30,10 +30,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 pytest.importorskip("ai_edge_litert", reason="the extra 'litert' is not installed")
 tf = pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
 
-from pocketbert.export.litert_files import LiteRtPredictor  # noqa: E402
-from pocketbert.export.litert_folder import FILES, PRECISIONS, export_litert  # noqa: E402
-from pocketbert.export.saved_model import SavedModelPredictor, export_saved_model  # noqa: E402
-from pocketbert.export.tensorflow_graph import compute  # noqa: E402
+from pocketbert.exporters.litert.predictor import LiteRtPredictor  # noqa: E402
+from pocketbert.exporters.litert.writer import FILES, PRECISIONS, export_litert  # noqa: E402
+from pocketbert.exporters.saved_model.predictor import SavedModelPredictor  # noqa: E402
+from pocketbert.exporters.saved_model.writer import export_saved_model  # noqa: E402
+from pocketbert.exporters.tensorflow_graph import compute  # noqa: E402
 
 LENGTHS = [1, 40, 7, 2, 23]
 SMALL: dict[str, PreTrainedConfig] = {
@@ -269,7 +270,7 @@ def test_what_is_refused(
     def broken(plan: Any, *inputs: Any, **options: Any) -> Any:
         return {name: value + 1.0 for name, value in compute(plan, *inputs, **options).items()}
 
-    monkeypatch.setattr("pocketbert.export.saved_model.compute", broken)
+    monkeypatch.setattr("pocketbert.exporters.saved_model.writer.compute", broken)
     with pytest.raises(InputError, match=r"the export in fp32 is wrong: its logits differs"):
         export_saved_model(model, out)
     monkeypatch.setattr("pocketbert.errors.find_spec", lambda name: None)

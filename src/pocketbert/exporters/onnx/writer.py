@@ -9,12 +9,12 @@ from typing import Literal, get_args
 
 from pocketbert.checkpoints.files import atomic_write, new_folder
 from pocketbert.errors import require
-from pocketbert.export.files import ONNX_FOLDER
-from pocketbert.export.onnx_files import OnnxPredictor
-from pocketbert.export.onnx_graph import OPSET, check_opset, onnx_graph
-from pocketbert.export.onnx_plan import in_int8, level, rounded
-from pocketbert.export.proof import SENTENCES, Export, Measure, Proof
-from pocketbert.export.source import Source, describe, read_source
+from pocketbert.exporters.load import ONNX_FOLDER
+from pocketbert.exporters.onnx.graph import OPSET, check_opset, onnx_graph
+from pocketbert.exporters.onnx.passes import in_int8, level, rounded
+from pocketbert.exporters.onnx.predictor import OnnxPredictor
+from pocketbert.exporters.source import Source, describe, read_source
+from pocketbert.exporters.verify import SENTENCES, Export, Measure, Proof
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

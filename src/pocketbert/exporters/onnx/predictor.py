@@ -9,7 +9,7 @@ import numpy as np
 
 from pocketbert.checkpoints.files import look_at
 from pocketbert.errors import CheckpointError, require
-from pocketbert.export.files import FilePredictor, first_line
+from pocketbert.exporters.predictor import FilePredictor, first_line
 from pocketbert.runtime.engine import usable_threads
 
 

@@ -1,1 +1,0 @@
-"""Models for other engines, each proved by being run."""

@@ -1,0 +1,1 @@
+"""ONNX files, for ONNX Runtime, OpenVINO and browsers."""

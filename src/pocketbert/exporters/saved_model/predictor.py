@@ -1,0 +1,53 @@
+"""SavedModels, run like any model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pocketbert.errors import CheckpointError, require
+from pocketbert.exporters.litert.predictor import NAMES
+from pocketbert.exporters.predictor import FilePredictor, first_line
+from pocketbert.runtime.engine import usable_threads
+
+
+class SavedModelPredictor(FilePredictor):
+    """A SavedModel as a `features.Predictor`, in TensorFlow.
+
+    Any will do whose signature takes ids, mask and perhaps types.
+
+    Raises:
+        CheckpointError: the folder is damaged, or holds something else.
+        MissingExtraError: TensorFlow is not installed.
+    """
+
+    engine, needs = "TensorFlow", ("tensorflow",)
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        require("tf")
+        import tensorflow as tf
+
+        with contextlib.suppress(RuntimeError):  # it has begun already
+            tf.config.threading.set_intra_op_parallelism_threads(threads or usable_threads())
+        try:
+            self.model = tf.saved_model.load(str(path))  # owns the constants of the signature
+            self.signature = self.model.signatures["serving_default"]
+        except KeyError:
+            raise CheckpointError(f"{path} has no signature serving_default") from None
+        except Exception as error:  # of protobuf, of TensorFlow, OSError
+            raise CheckpointError(f"{path} is damaged, or no SavedModel: {first_line(error)}") from None
+        asked = self.signature.structured_input_signature[1]
+        self.specs = {name: (NAMES.get(name, name), spec.dtype) for name, spec in asked.items()}
+        inputs = {self.specs[name][0]: spec.shape.rank for name, spec in asked.items()}
+        said = {name: spec.shape.as_list() for name, spec in self.signature.structured_outputs.items()}
+        super().__init__(Path(path), inputs, said)
+
+    def compute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs of padded inputs."""
+        import tensorflow as tf
+
+        tensors = {name: tf.constant(arrays[ours], dtype) for name, (ours, dtype) in self.specs.items()}
+        return {name: value.numpy() for name, value in self.signature(**tensors).items()}
