@@ -14,8 +14,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pocketbert.cli import predict, show
-from pocketbert.cli.texts import source
+from pocketbert.cli import console, predictions
+from pocketbert.cli.inputs import text_source
 from pocketbert.features import Features
 from pocketbert.pipelines import pipeline
 from pocketbert.runtime.stream import Answer, Job, answers
@@ -185,18 +185,18 @@ def test_a_column_can_be_named(run: Run, models: Models, tmp_path: Path) -> None
     base = ["embed", "--model", models["embed"], "--file", table]
     [line] = run(*base, "--text-column", "hypothesis").lines
     assert line["text"] == "dull"
-    assert "two texts a row (premise, hypothesis): name one with --text-column" in run(*base).error
+    assert "two texts per row (premise, hypothesis): select one with --text-column" in run(*base).error
     assert "no column 'other'" in run(*base, "--text-column", "other").error
 
 
 def test_lines_without_text_are_skipped_and_counted(run: Run, models: Models) -> None:
     outcome = run("embed", "--model", models["embed"], stdin="\nthe film\n  \n\ndull\n\n")
     assert [line["text"] for line in outcome.lines] == ["the film", "dull"]
-    assert outcome.err == "note: lines without text: 4; they were skipped\n"
+    assert outcome.err == "note: skipped lines without text: 4\n"
 
 
 def test_large_files_come_in_pieces(run: Run, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pocketbert.cli.texts._BLOCK", 64)
+    monkeypatch.setattr("pocketbert.cli.inputs._BLOCK", 64)
     texts = [f"{'film ' * (i % 40)}{i}" for i in range(300)]
     (tmp_path / "many.txt").write_text("\n".join(texts))
     lines = run("embed", "--model", models["embed"], "--file", tmp_path / "many.txt").lines
@@ -207,12 +207,12 @@ def test_cut_texts_are_stated(run: Run, models: Models) -> None:
     long = "film " * 63
     outcome = run("classify", "--model", models["classify"], long)
     assert len(outcome.lines) == 1
-    assert outcome.err == "note: the text is longer than the 64 tokens that the model reads: its end was ignored\n"
+    assert outcome.err == "note: the text is longer than the model's limit of 64 tokens: its end was ignored\n"
     outcome = run("tag", "--model", models["tag"], stdin=f"film\n{long}\n{long}\n{'film ' * 62}\n")
     assert len(outcome.lines) == 4
     assert outcome.err == (
-        "note: 2 of 4 texts are longer than the 64 tokens that the model reads: their ends were ignored "
-        "(the first is line 2)\n"
+        "note: 2 of 4 texts are longer than the model's limit of 64 tokens: their ends were ignored "
+        "(the first at line 2)\n"
     )
     outcome = run("classify", "--model", models["nli"], "film " * 30, "--pair", "dull " * 40)
     assert "longer than" in outcome.err
@@ -236,8 +236,8 @@ def test_long_texts_are_not_kept(tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text(f"{'x' * 20_000}\n" * 500)
     tracemalloc.start()
     try:
-        found = predict._answers(
-            cast(Any, Short()), source((), str(tmp_path / "long.txt")), lambda item: item.text, True
+        found = predictions.predictions(
+            cast(Any, Short()), text_source((), str(tmp_path / "long.txt")), lambda item: item.text, True
         )
         assert sum(length for _, length in found) == 10_000_000
         _, peak = tracemalloc.get_traced_memory()
@@ -274,7 +274,7 @@ def test_answers_come_in_the_order_of_the_texts(
         stdin="\n".join(texts) if name == "-" else None,
     )  # fmt: skip
     if count == 0:
-        assert re.search(r": (has no (rows|text)|is empty)", outcome.error)
+        assert re.search(r": (has no rows|contains no text|is empty)", outcome.error)
     else:
         assert [line["text"] for line in outcome.lines] == texts
         expected = pipeline("text-classification", models["classify"])(texts)
@@ -282,7 +282,7 @@ def test_answers_come_in_the_order_of_the_texts(
 
 
 def test_a_table_of_many_rows_comes_in_pages(run: Run, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pocketbert.cli.show._PAGE", 10)
+    monkeypatch.setattr("pocketbert.cli.console._PAGE", 10)
     text = run("classify", "--table", stdin="".join(f"{n} films\n" for n in range(25))).text
     rows = [line.split() for line in text.splitlines() if line.strip()]
     assert sum(row[0] == "Text" for row in rows) == 3
@@ -310,7 +310,7 @@ def test_progress_is_for_people_who_wait(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr("sys.stderr", out)
         clock = iter([0.0, seconds])
         monkeypatch.setattr(time, "monotonic", lambda: next(clock, seconds))
-        with show.progress("texts", **options) as advance:
+        with console.progress("texts", **options) as advance:
             advance(1200, fraction)
         return re.sub(r"\x1b\[[\d;]*m", "", out.getvalue())
 

@@ -104,8 +104,8 @@ def test_help_comes_at_once() -> None:
         (["classify", "x", "-m", "m", "--labels", "a,b", "--template", "{x}"], "--template"),
         (["tag", "x"], "--model"),
         (["answer", "--model", "m", "q", "--context", "x", "--file", "y"], "not both"),
-        (["choose", "--model", "m", "p", "one"], "two or more"),
-        (["embed", "--model", "m", "x", "--pooling", "max"], "mean or cls"),
+        (["choose", "--model", "m", "p", "one"], "two or more choices"),
+        (["embed", "--model", "m", "x", "--pooling", "max"], "'mean', 'cls'"),
         (["finetune", "data.csv"], "--output"),
         (["info"], "MODEL"),
     ],
@@ -193,7 +193,7 @@ def test_half_a_line_is_answered_with_the_other_half() -> None:
     assert json.loads(process.stdout.readline())["text"] == "the film"
     out, err = process.communicate("great\n\ndull", timeout=60)
     assert [json.loads(line)["text"] for line in out.splitlines()] == ["is great", "dull"]
-    assert err == "note: lines without text: 1; they were skipped\n"
+    assert err == "note: skipped lines without text: 1\n"
 
 
 def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
@@ -238,7 +238,7 @@ def test_a_bar_for_those_who_wait_on_a_terminal(tmp_path: Path) -> None:
 def test_people_get_colours(models: dict[str, Path]) -> None:
     status, seen = on_terminal("tag", "--model", models["tag"], "Marie Curie was born in Warsaw.")
     assert status == 0
-    assert "reading the model" in seen
+    assert "loading the model" in seen
     assert "{" not in seen
     assert re.search(r"\x1b\[3\dm\[(PER|LOC) ", seen)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pocketbert.cli import show
+from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, argument, command, option
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ SECONDS = 10.0  # a model and shape
 @option("--text", type=PATH, metavar="FILE", help="Also measure the texts of this file, one a line, with true lengths.")
 @option("--picture", type=PATH, metavar="FILE", help="Draw the results: a .png or .svg.")
 @option("--exports", type=PATH, metavar="FOLDER", help="Keep the other engines' files here for the next time.")
-@show.as_json
+@console.json_option
 def bench(
     models: tuple[str, ...],
     batch: tuple[int, ...],
@@ -45,7 +45,7 @@ def bench(
     exports: Path | None,
     json: bool | None,
 ) -> None:
-    """Measure models here and in every other engine that is installed."""
+    """Benchmark models on this machine, in PocketBERT and other engines."""
     from pocketbert.bench import measure
     from pocketbert.bench.subjects import PUBLISHED, from_folder, published, with_random_weights
     from pocketbert.configs import AutoConfig
@@ -75,9 +75,9 @@ def bench(
         from pocketbert.bench.picture import draw
 
         draw(run.report, picture)
-    if not show.as_lines(json):
+    if not console.use_json(json):
         _show(run.report)
-    show.line(run.report.as_dict())
+    console.print_json(run.report.as_dict())
 
 
 def _measure(
@@ -114,9 +114,9 @@ def _measure(
 
 
 def _lines(path: Path) -> list[str]:
-    from pocketbert.cli.texts import source
+    from pocketbert.cli.inputs import text_source
 
-    return [item.text for item in source((), str(path)).items() if item is not None]
+    return [item.text for item in text_source((), str(path)).items() if item is not None]
 
 
 def _encoded(name: str | None, subject: Subject, lines: Sequence[str]) -> list[Features]:
@@ -135,7 +135,7 @@ class _Bar:
     def __init__(self, total: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        where = show.console(stderr=True)
+        where = console.rich_console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
         self.bar = Progress(*columns, console=where, transient=True, disable=not where.is_terminal)
         self.task = self.bar.add_task("", total=total)
@@ -163,9 +163,9 @@ def _show(report: Report) -> None:
     for shape in dict.fromkeys((row.model, row.batch, row.length) for row in report.shapes):
         alike = [row for row in report.shapes if (row.model, row.batch, row.length) == shape]
         rows += [_cells(row, best=i == 0) for i, row in enumerate(sorted(alike, key=lambda row: row.ms))]
-    show.table(columns, rows, numbers=["ms", "Tokens/s", "Share of limit"])
+    console.print_table(columns, rows, numbers=["ms", "Tokens/s", "Share of limit"])
     if report.texts:
-        show.table(
+        console.print_table(
             ["Model", "Texts", "Engine", "At a time", "Tokens/s"],
             [
                 (row.model, f"{row.texts:,}", row.engine, f"{row.batch}, padded" if row.batch else "all, not padded",
@@ -175,7 +175,7 @@ def _show(report: Report) -> None:
             numbers=["Texts", "Tokens/s"],
         )  # fmt: skip
     limits = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in report.limit.items())
-    show.facts(
+    console.print_facts(
         [
             ("machine", f"{report.machine}, {report.threads} threads"),
             ("limit", f"{limits} billion operations a second" if limits else "unknown: the native core was not built"),

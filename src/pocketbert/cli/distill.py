@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pocketbert.cli import console
 from pocketbert.cli import finetune as finetuning
-from pocketbert.cli import show
 from pocketbert.cli.commands import PATH, Function, command, option
 from pocketbert.cli.finetune import DATA, START
-from pocketbert.cli.studies import as_published, carry_out
+from pocketbert.cli.runs import as_published, carry_out
 
 TEACHING = "Teaching"
 # A teacher's pieces of words are the student's, `--student` is the word here for `--model`, and there is a task more.
@@ -75,7 +75,7 @@ def _all_of_finetune(function: Function) -> Function:
     help="Or token-classification, question-answering, multiple-choice; feature-extraction: prepared raw text.",
 )
 @_all_of_finetune
-@show.as_json
+@console.json_option
 def distill(
     json: bool | None,
     labels: str | None,
@@ -87,7 +87,7 @@ def distill(
     search: int | None,
     **given: Any,
 ) -> None:
-    """Train a small model to say what larger ones say.
+    """Distil one or more teachers into a smaller model.
 
     The student learns from the labels of the data, from what its teachers make of the same inputs, and if asked to from
     their hidden states and attention; of raw text, from these alone. All else is as with finetune: the best model lies

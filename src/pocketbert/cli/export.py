@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pocketbert.cli import show
+from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, argument, command, option
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "litert": ("fp32", "fp16", "int8
 @option("--eval", "data", type=PATH, metavar="DATA", help="Measure the model and each file on this.")
 @option("--glue", metavar="TASK", help="DATA holds the files of this GLUE task: sst-2, mrpc, …")
 @option("--force", is_flag=True, help="Accept whatever 8 bits cost, and any loss of the metric.")
-@show.as_json
+@console.json_option
 def export(
     model: str,
     out: Path,
@@ -65,7 +65,7 @@ def export(
     force: bool,
     json: bool | None,
 ) -> None:
-    """Write a model for other engines, and prove each file.
+    """Export a model to ONNX, LiteRT or SavedModel, and verify each file.
 
     It is run and compared with the model before it appears.
     """
@@ -86,15 +86,15 @@ def export(
         calibration = None if calibrate is None else tuple(islice(_lines(calibrate), MOST))
         options |= {"max_tokens": max_length, "calibration": calibration}
     options["texts"] = SENTENCES if text is None else tuple(islice(_lines(text), MOST))
-    with show.progress("examples, of the model and of each file", hidden=data is None) as advance:
+    with console.progress("examples, of the model and of each file", hidden=data is None) as advance:
         if data is not None:
             longest = _max_tokens(model, max_length) if format_ == "litert" else None
             options["measure"] = _measure(model, data, glue, longest, advance)
-        with show.busy("writing, running and comparing") if data is None else nullcontext():
+        with console.busy("writing, running and comparing") if data is None else nullcontext():
             done = write(model, out, force=force, **options)
-    if show.as_lines(json):
+    if console.use_json(json):
         for one in done:
-            show.line({**asdict(one), "path": str(one.path)})
+            console.print_json({**asdict(one), "path": str(one.path)})
     else:
         _summarise(done, out)
 
@@ -128,9 +128,9 @@ def _max_tokens(model: str, wanted: int | None) -> int:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    from pocketbert.cli.texts import source
+    from pocketbert.cli.inputs import text_source
 
-    return (item.text for item in source((), str(path)).items() if item is not None)
+    return (item.text for item in text_source((), str(path)).items() if item is not None)
 
 
 def _measure(
@@ -149,11 +149,11 @@ def _summarise(done: Sequence[Export], out: Path) -> None:
          "" if it.agreement is None else f"{100 * it.agreement:.1f} %")
         for one in done for name, it in one.differences.items()
     ]  # fmt: skip
-    show.table(columns, rows, numbers=columns[1:2] + columns[3:])
+    console.print_table(columns, rows, numbers=columns[1:2] + columns[3:])
     if any(one.metrics for one in done):
         named = done[0].metrics["model"]
         table = [(name, f"{value:.4f}", *(f"{one.metrics['export'][name]:.4f}" for one in done))
                  for name, value in named.items()]  # fmt: skip
         heads = ["model", *(one.precision for one in done)]
-        show.table(["Metric", *heads], table, numbers=heads)
-    show.facts([("folder", str(out))])
+        console.print_table(["Metric", *heads], table, numbers=heads)
+    console.print_facts([("folder", str(out))])

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pocketbert.cli import show
+from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, Declaration, Function, argument, command, option
-from pocketbert.cli.studies import as_published, carry_out, several_runs
+from pocketbert.cli.runs import as_published, carry_out, several_runs
 
 if TYPE_CHECKING:
     from pocketbert.features import Predictor
@@ -127,11 +127,11 @@ def _about_data(labels: str, lengths: str) -> Declaration:
 @option("--metric", panel=EVALUATION, metavar="NAME", help="Which one decides what is best.")
 @option("--patience", panel=EVALUATION, metavar="N", type=int, help="Stop after so many without a new best.")
 @several_runs
-@show.as_json
+@console.json_option
 def finetune(
     json: bool | None, labels: str | None, preset: str | None, seeds: int | None, search: int | None, **given: Any
 ) -> None:
-    """Train a model on labelled data: to classify, tag, answer or choose.
+    """Fine-tune a model for a task on labelled data.
 
     It starts from a checkpoint, or from scratch. The best model lies in the output folder, ready to use. Ctrl-C keeps
     the state: the same command with --resume goes on where it stopped.
@@ -158,7 +158,7 @@ def finetune(
     "--submission", panel=RUN, type=PATH, metavar="ZIP", help="With --glue: predict the test set for the benchmark."
 )
 @option("--device", panel=RUN, metavar="NAME", help="Run in PyTorch, on cpu, cuda or cuda:1.")
-@show.as_json
+@console.json_option
 def evaluate(
     model: str,
     data: Path,
@@ -169,7 +169,7 @@ def evaluate(
     labels: str | None,
     **about_data: Any,
 ) -> None:
-    """Measure a model on labelled data of its task."""
+    """Evaluate a model on labelled data of its task."""
     from pocketbert.errors import require
     from pocketbert.exporters.load import exported_file, load_export, model_folder
     from pocketbert.recipes.evaluate import read_evaluation
@@ -181,28 +181,30 @@ def evaluate(
     file = exported_file(model)
     if file is not None and device is not None:
         raise click.UsageError(f"--device runs PyTorch, which does not read {file}")
-    with show.busy("reading model and data"):
+    with console.busy("reading model and data"):
         exported = None if file is None else load_export(file)
         folder = model if file is None else str(model_folder(file))
         if exported is not None and exported.max_tokens is not None:
             about_data["max_length"] = min(about_data["max_length"] or exported.max_tokens, exported.max_tokens)
         evaluation = read_evaluation(folder, data, labels=names(labels), **about_data)
         predictor = exported or _predictor(model, evaluation.head, device)
-    with show.progress("examples") as advance:
+    with console.progress("examples") as advance:
         metrics = evaluation(predictor, advance)
     if output is not None:
         evaluation.write(output)
     if submission is not None:
         from pocketbert.recipes.submission import submit
 
-        with show.progress("examples of the test set") as advance:
+        with console.progress("examples of the test set") as advance:
             missing = submit(evaluation, predictor, data, submission, advance)
         lacks = f"it still lacks {', '.join(missing)}" if missing else "it is complete"
-        show.say(f"{submission}: {lacks}", "note")
-    if show.as_lines(json):
-        show.line(metrics)
+        console.print_line(f"{submission}: {lacks}", "note")
+    if console.use_json(json):
+        console.print_json(metrics)
     else:
-        show.table(["Metric", "Value"], [(name, f"{value:.4f}") for name, value in metrics.items()], numbers=["Value"])
+        console.print_table(
+            ["Metric", "Value"], [(name, f"{value:.4f}") for name, value in metrics.items()], numbers=["Value"]
+        )
 
 
 def _predictor(model: str, head: str, device: str | None) -> Predictor:
@@ -225,7 +227,7 @@ def import_recipe(recipe: str) -> Any:
     from pocketbert.errors import require
 
     require("train")
-    with show.busy("loading PyTorch"):
+    with console.busy("loading PyTorch"):
         return import_module(f"pocketbert.recipes.{recipe}")
 
 
@@ -238,23 +240,23 @@ def report(result: FinetuneResult, json: bool | None) -> None:
     """Show what came out of a run, and add to its card how fast it is here."""
     from datetime import timedelta
 
-    from pocketbert.cli.speed import latency
+    from pocketbert.cli.latency import latency
     from pocketbert.recipes.report import write_card
 
-    with show.busy("timing the model"):
+    with console.busy("timing the model"):
         write_card(result.folder, latency(result.folder))
-    if show.as_lines(json):
+    if console.use_json(json):
         line = {"folder": str(result.folder), "metrics": result.metrics, "best_step": result.best_step}
-        show.line({**line, "steps": result.steps, "seconds": round(result.seconds, 1)})
+        console.print_json({**line, "steps": result.steps, "seconds": round(result.seconds, 1)})
         return
 
-    show.table(
+    console.print_table(
         ["Metric", f"After step {result.best_step:,}"],
         [(name, f"{value:.4f}") for name, value in result.metrics.items()],
         numbers=[f"After step {result.best_step:,}"],
     )
     folder = shlex.quote(str(result.folder))
-    show.facts(
+    console.print_facts(
         [
             ("steps", f"{result.steps:,} in {timedelta(seconds=round(result.seconds))}"),
             ("model", f"{result.folder}"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pocketbert.cli import show
+from pocketbert.cli import console
 from pocketbert.cli.commands import argument, command, option
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ _TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 @command(examples=["pocketbert info my-model", "pocketbert info google/mobilebert-uncased --json | jq .parameters"])
 @argument("model", type=click.Path(), help="A model folder, or a hub name, which is downloaded.")
 @option("--plan", is_flag=True, help="Show the steps that the engine takes instead.")
-@show.as_json
+@console.json_option
 def info(model: str, plan: bool, json: bool | None) -> None:
-    """Show what a model is, where it comes from, and what it runs on."""
+    """Show a model's architecture, labels, training run and files."""
     if plan:
         _show_plan(model)
         return
     found = _look(model)
-    if show.as_lines(json):
-        show.line(found)
+    if console.use_json(json):
+        console.print_json(found)
     else:
-        show.facts([(name, value) for name, value in _rows(found) if value])
+        console.print_facts([(name, value) for name, value in _rows(found) if value])
 
 
 def _show_plan(model: str) -> None:
@@ -40,9 +40,9 @@ def _show_plan(model: str) -> None:
     from pocketbert.runtime.engine import Engine
     from pocketbert.runtime.lower import head_of
 
-    with show.busy("reading the weights"):
+    with console.busy("reading the weights"):
         engine = Engine.from_pretrained(model, head_of(AutoConfig.from_pretrained(model)))
-    show.text(str(engine.plan))
+    console.print_text(str(engine.plan))
 
 
 def _look(model: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _look(model: str) -> dict[str, Any]:
 
     folder = resolve(model, files=("*.json", "*.txt"))
     config = AutoConfig.from_pretrained(folder)
-    with show.busy("reading the weights"):
+    with console.busy("reading the weights"):
         tensors = read_tensors(model, widen=False)
     sizes = {
         name: tensor.size

@@ -1,40 +1,40 @@
-"""Ask a model: classify, tag, answer, fill-mask, choose, embed."""
+"""Inference: classify, tag, answer, fill-mask, choose, embed."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pocketbert.cli import show, texts
+from pocketbert.cli import console
 from pocketbert.cli.commands import Declaration, argument, command, option
-from pocketbert.cli.texts import Item, Texts
-from pocketbert.errors import InputError
+from pocketbert.cli.inputs import Item, check_text, read_passage, text_source
+from pocketbert.cli.predictions import load_pipeline, note_truncated, predictions
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from pocketbert.pipelines import Pipeline
-
-_text_arguments = argument("text", nargs=-1, help="The texts; - reads lines from standard input.")
+_text_arguments = argument("text", nargs=-1, help="Texts; - reads lines from standard input.")
 _file = option(
     "--file", "-f", type=click.Path(), metavar="FILE",
-    help="A file with one text a line, or a CSV, TSV, JSON-lines or Parquet file with a column of texts.",
+    help="Text file with one text per line, or CSV, TSV, JSON-lines or Parquet file with a column of texts.",
 )  # fmt: skip
-_text_column = option("--text-column", metavar="NAME", help="The column of the text, where its name does not tell.")
-_model = option(
-    "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", required=True, help="A model folder, or a hub name."
+_text_column = option(
+    "--text-column", metavar="NAME", default_text="recognised by its name", help="Column of the text in a table."
 )
-_device = option("--device", metavar="NAME", help="Where to compute: cpu (when not given), cuda, cuda:1, …")
+_model = option(
+    "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", required=True, help="Model folder or hub name."
+)
+_device = option(
+    "--device", metavar="NAME", default_text="cpu, without PyTorch", help="PyTorch device: cpu, cuda, cuda:1, …"
+)
 
 
-def _top_k(default: int | None, help: str) -> Declaration:
-    return option("--top-k", "-k", metavar="N", type=click.IntRange(min=1), default=default, help=help)
+def _top_k(default: int | None, help: str, default_text: str | None = None) -> Declaration:
+    return option(
+        "--top-k", "-k", metavar="N", type=click.IntRange(min=1), default=default, default_text=default_text, help=help
+    )
 
 
 @command(
@@ -53,22 +53,25 @@ def _top_k(default: int | None, help: str) -> Declaration:
     "-m",
     type=click.Path(),
     metavar="FOLDER|NAME",
-    help="A model folder, or a hub name; when not given, the one of this package: positive or negative?",
+    default_text="bundled sentiment classifier",
+    help="Model folder or hub name.",
 )
-@option("--pair", metavar="TEXT", help="The second text, for a model of pairs.")
-@_top_k(None, "Show so many labels of each text.")
-@option("--labels", metavar="A,B,C", help="Labels of your own; needs a model of language inference (zero-shot).")
+@option("--pair", metavar="TEXT", help="Second text, for a model of text pairs.")
+@_top_k(None, "Number of labels per text.", "the best label")
+@option("--labels", metavar="A,B,C", help="Labels for zero-shot classification; needs an NLI model.")
+@option("--template", metavar="TEXT", default="This example is {}.", help="Hypothesis for --labels; {} is the label.")
 @option(
-    "--template",
-    metavar="TEXT",
-    default="This example is {}.",
-    help="With --labels: the sentence that is to follow from a text.",
+    "--entailment", metavar="LABEL", default_text="recognised by its name", help="The NLI model's label for entailment."
 )
-@option("--entailment", metavar="LABEL", help="With --labels: which label of the model means that it follows.")
 @_text_column
-@option("--text-pair-column", metavar="NAME", help="The column of the second text.")
+@option(
+    "--text-pair-column",
+    metavar="NAME",
+    default_text="recognised by its name",
+    help="Column of the second text in a table.",
+)
 @_device
-@show.as_json
+@console.json_option
 def classify(
     text: Sequence[str],
     file: str | None,
@@ -83,33 +86,33 @@ def classify(
     device: str | None,
     json: bool | None,
 ) -> None:
-    """Label texts, or pairs of texts, or predict a number for each."""
-    source = texts.source(
+    """Classify texts or text pairs, or predict a number for each."""
+    source = text_source(
         text, file, pair=pair, text_column=text_column, pair_column=text_pair_column, pairs=labels is None
     )
     options: dict[str, Any] = {"top_k": top_k or 1}
     if labels is not None:
         if model is None or pair is not None:
-            raise click.UsageError("--labels needs a --model of language inference, and no --pair")
+            raise click.UsageError("--labels needs an NLI model (--model), and no --pair")
         if "{}" not in template or set("{}") & set(template.replace("{}", "")):
-            raise click.UsageError("--template must hold {} where the label goes, and no other braces")
+            raise click.UsageError("--template must contain {} for the label, and no other braces")
         options = {"candidate_labels": labels, "hypothesis_template": template, "entailment": entailment}
-    pipe = _load("text-classification" if labels is None else "zero-shot-classification", model, device)
-    lines = show.as_lines(json)
-    with show.growing_table(numbers=["Score"]) as add:
-        for item, result in _answers(pipe, source, _one_or_pair, lines, **options):
+    pipe = load_pipeline("text-classification" if labels is None else "zero-shot-classification", model, device)
+    json = console.use_json(json)
+    with console.growing_table(numbers=["Score"]) as add_row:
+        for item, result in predictions(pipe, source, _text_or_pair, json, **options):
             best = result if labels is None else _ranked(result)[: top_k or 1]
-            both = {"text": item.text} if item.pair is None else {"text": item.text, "text_pair": item.pair}
-            if lines:
-                show.line({**both, **(best[0] if top_k is None else {"labels": best})})
+            texts = {"text": item.text} if item.pair is None else {"text": item.text, "text_pair": item.pair}
+            if json:
+                console.print_json({**texts, **(best[0] if top_k is None else {"labels": best})})
                 continue
-            columns = [*("Text", "Second text")[: len(both)], "Label", "Score"]
-            for rank, one in enumerate(best):
-                shown = [value if rank == 0 else "" for value in both.values()]
-                add(columns, (*shown, one["label"], f"{one['score']:.3f}"))
+            columns = [*("Text", "Second text")[: len(texts)], "Label", "Score"]
+            for rank, prediction in enumerate(best):
+                cells = [value if rank == 0 else "" for value in texts.values()]
+                add_row(columns, (*cells, prediction["label"], f"{prediction['score']:.3f}"))
 
 
-def _one_or_pair(item: Item) -> Any:
+def _text_or_pair(item: Item) -> Any:
     return item.text if item.pair is None else {"text": item.text, "text_pair": item.pair}
 
 
@@ -128,7 +131,7 @@ def _ranked(result: dict[str, Any]) -> list[dict[str, Any]]:
 @_file
 @_text_column
 @_device
-@show.as_json
+@console.json_option
 def tag(
     text: Sequence[str],
     model: str,
@@ -137,24 +140,24 @@ def tag(
     device: str | None,
     json: bool | None,
 ) -> None:
-    """Find the names of people, places and the like in texts."""
-    source = texts.source(text, file, text_column=text_column)
-    pipe = _load("token-classification", model, device)
-    lines = show.as_lines(json)
-    # A word is tagged by its first token, as taggers are trained.
-    for item, found in _answers(pipe, source, _text, lines, aggregation_strategy="first"):
+    """Find named entities, such as people and places, in texts."""
+    source = text_source(text, file, text_column=text_column)
+    pipe = load_pipeline("token-classification", model, device)
+    json = console.use_json(json)
+    # A word has the label of its first token, as in training.
+    for item, groups in predictions(pipe, source, _text, json, aggregation_strategy="first"):
         entities = [
             {
-                "label": one["entity_group"],
-                "text": item.text[one["start"] : one["end"]],
-                **{key: one[key] for key in ("score", "start", "end")},
+                "label": group["entity_group"],
+                "text": item.text[group["start"] : group["end"]],
+                **{key: group[key] for key in ("score", "start", "end")},
             }
-            for one in found
+            for group in groups
         ]
-        if lines:
-            show.line({"text": item.text, "entities": entities})
+        if json:
+            console.print_json({"text": item.text, "entities": entities})
         else:
-            show.console().print(_marked(item.text, entities))
+            console.rich_console().print(_with_entities(item.text, entities))
 
 
 def _text(item: Item) -> str:
@@ -164,18 +167,18 @@ def _text(item: Item) -> str:
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 
-def _marked(text: str, entities: Sequence[dict[str, Any]]) -> Text:
-    """A text with its entities in brackets and colours, one colour a label."""
+def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
+    """A text with its entities in brackets and colours, one colour per label."""
     from rich.text import Text
 
     marked, end = Text(), 0
-    for one in entities:
-        marked.append(show.plain(text[end : one["start"]]))
-        colour = _COLOURS[sum(one["label"].encode()) % len(_COLOURS)]
-        marked.append(f"[{one['label']} ", f"{colour}").append(show.plain(one["text"]), f"bold {colour}")
+    for entity in entities:
+        marked.append(console.plain(text[end : entity["start"]]))
+        colour = _COLOURS[sum(entity["label"].encode()) % len(_COLOURS)]
+        marked.append(f"[{entity['label']} ", f"{colour}").append(console.plain(entity["text"]), f"bold {colour}")
         marked.append("]", colour)
-        end = one["end"]
-    return marked.append(show.plain(text[end:]))
+        end = entity["end"]
+    return marked.append(console.plain(text[end:]))
 
 
 @command(
@@ -185,14 +188,14 @@ def _marked(text: str, entities: Sequence[dict[str, Any]]) -> Text:
         'man ls | pocketbert answer "What does -a do?" --model my-reader',
     ]
 )
-@argument("question", nargs=-1, required=True, help="What to look for.")
+@argument("question", nargs=-1, required=True, help="One or more questions.")
 @_model
 @option("--context", "-c", metavar="TEXT", help="The passage.")
-@option("--file", "-f", type=click.Path(), metavar="FILE", help="The file of the passage, of any length.")
-@_top_k(1, "Show so many answers.")
-@option("--allow-empty", is_flag=True, help="Let the model say that there is no answer (SQuAD 2 models can).")
+@option("--file", "-f", type=click.Path(), metavar="FILE", help="File that contains the passage, of any length.")
+@_top_k(1, "Number of answers per question.")
+@option("--allow-empty", is_flag=True, help="Allow the result that there is no answer (SQuAD 2 models).")
 @_device
-@show.as_json
+@console.json_option
 def answer(
     question: Sequence[str],
     model: str,
@@ -205,38 +208,38 @@ def answer(
 ) -> None:
     """Find the answers to questions in a passage.
 
-    The passage is that of --context, a --file, or all of standard input.
+    The passage is --context, the contents of --file, or all of standard input.
     """
     from pocketbert.features import usual_windows
 
-    for number, one in enumerate(question, start=1):
-        texts.check(one, f"question {number}")
-    passage = texts.passage(context, file)
-    pipe = _load("question-answering", model, device)
-    lines = show.as_lines(json)
+    for number, text in enumerate(question, start=1):
+        check_text(text, f"question {number}")
+    passage = read_passage(context, file)
+    pipe = load_pipeline("question-answering", model, device)
+    json = console.use_json(json)
     _, limit = usual_windows(pipe.max_length)
-    over = [one for one in question if len(pipe.tokenizer.tokenize(one)) > limit]
-    for asked in question:
-        with show.busy("reading the passage"):
-            found = pipe({"question": asked, "context": passage}, top_k=top_k, handle_impossible_answer=allow_empty)
-        answers = found if isinstance(found, list) else [found]
-        if lines:
-            show.line({"question": asked, **(answers[0] if top_k == 1 else {"answers": answers})})
+    too_long = [text for text in question if len(pipe.tokenizer.tokenize(text)) > limit]
+    for text in question:
+        with console.busy("reading the passage"):
+            result = pipe({"question": text, "context": passage}, top_k=top_k, handle_impossible_answer=allow_empty)
+        answers = result if isinstance(result, list) else [result]
+        if json:
+            console.print_json({"question": text, **(answers[0] if top_k == 1 else {"answers": answers})})
         else:
             best = answers[0]
-            show.facts(
+            console.print_facts(
                 [
-                    ("question", asked),
-                    *(("answer", f"{one['answer'] or '(none)'}  {one['score']:.3f}") for one in answers),
+                    ("question", text),
+                    *(("answer", f"{span['answer'] or '(none)'}  {span['score']:.3f}") for span in answers),
                     ("passage", _excerpt(passage, best["start"], best["end"])),
                 ]
             )
-    if over:
-        show.say(f"only the first {limit} tokens of a question are read: {over[0]:.60}…", "note")
+    if too_long:
+        console.print_line(f"only the first {limit} tokens of a question are read: {too_long[0]:.60}…", "note")
 
 
 def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
-    """The answer, marked, with some of what stands before and after it."""
+    """The answer, highlighted, with `around` characters before and after it."""
     from rich.text import Text
 
     before, after = passage[max(0, start - around) : start], passage[end : end + around]
@@ -244,7 +247,8 @@ def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
         before = f"…{before[before.find(' ') + 1 :]}"
     if end + around < len(passage):
         after = f"{after[: after.rfind(' ')]}…"
-    return Text(show.plain(before)).append(show.plain(passage[start:end]), "bold reverse").append(show.plain(after))
+    excerpt = Text(console.plain(before)).append(console.plain(passage[start:end]), "bold reverse")
+    return excerpt.append(console.plain(after))
 
 
 @command(
@@ -253,14 +257,14 @@ def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
         'pocketbert fill-mask -m my-model "The film was [MASK]." --targets good,bad',
     ]
 )
-@argument("text", nargs=-1, help="Texts with [MASK] in them; - reads lines from standard input.")
+@argument("text", nargs=-1, help="Texts that contain [MASK]; - reads lines from standard input.")
 @_model
 @_file
-@_top_k(5, "Show so many words for a gap.")
-@option("--targets", metavar="A,B,C", help="Choose among these words only.")
+@_top_k(5, "Number of words per mask.")
+@option("--targets", metavar="A,B,C", default_text="the whole vocabulary", help="Words to choose from.")
 @_text_column
 @_device
-@show.as_json
+@console.json_option
 def fill_mask(
     text: Sequence[str],
     model: str,
@@ -271,61 +275,63 @@ def fill_mask(
     device: str | None,
     json: bool | None,
 ) -> None:
-    """Fill the gaps in texts."""
-    source = texts.source(text, file, text_column=text_column)
+    """Predict the masked words of texts."""
+    source = text_source(text, file, text_column=text_column)
     words = None if targets is None else [word.strip() for word in targets.split(",") if word.strip()]
-    pipe = _load("fill-mask", model, device)
-    lines = show.as_lines(json)
-    for item, found in _answers(pipe, source, _text, lines, top_k=top_k, targets=words):
+    pipe = load_pipeline("fill-mask", model, device)
+    json = console.use_json(json)
+    for item, result in predictions(pipe, source, _text, json, top_k=top_k, targets=words):
         gaps = [
             [
-                {"token": one["token_str"], "id": one["token"], "score": one["score"], "sequence": one["sequence"]}
-                for one in gap
+                {"token": word["token_str"], "id": word["token"], "score": word["score"], "sequence": word["sequence"]}
+                for word in gap
             ]
-            for gap in (found if found and isinstance(found[0], list) else [found])
+            for gap in (result if result and isinstance(result[0], list) else [result])
         ]
-        if lines:
-            show.line({"text": item.text, "gaps": gaps})
+        if json:
+            console.print_json({"text": item.text, "gaps": gaps})
             continue
         mask = str(pipe.tokenizer.mask_token)
         for number, gap in enumerate(gaps, start=1):
+            heading = f"Gap {number}" if len(gaps) > 1 else "Text"
             rows = [
-                (one["token"], f"{one['score']:.3f}", _filled(item.text, mask, number, one["token"])) for one in gap
+                (word["token"], f"{word['score']:.3f}", _filled(item.text, mask, number, word["token"])) for word in gap
             ]
-            show.table(["Word", "Score", f"Gap {number}" if len(gaps) > 1 else "Text"], rows, numbers=["Score"])
+            console.print_table(["Word", "Score", heading], rows, numbers=["Score"])
 
 
-def _filled(text: str, mask: str, gap: int, word: str) -> Text:
-    """A text with `word` in one of its gaps."""
+def _filled(text: str, mask: str, number: int, word: str) -> Text:
+    """A text with `word` in the place of its mask `number`, counted from 1."""
     from rich.text import Text
 
     parts = text.split(mask)
-    before, after = mask.join(parts[:gap]), mask.join(parts[gap:])
-    return Text(show.plain(before)).append(show.plain(word), "bold").append(show.plain(after))
+    before, after = mask.join(parts[:number]), mask.join(parts[number:])
+    return Text(console.plain(before)).append(console.plain(word), "bold").append(console.plain(after))
 
 
 @command(examples=['pocketbert choose -m my-model "She poured the tea into" "a cup" "the moon"'])
-@argument("prompt", help="A beginning, or a question.")
-@argument("choice", nargs=-1, required=True, help="How it may go on, or the answers.")
+@argument("prompt", help="Beginning of a text, or a question.")
+@argument("choice", nargs=-1, required=True, help="Two or more continuations or answers.")
 @_model
 @_device
-@show.as_json
+@console.json_option
 def choose(prompt: str, choice: Sequence[str], model: str, device: str | None, json: bool | None) -> None:
-    """Choose how a text goes on, or which answer fits a question."""
+    """Choose the best continuation of a text, or answer to a question."""
     if len(choice) < 2:
-        raise click.UsageError("there is nothing to choose: give two or more")
-    texts.check(prompt, "the prompt")
-    for number, one in enumerate(choice, start=1):
-        texts.check(one, f"choice {number}")
-    pipe = _load("multiple-choice", model, device)
-    [found] = pipe.stream([{"prompt": prompt, "choices": list(choice)}])
-    ranked, cut = found.value, [i for i, one in enumerate(found.features, start=1) if one.cut]
-    if show.as_lines(json):
-        show.line({"prompt": prompt, "choices": ranked})
+        raise click.UsageError("give two or more choices")
+    check_text(prompt, "the prompt")
+    for number, text in enumerate(choice, start=1):
+        check_text(text, f"choice {number}")
+    pipe = load_pipeline("multiple-choice", model, device)
+    [result] = pipe.stream([{"prompt": prompt, "choices": list(choice)}])
+    ranked = result.value
+    truncated = [number for number, features in enumerate(result.features, start=1) if features.cut]
+    if console.use_json(json):
+        console.print_json({"prompt": prompt, "choices": ranked})
     else:
-        rows = [(one["choice"], f"{one['score']:.3f}") for one in ranked]
-        show.table([prompt, "Score"], rows, numbers=["Score"])
-    _state_cut(pipe, len(cut), len(choice), f"choice {cut[0]}" if cut else "")
+        rows = [(scored["choice"], f"{scored['score']:.3f}") for scored in ranked]
+        console.print_table([prompt, "Score"], rows, numbers=["Score"])
+    note_truncated(pipe, len(truncated), len(choice), f"choice {truncated[0]}" if truncated else "")
 
 
 @command(
@@ -338,12 +344,15 @@ def choose(prompt: str, choice: Sequence[str], model: str, device: str | None, j
 @_model
 @_file
 @option(
-    "--pooling", metavar="mean|cls", default="mean", help="The mean of all tokens' vectors, or that of the first token."
+    "--pooling",
+    type=click.Choice(["mean", "cls"]),
+    default="mean",
+    help="Mean of the vectors of all tokens, or vector of the first token.",
 )
-@option("--normalize", is_flag=True, help="Give every vector the length 1.")
+@option("--normalize", is_flag=True, help="Scale every vector to length 1.")
 @_text_column
 @_device
-@show.as_json
+@console.json_option
 def embed(
     text: Sequence[str],
     model: str,
@@ -354,80 +363,14 @@ def embed(
     device: str | None,
     json: bool | None,
 ) -> None:
-    """Turn texts into vectors."""
-    if pooling not in ("mean", "cls"):
-        raise click.UsageError(f"--pooling is mean or cls, not {pooling}")
-    source = texts.source(text, file, text_column=text_column)
-    pipe = _load("feature-extraction", model, device)
-    lines = show.as_lines(json)
-    with show.growing_table(numbers=["Vector", "Width"]) as add:
-        for item, vector in _answers(pipe, source, _text, lines, pooling=pooling, normalize=normalize):
-            if lines:
-                show.line({"text": item.text, "embedding": vector})
+    """Compute the embeddings of texts."""
+    source = text_source(text, file, text_column=text_column)
+    pipe = load_pipeline("feature-extraction", model, device)
+    json = console.use_json(json)
+    with console.growing_table(numbers=["Vector", "Width"]) as add_row:
+        for item, vector in predictions(pipe, source, _text, json, pooling=pooling, normalize=normalize):
+            if json:
+                console.print_json({"text": item.text, "embedding": vector})
             else:
                 first = "  ".join(f"{value:+.3f}" for value in vector[:4])
-                add(["Text", "Vector", "Width"], (item.text, f"{first}  …", str(len(vector))))
-
-
-# ── what all of them do ──
-
-
-def _load(task: str, model: str | None, device: str | None) -> Pipeline:
-    if device is None and find_spec("pocketbert._core") is not None:
-        # The core computes: the threads that NumPy would start take a quarter of its time to be imported.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with show.busy("reading the model"):
-        from pocketbert.pipelines import pipeline
-
-        return pipeline(task, model, device=device)
-
-
-def _answers(
-    pipe: Pipeline, source: Texts, shape: Callable[[Item], Any], lines: bool, **options: Any
-) -> Iterator[tuple[Item, Any]]:
-    """Every text with its result, as they come; then remarks about what was not read.
-
-    `shape` makes an input of the pipeline from an item.
-    """
-    from pocketbert.runtime.stream import PAUSE
-
-    waiting: deque[tuple[Item, float | None]] = deque()  # read, and not yet answered
-
-    def inputs() -> Iterator[Any]:
-        for item in source.items():
-            if item is None:
-                yield PAUSE
-            else:
-                waiting.append((item, source.fraction))
-                yield shape(item)
-
-    count, cut, first = 0, 0, ""
-    with show.progress("texts", hidden=lines and sys.stdout.isatty()) as advance:
-        try:
-            for result in pipe.stream(inputs(), **options):
-                item, fraction = waiting.popleft()
-                count += 1
-                if any(one.cut for one in result.features):
-                    cut, first = cut + 1, first or item.place
-                yield item, result.value
-                advance(count, fraction)
-        except InputError as error:
-            if error.position is None or not waiting:
-                raise
-            place = waiting[0][0].place
-            raise InputError(f"{source.name}, {place}: {error.message}" if place else error.message) from None
-    if source.skipped:
-        show.say(f"lines without text: {source.skipped:,}; they were skipped", "note")
-    _state_cut(pipe, cut, count, first)
-
-
-def _state_cut(pipe: Pipeline, cut: int, count: int, first: str) -> None:
-    """Say that `cut` of `count` texts were not read to their end; `first` is where the first of them stands."""
-    if not cut:
-        return
-    limit = f"longer than the {pipe.max_length} tokens that the model reads"
-    if count == 1:
-        show.say(f"the text is {limit}: its end was ignored", "note")
-    else:
-        where = f" (the first is {first})" if first else ""
-        show.say(f"{cut:,} of {count:,} texts are {limit}: their ends were ignored{where}", "note")
+                add_row(["Text", "Vector", "Width"], (item.text, f"{first}  …", str(len(vector))))

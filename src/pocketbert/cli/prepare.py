@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pocketbert.cli import show
+from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, argument, command, option
 
 VOCABULARY, WORK = "Vocabulary", "Work"
@@ -41,7 +41,7 @@ VOCABULARY, WORK = "Vocabulary", "Work"
     "--engine", panel=WORK, type=click.Choice(["local", "ray"]), default="local", help="Where to work; the same result."
 )
 @option("--address", panel=WORK, metavar="HOST:PORT", help="Ray's cluster, or auto. Default: this machine alone.")
-@show.as_json
+@console.json_option
 def prepare(
     sources: tuple[str, ...],
     out: Path,
@@ -54,7 +54,7 @@ def prepare(
     json: bool | None,
     **given: Any,
 ) -> None:
-    """Turn raw text into a corpus for pretraining.
+    """Prepare a pretraining corpus from raw text.
 
     Near-duplicates are left out; the sentences of all else lie in OUT as token ids, in shards. After Ctrl-C, the same
     command goes on where it was, and the shards are the same.
@@ -66,17 +66,19 @@ def prepare(
     from pocketbert.data.prepare import Preparation
     from pocketbert.data.prepare import prepare as run
 
-    with show.progress("MB") as advance:
+    with console.progress("MB") as advance:
         manifest = run(
             sources, out, tokenizer=tokenizer, vocab_size=vocab_size, lower_case=not cased,
             options=Preparation(**given), engine=engine, workers=workers, address=address, advance=advance,
         )  # fmt: skip
     counts, held = manifest["counts"], sum(shard["documents"] for shard in manifest["held-out"])
     left_out = counts["left_out"]
-    if show.as_lines(json):
-        show.line({"folder": str(out), **counts, "held_out": held, "vocabulary": manifest["vocabulary"]["size"]})
+    if console.use_json(json):
+        console.print_json(
+            {"folder": str(out), **counts, "held_out": held, "vocabulary": manifest["vocabulary"]["size"]}
+        )
         return
-    show.facts(
+    console.print_facts(
         [
             ("documents", f"{counts['documents']:,}, of which {held:,} are kept back"),
             (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from pocketbert.cli import show
+from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, Function, argument, command, option
 from pocketbert.cli.finetune import import_recipe
 
@@ -46,7 +46,7 @@ _options = [
     option("--resume", panel=RUN, is_flag=True, help="Continue the run in OUTPUT, or begin it."),
     option("--tensorboard/--no-tensorboard", panel=RUN, default=True, help="Whether to write curves."),
     option("--dry-run", panel=RUN, is_flag=True, help="Only say what it would take, from a short probe."),
-    show.as_json,
+    console.json_option,
 ]
 
 
@@ -74,7 +74,7 @@ def _of_both(function: Function) -> Function:
 )
 @_of_both
 def pretrain(dry_run: bool, json: bool | None, **given: Any) -> None:
-    """Train a model from nothing on raw text, by a published recipe.
+    """Pretrain a model from scratch with a published recipe.
 
     It learns to fill masked words, and in which order two segments come (SqueezeBERT) or whether one follows the other
     (MobileBERT). Phases follow each other, short examples first. The
@@ -141,19 +141,19 @@ def _carry_out(run: Any, options: Any, course: Any, dry_run: bool, json: bool | 
     import sys
 
     if dry_run:
-        with show.busy("measuring a few steps"):
+        with console.busy("measuring a few steps"):
             found = import_recipe("pretrain").estimate(options, course_class=course)
         _show_estimate(found, json)
         return
-    result = run(options, console=show.console(stderr=True), argv=["pocketbert", *sys.argv[1:]])
+    result = run(options, console=console.rich_console(stderr=True), argv=["pocketbert", *sys.argv[1:]])
     _show_result(result, json)
 
 
 def _show_estimate(found: Estimate, json: bool | None) -> None:
     from datetime import timedelta
 
-    if show.as_lines(json):
-        show.line(vars(found))
+    if console.use_json(json):
+        console.print_json(vars(found))
         return
     gigabytes = f"{found.fixed_bytes / 1e9:.2f} GB for weights, gradients and moments"
     if found.peak_bytes is not None:
@@ -162,7 +162,7 @@ def _show_estimate(found: Estimate, json: bool | None) -> None:
     def each(values: Iterable[float]) -> str:
         return ", then ".join(text for text, _ in groupby(f"{value:,.0f}" for value in values))
 
-    show.facts(
+    console.print_facts(
         [
             ("parameters", f"{found.parameters:,}"),
             ("memory", gigabytes),
@@ -180,12 +180,12 @@ def _show_result(result: PretrainResult, json: bool | None) -> None:
 
     if os.environ.get("RANK", "0") != "0":  # one of several processes, which all know the same
         return
-    if show.as_lines(json):
-        show.line({"folder": str(result.folder), "metrics": result.metrics, "steps": result.steps})
+    if console.use_json(json):
+        console.print_json({"folder": str(result.folder), "metrics": result.metrics, "steps": result.steps})
         return
     rows = [(name, f"{value:.4f}") for name, value in result.metrics.items()]
-    show.table(["Metric", "Held out"], rows, numbers=["Held out"])
-    show.facts(
+    console.print_table(["Metric", "Held out"], rows, numbers=["Held out"])
+    console.print_facts(
         [
             ("steps", f"{result.steps:,} in {timedelta(seconds=round(result.seconds))}"),
             ("model", f"{result.folder}"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pocketbert.cli import show
+from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, argument, command, option
 
 if TYPE_CHECKING:
@@ -29,18 +29,21 @@ if TYPE_CHECKING:
 @option("--eval", "data", type=PATH, metavar="DATA", help="Measure the model before and after on this.")
 @option("--glue", metavar="TASK", help="DATA holds the files of this GLUE task: sst-2, mrpc, …")
 @option("--force", is_flag=True, help="Accept a loss of more than a point.")
-@show.as_json
+@console.json_option
 def quantize(model: str, out: Path, data: Path | None, glue: str | None, force: bool, json: bool | None) -> None:
-    """Write a model with int8 weights: smaller, and faster. No data is needed for it."""
+    """Write a model with int8 weights: smaller and faster.
+
+    No data is needed for it.
+    """
     from pocketbert.runtime.quantize import quantize_folder
 
     if glue is not None and data is None:
         raise click.UsageError("--glue says what --eval DATA holds")
-    with show.progress("examples, of fp32 and of int8") as advance:
+    with console.progress("examples, of fp32 and of int8") as advance:
         measure = None if data is None else _measure(model, data, glue, advance)
         done = quantize_folder(model, out, measure=measure, force=force)
-    if show.as_lines(json):
-        show.line(
+    if console.use_json(json):
+        console.print_json(
             {"folder": str(done.folder), "int8_weights": done.int8, "fp32_weights": done.fp32,
              "fp32_steps": done.kept, "metrics": done.metrics}
         )  # fmt: skip
@@ -61,8 +64,8 @@ def _summarise(done: Quantized) -> None:
     if done.metrics:
         before, after = done.metrics["fp32"], done.metrics["int8"]
         rows = [(name, f"{before[name]:.4f}", f"{after[name]:.4f}") for name in before]
-        show.table(["Metric", "fp32", "int8"], rows, numbers=["fp32", "int8"])
-    show.facts(
+        console.print_table(["Metric", "fp32", "int8"], rows, numbers=["fp32", "int8"])
+    console.print_facts(
         [
             ("int8", f"{done.int8:,} weights"),
             ("fp32", f"{done.fp32:,} numbers: positions, biases, norms and scales"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pocketbert.cli import show
+from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, argument, command, option
 
 
@@ -63,7 +63,7 @@ def serve(
     max_time: float,
     log: bool,
 ) -> None:
-    """Answer over HTTP, with a page to try it.
+    """Serve models over HTTP, with a web page to try them.
 
     SIGTERM ends it when what is under way is answered.
     """
@@ -91,7 +91,7 @@ def serve(
         gc.enable()
         names = ", ".join(name for name, _ in settings.models)
         place = f"[{host}]" if ":" in host else host
-        show.say(f"{names}: http://{place}:{found} answers after {_age():.2f} s")
+        console.print_line(f"{names}: http://{place}:{found} answers after {_age():.2f} s")
 
     server.serve(settings, ready)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from pocketbert.cli import show
+from pocketbert.cli import console
 from pocketbert.cli.commands import Function, option
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def carry_out(run: Any, options: Any, space: str, seeds: int | None, search: int
     from pocketbert.cli.finetune import report
     from pocketbert.errors import ConfigError
 
-    how: dict[str, Any] = {"console": show.console(stderr=True), "argv": ["pocketbert", *sys.argv[1:]]}
+    how: dict[str, Any] = {"console": console.rich_console(stderr=True), "argv": ["pocketbert", *sys.argv[1:]]}
     if seeds is not None and search is not None:
         raise ConfigError("--seeds and --search exclude each other: search first, then repeat the best with seeds")
     if seeds is not None:
@@ -66,25 +66,25 @@ def carry_out(run: Any, options: Any, space: str, seeds: int | None, search: int
 
 
 def _show_seeds(result: SeedsResult, json: bool | None) -> None:
-    if show.as_lines(json):
+    if console.use_json(json):
         for seed, metrics in result.seeds.items():
-            show.line({"seed": seed, "metrics": metrics})
-        show.line({"mean": result.mean, "deviation": result.deviation, "best": result.best})
+            console.print_json({"seed": seed, "metrics": metrics})
+        console.print_json({"mean": result.mean, "deviation": result.deviation, "best": result.best})
         return
     names = list(result.mean)
     rows = [(f"{seed}", *(f"{metrics[name]:.4f}" for name in names)) for seed, metrics in result.seeds.items()]
     rows.append(("mean", *(f"{result.mean[name]:.4f}" for name in names)))
     if result.deviation is not None:
         rows.append(("deviation", *(f"{result.deviation[name]:.4f}" for name in names)))
-    show.table(["Seed", *names], rows, numbers=names)
-    show.facts([("best", f"{result.folder}")])
+    console.print_table(["Seed", *names], rows, numbers=names)
+    console.print_facts([("best", f"{result.folder}")])
 
 
 def _show_search(result: SearchResult, json: bool | None) -> None:
-    if show.as_lines(json):
+    if console.use_json(json):
         for trial in result.trials:
-            show.line(vars(trial))
-        show.line({"best": result.best, "folder": str(result.folder)})
+            console.print_json(vars(trial))
+        console.print_json({"best": result.best, "folder": str(result.folder)})
         return
     names = list(result.trials[0].values)
     rows = [
@@ -95,5 +95,5 @@ def _show_search(result: SearchResult, json: bool | None) -> None:
         )
         for trial in result.trials
     ]
-    show.table(["Trial", *names, result.metric], rows, numbers=[*names, result.metric])
-    show.facts([("best", f"{result.folder}")])
+    console.print_table(["Trial", *names, result.metric], rows, numbers=[*names, result.metric])
+    console.print_facts([("best", f"{result.folder}")])

@@ -1,4 +1,4 @@
-"""The texts that a command is asked about: arguments, the rows of a file, or standard input as it comes in."""
+"""Input texts of a command: its arguments, the rows of a file, or standard input as it arrives."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ import click
 from pocketbert.errors import DataError, InputError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
-_BLOCK = 1 << 16  # bytes read at a time
+_BLOCK = 1 << 16  # bytes per read
 
 
 class Item(NamedTuple):
-    """One text, or pair, and where it stands."""
+    """One text, or pair of texts, and its location in the input."""
 
     text: str
     pair: str | None
-    place: str
+    location: str
 
 
 @dataclass
-class Texts:
-    """What to read, and how far that is; made by `source`.
+class TextSource:
+    """Texts to read, and how far reading has come; made by `text_source`.
 
-    All is read as it comes, so that files of any size need little memory and whoever types into a pipe is answered at
-    once. Lines without text are skipped and counted.
+    Everything is read as it arrives, so that files of any size need little memory and a line typed into a pipe is
+    answered at once. Lines without text are skipped and counted.
     """
 
-    given: Sequence[str]
+    arguments: Sequence[str]
     file: str | None
     pair: str | None = None
     text_column: str | None = None
     pair_column: str | None = None
     pairs: bool = False
-    #: The part of all that has been given out, where that is known.
+    #: The fraction of the input that has been read, where its size is known.
     fraction: float | None = None
     skipped: int = 0
 
     def items(self) -> Iterator[Item | None]:
-        """Every text, and None where the next one is not there yet.
+        """Iterate over the texts, with None wherever the next one has not arrived yet.
 
-        Raises `InputError` or `DataError` for what is empty or cannot be read, after what stands before it.
+        Raises `InputError` or `DataError` for what is empty or cannot be read, after the items before it.
         """
-        found = False
+        is_empty = True
         for item in self._read():
-            found = found or item is not None
+            is_empty = is_empty and item is None
             yield item
-        if not found:
-            raise InputError(f"{self.name}: has no text in it")
+        if is_empty:
+            raise InputError(f"{self.name}: contains no text")
 
     @property
     def name(self) -> str:
-        """What is read, for people."""
+        """The input's name in messages."""
         return "standard input" if self.file == "-" else str(self.file)
 
     def _read(self) -> Iterator[Item | None]:
         if self.file is None:
-            yield from (Item(text, self.pair, "") for text in self.given)
+            yield from (Item(text, self.pair, "") for text in self.arguments)
         elif self.file == "-":
             yield from self._lines(sys.stdin.buffer)
         elif Path(self.file).suffix.lower() in TABLES:
@@ -80,8 +80,8 @@ class Texts:
         if rows.columns.text_pair is not None and not self.pairs:
             rows.close()
             raise DataError(
-                f"{path}: has two texts a row ({rows.columns.text}, {rows.columns.text_pair}): "
-                "name one with --text-column"
+                f"{path}: has two texts per row ({rows.columns.text}, {rows.columns.text_pair}): "
+                "select one with --text-column"
             )
         for row in rows:
             self.fraction = rows.fraction
@@ -89,7 +89,7 @@ class Texts:
 
     def _lines(self, file: BinaryIO) -> Iterator[Item | None]:
         size, done, number = _size(file), 0, 0
-        parts: list[bytes] = []  # of a line whose end is not there yet
+        parts: list[bytes] = []  # of a line whose end has not arrived yet
         for block in _blocks(file):
             if block is None:
                 yield None
@@ -109,117 +109,117 @@ class Texts:
             yield item
 
     def _item(self, line: bytes, number: int) -> Item | None:
-        place = f"line {number}"
-        text = decode(line, f"{self.name}, {place}").strip()
+        location = f"line {number}"
+        text = decode(line, f"{self.name}, {location}").strip()
         if not text:
             self.skipped += 1
             return None
-        return Item(text, self.pair, place)
+        return Item(text, self.pair, location)
 
 
-def _check_length(line: Sequence[bytes], where: str) -> None:
+def _check_length(line: Sequence[bytes], location: str) -> None:
     from pocketbert.data.tables import LONGEST_LINE, too_long
 
     if sum(map(len, line)) > LONGEST_LINE:
-        raise DataError(f"{where}: {too_long()}")
+        raise DataError(f"{location}: {too_long()}")
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes | None]:
-    """What there is, and None before a wait for more."""
-    while block := file.read1(_BLOCK):  # type: ignore[attr-defined] # what there is, without waiting for more
+    """Blocks of a file as they arrive, and None before each wait for more."""
+    while block := file.read1(_BLOCK):  # type: ignore[attr-defined] # returns what has arrived, without waiting
         yield block
         if not _is_ready(file):
             yield None
 
 
 def _is_ready(file: BinaryIO) -> bool:
-    """Whether something is known to be there."""
+    """Whether a file is known to have more to read now."""
     try:
         return bool(select.select([file], [], [], 0)[0])
-    except (OSError, ValueError):  # no file of the system, or a pipe of Windows
+    except (OSError, ValueError):  # not a file of the system, or a pipe on Windows
         return False
 
 
-def source(
-    given: Sequence[str],
+def text_source(
+    arguments: Sequence[str],
     file: str | None,
     *,
     pair: str | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
     pairs: bool = False,
-) -> Texts:
-    """What the arguments name; standard input if they name "-", or nothing and it is no terminal.
+) -> TextSource:
+    """The texts that a command line selects; standard input for "-", and when it selects none and pipes some in.
 
     Raises:
-        click.UsageError: the arguments contradict each other, or name nothing.
+        click.UsageError: the arguments contradict each other, or select no text.
         InputError: an argument is empty or not UTF-8.
     """
-    if given and file is not None:
+    if arguments and file is not None:
         raise click.UsageError("give either TEXT or --file, not both")
-    if list(given) == ["-"]:
-        given, file = (), "-"
-    if not given and file is None:
+    if list(arguments) == ["-"]:
+        arguments, file = (), "-"
+    if not arguments and file is None:
         if sys.stdin.isatty():
-            raise click.UsageError("there is no text: give TEXT, name a --file, or pipe lines in")
+            raise click.UsageError("no text: give TEXT or --file, or pipe lines in")
         file = "-"
-    for number, text in enumerate(given, start=1):
-        check(text, f"text {number}")
+    for number, text in enumerate(arguments, start=1):
+        check_text(text, f"text {number}")
     if pair is not None:
-        check(pair, "the text of --pair")
+        check_text(pair, "the text of --pair")
     is_table = file is not None and Path(file).suffix.lower() in TABLES
     if (text_column or pair_column) and not is_table:
-        raise click.UsageError(f"columns can be named of a --file that has some: {', '.join(TABLES)}")
+        raise click.UsageError(f"columns can only be selected in a --file that has columns: {', '.join(TABLES)}")
     if pair is not None and is_table:
-        raise click.UsageError("--pair goes with TEXT and lines; of a table name the column with --text-pair-column")
-    return Texts(given, file, pair, text_column, pair_column, pairs)
+        raise click.UsageError("--pair goes with TEXT and lines; in a table, select the column with --text-pair-column")
+    return TextSource(arguments, file, pair, text_column, pair_column, pairs)
 
 
-def passage(text: str | None, file: str | None) -> str:
-    """One long text: the one given, or a whole file, or all of standard input."""
+def read_passage(text: str | None, file: str | None) -> str:
+    """One long text: `text` itself, a whole file, or all of standard input."""
     if text is not None and file is not None:
         raise click.UsageError("give either --context or --file, not both")
     if text is None and file in (None, "-"):
         if file is None and sys.stdin.isatty():
-            raise click.UsageError("there is no passage: give --context TEXT, name a --file, or pipe it in")
+            raise click.UsageError("no passage: give --context or --file, or pipe it in")
         file, content = "standard input", sys.stdin.buffer.read()
     elif text is None:
         content = Path(str(file)).read_bytes()
     else:
-        check(text, "the text of --context")
+        check_text(text, "the text of --context")
         return text
-    found = decode(content, str(file))
-    if not found.strip():
-        raise InputError(f"{file}: has no text in it")
-    return found
+    passage = decode(content, str(file))
+    if not passage.strip():
+        raise InputError(f"{file}: contains no text")
+    return passage
 
 
-def check(text: str, what: str) -> None:
-    """Refuse a text that is empty, or was not UTF-8 where it came from."""
+def check_text(text: str, name: str) -> None:
+    """Raise `InputError` for a text that is empty, or was not UTF-8 where it came from."""
     if not text.strip():
-        raise InputError(f"{what} is empty: there is nothing to read in it")
+        raise InputError(f"{name} is empty")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{what} is not UTF-8: {text!r:.60}") from None
+        raise InputError(f"{name} is not UTF-8: {text!r:.60}") from None
 
 
-def decode(content: bytes, what: str) -> str:
-    """Bytes as UTF-8, with or without a byte order mark; raises `DataError`."""
+def decode(content: bytes, name: str) -> str:
+    """Decode UTF-8, with or without a byte order mark. Raises `DataError`."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         from pocketbert.data.tables import not_text
 
-        found = not_text(content) or (
+        problem = not_text(content) or (
             f"byte 0x{content[error.start]:02X} is not UTF-8. If it is Latin-1 (Windows), convert it: "
             "iconv -f WINDOWS-1252 -t UTF-8"
         )
-        raise DataError(f"{what}: {found}") from None
+        raise DataError(f"{name}: {problem}") from None
 
 
 def _size(file: BinaryIO) -> int:
-    """The size of a regular file; 0 for what has none, or is none."""
+    """The size of a regular file in bytes; 0 for anything else."""
     try:
         status = os.fstat(file.fileno())
     except OSError:

@@ -1,0 +1,206 @@
+"""Console output: tables on a terminal, JSON lines in a pipe; messages and progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pocketbert.cli.commands import bold, option
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+json_option = option(
+    "--json/--table",
+    default=None,
+    default_text="table on a terminal, JSON elsewhere",
+    help="Output as JSON lines or as a table.",
+)
+
+_PATIENCE = 2.0  # seconds before a progress bar is worth its space
+_INTERVAL = 0.1  # seconds between two updates of a progress bar
+_PAGE = 1000  # rows of a table that are printed together
+_CELL = 300  # characters of a text in a table
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+# ── standard error ──
+
+
+def rich_console(*, stderr: bool = False) -> Console:
+    """A rich console that prints texts as they are: no markup, no emoji codes, no automatic colours."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def print_line(text: str, kind: str | None = None) -> None:
+    """Print one line on standard error, with `kind` as its prefix: `error: …`, `note: …`."""
+    prefix = bold(f"{kind}: ", "red" if kind == "error" else None) if kind else ""
+    click.echo(f"{prefix}{plain(text)}", err=True)
+
+
+class LogHandler(logging.Handler):
+    """Prints the log messages of the package as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        print_line(record.getMessage(), "note")
+
+
+@contextmanager
+def busy(activity: str) -> Iterator[None]:
+    """Show on a terminal what is being done, as long as the block runs."""
+    if not sys.stderr.isatty():  # checked here, since importing rich takes longer than an inference
+        yield
+        return
+    with rich_console(stderr=True).status(f"[dim]{activity} …[/]"):
+        yield
+
+
+@contextmanager
+def progress(unit: str, *, hidden: bool = False) -> Iterator[Callable[[int, float | None], None]]:
+    """A progress bar on a terminal, which appears when the work takes long.
+
+    Yields a function that takes the number of units done, and the fraction of the work where that is known.
+    """
+    if hidden or not sys.stderr.isatty():
+        yield lambda count, fraction: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[left]}"),
+        console=rich_console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task("", total=None, left="")
+    started, updated = time.monotonic(), 0.0
+
+    def advance(count: int, fraction: float | None) -> None:
+        nonlocal updated
+        seconds = time.monotonic() - started
+        if seconds < max(_PATIENCE, updated + _INTERVAL):
+            return
+        updated = seconds
+        left = f"{timedelta(seconds=round(seconds / fraction - seconds))} left" if fraction else ""
+        description = f"{count:,} {unit} · {count / seconds:,.0f}/s"
+        bar.update(task, description=description, left=left, total=1.0 if fraction else None, completed=fraction or 0.0)
+        bar.start()
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+# ── standard output ──
+
+
+def use_json(json: bool | None) -> bool:
+    """Whether to write JSON lines: as --json or --table chose, or by default when standard output is no terminal."""
+    return json if json is not None else not sys.stdout.isatty()
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Write one JSON object as a line and flush it, for a reader may be waiting. UTF-8 in every locale.
+
+    The line is written whole or not at all: signals are blocked meanwhile.
+    """
+    out, content = sys.stdout.buffer, json.dumps(values, ensure_ascii=False).encode() + b"\n"
+    with _signals_blocked():
+        out.write(content)
+        out.flush()
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    if sys.platform == "win32":  # a write is not interrupted there
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def print_text(text: str) -> None:
+    """Write a text unchanged, and a line break."""
+    out = sys.stdout.buffer
+    out.write(text.encode() + b"\n")
+    out.flush()
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], *, numbers: Sequence[str] = ()
+) -> None:
+    """Print a table with long texts truncated; the columns in `numbers` are right-aligned and never wrapped."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers, overflow="fold")
+    for row in rows:
+        table.add_row(*(plain(cell, _CELL) if isinstance(cell, str) else cell for cell in row))
+    rich_console().print(table)
+
+
+def print_metrics(columns: Mapping[str, Mapping[str, float]]) -> None:
+    """Print metrics as a table: column → metric → value."""
+    metrics = next(iter(columns.values()))
+    rows = [(name, *(f"{values[name]:.4f}" for values in columns.values())) for name in metrics]
+    print_table(["Metric", *columns], rows, numbers=list(columns))
+
+
+@contextmanager
+def growing_table(*, numbers: Sequence[str]) -> Iterator[Callable[[Sequence[str], Sequence[RenderableType]], None]]:
+    """A table of any length, printed page by page. Yields a function that adds a row, given its column names."""
+    columns: Sequence[str] = ()
+    page: list[Sequence[RenderableType]] = []
+
+    def add(names: Sequence[str], row: Sequence[RenderableType]) -> None:
+        nonlocal columns
+        columns = names
+        page.append(row)
+        if len(page) == _PAGE:
+            print_table(columns, page, numbers=numbers)
+            page.clear()
+
+    try:
+        yield add
+    finally:
+        if page:
+            print_table(columns, page, numbers=numbers)
+
+
+def print_facts(rows: Sequence[tuple[str, RenderableType]]) -> None:
+    """Print names and their values."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, plain(value) if isinstance(value, str) else value)
+    rich_console().print(table)
+
+
+def plain(text: str, limit: int | None = None) -> str:
+    """A text that is safe for a terminal: control characters replaced, and truncated to `limit` characters."""
+    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+    return text if limit is None or len(text) <= limit else f"{text[:limit].rstrip()}…"

@@ -1,0 +1,87 @@
+"""Texts through a pipeline: load it, stream texts through it, report what was skipped or truncated."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from pocketbert.cli import console
+from pocketbert.cli.inputs import Item, TextSource
+from pocketbert.errors import InputError
+
+if TYPE_CHECKING:
+    from pocketbert.pipelines import Pipeline
+
+
+def load_pipeline(task: str, model: str | None, device: str | None) -> Pipeline:
+    """Load the pipeline of a task."""
+    if device is None and find_spec("pocketbert._core") is not None:
+        # The core computes: starting NumPy's own threads would take a quarter of the time to import it.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with console.busy("loading the model"):
+        from pocketbert.pipelines import pipeline
+
+        return pipeline(task, model, device=device)
+
+
+def predictions(
+    pipe: Pipeline, source: TextSource, to_input: Callable[[Item], Any], json: bool, **options: Any
+) -> Iterator[tuple[Item, Any]]:
+    """Every text with its result, in order and as soon as it is computed; then notes on texts not read in full.
+
+    Args:
+        pipe: the pipeline.
+        source: the texts.
+        to_input: makes an input of the pipeline from an item.
+        json: whether results are written as JSON lines.
+        **options: of the pipeline's call.
+
+    Raises:
+        InputError: a text cannot be read; names its location.
+    """
+    from pocketbert.runtime.stream import PAUSE
+
+    pending: deque[tuple[Item, float | None]] = deque()  # read, and not computed yet
+
+    def inputs() -> Iterator[Any]:
+        for item in source.items():
+            if item is None:
+                yield PAUSE
+            else:
+                pending.append((item, source.fraction))
+                yield to_input(item)
+
+    count, truncated, first = 0, 0, ""
+    with console.progress("texts", hidden=json and sys.stdout.isatty()) as advance:
+        try:
+            for result in pipe.stream(inputs(), **options):
+                item, fraction = pending.popleft()
+                count += 1
+                if any(features.cut for features in result.features):
+                    truncated, first = truncated + 1, first or item.location
+                yield item, result.value
+                advance(count, fraction)
+        except InputError as error:
+            if error.position is None or not pending:
+                raise
+            location = pending[0][0].location
+            raise InputError(f"{source.name}, {location}: {error.message}" if location else error.message) from None
+    if source.skipped:
+        console.print_line(f"skipped lines without text: {source.skipped:,}", "note")
+    note_truncated(pipe, truncated, count, first)
+
+
+def note_truncated(pipe: Pipeline, truncated: int, count: int, first: str) -> None:
+    """Note that `truncated` of `count` texts were not read to their end, the first of them at `first`."""
+    if not truncated:
+        return
+    limit = f"longer than the model's limit of {pipe.max_length} tokens"
+    if count == 1:
+        console.print_line(f"the text is {limit}: its end was ignored", "note")
+    else:
+        location = f" (the first at {first})" if first else ""
+        console.print_line(f"{truncated:,} of {count:,} texts are {limit}: their ends were ignored{location}", "note")
