@@ -1,7 +1,10 @@
 """What holds for every test: nothing leaves this machine, and real data is optional."""
 
+import contextlib
 import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +22,41 @@ def one_thread() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Processes that a test starts can be interrupted, also where the tests run in the background.
+
+    A shell has background processes ignore SIGINT, and whatever they start inherits that, but not a handler.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def no_process_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Processes that a test started and did not end, because it failed, are ended here: no later test is blamed."""
+    started: list[subprocess.Popen[Any]] = []
+    create = subprocess.Popen.__init__
+
+    def record(self: subprocess.Popen[Any], *arguments: Any, **options: Any) -> None:
+        create(self, *arguments, **options)
+        started.append(self)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", record)
+    yield
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):  # of what was written and not yet sent
+                    stream.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

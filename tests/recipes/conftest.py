@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from helpers.seeds import SEED
 from pocketbert.recipes.options import FinetuneOptions
 
 GOOD, BAD = ("fine", "great", "lovely", "moving"), ("dull", "awful", "boring", "weak")
@@ -60,7 +61,7 @@ def options(tmp_path: Path, config: Callable[..., str]) -> Callable[..., Finetun
             write_csv(data, reviews(80))
         defaults: dict[str, Any] = {
             "data": data, "output": tmp_path / "out", "epochs": 2, "batch_size": 8, "device": "cpu",
-            "tensorboard": False,
+            "tensorboard": False, "seed": SEED,
         }  # fmt: skip
         if "model" not in changes and "from_scratch" not in changes:
             defaults["from_scratch"] = config()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.seeds import SEED
 from pocketbert.configs import AutoConfig
 from pocketbert.data.augment import alter_all
 from pocketbert.errors import ConfigError, DataError, TrainingError
@@ -38,8 +39,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.json").write_text(json.dumps(TEACHER))
     data = write_csv(folder / "reviews.csv", reviews(200, seed=5))
     run = FinetuneOptions(
-        data=data, output=folder / "model", from_scratch=str(folder / "config.json"), vocab_size=120, epochs=4,
-        batch_size=8, learning_rate=5e-3, tensorboard=False,
+        data=data, output=folder / "model", from_scratch=str(folder / "config.json"), vocab_size=120, epochs=10,
+        batch_size=8, learning_rate=5e-3, tensorboard=False, seed=SEED,
     )  # fmt: skip
     assert finetune(run).metrics["accuracy"] == 1.0
     return folder / "model"
@@ -55,7 +56,7 @@ def make(tmp_path: Path, teacher: Path, config: Callable[..., str]) -> Make:
             write_csv(data, reviews(80))
         defaults: dict[str, Any] = {
             "data": data, "output": tmp_path / "out", "teacher": (str(teacher),), "epochs": 2, "batch_size": 8,
-            "learning_rate": 5e-3, "tensorboard": False,
+            "learning_rate": 5e-3, "tensorboard": False, "seed": SEED,
         }  # fmt: skip
         if "model" not in changes:
             defaults["from_scratch"] = config(
@@ -97,6 +98,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 ALL: dict[str, Any] = {"alpha": 0.5, "temperature": 2.0, "hidden_weight": 1.0, "augment": 1}
 
 
+@pytest.mark.learning
 def test_a_student_learns_what_the_labels_do_not_say(make: Make, tmp_path: Path, teacher: Path) -> None:
     wrong = write_csv(
         tmp_path / "wrong.csv", [(text, ("bad", "good")[i % 3 == 0]) for i, (text, _) in enumerate(reviews(160))]
@@ -227,6 +229,7 @@ def test_numbers(make: Make, tmp_path: Path, teacher: Path) -> None:
         distill(make(output=tmp_path / "b", data=data))
 
 
+@pytest.mark.learning
 def test_several_labels(make: Make, tmp_path: Path, teacher: Path) -> None:
     data = tmp_path / "several.jsonl"
     rows = [

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.seeds import SEED
 from pocketbert.configs import AutoConfig, BertConfig
 from pocketbert.errors import CheckpointError, ConfigError, DataError
 from pocketbert.models.auto import AutoModel, load_trained
@@ -71,6 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             FinetuneOptions(
                 task=task, data=data, eval_data=dev, output=folder / task, from_scratch=str(folder / "teacher.json"),
                 tokenizer=str(folder / "tokenizer"), epochs=8, batch_size=8, learning_rate=1e-2, tensorboard=False,
+                seed=SEED,
             )
         )  # fmt: skip
         assert next(iter(result.metrics.values())) > 0.9
@@ -87,13 +89,14 @@ def make(folder: Path, tmp_path: Path) -> Make:
         defaults: dict[str, Any] = {
             "task": task, "data": data, "eval_data": dev, "output": tmp_path / "out", "teacher": (str(folder / task),),
             "from_scratch": str(folder / "student.json"), "epochs": 8, "batch_size": 8, "learning_rate": 1e-2,
-            "tensorboard": False,
+            "tensorboard": False, "seed": SEED,
         }  # fmt: skip
         return DistillOptions(**{**defaults, **changes})
 
     return options
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("task", FILES)
 def test_a_student_says_what_its_teacher_says_and_not_what_the_labels_do(
     make: Make, task: str, folder: Path, tmp_path: Path
@@ -169,7 +172,7 @@ def text(corpus: Path, tmp_path: Path) -> Make:
         defaults: dict[str, Any] = {
             "task": "feature-extraction", "data": corpus, "output": tmp_path / "out", "epochs": 2, "batch_size": 8,
             "teacher": (str(tmp_path / "encoder"),), "hidden_weight": 1.0, "attention_weight": 0.5, "max_length": 16,
-            "from_scratch": str(tmp_path / "student.json"), "learning_rate": 1e-2, "tensorboard": False,
+            "from_scratch": str(tmp_path / "student.json"), "learning_rate": 1e-2, "tensorboard": False, "seed": SEED,
         }  # fmt: skip
         return DistillOptions(**{**defaults, **changes})
 

@@ -133,6 +133,7 @@ def on_both(folder: Path, data: Path, expected: Mapping[str, float], **options: 
 # ── from a file to a model ──
 
 
+@pytest.mark.learning
 def test_questions(run: Callable[..., Any], tmp_path: Path) -> None:
     data, dev = squad_file(tmp_path / "a.json", 60), squad_file(tmp_path / "dev.json", 20, seed=1)
     result = run("question-answering", data, eval_data=dev)
@@ -152,6 +153,7 @@ def test_questions(run: Callable[..., Any], tmp_path: Path) -> None:
     assert not (result.folder / "evaluation" / "null_odds.json").exists()
 
 
+@pytest.mark.learning
 def test_questions_that_have_no_answer(run: Callable[..., Any], tmp_path: Path) -> None:
     data = squad_file(tmp_path / "a.json", 60, impossible=True)
     dev = squad_file(tmp_path / "dev.json", 10, impossible=True, seed=1)
@@ -165,6 +167,7 @@ def test_questions_that_have_no_answer(run: Callable[..., Any], tmp_path: Path) 
     assert {key: value > 0 for key, value in odds.items()} == {key: not text for key, text in predictions.items()}
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("scheme", ["iob1", "bioes"])
 def test_tags(run: Callable[..., Any], tmp_path: Path, scheme: str) -> None:
     data, dev = conll_file(tmp_path / "a.txt", 60, scheme), conll_file(tmp_path / "dev.txt", 20, scheme, seed=1)
@@ -187,6 +190,7 @@ def test_tags(run: Callable[..., Any], tmp_path: Path, scheme: str) -> None:
     assert table[1].split("\t")[-1] == "20"
 
 
+@pytest.mark.learning
 def test_parts_of_speech(run: Callable[..., Any], tmp_path: Path) -> None:
     result = run("token-classification", conll_file(tmp_path / "a.txt", 40), label_column="2", epochs=6)
     assert list(result.metrics) == ["accuracy", "loss"]
@@ -194,6 +198,7 @@ def test_parts_of_speech(run: Callable[..., Any], tmp_path: Path) -> None:
     assert list(AutoConfig.from_pretrained(result.folder).id2label.values()) == ["DT", "IN", "NN", "VB"]
 
 
+@pytest.mark.learning
 def test_choices(run: Callable[..., Any], tmp_path: Path) -> None:
     data, dev = choices_file(tmp_path / "a.jsonl", 80), choices_file(tmp_path / "dev.jsonl", 20, seed=1)
     result = run("multiple-choice", data, eval_data=dev)
@@ -207,6 +212,7 @@ def test_choices(run: Callable[..., Any], tmp_path: Path) -> None:
     assert len(rows) == 20
 
 
+@pytest.mark.learning
 def test_several_labels(run: Callable[..., Any], tmp_path: Path) -> None:
     rows = [
         {"text": f"{name} {verb} {place}", "label": sorted({*(["person"] if name < "c" else []), verb} - {"works"})}
@@ -226,6 +232,7 @@ def test_several_labels(run: Callable[..., Any], tmp_path: Path) -> None:
     on_both(result.folder, data, evaluate(result.folder, data, device="cpu"))
 
 
+@pytest.mark.learning
 def test_a_number(run: Callable[..., Any], tmp_path: Path) -> None:
     rows = [{"text": f"{name} {verb}", "label": 0.5 + NAMES.index(name)} for name, verb, _ in stories(80)]
     data = tmp_path / "a.jsonl"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.seeds import SEED
 from parity.families import HEADS, batch
 
 pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
@@ -43,9 +44,10 @@ def test_the_loss_that_keras_sees(head: str) -> None:
         model.test_on_batch(bare)
 
 
+@pytest.mark.learning
 def test_fit_evaluate_predict() -> None:
     """In a graph."""
-    keras.utils.set_random_seed(1)
+    keras.utils.set_random_seed(SEED)
     model = tf_class(SHALLOW, "ForSequenceClassification")(SHALLOW)
     model.compile(optimizer=keras.optimizers.Adam(5e-3), metrics=["accuracy"], jit_compile=False)
     inputs = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.seeds import seed_torch
 from pocketbert.data.batches import BatchOrder, LabelledBatches
 from pocketbert.errors import TrainingError, TrainingInterrupted
 from pocketbert.features import Features
@@ -57,7 +58,7 @@ class Run:
     """A run in a folder, ready to be interrupted and begun again."""
 
     def __init__(self, folder: Path, *, dropout: float = 0.2, parts: int = 1, **plan: Any) -> None:
-        torch.manual_seed(1)
+        seed_torch(1)
         self.folder = folder
         self.objective: Objective = ExampleLoss(Tiny(dropout))
         self.optimizer: torch.optim.Optimizer = adamw(self.objective, learning_rate=0.05)
@@ -116,6 +117,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, State]:
     return run, run.go()
 
 
+@pytest.mark.learning
 def test_it_learns_and_is_reproducible(tmp_path: Path, unbroken: tuple[Run, State]) -> None:
     run = Run(tmp_path)
     assert run.go() == unbroken[1]

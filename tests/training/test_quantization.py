@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers.seeds import SEED
 from parity.families import CONFIGS, randomise
 from pocketbert.configs import BertConfig, MobileBertConfig
 from pocketbert.errors import ConfigError
@@ -95,10 +96,10 @@ def test_weights_a_row_each(rows: int, columns: int, seed: int) -> None:
     assert (weight.grad == 1).all(), "straight through"
 
 
-def model_of(config: Any = CONFIG) -> MobileBertForSequenceClassification:
-    torch.manual_seed(0)
+def model_of(config: Any = CONFIG, seed: int = 0) -> MobileBertForSequenceClassification:
+    torch.manual_seed(seed)
     model = MobileBertForSequenceClassification(config)
-    randomise(model, 0)
+    randomise(model, seed)
     return model
 
 
@@ -172,9 +173,10 @@ def test_padding_gets_no_attention() -> None:
     assert float(weights[hidden].max()) <= 1 / 256
 
 
+@pytest.mark.learning
 def test_it_learns() -> None:
     """The loss falls in the rounded model, not only in the exact one behind it."""
-    model = model_of()
+    model = model_of(seed=SEED)
     objective = ExampleLoss(model)
     objective.ranges = make_quantization_aware(model)
     optimizer = torch.optim.Adam(objective.parameters(), 3e-3)
