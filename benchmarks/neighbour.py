@@ -36,7 +36,7 @@ from pocketbert.bench.subjects import published
 from pocketbert.runtime.quantize import quantize_folder
 
 ROOT = Path(__file__).parents[1]
-OURS, SHAPE = "PocketBERT int8", (1, 128)
+OURS = "PocketBERT int8"
 RIVALS = ("OpenVINO int8 (batched) + fp32", "ONNX Runtime int8 (split)")
 # A worker loads its engine and then reads seconds, line by line: for so long it runs passes and prints what each took.
 LOAD_OURS = """
@@ -94,7 +94,7 @@ class Worker:
         sys.exit(f"{name} did not start")
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """Latencies, and the time of all processors per pass."""
+        """Latencies of passes, and the processor time per pass, both in milliseconds."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{seconds}\n")
@@ -103,6 +103,7 @@ class Worker:
         return result
 
     def end(self) -> None:
+        """Stop the process."""
         self.process.kill()
         self.process.wait()
 
@@ -126,7 +127,8 @@ def build(revision: str, exports: Path) -> Path:
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=exports) as temporary:
             archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
-            tarfile.open(fileobj=io.BytesIO(archive)).extractall(temporary, filter="data")
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                tar.extractall(temporary, filter="data")
             pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", f"{temporary}/installed"]
             subprocess.run([*pip, temporary], check=True)
             (Path(temporary) / "installed").rename(folder)
@@ -179,14 +181,14 @@ def main() -> None:
         for worker in workers:
             stack.callback(worker.end)
         rows = measure(workers, arguments.rounds, arguments.seconds)
-    columns = ["engine", "quiet_p50_ms", "quiet_p99_ms", "stolen_p50_ms", "stolen_p99_ms", "stolen_over_quiet",
-               "stolen_processor_ms"]  # fmt: skip
-    table = Table(
-        *(name.replace("_", " ") for name in columns), title=f"SqueezeBERT int8, {SHAPE[0]}×{SHAPE[1]} tokens"
-    )
+    columns = {
+        "engine": "engine", "quiet_p50_ms": "quiet p50", "quiet_p99_ms": "quiet p99", "stolen_p50_ms": "stolen p50",
+        "stolen_p99_ms": "stolen p99", "stolen_over_quiet": "ratio of p50", "stolen_processor_ms": "processor time",
+    }  # fmt: skip
+    table = Table(*columns.values(), title="SqueezeBERT int8, 1×128 tokens: milliseconds per pass")
     for row in rows:
         table.add_row(*(str(row[name]) for name in columns))
-    Console(width=120).print(table)
+    Console(width=130).print(table)
     write_results("neighbour", rows)
 
 
