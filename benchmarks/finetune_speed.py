@@ -27,8 +27,8 @@ from pocketbert.data.glue import glue_task, read_glue
 from pocketbert.data.tables import Table
 from pocketbert.models.auto import model_class
 from pocketbert.recipes.finetune import finetune
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.models import read_tokenizer
-from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.training.progress import Progress
 
 LENGTH = 128

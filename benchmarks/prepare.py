@@ -24,7 +24,9 @@ from typing import Any
 
 from common import write_results
 
-from pocketbert.data.prepare import prepare
+from pocketbert.corpus.corpus import read_manifest
+from pocketbert.corpus.prepare import prepare
+from pocketbert.corpus.prepare_options import PrepareOptions
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -81,8 +83,14 @@ def main() -> None:
     if given.run:
         engine, out = given.run
         start = time.perf_counter()
-        manifest = prepare(given.sources, out, tokenizer=given.tokenizer, engine=engine, workers=given.workers)
+        prepare(
+            PrepareOptions(
+                sources=tuple(given.sources), output=out, tokenizer=given.tokenizer, engine=engine,
+                workers=given.workers,
+            )
+        )  # fmt: skip
         seconds = time.perf_counter() - start
+        manifest = read_manifest(Path(out))
         size = sum(source["bytes"] for source in manifest["sources"]) / 1e6
         facts = {
             "files": len(manifest["sources"]), "parts": len(manifest["train"]), "MB": round(size, 1),

@@ -29,10 +29,12 @@ from typing import Any
 import torch
 from common import ratio, write_results
 
-from pocketbert.data.prepare import prepare
+from pocketbert.corpus.prepare import prepare
+from pocketbert.corpus.prepare_options import PrepareOptions
 from pocketbert.recipes.models import read_tokenizer
-from pocketbert.recipes.pretrain import Course, PretrainOptions, pretrain
-from pocketbert.recipes.published import MINI_ORIGINS
+from pocketbert.recipes.pretrain import Course, pretrain
+from pocketbert.recipes.pretrain_options import PretrainOptions
+from pocketbert.recipes.pretraining_recipes import MINI_RECIPES
 from pocketbert.training.objectives import Batch
 
 LENGTH, UNCOUNTED = 128, 2
@@ -133,7 +135,7 @@ def theirs(how: str, given: argparse.Namespace) -> None:
                 sys.stdout.flush()
                 os._exit(0)  # what the Trainer does at its end is not of interest
 
-    config = MINI_ORIGINS["squeezebert"].config.replace(vocab_size=len(tokenizer))
+    config = MINI_RECIPES["squeezebert"].config.replace(vocab_size=len(tokenizer))
     model = transformers.SqueezeBertForMaskedLM(transformers.SqueezeBertConfig(**config.to_dict()))
     arguments = transformers.TrainingArguments(
         output_dir=given.scratch, max_steps=100_000, per_device_train_batch_size=given.batch, learning_rate=1e-4,
@@ -187,7 +189,9 @@ def compare(given: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        prepare([given.texts], folder / "corpus", tokenizer=read_tokenizer(given.tokenizer))
+        prepare(
+            PrepareOptions(sources=(given.texts,), output=folder / "corpus", tokenizer=read_tokenizer(given.tokenizer))
+        )
         for number in range(given.rounds):
             rows += [{"round": number, **run(how, given, folder, threads=2)} for how in HOW]
             for processes in (1, 2):

@@ -15,8 +15,8 @@ import torch
 from pocketbert import AutoModel, AutoTokenizer
 from pocketbert.checkpoints.files import read_json
 from pocketbert.configs import AutoConfig
+from pocketbert.corpus.vocabulary import prune_vocabulary
 from pocketbert.data.tables import read_table
-from pocketbert.data.vocabulary import prune_vocabulary
 from pocketbert.features import encode_texts
 from pocketbert.models.auto import model_class
 from pocketbert.models.inherit import inherit

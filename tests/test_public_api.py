@@ -16,7 +16,7 @@ import pytest
 import pocketbert
 
 # What answers or prepares, and must do so where neither PyTorch nor TensorFlow is installed.
-LIGHT = sorted({m.name for m in iter_modules(pocketbert.__path__)} - {"models", "data", "training", "recipes", "tf"})
+LIGHT = sorted({m.name for m in iter_modules(pocketbert.__path__)} - {"models", "training", "recipes", "tf"})
 
 
 def python(code: str) -> str:

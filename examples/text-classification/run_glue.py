@@ -23,7 +23,7 @@ from pocketbert.models.auto import load_trained
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.recipes.evaluate import read_evaluation
 from pocketbert.recipes.finetune import finetune
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.submission import submit
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pocketbert.cli import distill
-from pocketbert.recipes.distill import DistillOptions
+from pocketbert.recipes.distill_options import DistillOptions
 
 from .conftest import Outcome
 

@@ -15,7 +15,7 @@ from every_task import HEADS  # found where conftest.py looks
 from pocketbert.cli import finetune
 from pocketbert.configs import AutoConfig
 from pocketbert.models import auto
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.runtime.engine import native_core, usable_threads
 
 from .conftest import Outcome, start

@@ -1,6 +1,6 @@
 """prepare: what it prints, and what it refuses."""
 
-import inspect
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pocketbert.cli.prepare import prepare as command
-from pocketbert.data.corpus import Corpus
-from pocketbert.data.prepare import Preparation, prepare
+from pocketbert.corpus.corpus import Corpus
+from pocketbert.corpus.prepare_options import PrepareOptions
 
 from .conftest import Outcome
 
@@ -53,10 +53,8 @@ def test_what_cannot_be(run: Run, source: Path, tmp_path: Path) -> None:
         assert message in " ".join(outcome.err.split())
 
 
-def test_defaults_are_those_of_the_function() -> None:
-    defaults = vars(Preparation()) | {
-        name: one.default for name, one in inspect.signature(prepare).parameters.items() if one.default is not one.empty
-    }
+def test_defaults_are_those_of_the_options() -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(PrepareOptions)}
     for option in command.params:
-        if option.name in defaults and option.name not in ("tokenizer", "vocab_size", "workers", "address"):
+        if option.name in ("held_out", "similarity", "language", "seed", "engine"):
             assert option.default == defaults[option.name], option.name

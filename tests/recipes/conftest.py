@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from helpers.seeds import SEED
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 
 GOOD, BAD = ("fine", "great", "lovely", "moving"), ("dull", "awful", "boring", "weak")
 

@@ -15,9 +15,10 @@ from pocketbert.data.augment import alter_all
 from pocketbert.errors import ConfigError, DataError, TrainingError
 from pocketbert.models.auto import AutoModelForSequenceClassification
 from pocketbert.models.bert import BertForSequenceClassification
-from pocketbert.recipes.distill import DistillOptions, distill
+from pocketbert.recipes.distill import distill
+from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune import finetune
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.teachers import TeacherCache
 

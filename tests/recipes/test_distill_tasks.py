@@ -15,9 +15,10 @@ from pocketbert.configs import AutoConfig, BertConfig
 from pocketbert.errors import CheckpointError, ConfigError, DataError
 from pocketbert.models.auto import AutoModel, load_trained
 from pocketbert.models.bert import BertModel
-from pocketbert.recipes.distill import DistillOptions, distill
+from pocketbert.recipes.distill import distill
+from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune import finetune
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.search import Between, Space, search
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from training.packed import write_corpus

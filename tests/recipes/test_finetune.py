@@ -21,7 +21,7 @@ from pocketbert.errors import CheckpointError, ConfigError, DataError, PocketBer
 from pocketbert.models.auto import AutoModel, AutoModelForSequenceClassification
 from pocketbert.recipes.evaluate import evaluate
 from pocketbert.recipes.finetune import FinetuneResult, finetune
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tokenization import AutoTokenizer
 from pocketbert.training.state import latest_state
 

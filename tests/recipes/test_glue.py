@@ -20,7 +20,7 @@ from pocketbert.metrics import glue_average, glue_score
 from pocketbert.models.squeezebert import SqueezeBertForSequenceClassification
 from pocketbert.recipes.evaluate import evaluate, read_evaluation
 from pocketbert.recipes.finetune import finetune
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.submission import FILES, submit
 from pocketbert.runtime.engine import Engine
 from pocketbert.tokenization import BertTokenizer

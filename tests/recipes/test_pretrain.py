@@ -15,13 +15,15 @@ from safetensors.torch import load_file
 
 from pocketbert.cli import app
 from pocketbert.cli import pretrain as commands
-from pocketbert.data.corpus import Corpus
-from pocketbert.data.pretraining import PretrainingBatches
+from pocketbert.corpus.corpus import Corpus
+from pocketbert.corpus.pretraining_batches import PretrainingBatches
 from pocketbert.errors import CheckpointError, ConfigError, DataError, TrainingError
 from pocketbert.models.auto import AutoModelForMaskedLM
-from pocketbert.recipes.pretrain import Course, PretrainOptions, estimate, pretrain
-from pocketbert.recipes.published import MINI_ORIGINS, ORIGINS, Phase
-from pocketbert.recipes.transfer import STRATEGIES, TransferOptions, plan_stages, transfer
+from pocketbert.recipes.pretrain import Course, estimate, pretrain
+from pocketbert.recipes.pretrain_options import PretrainOptions
+from pocketbert.recipes.pretraining_recipes import MINI_RECIPES, RECIPES, Phase
+from pocketbert.recipes.transfer import plan_stages, transfer
+from pocketbert.recipes.transfer_options import STRATEGIES, TransferOptions
 from pocketbert.training.distributed import Ranks
 from pocketbert.training.optim import polynomial_schedule
 from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, write_corpus
@@ -29,7 +31,7 @@ from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, write_corpus
 from .processes import ask
 
 ROOT = Path(__file__).parents[2]
-MINIATURES = dict(MINI_ORIGINS)
+MINIATURES = dict(MINI_RECIPES)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """The miniatures in miniature, with dropout."""
     for name, config in (("squeezebert", SQUEEZEBERT), ("mobilebert", MOBILEBERT), ("ib-bert", IB_BERT)):
         config = config.replace(attention_probs_dropout_prob=0.1, max_position_embeddings=32)
-        monkeypatch.setitem(MINI_ORIGINS, name, replace(MINI_ORIGINS[name], config=config))
+        monkeypatch.setitem(MINI_RECIPES, name, replace(MINI_RECIPES[name], config=config))
 
 
 def options(corpus: Path, output: Path, **changes: Any) -> PretrainOptions:
@@ -159,7 +161,7 @@ def test_the_published_stages() -> None:
     for strategy, expected in (("joint", [240_000, 500_000]), ("auxiliary", [740_000])):
         _, phases = plan_stages(replace(chosen, strategy=strategy), 24)
         assert [phase.steps for phase in phases] == expected
-    squeezebert = ORIGINS["squeezebert"]
+    squeezebert = RECIPES["squeezebert"]
     assert squeezebert.phases[0] == Phase(steps=56_000, length=128, batch=8192, learning_rate=2.5e-3, warmup=0.28)
     assert (squeezebert.phases[1].steps, squeezebert.phases[1].length, squeezebert.pairs) == (6_000, 512, "sop")
 
@@ -202,7 +204,7 @@ def test_layers_are_compiled_for_all_sizes_at_once(
     from torch._dynamo.utils import counters
 
     config = SQUEEZEBERT.replace(num_hidden_layers=1, max_position_embeddings=32)  # nothing drops out
-    monkeypatch.setitem(MINI_ORIGINS, "squeezebert", replace(MINI_ORIGINS["squeezebert"], config=config))
+    monkeypatch.setitem(MINI_RECIPES, "squeezebert", replace(MINI_RECIPES["squeezebert"], config=config))
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
     reset()
     counters.clear()
@@ -262,7 +264,7 @@ def test_the_published_runs(
 ) -> None:
     """`--smoke` of the scripts, the miniatures as they are."""
     for preset, origin in MINIATURES.items():
-        monkeypatch.setitem(MINI_ORIGINS, preset, origin)
+        monkeypatch.setitem(MINI_RECIPES, preset, origin)
     script = ROOT / "runs" / f"pretrain_{name}.sh"
     asked, _ = ask(script, corpus, tmp_path / "out", "--smoke", "--device", "cpu", folder=tmp_path)
     for command, expected in zip(asked, steps, strict=True):

@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pocketbert.recipes.pretrain import PretrainOptions, pretrain
-from pocketbert.recipes.transfer import TransferOptions, transfer
+from pocketbert.recipes.pretrain import pretrain
+from pocketbert.recipes.pretrain_options import PretrainOptions
+from pocketbert.recipes.transfer import transfer
+from pocketbert.recipes.transfer_options import TransferOptions
 from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, write_corpus
 
 from .processes import newest, together

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from pocketbert.recipes import report
 from pocketbert.recipes.finetune import finetune
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 
 Options = Callable[..., FinetuneOptions]
 

@@ -11,7 +11,7 @@ import pytest
 
 from pocketbert.errors import CheckpointError, ConfigError, TrainingError
 from pocketbert.recipes.finetune import FinetuneResult, finetune
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.search import Between, Space, search
 from pocketbert.recipes.seeds import over_seeds
 

@@ -33,7 +33,7 @@ from pocketbert.recipes.choices import ChoiceEvaluation
 from pocketbert.recipes.classification import TextEvaluation
 from pocketbert.recipes.evaluate import evaluate, read_evaluation
 from pocketbert.recipes.finetune import FinetuneResult, finetune
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.questions import AnswerEvaluation, QuestionAnswering
 from pocketbert.recipes.tagging import TagEvaluation
 from pocketbert.runtime.engine import Engine

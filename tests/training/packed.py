@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pocketbert.configs import MobileBertConfig, SqueezeBertConfig
-from pocketbert.data.corpus import ShardWriter, vocabulary_hash, write_manifest
+from pocketbert.corpus.corpus import ShardWriter, vocabulary_hash, write_manifest
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.objectives import Batch
 

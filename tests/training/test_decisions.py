@@ -14,7 +14,8 @@ from pocketbert.features import IGNORED, Features
 from pocketbert.models.auto import model_class
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.training import teachers
-from pocketbert.training.distillation import Distillation, Terms, logits_of
+from pocketbert.training.distillation import Distillation, logits_of
+from pocketbert.training.settings import DistillationWeights
 from pocketbert.training.teachers import TaughtBatches, TeacherCache, inputs_of
 
 Array = npt.NDArray[np.float64]
@@ -28,7 +29,7 @@ TEACHER = BertConfig(**SMALL, num_hidden_layers=2)
 STUDENT = SqueezeBertConfig(**{**SMALL, "hidden_size": 8, "embedding_size": 8}, num_hidden_layers=1)
 HEADS = ["ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice"]
 PAIRS = ((0, 0), (1, 2))
-TERMS = Terms(alpha=0.4, temperature=3.0, hidden_weight=0.5, attention_weight=0.2)
+TERMS = DistillationWeights(alpha=0.4, temperature=3.0, hidden_weight=0.5, attention_weight=0.2)
 
 
 def model(config: PreTrainedConfig, head: str, seed: int) -> PreTrainedModel:
@@ -69,7 +70,7 @@ def tensors(batch: dict[str, Any]) -> Tensors:
     return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
-def objective(head: str, terms: Terms = TERMS) -> Distillation:
+def objective(head: str, terms: DistillationWeights = TERMS) -> Distillation:
     student = model(STUDENT, head, 5)
     torch.manual_seed(6)
     teach = [model(TEACHER, head, seed) for seed in (1, 2)]
@@ -142,7 +143,7 @@ def test_labels_and_soft_targets(head: str) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_the_labels_alone_are_what_fine_tuning_learns(head: str) -> None:
     """Where nothing is padded; over padding a model's own loss of answers goes as well, as it was published."""
-    one = objective(head, Terms(alpha=0.0, hidden_weight=1.0))
+    one = objective(head, DistillationWeights(alpha=0.0, hidden_weight=1.0))
     whole = batches(head)
     equal = [(x if isinstance(x, Features) else x[0]) for x in whole.features]
     cut = [Features(x.input_ids[:3], x.token_type_ids[:3]) for x in equal]
@@ -169,7 +170,7 @@ def test_padding_and_unlabelled_tokens_count_nowhere(head: str) -> None:
     for a, b in zip(gradients, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
     if head == "ForTokenClassification":  # what is said of a token without a label does not matter
-        only = Terms(alpha=1.0, temperature=2.0)
+        only = DistillationWeights(alpha=1.0, temperature=2.0)
         student, teacher = model(STUDENT, head, 5), model(TEACHER, head, 1)
         silent = Distillation(student, only, pairs=[PAIRS], widths=[16])
         with torch.no_grad():
@@ -193,7 +194,7 @@ def test_the_division_of_a_batch_does_not_matter(head: str) -> None:
 def test_what_was_kept_is_what_would_be_said(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teachers, "SHARD", 7)
     labelled = batches(head, count=11, parts=2, size=4)
-    teacher, terms = model(TEACHER, head, 1), Terms(alpha=0.5, temperature=2.0, hidden_weight=1.0)
+    teacher, terms = model(TEACHER, head, 1), DistillationWeights(alpha=0.5, temperature=2.0, hidden_weight=1.0)
     cache = TeacherCache(tmp_path, teacher, inputs_of(labelled.features), [0, 2], bf16=False)
     cache.fill()
     cache.open()
@@ -213,7 +214,7 @@ def test_what_was_kept_is_what_would_be_said(head: str, tmp_path: Path, monkeypa
 
 def test_an_encoder_learns_states_and_attention_alone() -> None:
     student, teacher = model(STUDENT, "Model", 1), model(TEACHER, "Model", 2)
-    terms = Terms(alpha=0.5, hidden_weight=0.5, attention_weight=2.0)
+    terms = DistillationWeights(alpha=0.5, hidden_weight=0.5, attention_weight=2.0)
     one = Distillation(student, terms, pairs=[PAIRS], widths=[16], teachers=[teacher])
     [batch] = batches("ForQuestionAnswering")(0)
     batch = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}

@@ -14,7 +14,6 @@ from pocketbert.models.auto import model_class
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.training.distillation import (
     Distillation,
-    Terms,
     attention_loss,
     check_pairs,
     hard_loss,
@@ -22,6 +21,7 @@ from pocketbert.training.distillation import (
     pair_layers,
     soft_loss,
 )
+from pocketbert.training.settings import DistillationWeights
 
 Array = npt.NDArray[np.float64]
 SMALL: dict[str, Any] = {
@@ -169,10 +169,10 @@ def test_attention_maps(heads: tuple[int, int]) -> None:
 
 # ── the objective ──
 
-ALL = Terms(alpha=0.4, temperature=2.0, hidden_weight=0.7, attention_weight=0.3)
+ALL = DistillationWeights(alpha=0.4, temperature=2.0, hidden_weight=0.7, attention_weight=0.3)
 
 
-def objective(student: str, teachers: tuple[str, ...], terms: Terms = ALL) -> Distillation:
+def objective(student: str, teachers: tuple[str, ...], terms: DistillationWeights = ALL) -> Distillation:
     taught = model(student)
     teach = [model(family, seed=i + 1) for i, family in enumerate(teachers)]
     pairs = [pair_layers(taught.config.num_hidden_layers, t.config.num_hidden_layers) for t in teach]
@@ -257,7 +257,7 @@ def test_the_division_of_a_batch_does_not_matter() -> None:
 
 
 def test_a_student_that_is_the_teacher_has_nothing_to_learn() -> None:
-    terms = Terms(alpha=1.0, temperature=3.0, hidden_weight=1.0, attention_weight=1.0)
+    terms = DistillationWeights(alpha=1.0, temperature=3.0, hidden_weight=1.0, attention_weight=1.0)
     one = objective("bert", ("bert",), terms)
     one.model.load_state_dict(one.teachers[0].state_dict())
     sums, _ = cost(one, batch((5, 3, 9), seed=4))
@@ -289,4 +289,4 @@ def test_pairs_of_layers() -> None:
 )
 def test_weights_that_make_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
-        Terms(**wrong)
+        DistillationWeights(**wrong)

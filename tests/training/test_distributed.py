@@ -13,8 +13,9 @@ from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.training.distributed import is_sharded, shard, whole
 from pocketbert.training.optim import build_optimizer, clip_gradients
 from pocketbert.training.pretraining import Pretraining
+from pocketbert.training.settings import TransferWeights
 from pocketbert.training.state import Saver, State, load_state
-from pocketbert.training.transfer import Stage, Transfer, TransferTerms, place_of
+from pocketbert.training.transfer import Stage, Transfer, place_of
 from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, packed
 
 CPU = torch.device("cpu")
@@ -33,7 +34,7 @@ def objective(kind: str) -> Pretraining:
     if kind == "squeezebert":
         return Pretraining(AutoModelForPreTraining.from_config(SQUEEZEBERT), pairs=False)
     student, teacher = (AutoModelForPreTraining.from_config(config) for config in (MOBILEBERT, IB_BERT))
-    return Transfer(student, teacher, TransferTerms(), STAGES)
+    return Transfer(student, teacher, TransferWeights(), STAGES)
 
 
 def take_steps(one: Pretraining, optimizer: torch.optim.Optimizer, steps: range) -> list[float]:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pocketbert.training.lamb import Lamb
-from pocketbert.training.optim import OPTIMIZERS, build_optimizer, polynomial_schedule
+from pocketbert.training.optim import build_optimizer, polynomial_schedule
+from pocketbert.training.settings import OPTIMIZERS
 
 SHAPES = [(), (1,), (7,), (3, 5), (1, 9), (4, 3, 1), (2, 0)]
 

@@ -11,7 +11,8 @@ from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.features import Features, pad
 from pocketbert.models.bert import BertForSequenceClassification
 from pocketbert.training import teachers
-from pocketbert.training.distillation import Distillation, Terms, listen
+from pocketbert.training.distillation import Distillation, listen
+from pocketbert.training.settings import DistillationWeights
 from pocketbert.training.teachers import TaughtBatches, TeacherCache
 
 CONFIG = BertConfig(
@@ -53,7 +54,7 @@ def test_what_was_said_is_what_would_be_said(tmp_path: Path) -> None:
     order = BatchOrder([len(one) for one in features], batch_size=7, seed=1)
     labels = {"labels": np.zeros(len(features), dtype=np.int64)}
     batches = TaughtBatches(LabelledBatches(features, labels, order, parts=2), [(cache, [0, 2])])
-    terms = Terms(alpha=1.0, temperature=2.0, hidden_weight=1.0)
+    terms = DistillationWeights(alpha=1.0, temperature=2.0, hidden_weight=1.0)
     student = teacher(5)
     from_disk = Distillation(student, terms, pairs=[PAIRS], widths=[16])
     live = Distillation(student, terms, pairs=[PAIRS], widths=[16], teachers=[teacher()])

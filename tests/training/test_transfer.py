@@ -10,20 +10,21 @@ from torch import Tensor
 
 from pocketbert.errors import ConfigError
 from pocketbert.models.auto import AutoModelForPreTraining
-from pocketbert.training.transfer import Stage, Transfer, TransferTerms, place_of, statistics_losses
+from pocketbert.training.settings import TransferWeights
+from pocketbert.training.transfer import Stage, Transfer, place_of, statistics_losses
 from training.packed import IB_BERT, MOBILEBERT, packed, split
 
 BATCH = packed(np.random.default_rng(5), [9, 16, 4], [2, 3, 1])
 TENSORS = {name: torch.from_numpy(array) for name, array in BATCH.items()}
 
 
-def transfer(*stages: Stage, terms: TransferTerms | None = None) -> Transfer:
+def transfer(*stages: Stage, terms: TransferWeights | None = None) -> Transfer:
     torch.manual_seed(3)
     student, teacher = (AutoModelForPreTraining.from_config(config) for config in (MOBILEBERT, IB_BERT))
     with torch.no_grad():  # a fresh model's attention is all but uniform, and its layers all but alike
         for parameter in [*student.parameters(), *teacher.parameters()]:
             parameter.add_(0.2 * torch.randn_like(parameter))
-    objective = Transfer(student, teacher, terms or TransferTerms(), stages)
+    objective = Transfer(student, teacher, terms or TransferWeights(), stages)
     objective.train()
     return objective
 
@@ -68,7 +69,7 @@ def test_the_terms_against_their_formulas(layers: tuple[int, ...]) -> None:
     for name, value in expected.items():
         assert value > 0
         assert found[name].item() == pytest.approx(value / tokens / 3, rel=1e-3)
-    terms = TransferTerms()
+    terms = TransferWeights()
     loss = sum(getattr(terms, f"{name}_weight") * value / tokens / 3 for name, value in expected.items())
     assert found["loss"].item() == pytest.approx(loss, rel=1e-3)
 
@@ -101,7 +102,7 @@ def test_stages_follow_each_other() -> None:
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_pretraining_distillation(alpha: float) -> None:
     """Alpha 1 without temperature has the gradient of the cross entropy against what the teacher says."""
-    objective = transfer(Stage(steps=1, distils=True), terms=TransferTerms(alpha=alpha))
+    objective = transfer(Stage(steps=1, distils=True), terms=TransferWeights(alpha=alpha))
     found = shares(objective)
     hard = found["masked_loss"].item()
     loss = hard + found["pair_loss"].item()
@@ -144,6 +145,6 @@ def test_models_that_do_not_fit_are_refused() -> None:
     student = AutoModelForPreTraining.from_config(MOBILEBERT)
     teacher = AutoModelForPreTraining.from_config(replace(IB_BERT, num_hidden_layers=2))
     with pytest.raises(ConfigError, match="num_hidden_layers is 3 in the student and 2 in its teacher"):
-        Transfer(student, teacher, TransferTerms(), [Stage(steps=1, distils=True)])
+        Transfer(student, teacher, TransferWeights(), [Stage(steps=1, distils=True)])
     with pytest.raises(ConfigError, match="alpha=2"):
-        TransferTerms(alpha=2)
+        TransferWeights(alpha=2)

@@ -23,7 +23,7 @@ def _all_of_finetune(function: Function) -> Function:
     return function
 
 
-# Names and defaults are those of `recipes.distill.DistillOptions`, which a test sees to.
+# Names and defaults are those of `recipes.distill_options.DistillOptions`, which a test sees to.
 @command(
     examples=[
         "pocketbert distill reviews.csv --teacher my-bert --student s -o a",
@@ -94,7 +94,7 @@ def distill(
     in the output folder, and --resume goes on after Ctrl-C.
     """
     recipe = finetuning.import_recipe("distill")
-    options = recipe.DistillOptions(
+    options = finetuning.import_recipe("distill_options").DistillOptions(
         labels=finetuning.names(labels),
         teacher=teacher,
         teacher_labels=finetuning.names(teacher_labels),

@@ -44,7 +44,7 @@ def _about_data(labels: str, lengths: str) -> Declaration:
     return declare
 
 
-# Names and defaults are those of `recipes.options.FinetuneOptions`, which a test sees to.
+# Names and defaults are those of `recipes.finetune_options.FinetuneOptions`, which a test sees to.
 @command(
     examples=[
         "pocketbert finetune reviews.csv -m my-squeezebert -o my-model",
@@ -136,7 +136,7 @@ def finetune(
     It starts from a checkpoint, or from scratch. The best model lies in the output folder, ready to use. Ctrl-C keeps
     the state: the same command with --resume goes on where it stopped.
     """
-    options = import_recipe("options").FinetuneOptions(labels=names(labels), **as_published(preset, given))
+    options = import_recipe("finetune_options").FinetuneOptions(labels=names(labels), **as_published(preset, given))
     carry_out(import_recipe("finetune").finetune, options, "FINETUNING", seeds, search, json)
 
 

@@ -13,7 +13,7 @@ from pocketbert.cli.commands import PATH, argument, command, option
 VOCABULARY, WORK = "Vocabulary", "Work"
 
 
-# Names and defaults are those of `data.prepare`, which a test sees to.
+# Names and defaults are those of `corpus.prepare_options.PrepareOptions`, which a test sees to.
 @command(
     examples=[
         "pocketbert prepare wiki.parquet books/ corpus --tokenizer my-bert",
@@ -63,31 +63,31 @@ def prepare(
         raise click.UsageError("say where the vocabulary comes from: either --tokenizer or --vocab-size")
     if address is not None and engine != "ray":
         raise click.UsageError("--address is Ray's: add --engine ray")
-    from pocketbert.data.prepare import Preparation
-    from pocketbert.data.prepare import prepare as run
+    from pocketbert.corpus.prepare import prepare as run
+    from pocketbert.corpus.prepare_options import PrepareOptions
 
+    options = PrepareOptions(
+        sources=sources, output=out, tokenizer=tokenizer, vocab_size=vocab_size, cased=cased, engine=engine,
+        workers=workers, address=address, **given,
+    )  # fmt: skip
     with console.progress("MB") as advance:
-        manifest = run(
-            sources, out, tokenizer=tokenizer, vocab_size=vocab_size, lower_case=not cased,
-            options=Preparation(**given), engine=engine, workers=workers, address=address, advance=advance,
-        )  # fmt: skip
-    counts, held = manifest["counts"], sum(shard["documents"] for shard in manifest["held-out"])
-    left_out = counts["left_out"]
+        result = run(options, advance=advance)
     if console.use_json(json):
-        console.print_json(
-            {"folder": str(out), **counts, "held_out": held, "vocabulary": manifest["vocabulary"]["size"]}
-        )
+        counts = {name: getattr(result, name) for name in ("documents", "sentences", "tokens")}
+        left_out = {"short": result.short, "near_duplicates": result.near_duplicates}
+        more = {"held_out": result.held_out, "vocabulary": result.vocabulary}
+        console.print_json({"folder": str(out), **counts, "left_out": left_out, **more})
         return
     console.print_facts(
         [
-            ("documents", f"{counts['documents']:,}, of which {held:,} are kept back"),
+            ("documents", f"{result.documents:,}, of which {result.held_out:,} are kept back"),
             (
                 "left out",
-                f"{left_out['near_duplicates']:,} near-duplicates, {left_out['short']:,} with too little text",
+                f"{result.near_duplicates:,} near-duplicates, {result.short:,} with too little text",
             ),
-            ("sentences", f"{counts['sentences']:,}"),
-            ("tokens", f"{counts['tokens']:,} of a vocabulary of {manifest['vocabulary']['size']:,}"),
-            ("shards", f"{len(manifest['train']) + len(manifest['held-out']):,}"),
+            ("sentences", f"{result.sentences:,}"),
+            ("tokens", f"{result.tokens:,} of a vocabulary of {result.vocabulary:,}"),
+            ("shards", f"{result.shards:,}"),
             ("corpus", f"{out}"),
         ]
     )

@@ -56,7 +56,7 @@ def _of_both(function: Function) -> Function:
     return function
 
 
-# Names and defaults are those of `recipes.pretrain.PretrainOptions`, which a test sees to.
+# Names and defaults are those of `recipes.pretrain_options.PretrainOptions`, which a test sees to.
 @command(
     examples=[
         "pocketbert pretrain corpus squeezebert --preset squeezebert --mini",
@@ -81,11 +81,11 @@ def pretrain(dry_run: bool, json: bool | None, **given: Any) -> None:
     state is kept: the same command with --resume goes on where it stopped, bit for bit.
     """
     recipe = import_recipe("pretrain")
-    options = recipe.PretrainOptions(**_lists(given))
+    options = import_recipe("pretrain_options").PretrainOptions(**_lists(given))
     _carry_out(recipe.pretrain, options, recipe.Course, dry_run, json)
 
 
-# Names and defaults are those of `recipes.transfer.TransferOptions`, which a test sees to.
+# Names and defaults are those of `recipes.transfer_options.TransferOptions`, which a test sees to.
 @command(
     examples=[
         "pocketbert transfer corpus mobilebert --teacher ib-bert --mini",
@@ -115,7 +115,7 @@ def transfer(dry_run: bool, json: bool | None, **given: Any) -> None:
     (auxiliary). Then it learns that alone, as long as pretrain would take.
     """
     recipe = import_recipe("transfer")
-    options = recipe.TransferOptions(**_lists(given))
+    options = import_recipe("transfer_options").TransferOptions(**_lists(given))
     _carry_out(recipe.transfer, options, recipe.TransferCourse, dry_run, json)
 
 

@@ -16,7 +16,7 @@ from pocketbert.decode import Output
 from pocketbert.errors import DataError
 from pocketbert.features import Features, encode_choices
 from pocketbert.metrics import accuracy
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.task import Evaluation, Scores, Task, cross_entropy, write_tsv
 from pocketbert.tokenization import BertTokenizer
 

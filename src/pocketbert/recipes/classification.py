@@ -19,7 +19,7 @@ from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.decode import Output, sigmoid, softmax
 from pocketbert.features import Features, Predictor, encode_texts
 from pocketbert.metrics import accuracy, f1, glue_metrics, glue_score, pearson, spearman
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.task import Advance, Evaluation, Scores, Task, cross_entropy, write_tsv
 from pocketbert.tokenization import BertTokenizer
 

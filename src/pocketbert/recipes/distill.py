@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -21,108 +21,29 @@ import torch
 from rich.console import Console
 
 from pocketbert.configs import PreTrainedConfig
+from pocketbert.corpus.vocabulary import prune_vocabulary
 from pocketbert.data.augment import alter_all
 from pocketbert.data.batches import Batches
 from pocketbert.data.tables import Example, Table, read_table
-from pocketbert.data.vocabulary import prune_vocabulary
 from pocketbert.errors import ConfigError
 from pocketbert.features import IGNORED, Features
 from pocketbert.models.auto import load_trained
 from pocketbert.models.inherit import inherit
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.classification import TextClassification, encode_table, table_texts
+from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune import FinetuneResult, Lesson, learn
 from pocketbert.recipes.models import prepare, read_tokenizer
-from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.recipes.raw_text import RawText
 from pocketbert.recipes.tagging import Tagging
 from pocketbert.recipes.task import Scores
 from pocketbert.recipes.tasks import find_task
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
-from pocketbert.training.distillation import Distillation, Pairs, Terms, check_pairs, pair_layers
+from pocketbert.training.distillation import Distillation, check_pairs, pair_layers
 from pocketbert.training.objectives import Objective
 from pocketbert.training.progress import Progress
 from pocketbert.training.state import latest_state
 from pocketbert.training.teachers import TaughtBatches, TeacherCache, hash_model, inputs_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillOptions(FinetuneOptions):
-    """Options of `distill`: those of `finetune`, in which `model` is the student, and these.
-
-    Raises `ConfigError` for values that contradict each other or make no sense.
-    """
-
-    teacher: tuple[str, ...]
-    """Models of the same task and labels, on raw text any encoders: folders or names on the hub."""
-    teacher_labels: tuple[str, ...] | None = None
-    """What the teachers' labels mean, in their order, where they do not say (LABEL_0, …)."""
-    from_teacher: bool = False
-    """Begin a student from scratch with the first teacher's weights, as far as they fit."""
-    keep_vocabulary: int | None = None
-    """Keep only so many pieces of the teacher's vocabulary, those that the texts use most (from scratch only)."""
-
-    alpha: float = 0.5
-    """How much the teachers' answers count; the labels count for the rest."""
-    temperature: float = 1.0
-    """Softens the answers of teachers and student."""
-    hidden_weight: float = 0.0
-    """How much the hidden states count."""
-    attention_weight: float = 0.0
-    """How much the attention maps count."""
-    layers: Pairs | None = None
-    """Which layers are compared, student's and teacher's; evenly spread when not given."""
-    augment: int = 0
-    """How many altered copies of each text to ask the teachers about."""
-    unlabelled: str | Path | None = None
-    """A file of further texts, without labels."""
-    cache: str | Path | None = None
-    """The folder for what the teachers say; in the output when not given."""
-    cache_gigabytes: float = 1.0
-    """The most that hidden states may take there; when they are more, the teachers run beside the student."""
-
-    def __post_init__(self) -> None:
-        if not self.teacher:
-            raise ConfigError("say who teaches (--teacher)")
-        scratch = self.from_scratch is not None
-        self._check("keep_vocabulary", self.keep_vocabulary is None or scratch, "needs --from-scratch")
-        if self.from_teacher and not scratch:
-            raise ConfigError("--from-teacher fills a student that begins --from-scratch; it has weights of its own")
-        if self.vocab_size is not None:
-            raise ConfigError(
-                "--vocab-size would learn other pieces than the teacher's, who could not read them; --keep-vocabulary "
-                "keeps the most used of his"
-            )
-        if scratch and self.tokenizer is None:
-            object.__setattr__(self, "tokenizer", str(self.data) if self.task == RawText.name else self.teacher[0])
-        super().__post_init__()
-        if self.task != TextClassification.name:
-            foreign = {"augment": 0, "unlabelled": None}
-            if self.task == RawText.name:
-                foreign |= {"keep_vocabulary": None, "eval_data": None}
-            if self.task != Tagging.name:
-                foreign |= {"teacher_labels": None}
-            for name, unused in foreign.items():
-                self._check(name, getattr(self, name) == unused, f"is not for --task {self.task}; leave it out")
-        if not (self.alpha or self.hidden_weight or self.attention_weight):
-            raise ConfigError("nothing is learned from the teacher: --alpha and the other weights are all 0")
-        if self.task == RawText.name and not (self.hidden_weight or self.attention_weight):
-            raise ConfigError(
-                f"--task {self.task} learns from hidden states and attention: give --hidden-weight 1, "
-                "--attention-weight 1, or both"
-            )
-        self._check("augment", self.augment >= 0, "must not be negative")
-        self._check("cache_gigabytes", self.cache_gigabytes >= 0, "must not be negative")
-        self.terms()
-
-    def terms(self) -> Terms:
-        """The weights of the loss."""
-        return Terms(
-            alpha=self.alpha,
-            temperature=self.temperature,
-            hidden_weight=self.hidden_weight,
-            attention_weight=self.attention_weight,
-        )
 
 
 def distill(options: DistillOptions, *, console: Console | None = None, argv: Sequence[str] = ()) -> FinetuneResult:
@@ -203,7 +124,7 @@ class Distilling(Lesson):
 
     def _distillation(self, model: PreTrainedModel, teachers: Sequence[PreTrainedModel]) -> Distillation:
         widths = [teacher.config.hidden_size for teacher in self.teachers]
-        return Distillation(model, self.options.terms(), pairs=self.pairs, widths=widths, teachers=teachers)
+        return Distillation(model, self.options.weights(), pairs=self.pairs, widths=widths, teachers=teachers)
 
     # ── teachers ──
 
@@ -354,7 +275,7 @@ class Imitating(Distilling):
 
     def metrics(self) -> list[str]:
         """The loss, and its terms."""
-        terms = self.options.terms()
+        terms = self.options.weights()
         weights = {"hidden_loss": terms.hidden_weight, "attention_loss": terms.attention_weight}
         return ["loss", *(name for name, weight in weights.items() if weight > 0)]
 

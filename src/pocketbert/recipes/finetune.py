@@ -22,8 +22,8 @@ from pocketbert.data.batches import Batches, random_words
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.models import choose_device, prepare
-from pocketbert.recipes.options import FinetuneOptions
 from pocketbert.recipes.record import Record, claim, held
 from pocketbert.recipes.report import write_reports
 from pocketbert.recipes.task import Material, Scores, Task

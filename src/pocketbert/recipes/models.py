@@ -10,12 +10,12 @@ import torch
 from pocketbert.checkpoints.files import read_json
 from pocketbert.checkpoints.models import HEADS
 from pocketbert.configs import PRESETS, AutoConfig, PreTrainedConfig
-from pocketbert.data.vocabulary import train_vocabulary
+from pocketbert.corpus.vocabulary import train_vocabulary
 from pocketbert.errors import ConfigError
 from pocketbert.models.auto import model_class
 from pocketbert.models.ops import init_parameters
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.task import Material
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.quantization import bounded

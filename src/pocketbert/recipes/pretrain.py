@@ -11,7 +11,7 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -20,161 +20,25 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pocketbert.checkpoints.files import read_json
-from pocketbert.configs import AutoConfig, PreTrainedConfig
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.corpus.corpus import Corpus
+from pocketbert.corpus.pretraining_batches import PretrainingBatches
 from pocketbert.data.batches import Ahead, random_words
-from pocketbert.data.corpus import Corpus
-from pocketbert.data.pretraining import PretrainingBatches
 from pocketbert.errors import ConfigError, DataError, TrainingError
 from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune import curves
 from pocketbert.recipes.models import begin, choose_device
-from pocketbert.recipes.published import MINI_ORIGINS, ORIGINS, Origin, Phase
+from pocketbert.recipes.pretrain_options import PretrainOptions
+from pocketbert.recipes.pretraining_recipes import Phase
 from pocketbert.recipes.record import Record, claim, held
 from pocketbert.training.distributed import Ranks, copies, is_sharded, joined, local_device, shard
 from pocketbert.training.loop import Plan, train
 from pocketbert.training.objectives import Batch
-from pocketbert.training.optim import OPTIMIZERS, build_optimizer, polynomial_schedule
+from pocketbert.training.optim import build_optimizer, polynomial_schedule
 from pocketbert.training.pretraining import Pretraining, measure
 from pocketbert.training.progress import Progress, say
 from pocketbert.training.state import State, latest_state
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainOptions:
-    """Options of `pretrain`; the shell's flags carry the same names.
-
-    What is None is as published for the preset. There are as many phases as `steps`; lengths, batch sizes, rates and
-    warm-ups are one for all, or one a phase. Raises `ConfigError` for values that make no sense together.
-    """
-
-    corpus: str | Path
-    """The folder that `prepare` wrote."""
-    output: str | Path
-    """The folder for the model and its run; must be new, or hold a run to resume."""
-    preset: str
-    """Whose recipe and architecture: a name of `recipes.published.ORIGINS`."""
-    mini: bool = False
-    """The recipe in miniature."""
-    config: str | Path | None = None
-    """A config.json of the preset's family, in the place of its architecture."""
-
-    pairs: str | None = None
-    """What a second segment is for: sop, nsp, or none."""
-    whole_words: bool = False
-    """Whether the pieces of a word are masked together."""
-    masked: float | None = None
-    """Which part of the tokens is to be predicted."""
-    length: tuple[int, ...] | None = None
-    """Tokens of an example."""
-    steps: tuple[int, ...] | None = None
-    """How many steps of each phase."""
-    batch_size: tuple[int, ...] | None = None
-    """Examples a step, over all processes."""
-    learning_rate: tuple[float, ...] | None = None
-    """The peak rate."""
-    warmup: tuple[float, ...] | None = None
-    """The part of a phase's steps in which the rate rises."""
-    optimizer: str | None = None
-    """lamb, lamb-nvidia or adamw."""
-    weight_decay: float | None = None
-    """For weights other than biases and norms."""
-    clip: float = 1.0
-    """The largest norm of the gradient."""
-    tokens: int = 16_384
-    """About how many tokens to compute at once: a batch is divided into as many parts as that takes."""
-    seed: int = 42
-    """Decides fresh weights, examples, masks and dropout."""
-
-    precision: str = "auto"
-    """fp32, bf16, or auto: bf16 on a GPU that has it, fp32 elsewhere."""
-    compile: bool = False
-    """Compile the layers with `torch.compile`, for training; needs a C++ compiler."""
-    sharded: bool = False
-    """Divide weights, gradients and moments among the processes (FSDP2), where there are several."""
-    device: str | None = None
-    """cpu, cuda or cuda:1; a GPU when there is one, if not given."""
-    eval_every: int | None = None
-    """Steps between evaluations on what the corpus keeps back; a fiftieth of the run when not given."""
-    eval_batches: int = 8
-    """How many batches of 64 examples an evaluation takes."""
-    save_minutes: float = 10.0
-    """Save the state at least so often."""
-    resume: bool = False
-    """Continue the run in `output`; begin it if there is none."""
-    tensorboard: bool = True
-    """Write learning curves to the folder `tensorboard` of the output."""
-
-    def __post_init__(self) -> None:
-        self._check("preset", self.preset in ORIGINS, f"must be one of {', '.join(ORIGINS)}")
-        self._check("pairs", self.pairs in (None, "sop", "nsp", "none"), "must be sop, nsp or none")
-        self._check("optimizer", self.optimizer in (None, *OPTIMIZERS), f"must be one of {', '.join(OPTIMIZERS)}")
-        self._check("precision", self.precision in ("auto", "fp32", "bf16"), "must be auto, fp32 or bf16")
-        for name, least in (("steps", 1), ("batch_size", 1), ("length", 8)):
-            self._check(name, min(getattr(self, name) or (least,)) >= least, f"must be at least {least}")
-        rates = self.learning_rate or (1.0,)
-        self._check("learning_rate", all(0 < rate < math.inf for rate in rates), "must be positive and finite")
-        self._check("warmup", all(0 <= part <= 1 for part in self.warmup or ()), "must lie in [0, 1]")
-        self._check("masked", self.masked is None or 0 < self.masked < 1, "must lie between 0 and 1")
-        self._check("clip", 0 < self.clip < math.inf, "must be positive and finite")
-        self._check("weight_decay", self.weight_decay is None or self.weight_decay >= 0, "must not be negative")
-        for name in ("tokens", "eval_batches"):
-            self._check(name, getattr(self, name) >= 1, "must be at least 1")
-        self._check("eval_every", self.eval_every is None or self.eval_every >= 1, "must be at least 1")
-        self._check("save_minutes", self.save_minutes >= 0, "must not be negative")
-
-    def _check(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            value = getattr(self, name)
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            raise ConfigError(f"--{name.replace('_', '-')} {shown} {rule}")
-
-    @property
-    def origin(self) -> Origin:
-        """The published recipe, changed by what the options say.
-
-        Raises `ConfigError` for lists of unequal lengths, and for a configuration that is none, or of another family.
-        """
-        origin = (MINI_ORIGINS if self.mini else ORIGINS)[self.preset]
-        given = {
-            "steps": self.steps, "length": self.length, "batch": self.batch_size,
-            "learning_rate": self.learning_rate, "warmup": self.warmup,
-        }  # fmt: skip
-        lists = {name: values for name, values in given.items() if values is not None}
-        count = len(self.steps) if self.steps is not None else max(map(len, lists.values()), default=1)
-        if self.steps is None and count == 1:
-            count = len(origin.phases)
-        if any(len(values) not in (1, count) for values in lists.values()):
-            raise ConfigError(
-                f"lengths, batch sizes, rates and warm-ups must be one, or one for each of {count} phases, of which "
-                "there are as many as --steps"
-            )
-        phases = []
-        for i in range(count):
-            changes: dict[str, Any] = {name: values[min(i, len(values) - 1)] for name, values in lists.items()}
-            phases.append(replace(origin.phases[min(i, len(origin.phases) - 1)], **changes))
-        config = origin.config if self.config is None else self._own_config(type(origin.config))
-        pairs: Any = origin.pairs if self.pairs is None else None if self.pairs == "none" else self.pairs
-        return replace(
-            origin,
-            config=config,
-            phases=tuple(phases),
-            pairs=pairs,
-            masked=self.masked or origin.masked,
-            optimizer=self.optimizer or origin.optimizer,
-            weight_decay=origin.weight_decay if self.weight_decay is None else self.weight_decay,
-        )
-
-    def _own_config(self, family: type[PreTrainedConfig]) -> PreTrainedConfig:
-        assert self.config is not None
-        config = AutoConfig.from_dict(read_json(Path(self.config)))
-        if not isinstance(config, family):
-            raise ConfigError(
-                f"--config {self.config} describes a {config.model_type}, and --preset {self.preset} pretrains a "
-                f"{family.model_type}"
-            )
-        return config
 
 
 @dataclass(frozen=True)
@@ -225,8 +89,8 @@ class Course:
 
     def __init__(self, options: PretrainOptions, ranks: Ranks, device: torch.device, tell: Any) -> None:
         self.options, self.ranks, self.device, self.tell = options, ranks, device, tell
-        self.origin = options.origin
-        self.phases = list(self.origin.phases)
+        self.recipe = options.recipe
+        self.phases = list(self.recipe.phases)
         self.corpus = Corpus(options.corpus, verify=ranks.first)
         self.tokenizer = self.corpus.tokenizer
         self.bf16 = options.precision == "bf16" or (
@@ -245,7 +109,7 @@ class Course:
 
     def config(self) -> PreTrainedConfig:
         """The model's, for the corpus's vocabulary. Raises `ConfigError` if examples are longer than it can read."""
-        config, words = self.origin.config, len(self.tokenizer)
+        config, words = self.recipe.config, len(self.tokenizer)
         if not words <= config.vocab_size < words + 64:  # up to 63 rows of padding are customary
             config = config.replace(vocab_size=words)
         if (longest := max(phase.length for phase in self.phases)) > config.max_position_embeddings:
@@ -259,12 +123,12 @@ class Course:
 
     def objective(self, model: PreTrainedModel) -> Pretraining:
         """What is learned."""
-        return Pretraining(model, pairs=self.origin.pairs is not None)
+        return Pretraining(model, pairs=self.recipe.pairs is not None)
 
     def optimizer(self, objective: Pretraining) -> torch.optim.Optimizer:
         """Over the objective's parameters; the rates of the phases are absolute, and this one is 1."""
         return build_optimizer(
-            self.origin.optimizer, objective, learning_rate=1.0, weight_decay=self.origin.weight_decay
+            self.recipe.optimizer, objective, learning_rate=1.0, weight_decay=self.recipe.weight_decay
         )
 
     # ── steps ──
@@ -323,9 +187,9 @@ class Course:
 
     def reader(self, corpus: Corpus, length: int, batch: int) -> PretrainingBatches:
         """Batches of a corpus, as this run wants them."""
-        options, pairs = self.options, self.origin.pairs
+        options, pairs = self.options, self.recipe.pairs
         return PretrainingBatches(
-            corpus, length, batch, pairs=pairs, whole_words=options.whole_words, masked=self.origin.masked,
+            corpus, length, batch, pairs=pairs, whole_words=options.whole_words, masked=self.recipe.masked,
             seed=options.seed,
         )  # fmt: skip
 
@@ -545,7 +409,7 @@ def _announcement(course: Course, model: PreTrainedModel) -> str:
     where = f"{course.device}{processes} in {'bf16' if course.bf16 else 'fp32'}"
     return (
         f"{type(model).__name__} of {model.num_parameters():,} parameters on {where}, "
-        f"{course.origin.optimizer}, {course.corpus.tokens:,} tokens of text: {phases}"
+        f"{course.recipe.optimizer}, {course.corpus.tokens:,} tokens of text: {phases}"
     )
 
 

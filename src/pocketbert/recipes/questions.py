@@ -20,7 +20,7 @@ from pocketbert.decode import Output, Span, null_logit, softmax, spans
 from pocketbert.errors import DataError
 from pocketbert.features import Features, Window, encode_questions, fit, usual_windows
 from pocketbert.metrics import squad, squad_best_threshold
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.task import Evaluation, Scores, Task
 from pocketbert.tokenization import BertTokenizer
 

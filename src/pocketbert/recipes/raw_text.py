@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pocketbert.configs import PreTrainedConfig
+from pocketbert.corpus.corpus import Corpus, Split
+from pocketbert.corpus.pretraining_batches import PretrainingBatches, padded
 from pocketbert.data.batches import Batches
-from pocketbert.data.corpus import Corpus, Split
-from pocketbert.data.pretraining import PretrainingBatches, padded
 from pocketbert.errors import ConfigError
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.task import Material
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.objectives import Batch

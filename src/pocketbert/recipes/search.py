@@ -19,7 +19,7 @@ from rich.console import Console
 from pocketbert.checkpoints import write_text
 from pocketbert.errors import CheckpointError, ConfigError, TrainingError, require
 from pocketbert.recipes.finetune import FinetuneResult
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.training.progress import say
 from pocketbert.training.state import latest_state
 

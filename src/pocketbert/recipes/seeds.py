@@ -17,7 +17,7 @@ from rich.console import Console
 from pocketbert.checkpoints import write_text
 from pocketbert.errors import ConfigError
 from pocketbert.recipes.finetune import FinetuneResult
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.training.progress import say
 
 Options = TypeVar("Options", bound=FinetuneOptions)

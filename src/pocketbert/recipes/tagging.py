@@ -19,7 +19,7 @@ from pocketbert.decode import Output, chunks, softmax, word_tags
 from pocketbert.errors import ConfigError, DataError
 from pocketbert.features import Features, Tokens, encode_words
 from pocketbert.metrics import entity_f1
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.task import Evaluation, Scores, Task, write_tsv
 from pocketbert.tokenization import BertTokenizer
 

@@ -20,7 +20,7 @@ from pocketbert.data.batches import Batches, BatchOrder, LabelledBatches
 from pocketbert.data.examples import Examples
 from pocketbert.decode import Output
 from pocketbert.features import Features, Predictor
-from pocketbert.recipes.options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tokenization import BertTokenizer
 
 E = TypeVar("E")  # an example

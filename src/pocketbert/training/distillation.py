@@ -42,31 +42,12 @@ from pocketbert.models.heads import ForQuestionAnswering, ForTokenClassification
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 from pocketbert.outputs import ModelOutput
 from pocketbert.training.objectives import Batch, Objective
-
-Pairs = tuple[tuple[int, int], ...]
+from pocketbert.training.settings import DistillationWeights, LayerPairs
 
 _NEVER = -1e9  # the score of what cannot be chosen; finite, for 0 · -∞ is no number
 
 
-@dataclass(frozen=True, kw_only=True)
-class Terms:
-    """The weights of the loss. Raises `ConfigError` for values that make no sense."""
-
-    alpha: float = 0.5
-    temperature: float = 1.0
-    hidden_weight: float = 0.0
-    attention_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise ConfigError(f"alpha={self.alpha} must lie in [0, 1]")
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"temperature={self.temperature} must be positive and finite")
-        if not (0 <= self.hidden_weight < float("inf") and 0 <= self.attention_weight < float("inf")):
-            raise ConfigError("hidden_weight and attention_weight must not be negative")
-
-
-def pair_layers(student: int, teacher: int) -> Pairs:
+def pair_layers(student: int, teacher: int) -> LayerPairs:
     """Which of `teacher` layers each of `student` layers learns from: evenly spread, the last from the last.
 
     Layers count from 1; (0, 0) are the embeddings. A deeper student repeats teachers' layers.
@@ -74,7 +55,7 @@ def pair_layers(student: int, teacher: int) -> Pairs:
     return ((0, 0), *((layer, max(1, layer * teacher // student)) for layer in range(1, student + 1)))
 
 
-def check_pairs(pairs: Pairs, student: int, teacher: int) -> None:
+def check_pairs(pairs: LayerPairs, student: int, teacher: int) -> None:
     """Raise `ConfigError` where a pair names a layer that a student or teacher of so many layers has not."""
     for here, there in pairs:
         if not (0 <= here <= student and 0 <= there <= teacher and (here == 0) == (there == 0)):
@@ -97,7 +78,9 @@ class Lecture:
 
 
 @torch.no_grad()  # not inference mode: what it returns is needed for the student's derivatives
-def listen(teacher: PreTrainedModel, batch: Mapping[str, Tensor], pairs: Pairs, terms: Terms) -> Lecture:
+def listen(
+    teacher: PreTrainedModel, batch: Mapping[str, Tensor], pairs: LayerPairs, terms: DistillationWeights
+) -> Lecture:
     """Run a teacher on a batch (`input_ids`, `attention_mask`, `token_type_ids`)."""
     output = teacher(
         **batch, output_hidden_states=terms.hidden_weight > 0, output_attentions=terms.attention_weight > 0
@@ -133,9 +116,9 @@ class Distillation(Objective):
     def __init__(
         self,
         model: PreTrainedModel,
-        terms: Terms,
+        terms: DistillationWeights,
         *,
-        pairs: Sequence[Pairs],
+        pairs: Sequence[LayerPairs],
         widths: Sequence[int],
         teachers: Sequence[PreTrainedModel] = (),
     ) -> None:

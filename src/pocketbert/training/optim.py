@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from pocketbert.training.distributed import norms_of, part
 from pocketbert.training.lamb import Lamb
 
-#: By name, what `--optimizer` takes: LAMB as the papers used it, as NVIDIA does, and AdamW.
-OPTIMIZERS = ("lamb", "lamb-nvidia", "adamw")
-
 
 def adamw(
     module: nn.Module,
@@ -37,10 +34,10 @@ def build_optimizer(
     weight_decay: float = 0.01,
     place: Callable[[str], int] | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimiser of this name (see `OPTIMIZERS`) with the published betas and ε, for pretraining.
+    """The optimiser of this name (see `settings.OPTIMIZERS`) with the published betas and ε, for pretraining.
 
     Args:
-        name: one of `OPTIMIZERS`.
+        name: one of `settings.OPTIMIZERS`.
         module: what is trained.
         learning_rate: the peak.
         weight_decay: for weights other than biases and norms.

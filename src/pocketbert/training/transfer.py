@@ -33,27 +33,7 @@ from pocketbert.models.ops import Packing
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.training.distillation import attention_loss, hidden_loss, soft_loss
 from pocketbert.training.pretraining import Pretraining, packing_of, scores
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferTerms:
-    """The weights of the losses, as released. Raises `ConfigError` for values that make no sense."""
-
-    feature_weight: float = 100.0
-    mean_weight: float = 5000.0
-    variance_weight: float = 5.0
-    attention_weight: float = 1.0
-    alpha: float = 0.5
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("feature_weight", "mean_weight", "variance_weight", "attention_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name}={getattr(self, name)} must not be negative")
-        if not 0 <= self.alpha <= 1:
-            raise ConfigError(f"alpha={self.alpha} must lie in [0, 1]")
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"temperature={self.temperature} must be positive and finite")
+from pocketbert.training.settings import TransferWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +65,7 @@ class Transfer(Pretraining):
     """
 
     def __init__(
-        self, model: PreTrainedModel, teacher: PreTrainedModel, terms: TransferTerms, stages: Sequence[Stage]
+        self, model: PreTrainedModel, teacher: PreTrainedModel, terms: TransferWeights, stages: Sequence[Stage]
     ) -> None:
         super().__init__(model)
         for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pocketbert.data.corpus import Corpus, ShardEntry, ShardWriter, vocabulary_hash, write_manifest
+from pocketbert.corpus.corpus import Corpus, ShardEntry, ShardWriter, vocabulary_hash, write_manifest
 from pocketbert.tokenization import BertTokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -21,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from pocketbert.data.corpus import sha256
+from pocketbert.corpus.corpus import sha256
 from pocketbert.data.tables import LONGEST_LINE, is_unicode, not_text, too_long
 from pocketbert.errors import DataError, require
 

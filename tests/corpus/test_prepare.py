@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pocketbert.data import engines, sources
-from pocketbert.data.corpus import Corpus
-from pocketbert.data.documents import clean, sentences, signature
-from pocketbert.data.duplicates import near_duplicates
-from pocketbert.data.prepare import Preparation, prepare
-from pocketbert.data.pretraining import PretrainingBatches
+from pocketbert.corpus import executors, sources
+from pocketbert.corpus.corpus import Corpus, read_manifest
+from pocketbert.corpus.documents import clean, sentences, signature
+from pocketbert.corpus.duplicates import near_duplicates
+from pocketbert.corpus.prepare import prepare
+from pocketbert.corpus.prepare_options import PrepareOptions
+from pocketbert.corpus.pretraining_batches import PretrainingBatches
 from pocketbert.errors import CheckpointError, ConfigError, DataError
 from pocketbert.tokenization import BertTokenizer
 
@@ -57,8 +58,12 @@ def write_text(path: Path, documents: list[str]) -> Path:
 
 
 def run(given: Path | list[Path], out: Path, **changes: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {"tokenizer": tokenizer(), "workers": 1, "options": Preparation(held_out=0.1)} | changes
-    return prepare(given if isinstance(given, list) else [given], out, **options)
+    """Prepare a corpus; return its manifest."""
+    options: dict[str, Any] = {"tokenizer": tokenizer(), "workers": 1, "held_out": 0.1, **changes}
+    sources = tuple(given) if isinstance(given, list) else (given,)
+    result = prepare(PrepareOptions(sources=sources, output=out, **options))
+    assert result.folder == out
+    return read_manifest(out)
 
 
 def decoded(corpus: Corpus) -> list[list[str]]:
@@ -144,7 +149,7 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "in" / "AA").mkdir(parents=True)
     for i, name in enumerate(("AA/wiki_00", "AA/wiki_01", "b.txt", ".hidden")):
         write_text(tmp_path / "in" / name, texts(4, seed=i + 1))
-    manifest = run(tmp_path / "in", tmp_path / "out", options=Preparation(held_out=0))
+    manifest = run(tmp_path / "in", tmp_path / "out", held_out=0)
     assert [source["name"] for source in manifest["sources"]] == ["in/AA/wiki_00", "in/AA/wiki_01", "in/b.txt"]
     assert manifest["counts"]["documents"] == 12
     assert manifest["held-out"] == []
@@ -190,8 +195,7 @@ def test_near_duplicates(tmp_path: Path) -> None:
     copies = [given[3], " ".join(changed), given[3].upper().replace(".", "!")]
     source = write_text(tmp_path / "a.txt", given + copies)
     for similarity, left in ((0.8, 50), (0.0, 53)):
-        options = Preparation(similarity=similarity, held_out=0)
-        manifest = run(source, tmp_path / f"{similarity}", options=options)
+        manifest = run(source, tmp_path / f"{similarity}", similarity=similarity, held_out=0)
         assert manifest["counts"]["documents"] == left
         assert manifest["counts"]["left_out"] == {"short": 0, "near_duplicates": 53 - left}
     lower = [" ".join(one) for one in decoded(Corpus(tmp_path / "0.8"))]
@@ -249,14 +253,18 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
 SCRIPT = """
     import sys
     from pathlib import Path
-    from pocketbert.data import sources
-    from pocketbert.data.prepare import Preparation, prepare
+    from pocketbert.corpus import sources
+    from pocketbert.corpus.prepare import prepare
+    from pocketbert.corpus.prepare_options import PrepareOptions
     sources._PART = 2000
     if __name__ == "__main__":
         source, out, engine, workers = sys.argv[1:]
         print("go", flush=True)
-        options = Preparation(held_out=0.1)
-        prepare([source], out, vocab_size=150, engine=engine, workers=int(workers), options=options)
+        prepare(
+            PrepareOptions(
+                sources=(source,), output=out, vocab_size=150, engine=engine, workers=int(workers), held_out=0.1
+            )
+        )
 """
 
 
@@ -292,7 +300,7 @@ def test_a_killed_run_continues_to_identical_shards(tmp_path: Path) -> None:
 def test_what_is_finished_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_text(tmp_path / "a.txt", texts(40))
     run(source, tmp_path / "out")
-    monkeypatch.setattr(engines, "local", lambda workers: pytest.fail("there is nothing to do"))
+    monkeypatch.setattr(executors, "local_executor", lambda workers: pytest.fail("there is nothing to do"))
     assert run(source, tmp_path / "out")["counts"]["documents"] == 40
 
 
@@ -307,13 +315,14 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import resource, sys\n"
-        "from pocketbert.data import sources\n"
-        "from pocketbert.data.prepare import Preparation, prepare\n"
+        "from pocketbert.corpus import sources\n"
+        "from pocketbert.corpus.prepare import prepare\n"
+        "from pocketbert.corpus.prepare_options import PrepareOptions\n"
         "sources._PART = 1 << 18\n"
-        "options = Preparation(similarity=0)\n"
-        "prepare([sys.argv[1]], sys.argv[3], tokenizer=sys.argv[4], workers=1, options=options)\n"
+        "options = {'tokenizer': sys.argv[4], 'workers': 1, 'similarity': 0}\n"
+        "prepare(PrepareOptions(sources=(sys.argv[1],), output=sys.argv[3], **options))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "prepare([sys.argv[2]], sys.argv[5], tokenizer=sys.argv[4], workers=1, options=options)\n"
+        "prepare(PrepareOptions(sources=(sys.argv[2],), output=sys.argv[5], **options))\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)\n"
     )
     (tmp_path / "small.txt").write_bytes((tmp_path / "a.txt").read_bytes()[: 1 << 18])
@@ -350,8 +359,8 @@ def test_ray_gives_the_same_corpus(tmp_path: Path) -> None:
     ("name", "data", "message"),
     [
         ("a.txt", b"", r"a\.txt: is empty"),
-        ("a.txt", b"\n\n \n", "no document with enough text"),
-        ("a.txt", b"too short.\n", "no document with enough text"),
+        ("a.txt", b"\n\n \n", "no document has enough text"),
+        ("a.txt", b"too short.\n", "no document has enough text"),
         ("a.txt", b"\x1f\x8b\x08", "compressed"),
         ("a.txt", b"text and then\n\0\0\0", "is binary"),
         ("a.txt", b"x " * 70000 + b"\nthen \0\n", r"a\.txt, line 2: is binary"),
@@ -407,9 +416,9 @@ def test_bad_requests(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="either a tokenizer"):
         run(source, tmp_path / "out", vocab_size=100)
     with pytest.raises(ConfigError, match="held_out"):
-        Preparation(held_out=1.0)
+        run(source, tmp_path / "out", held_out=1.0)
     with pytest.raises(ConfigError, match="seed"):
-        Preparation(seed=-1)
+        run(source, tmp_path / "out", seed=-1)
     with pytest.raises(DataError, match="no such file or folder"):
         run(tmp_path / "nothing", tmp_path / "out")
     (tmp_path / "empty").mkdir()
@@ -427,7 +436,7 @@ def test_folders_that_hold_something_else(tmp_path: Path) -> None:
         run(source, tmp_path / "full")
     run(source, tmp_path / "out")
     with pytest.raises(DataError, match="begun with other options"):
-        run(source, tmp_path / "out", options=Preparation(held_out=0.2))
+        run(source, tmp_path / "out", held_out=0.2)
     write_text(source, texts(21))
     with pytest.raises(DataError, match="begun with other sources"):
         run(source, tmp_path / "out")

@@ -22,8 +22,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from pocketbert.corpus.corpus import Corpus, Shard
 from pocketbert.data.batches import Indices, random_order, random_words
-from pocketbert.data.corpus import Corpus, Shard
 from pocketbert.errors import ConfigError, DataError
 from pocketbert.features import IGNORED
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pocketbert.corpus.corpus import Corpus
+from pocketbert.corpus.pretraining_batches import PackedBatch, Pairs, PretrainingBatches, padded
 from pocketbert.data.batches import random_words
-from pocketbert.data.corpus import Corpus
-from pocketbert.data.pretraining import PackedBatch, Pairs, PretrainingBatches, padded
 from pocketbert.errors import ConfigError, DataError
 from pocketbert.features import IGNORED
 from pocketbert.tokenization import BertTokenizer

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from pocketbert.data.vocabulary import SPECIAL, train_vocabulary
+from pocketbert.corpus.vocabulary import SPECIAL, train_vocabulary
 from pocketbert.errors import DataError
 
 TEXTS = [
@@ -14,7 +14,7 @@ TEXTS = [
 def test_every_process_learns_the_same_vocabulary() -> None:
     # The trainer's hash maps have another order in every process.
     script = (
-        f"from pocketbert.data.vocabulary import train_vocabulary\nprint('|'.join(train_vocabulary({TEXTS!r}, 120)))"
+        f"from pocketbert.corpus.vocabulary import train_vocabulary\nprint('|'.join(train_vocabulary({TEXTS!r}, 120)))"
     )
     learned = [
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True) for _ in range(2)

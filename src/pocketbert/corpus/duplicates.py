@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from pocketbert.data.documents import PERMUTATIONS
+from pocketbert.corpus.documents import PERMUTATIONS
 
 _AT_ONCE = 1 << 14  # pairs to compare
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pocketbert.configs import PRESETS, PreTrainedConfig
-from pocketbert.data.pretraining import Pairs
+from pocketbert.corpus.pretraining_batches import Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class PretrainingRecipe:
     """How one model came to be."""
 
     config: PreTrainedConfig
@@ -48,7 +48,7 @@ def _small(name: str, **changes: Any) -> PreTrainedConfig:
     return PRESETS[name].replace(**changes)
 
 
-_SQUEEZEBERT = Origin(
+_SQUEEZEBERT = PretrainingRecipe(
     config=PRESETS["squeezebert-uncased"],
     pairs="sop",
     # The model card. The warm-up of the second phase was not published: that of the first.
@@ -58,7 +58,7 @@ _SQUEEZEBERT = Origin(
     ),
 )
 # google-research/mobilebert's README: 240k steps of transfer, 10k a layer, then 500k of distillation at length 512.
-_MOBILEBERT = Origin(
+_MOBILEBERT = PretrainingRecipe(
     config=PRESETS["mobilebert-uncased"],
     pairs="nsp",
     phases=(Phase(steps=500_000, length=512, batch=2048, learning_rate=1.5e-3, warmup=0.02),),
@@ -66,14 +66,14 @@ _MOBILEBERT = Origin(
     transfer_batch=2048,
 )
 # The paper: 500k steps of 4096 examples with LAMB. Length, rate and warm-up are those of the student.
-_IB_BERT = Origin(
+_IB_BERT = PretrainingRecipe(
     config=PRESETS["ib-bert"],
     pairs="nsp",
     phases=(Phase(steps=500_000, length=512, batch=4096, learning_rate=1.5e-3, warmup=0.02),),
 )
 
 #: By the names that `--preset` takes.
-ORIGINS: Mapping[str, Origin] = {
+RECIPES: Mapping[str, PretrainingRecipe] = {
     "squeezebert": _SQUEEZEBERT,
     "ib-bert": _IB_BERT,
     "mobilebert": _MOBILEBERT,
@@ -96,7 +96,7 @@ _MINI: Mapping[str, Any] = {
 _MINI_TRANSFER: Mapping[str, Any] = {"phases": _mini_phases(700, 60, 5e-3), "layer_steps": 60, "transfer_batch": 16}
 
 #: The same for one processor core: models that are smaller in every direction, and runs of five to twenty minutes.
-MINI_ORIGINS: Mapping[str, Origin] = {
+MINI_RECIPES: Mapping[str, PretrainingRecipe] = {
     "squeezebert": replace(
         _SQUEEZEBERT,
         config=_small(

@@ -1,0 +1,1 @@
+"""Raw text → a prepared corpus on disk → pretraining batches."""
