@@ -31,10 +31,11 @@ from pocketbert.models.auto import load_trained
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.recipes.evaluate import read_evaluation
 from pocketbert.recipes.task import Evaluation
-from pocketbert.runtime.balance import balance
 from pocketbert.runtime.engine import Engine
-from pocketbert.runtime.lower import head_of
-from pocketbert.runtime.quantize import plan_of, quantize
+from pocketbert.runtime.load import load_plan
+from pocketbert.runtime.lowering import head_of
+from pocketbert.runtime.quantize import quantize
+from pocketbert.runtime.smoothing import smooth
 
 Scores = Mapping[str, float]
 
@@ -52,10 +53,10 @@ def our_own(model: str) -> Iterator[tuple[str, Predictor]]:
     config = AutoConfig.from_pretrained(model)
     if not config.quantized:
         yield "PyTorch fp32", TorchPredictor(load_trained(model, head_of(config)))
-    plan = plan_of(config, read_tensors(model), head_of(config))
+    plan = load_plan(config, read_tensors(model), head_of(config))
     whole = in_fp32(plan)
     yield "PocketBERT fp32", Engine(whole)
-    yield "PocketBERT int8", Engine(plan if config.quantized else quantize(balance(whole)))
+    yield "PocketBERT int8", Engine(plan if config.quantized else quantize(smooth(whole)))
 
 
 def exported(model: str, measure: Evaluation[Any, Any], calibration: list[str], folder: Path) -> list[Export]:

@@ -32,8 +32,8 @@ from pocketbert.bench.subjects import Subject, published
 from pocketbert.exporters.onnx.graph import onnx_graph
 from pocketbert.exporters.onnx.passes import in_int8, level
 from pocketbert.exporters.onnx.predictor import OnnxPredictor
-from pocketbert.runtime.balance import balance
 from pocketbert.runtime.quantize import quantize
+from pocketbert.runtime.smoothing import smooth
 
 FP32, INT8, STREAM = "fp32", "int8", "int8, stream in fp32"
 BARS = {
@@ -61,7 +61,7 @@ def our_file(subject: Subject, precision: str, folder: Path) -> Path:
     elif precision == INT8:
         plan = in_int8(subject.plan, random_batch(subject, (2, 64)))
     else:
-        plan = quantize(balance(level(subject.plan)))
+        plan = quantize(smooth(level(subject.plan)))
     path.write_bytes(onnx_graph(plan).SerializeToString())
     return path
 

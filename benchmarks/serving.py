@@ -79,7 +79,7 @@ def make(folder: Path) -> tuple[Path, Path]:
     from pocketbert.configs import PRESETS
     from pocketbert.exporters.onnx.writer import export_onnx
     from pocketbert.pipelines import BUNDLED
-    from pocketbert.runtime.quantize import quantize_folder
+    from pocketbert.runtime.quantized_folders import quantize_folder
 
     torch.manual_seed(0)
     fp32, int8, onnx = folder / "fp32", folder / "int8", folder / "onnx"

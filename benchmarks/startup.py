@@ -29,7 +29,7 @@ from rich.table import Table
 from pocketbert.bench.peers import OnnxRuntime
 from pocketbert.bench.subjects import Subject, published
 from pocketbert.checkpoints import write_tensors
-from pocketbert.runtime.quantize import quantize_folder
+from pocketbert.runtime.quantized_folders import quantize_folder
 
 ROOT = Path(__file__).parents[1]
 TEXT = "A warm and clever film, and far too short."

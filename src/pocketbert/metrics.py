@@ -20,6 +20,8 @@ from pocketbert.decode import chunks
 from pocketbert.errors import InputError
 
 Scores = dict[str, float]
+Metrics = Mapping[str, float]
+LARGEST_LOSS = 0.01  # of the deciding metric, that int8 may cost
 
 
 def _paired(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -273,3 +275,19 @@ def glue_average(scores: Mapping[str, float]) -> float:
     if scores.keys() != wanted:
         raise InputError(f"the average of GLUE needs the scores of all of: {', '.join(sorted(wanted))}")
     return _mean(scores.values())
+
+
+# ── what rounding costs ──
+
+
+def refuse_loss(before: Metrics, after: Metrics, form: str, remedy: str) -> None:
+    """Raise `InputError` if the first metric, the deciding one, falls by more than `LARGEST_LOSS`.
+
+    `form` and `remedy` complete the message: "… in int8, … so nothing was written: keep the original, or --force it".
+    """
+    name = next(iter(before))
+    if not before[name] - after[name] <= LARGEST_LOSS:  # NaN is refused as well
+        raise InputError(
+            f"{name} falls from {before[name]:.4f} to {after[name]:.4f} {form}, by more than {100 * LARGEST_LOSS:.0f} "
+            f"point, so nothing was written: {remedy}, or --force it"
+        )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketbert.runtime.quantize import kept, matrices, quantize
+from pocketbert.runtime.quantize import matrices, quantize
 
 from .conftest import Outcome
 
@@ -17,7 +17,7 @@ ANSWERS = {"the film is great .": "positive", "the film is dull .": "negative"}
 @pytest.fixture
 def model(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A classifier whose matrices count as large."""
-    for function in (kept, matrices, quantize):
+    for function in (unquantized_matrices, matrices, quantize):
         monkeypatch.setattr(function, "__defaults__", (0,))
     return models["classify"]
 

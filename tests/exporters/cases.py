@@ -11,7 +11,7 @@ import torch
 from parity.families import our_class, randomise
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.exporters.verify import SENTENCES
-from pocketbert.runtime.lower import LOWERED, PREFIXES
+from pocketbert.runtime.lowering import LOWERED, PREFIXES
 from pocketbert.tokenization import BertTokenizer
 
 

@@ -22,8 +22,8 @@ from pocketbert.exporters.load import exported_file, load_export, model_folder
 from pocketbert.exporters.verify import SENTENCES, compare
 from pocketbert.features import Features, pad
 from pocketbert.runtime.engine import Engine
-from pocketbert.runtime.lower import lower
-from pocketbert.runtime.quantize import quantize_folder
+from pocketbert.runtime.lowering import lower
+from pocketbert.runtime.quantized_folders import quantize_folder
 from runtime.test_reference import draw, run, tensors
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -55,7 +55,7 @@ def test_equals_the_plan(name: str, head: str) -> None:
     got = compute(plan, *(x[:, None] if choices else x for x in arrays), choices=choices)
     for row, one in enumerate(inputs):
         for key, expected in run(plan, [one]).items():
-            per_token = key not in plan.picked or plan.picked[key].asked
+            per_token = key not in plan.gathered or plan.gathered[key].selected
             found = got[key][row].numpy()[: len(one)] if per_token and not choices else got[key][row].numpy()
             wanted = expected if per_token and not choices else expected[0]
             scale = max(1.0, np.abs(wanted).max())

@@ -16,8 +16,8 @@ from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, Predictor, pad
 from pocketbert.pipelines import BUNDLED
 from pocketbert.runtime.engine import Engine
-from pocketbert.runtime.lower import lower
-from pocketbert.runtime.plan import Linear, Plan
+from pocketbert.runtime.lowering import lower
+from pocketbert.runtime.plan import Plan
 from pocketbert.runtime.quantize import quantize
 from runtime.test_quantize import WIDE
 from runtime.test_reference import draw, run, tensors
@@ -27,7 +27,7 @@ pytest.importorskip("onnxruntime")
 
 from pocketbert.exporters.load import exported_file, model_folder  # noqa: E402
 from pocketbert.exporters.onnx.graph import OPSET, onnx_graph  # noqa: E402
-from pocketbert.exporters.onnx.passes import _steps, fitting, in_int8, level, rounded  # noqa: E402
+from pocketbert.exporters.onnx.passes import fitting, in_int8, level, rounded  # noqa: E402
 from pocketbert.exporters.onnx.predictor import OnnxPredictor  # noqa: E402
 from pocketbert.exporters.onnx.writer import FILES, PRECISIONS, export_onnx  # noqa: E402
 from pocketbert.exporters.source import in_fp32  # noqa: E402
@@ -54,7 +54,7 @@ def near(expected: dict[str, np.ndarray], got: dict[str, np.ndarray], atol: floa
 def one_by_one(plan: Any, inputs: list[Features]) -> list[dict[str, np.ndarray]]:
     """The oracle's answers, with the axes of a predictor's."""
     answers = [run(plan, [one]) for one in inputs]
-    firsts = {name for name, pick in plan.picked.items() if not pick.asked}
+    firsts = {name for name, gather in plan.gathered.items() if not gather.selected}
     return [{name: x[0] if name in firsts else x for name, x in answer.items()} for answer in answers]
 
 
@@ -96,7 +96,7 @@ def test_level_computes_the_same(name: str, head: str) -> None:
     """Without a factor on any residual connection but the last, where no norm reads the sum."""
     plan = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head)
     levelled = level(plan)
-    scaled = [[s.target.buffer for s in _steps(p) if getattr(s, "residual_scale", None)] for p in (plan, levelled)]
+    scaled = [[s.target.buffer for s in p.steps() if getattr(s, "residual_scale", None)] for p in (plan, levelled)]
     assert len(scaled[1]) <= len(scaled[0]) / 2
     inputs = draw(LENGTHS)
     for expected, got in zip(one_by_one(plan, inputs), one_by_one(levelled, inputs), strict=True):
@@ -104,7 +104,7 @@ def test_level_computes_the_same(name: str, head: str) -> None:
 
 
 def exact_of(plan: Plan) -> list[str]:
-    return [step.exact for step in _steps(plan) if isinstance(step, Linear) and step.exact is not None]
+    return [step.outlier_weight for step in plan.linear_steps() if step.outlier_weight is not None]
 
 
 def test_streams_in_which_something_stands_out_are_not_rounded() -> None:
@@ -157,7 +157,7 @@ def test_no_sum_is_cut_off(name: str, tmp_path: Path) -> None:
 def test_weights_that_would_be_cut_off(width: int) -> None:
     """Rows in which two neighbours are too large together are rounded anew, from floats or from int8; others stay."""
     floats = lower(CONFIGS["bert"], tensors(model_of(CONFIGS["bert"], "Model")), "Model")
-    name = next(step.weight for step in _steps(floats) if isinstance(step, Linear))
+    name = next(step.weight for step in floats.linear_steps())
     plan = quantize(floats, smallest=1)
     rows = np.random.default_rng(0).normal(size=(3, width)).astype(np.float32)
     rows[0, :4] = 1, 2, -3, 3  # a pair is what stands at 0 and 1, or at 2 and 3

@@ -16,8 +16,8 @@ from parity.families import CONFIGS, our_class, randomise
 from pocketbert.errors import ConfigError, InputError
 from pocketbert.runtime import reference
 from pocketbert.runtime.engine import Engine, native_core, usable_threads
-from pocketbert.runtime.lower import lower
-from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Pick, Plan, Rows, Step
+from pocketbert.runtime.lowering import lower
+from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows, Step
 from pocketbert.runtime.quantize import quantize, quantize_rows
 from runtime.test_reference import MODELS, draw, run, tensors
 
@@ -271,7 +271,7 @@ def test_rows_asked_for_against_the_interpreter(asked: list[int] | None, kernels
     picked = Columns("picked", 32)
     assert isinstance(last, Rows)
     steps = tuple(replace(step, source=picked) for step in last.steps if isinstance(step, Linear))
-    plan = replace(plan, stages=(*stages, Pick(Columns("context", 32), picked, True), Rows(steps)))
+    plan = replace(plan, stages=(*stages, Gather(Columns("context", 32), picked, True), Rows(steps)))
     ids, starts = np.arange(9) % 7, np.array([0, 4, 9])
     rows = None if asked is None else np.array(asked, np.int64)
     got = Engine(plan, 2).run(ids, ids % 2, starts, rows)

@@ -15,8 +15,9 @@ from pocketbert.configs import BertConfig, PreTrainedConfig, SqueezeBertConfig
 from pocketbert.features import Features
 from pocketbert.runtime import engine as engine_module
 from pocketbert.runtime.engine import Engine, native_core
-from pocketbert.runtime.lower import lower
-from pocketbert.runtime.quantize import quantize, quantize_folder
+from pocketbert.runtime.lowering import lower
+from pocketbert.runtime.quantize import quantize
+from pocketbert.runtime.quantized_folders import quantize_folder
 from runtime.test_reference import tensors
 
 pytestmark = [

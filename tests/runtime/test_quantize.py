@@ -20,11 +20,13 @@ from pocketbert.configs import AutoConfig, BertConfig, MobileBertConfig, PreTrai
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.pipelines import BUNDLED
 from pocketbert.recipes.evaluate import read_evaluation
-from pocketbert.runtime.balance import apply_factors, balance, find_factors, spans
 from pocketbert.runtime.engine import Engine
-from pocketbert.runtime.lower import PREFIXES, head_of, lower
-from pocketbert.runtime.plan import Linear, Lookup, Plan, Rows
-from pocketbert.runtime.quantize import kept, matrices, plan_of, quantize, quantize_folder
+from pocketbert.runtime.load import load_plan
+from pocketbert.runtime.lowering import PREFIXES, head_of, lower
+from pocketbert.runtime.plan import Linear, Lookup, Plan
+from pocketbert.runtime.quantize import matrices, quantize, unquantized_matrices
+from pocketbert.runtime.quantized_folders import quantize_folder
+from pocketbert.runtime.smoothing import apply_factors, find_factors, norm_scopes, smooth
 from runtime.test_reference import draw, run, tensors
 
 # Wide enough for int8 to be worth it; heads of 18, the root of which is no power of two.
@@ -57,16 +59,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def plan_in(folder: Path, head: str) -> Plan:
-    return plan_of(AutoConfig.from_pretrained(folder), read_tensors(folder), head)
+    return load_plan(AutoConfig.from_pretrained(folder), read_tensors(folder), head)
 
 
 def int8_steps(plan: Plan) -> set[str]:
-    steps = [step for stage in plan.stages if isinstance(stage, Rows) for step in stage.steps]
+    steps = list(plan.steps())
     return {step.weight for step in steps if isinstance(step, Linear) and step.scales is not None}
 
 
 def lookups(plan: Plan) -> list[Lookup]:
-    steps = [step for stage in plan.stages if isinstance(stage, Rows) for step in stage.steps]
+    steps = list(plan.steps())
     return [step for step in steps if isinstance(step, Lookup)]
 
 
@@ -90,7 +92,7 @@ def test_folder_and_memory_agree(name: str, head: str, tmp_path: Path) -> None:
     """The same steps in int8 with the same weights, but for the last bit of scales into which something was folded."""
     original = save(WIDE[name], head, tmp_path / "a")
     quantize_folder(original, tmp_path / "b")
-    expected = quantize(balance(plan_in(original, head)))
+    expected = quantize(smooth(plan_in(original, head)))
     got = plan_in(tmp_path / "b", head)
     assert got.stages == expected.stages
     assert int8_steps(got)
@@ -112,7 +114,7 @@ def test_folder_and_memory_agree(name: str, head: str, tmp_path: Path) -> None:
 def test_quantising_again_changes_nothing(
     name: str, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for function in (kept, matrices, quantize):  # these models are small
+    for function in (unquantized_matrices, matrices, quantize):  # these models are small
         monkeypatch.setattr(function, "__defaults__", (0,))
     original = save(CONFIGS[name], head, tmp_path / "a")
     first = quantize_folder(original, tmp_path / "b")
@@ -172,7 +174,7 @@ def test_the_table_of_words_is_shared_with_the_head(name: str, tmp_path: Path) -
     if rest in before:
         assert after[rest].dtype == np.int8
         assert np.abs(after[rest] * after[f"{rest}_scale"] - before[rest]).max() < after[f"{rest}_scale"].max() / 1.9
-    plan = plan_of(config, after, "ForMaskedLM")
+    plan = load_plan(config, after, "ForMaskedLM")
     assert {step.table for step in lookups(plan) if step.scales} == {words}
     assert words in int8_steps(plan)
 
@@ -195,11 +197,11 @@ def test_a_folder_of_an_older_version_holds_its_words_in_fp32(tmp_path: Path) ->
 
 def test_what_stands_out_of_the_residual_stream_of_mobilebert_is_read_in_fp32(tmp_path: Path) -> None:
     report = quantize_folder(save(WIDE["mobilebert"], "ForTokenClassification", tmp_path / "a"), tmp_path / "b")
-    streams = {name for name, reason in report.kept.items() if "residual stream" in reason}
+    streams = {name for name, reason in report.unquantized.items() if "residual stream" in reason}
     assert streams == {"encoder.layer.0.xqkv.weight", "encoder.layer.1.xqkv.weight"}
     written = json.loads((tmp_path / "b" / "config.json").read_text())["quantization_config"]["fp32"]
-    assert written == report.kept
-    assert not quantize_folder(save(WIDE["bert"], "Model", tmp_path / "c"), tmp_path / "d").kept
+    assert written == report.unquantized
+    assert not quantize_folder(save(WIDE["bert"], "Model", tmp_path / "c"), tmp_path / "d").unquantized
 
 
 def test_a_feature_that_outgrows_all_others(tmp_path: Path) -> None:
@@ -212,21 +214,21 @@ def test_a_feature_that_outgrows_all_others(tmp_path: Path) -> None:
     exact, rounded = (Engine(p)(draw([30]))[0]["last_hidden_state"] for p in (plan, quantize(plan)))
     x, y = (np.delete(values, 5, axis=1) for values in (exact, rounded))
     assert ((x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)).mean() > 0.995
-    assert kept(plan)
+    assert unquantized_matrices(plan)
 
 
-# ── balance ──
+# ── smoothing ──
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
 @pytest.mark.parametrize("head", ["Model", "ForMaskedLM", "ForTokenClassification"])
-def test_balance_changes_no_bit(name: str, head: str) -> None:
+def test_smoothing_changes_no_bit(name: str, head: str) -> None:
     """Factors are powers of two; what is rounded is rounded alike."""
     model = our_class(CONFIGS[name], head)(CONFIGS[name])
     randomise(model, 0)
     plan = lower(CONFIGS[name], tensors(model), head)
     factors = find_factors(plan)
-    assert factors.keys() == {span.norm.weight for span in spans(plan)}
+    assert factors.keys() == {scope.norm.weight for scope in norm_scopes(plan)}
     assert all((np.frexp(by)[0] == 0.5).all() for by in factors.values())
     got, expected = (run(p, draw([20, 3])) for p in (apply_factors(plan, factors), plan))
     for key, array in expected.items():
@@ -234,7 +236,7 @@ def test_balance_changes_no_bit(name: str, head: str) -> None:
         np.testing.assert_allclose(got[key] / scale, array / scale, atol=2e-6)
 
 
-def test_a_large_feature_costs_less_after_balance() -> None:
+def test_a_large_feature_costs_less_after_smooth() -> None:
     config = WIDE["bert"]
     torch.manual_seed(0)
     model = our_class(config, "Model")(config)
@@ -245,13 +247,13 @@ def test_a_large_feature_costs_less_after_balance() -> None:
         elif tensor.ndim == 2 and tensor.shape[1] == 72 and "encoder" in name:
             tensor[:, 7] /= 60.0
     plan = lower(config, weights, "Model")
-    assert len(spans(plan)) == 4
+    assert len(norm_scopes(plan)) == 4
 
     def error(other: Plan) -> float:
         x, y = (np.delete(Engine(p)(draw([30]))[0]["last_hidden_state"], 7, axis=1) for p in (plan, other))
         return float(np.square(x - y).mean())
 
-    assert error(quantize(balance(plan))) < error(quantize(plan)) / 4
+    assert error(quantize(smooth(plan))) < error(quantize(plan)) / 4
 
 
 # ── measuring ──

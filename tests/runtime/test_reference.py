@@ -13,7 +13,7 @@ from pocketbert.errors import CheckpointError
 from pocketbert.features import Features
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.runtime import reference
-from pocketbert.runtime.lower import LOWERED, lower
+from pocketbert.runtime.lowering import LOWERED, lower
 
 MODELS = [(name, head) for name, config in CONFIGS.items() for head in LOWERED if our_class(config, head)]
 
@@ -82,7 +82,7 @@ def test_what_a_file_lacks_is_named() -> None:
     with pytest.raises(CheckpointError, match=r"lacks classifier.bias, classifier.weight"):
         lower(config, tensors(model), "ForSequenceClassification")
     wrong = tensors(model) | {"encoder.layer.1.output.dense.bias": np.zeros(31, np.float32)}
-    with pytest.raises(CheckpointError, match=r"encoder.layer.1.output.dense.bias of shape \[31\] for \[32\]"):
+    with pytest.raises(CheckpointError, match=r"encoder.layer.1.output.dense.bias of shape \[31\], expected \[32\]"):
         lower(config, wrong, "Model")
     more = tensors(model) | {"encoder.layer.2.output.dense.bias": np.zeros(32, np.float32)}
     with pytest.raises(CheckpointError, match=r"not a file of this model: it has encoder.layer.2.output.dense.bias"):

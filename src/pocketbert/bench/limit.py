@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from pocketbert.runtime.engine import native_core, usable_threads
-from pocketbert.runtime.plan import Attention, Linear, Pick, Plan, Rows
+from pocketbert.runtime.plan import Attention, Gather, Linear, Plan, Rows
 
 ARITHMETIC = ("fp32", "bf16", "int8")
 
@@ -20,8 +20,8 @@ def operations(plan: Plan, lengths: Sequence[int]) -> int:
     for stage in plan.stages:
         if isinstance(stage, Attention):  # scores, then the sum of values
             total += sum(2 * (stage.query.width + stage.value.width) * n * n for n in lengths)
-        elif isinstance(stage, Pick):
-            rows = sum(lengths) if stage.asked else len(lengths)
+        elif isinstance(stage, Gather):
+            rows = sum(lengths) if stage.selected else len(lengths)
         elif isinstance(stage, Rows):
             steps = (step for step in stage.steps if isinstance(step, Linear))
             total += sum(2 * rows * plan.tensors[step.weight].size for step in steps)

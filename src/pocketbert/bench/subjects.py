@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import PRESETS, AutoConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
 from pocketbert.errors import InputError
-from pocketbert.runtime.lower import PREFIXES, lower
+from pocketbert.runtime.lowering import PREFIXES, lower
 from pocketbert.runtime.plan import Plan
 from pocketbert.runtime.quantize import quantize
 

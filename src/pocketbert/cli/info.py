@@ -38,7 +38,7 @@ def info(model: str, plan: bool, json: bool | None) -> None:
 def _show_plan(model: str) -> None:
     from pocketbert.configs import AutoConfig
     from pocketbert.runtime.engine import Engine
-    from pocketbert.runtime.lower import head_of
+    from pocketbert.runtime.lowering import head_of
 
     with console.busy("reading the weights"):
         engine = Engine.from_pretrained(model, head_of(AutoConfig.from_pretrained(model)))

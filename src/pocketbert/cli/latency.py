@@ -16,10 +16,11 @@ def latency(folder: Path) -> dict[str, float]:
     from pocketbert.configs import AutoConfig
     from pocketbert.features import Features
     from pocketbert.runtime.engine import Engine
-    from pocketbert.runtime.quantize import plan_of, quantize
+    from pocketbert.runtime.load import load_plan
+    from pocketbert.runtime.quantize import quantize
 
     config = AutoConfig.from_pretrained(folder)
-    plan = plan_of(config, read_tensors(folder), config.tuned_for or "Model")
+    plan = load_plan(config, read_tensors(folder), config.tuned_for or "Model")
     length = min(_TOKENS, config.max_position_embeddings)
     ids = np.arange(length, dtype=np.int32) % config.vocab_size
     one = [Features(ids, np.zeros_like(ids))]

@@ -14,7 +14,7 @@ from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, argument, command, option
 
 if TYPE_CHECKING:
-    from pocketbert.runtime.quantize import Quantized
+    from pocketbert.runtime.quantized_folders import Quantized
 
 
 @command(
@@ -35,7 +35,7 @@ def quantize(model: str, out: Path, data: Path | None, glue: str | None, force: 
 
     No data is needed for it.
     """
-    from pocketbert.runtime.quantize import quantize_folder
+    from pocketbert.runtime.quantized_folders import quantize_folder
 
     if glue is not None and data is None:
         raise click.UsageError("--glue says what --eval DATA holds")
@@ -45,7 +45,7 @@ def quantize(model: str, out: Path, data: Path | None, glue: str | None, force: 
     if console.use_json(json):
         console.print_json(
             {"folder": str(done.folder), "int8_weights": done.int8, "fp32_weights": done.fp32,
-             "fp32_steps": done.kept, "metrics": done.metrics}
+             "fp32_steps": done.unquantized, "metrics": done.metrics}
         )  # fmt: skip
     else:
         _summarise(done)
@@ -77,5 +77,5 @@ def _summarise(done: Quantized) -> None:
 
 def _together(done: Quantized) -> list[str]:
     """The steps in fp32, those of all layers in one line."""
-    alike = Counter((re.sub(r"\.\d+\.", ".*.", name), reason) for name, reason in done.kept.items())
+    alike = Counter((re.sub(r"\.\d+\.", ".*.", name), reason) for name, reason in done.unquantized.items())
     return [f"{name}{f' ({count})' if count > 1 else ''}: {reason}" for (name, reason), count in alike.items()]

@@ -14,9 +14,9 @@ from pocketbert.checkpoints.files import refuse_existing
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, encode_texts, fit
-from pocketbert.runtime.lower import head_of
-from pocketbert.runtime.plan import Attention, LayerNorm, Linear, Plan, Rows, Stage, Step
-from pocketbert.runtime.quantize import plan_of
+from pocketbert.runtime.load import load_plan
+from pocketbert.runtime.lowering import head_of
+from pocketbert.runtime.plan import LayerNorm, Linear, Plan, Step
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 
 
@@ -90,12 +90,12 @@ def read_source(
     config = AutoConfig.from_pretrained(model, revision=revision)
     tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     try:
-        plan = plan_of(config, read_tensors(model, revision=revision), head_of(config))
+        plan = load_plan(config, read_tensors(model, revision=revision), head_of(config))
     except CheckpointError as error:
         raise CheckpointError(f"{model} {error}") from None
     for name, tensor in plan.tensors.items():
         if not np.isfinite(tensor).all():
-            raise CheckpointError(f"{model} is damaged: {name} holds what is no number")
+            raise CheckpointError(f"{model} is damaged: {name} contains NaN or infinity")
     longest = fit(tokenizer, config.max_position_embeddings)
     return Source(model, out, config, tokenizer, plan, texts, min(longest, max_tokens or longest))
 
@@ -114,15 +114,10 @@ def in_fp32(plan: Plan) -> Plan:
     def wide(step: Step) -> Step:
         if isinstance(step, LayerNorm) or step.scales is None:
             return step
-        if isinstance(step, Linear) and step.exact is not None:
-            return replace(step, weight=step.exact, scales=None, exact=None)
+        if isinstance(step, Linear) and step.outlier_weight is not None:
+            return replace(step, weight=step.outlier_weight, scales=None, outlier_weight=None)
         name = step.weight if isinstance(step, Linear) else step.table
         tensors[name] = plan.tensors[name] * plan.tensors[step.scales][:, None]
         return replace(step, scales=None)
 
-    def stage_of(stage: Stage) -> Stage:
-        if isinstance(stage, Rows):
-            return Rows(tuple(wide(step) for step in stage.steps))
-        return replace(stage, bfloat16=False) if isinstance(stage, Attention) else stage
-
-    return replace(plan, stages=tuple(map(stage_of, plan.stages)), tensors=tensors)
+    return replace(plan.map_steps(wide).with_attention_in(bfloat16=False), tensors=tensors)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Pick, Plan, Rows
+from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows
 
 Tensor = Any  # TensorFlow's types cannot be checked
 HIDDEN = -1e4  # added to the scores of what a mask hides, as in the published classes; fp16 has room for it
@@ -77,15 +77,15 @@ class _Graph:
         known = tf.cast(self.mask, tf.float32)
         self.known = known[..., None]  # [batch, length, 1]
         self.bias = ((known - 1.0) * -self.hidden)[:, None, None, :]
-        run: dict[type, Callable[[Any], None]] = {Rows: self.rows, Attention: self.attention, Pick: self.pick}
+        run: dict[type, Callable[[Any], None]] = {Rows: self.rows, Attention: self.attention, Gather: self.gather}
         for stage in self.plan.stages:
             run[type(stage)](stage)
         return {name: self.output(name, place) for name, place in self.plan.outputs.items()}
 
     def output(self, name: str, place: Columns | tuple[Columns, int]) -> Tensor:
         columns = place if isinstance(place, Columns) else place[0]
-        value, pick = self.read(columns), self.plan.picked.get(name)
-        if pick is None or pick.asked:
+        value, gather = self.read(columns), self.plan.gathered.get(name)
+        if gather is None or gather.selected:
             value = self.sequences(value, columns.width)
         return value if isinstance(place, Columns) else value[..., place[1]]
 
@@ -193,9 +193,9 @@ class _Graph:
         context = tf.transpose(tf.matmul(weights, v), [0, 2, 1, 3])
         self.write(stage.target, [tf.reshape(context, [-1, stage.target.width])])
 
-    def pick(self, stage: Pick) -> None:
+    def gather(self, stage: Gather) -> None:
         value = self.read(stage.source)
-        if not stage.asked:  # the first of every sequence; else all of them
+        if not stage.selected:  # the first of every sequence; else all of them
             value = self.sequences(value, stage.source.width)[:, 0]
         self.write(stage.target, [value])
 

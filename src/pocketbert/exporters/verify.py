@@ -11,9 +11,9 @@ import numpy as np
 
 from pocketbert.errors import InputError
 from pocketbert.features import Features, Predictor
+from pocketbert.metrics import Metrics, refuse_loss
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.plan import Plan
-from pocketbert.runtime.quantize import LARGEST_LOSS
 
 # Made up: of different lengths, about different things, one a question and one no sentence at all.
 SENTENCES = (
@@ -78,7 +78,6 @@ def _difference(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Di
     return Difference(float(np.abs(error).max()), float(np.abs(error).mean()), relative, agreement)
 
 
-Metrics = Mapping[str, float]
 Measure = Callable[[Predictor], Metrics]
 
 
@@ -111,7 +110,7 @@ class Proof:
         plan: of the model, in fp32.
         inputs: what the exports are run on.
         measure: gives the metrics of a predictor.
-        force: accept whatever 8 bits cost, and a loss of more than `quantize.LARGEST_LOSS` of the first metric.
+        force: accept whatever 8 bits cost, and a loss of more than `metrics.LARGEST_LOSS` of the first metric.
         shown: what of the outputs is compared; all of them as they are, when not given.
     """
 
@@ -154,16 +153,6 @@ class Proof:
         if self.measure is not None:
             metrics = {"model": self.metrics, "export": self.measure(exported)}
             if not self.force:
-                _refuse_loss(metrics, precision)
+                refuse_loss(self.metrics, metrics["export"], f"in the export in {precision}", f"leave {precision} out")
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         return Export(path, precision, sum(file.stat().st_size for file in files), differences, metrics)
-
-
-def _refuse_loss(metrics: Mapping[str, Metrics], precision: str) -> None:
-    before, after = metrics["model"], metrics["export"]
-    name = next(iter(before))
-    if not before[name] - after[name] <= LARGEST_LOSS:  # nan is refused as well
-        raise InputError(
-            f"{name} falls from {before[name]:.4f} to {after[name]:.4f} in the export in {precision}, by more than "
-            f"{100 * LARGEST_LOSS:.0f} point, so nothing was written: leave {precision} out, or --force it"
-        )

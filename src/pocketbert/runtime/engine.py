@@ -1,4 +1,4 @@
-"""A plan, ready to answer: on the native core, or interpreted in NumPy where the core was not built."""
+"""Engines: they run a plan on the native core, or interpret it in NumPy where the core was not built."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +19,27 @@ from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, ConfigError, InputError
 from pocketbert.features import Features
 from pocketbert.runtime import reference
-from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Lookup, Pick, Plan, Rows, Step, tensors_of
-from pocketbert.runtime.quantize import plan_of
+from pocketbert.runtime.load import load_plan
+from pocketbert.runtime.plan import (
+    Attention,
+    Columns,
+    Gather,
+    LayerNorm,
+    Lookup,
+    Plan,
+    Rows,
+    Step,
+    operations_of,
+    tensors_of,
+)
 
 if TYPE_CHECKING:
     from pocketbert._core import Program
 
 logger = logging.getLogger("pocketbert")
 
-TOKENS_A_RUN = 4096  # more would not be faster
-BYTES_A_THREAD = 8 << 20  # of what a run keeps for all its tokens: of a model of 12 layers of 768, 546 tokens
+TOKENS_PER_RUN = 4096  # more would not be faster
+BYTES_PER_THREAD = 8 << 20  # of buffers that a run keeps for all its tokens: 546 tokens of a model that is 768 wide
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
 
@@ -71,7 +82,7 @@ def backend() -> Backend:
 class Runner(Protocol):
     """Runs one plan over sequences laid end to end; see `reference.run`."""
 
-    def __call__(self, ids: Ints, segments: Ints, starts: Ints, asked: Ints | None = None) -> dict[str, Floats]:
+    def __call__(self, ids: Ints, segments: Ints, starts: Ints, selected: Ints | None = None) -> dict[str, Floats]:
         """The outputs by name."""
 
 
@@ -90,21 +101,17 @@ class Engine:
     run: Runner
 
     def __init__(self, plan: Plan, threads: int | None = None, config: PreTrainedConfig | None = None) -> None:
-        self._start(replace(plan, tensors={}), dict(plan.tensors), threads, config)
+        self._start(replace(plan), threads, config)  # a copy: the caller's plan keeps its tensors
 
-    def _start(
-        self, plan: Plan, tensors: dict[str, np.ndarray], threads: int | None, config: PreTrainedConfig | None
-    ) -> None:
-        """Begin with `tensors`, one after the other, so that those of large models are not there twice."""
+    def _start(self, plan: Plan, threads: int | None, config: PreTrainedConfig | None) -> None:
+        """Consume `plan`: the core takes its tensors one by one, so that those of large models exist once."""
         self.plan, self.config, core = plan, config, native_core()
         self.threads = threads or usable_threads()
         self.row_bytes = _row_bytes(plan)
         if core is None:
-            self.plan = whole = replace(plan, tensors=tensors)
-            self.run = partial(reference.run, whole)
+            self.run = partial(reference.run, plan)
         else:
-            program = core(self.threads, _chosen_kernels())
-            self.run = _Native(plan, tensors, program)
+            self.run = _Native(plan, core(self.threads, _chosen_kernels()))
 
     @classmethod
     def from_pretrained(
@@ -123,12 +130,11 @@ class Engine:
         config.refuse_other_head(head, name_or_path)
         checkpoint = open_tensors(name_or_path, revision=revision)
         try:
-            plan = plan_of(config, checkpoint, head)
+            plan = load_plan(config, checkpoint, head)
         except CheckpointError as error:
             raise CheckpointError(f"{name_or_path} {error}") from None
-        engine, tensors = cls.__new__(cls), dict(plan.tensors)
-        plan = replace(plan, tensors={})  # nobody but `tensors` has them now
-        engine._start(plan, tensors, threads, config)
+        engine = cls.__new__(cls)
+        engine._start(plan, threads, config)
         return engine
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
@@ -137,33 +143,33 @@ class Engine:
         lengths = [len(x.input_ids) for x in inputs]
         if too_long := [n for n in lengths if not 0 < n <= self.plan.max_tokens]:
             raise InputError(f"a text of {too_long[0]} tokens: this model reads 1 to {self.plan.max_tokens}")
-        asks, picked = self.plan.asks, self.plan.picked
+        selects, gathered = self.plan.selects, self.plan.gathered
         rows = [np.arange(n) if x.rows is None else x.rows for x, n in zip(inputs, lengths, strict=True)]
-        for chunk in self._chunks(lengths, [len(r) if asks else 1 for r in rows]):
+        for chunk in self._chunks(lengths, [len(r) if selects else 1 for r in rows]):
             starts = np.cumsum([0, *(lengths[i] for i in chunk)])
             ids = np.concatenate([inputs[i].input_ids for i in chunk])
             segments = np.concatenate([inputs[i].token_type_ids for i in chunk])
-            asked = [rows[i] + start for i, start in zip(chunk, starts[:-1], strict=True)]
-            found = self.run(ids, segments, starts, np.concatenate(asked) if asks else None)
-            for name, array in found.items():
-                parts: Iterable[np.ndarray] = array  # a row a text
-                if name not in picked:
-                    parts = (array[r] for r in asked)
-                elif picked[name].asked:
-                    parts = np.split(array, np.cumsum([len(r) for r in asked])[:-1])
+            selected = [rows[i] + start for i, start in zip(chunk, starts[:-1], strict=True)]
+            outputs = self.run(ids, segments, starts, np.concatenate(selected) if selects else None)
+            for name, array in outputs.items():
+                parts: Iterable[np.ndarray] = array  # one row per text
+                if name not in gathered:
+                    parts = (array[r] for r in selected)
+                elif gathered[name].selected:
+                    parts = np.split(array, np.cumsum([len(r) for r in selected])[:-1])
                 for i, part in zip(chunk, parts, strict=True):
                     results[i][name] = part
         return results
 
-    def _chunks(self, lengths: Sequence[int], picks: Sequence[int]) -> Iterator[list[int]]:
-        """Consecutive inputs that run together, of so many tokens and rows after a `Pick` each."""
-        token, pick = self.row_bytes
-        limit = BYTES_A_THREAD * self.threads
+    def _chunks(self, lengths: Sequence[int], gathered: Sequence[int]) -> Iterator[list[int]]:
+        """Consecutive inputs that run together, given the tokens and the rows after a `Gather` of each."""
+        token_bytes, gathered_bytes = self.row_bytes
+        limit = BYTES_PER_THREAD * self.threads
         chunk: list[int] = []
         total = size = 0
         for i, length in enumerate(lengths):
-            more = length * token + picks[i] * pick
-            if chunk and (total + length > TOKENS_A_RUN or size + more > limit):
+            more = length * token_bytes + gathered[i] * gathered_bytes
+            if chunk and (total + length > TOKENS_PER_RUN or size + more > limit):
                 yield chunk
                 chunk, total, size = [], 0, 0
             chunk.append(i)
@@ -175,13 +181,12 @@ class Engine:
 class _Native:
     """A plan handed over to the core, step by step."""
 
-    def __init__(self, plan: Plan, tensors: dict[str, np.ndarray], program: Program) -> None:
-        """Takes out of `tensors` what it has handed over."""
+    def __init__(self, plan: Plan, program: Program) -> None:
         self.outputs, self.program = plan.outputs, program
         widths, shared = _buffers(plan)
         self.numbers = {name: self.program.buffer(width, name not in shared) for name, width in widths.items()}
-        rows = (stage for stage in plan.stages if isinstance(stage, Rows))
-        uses = Counter(name for stage in rows for step in stage.steps for name in tensors_of(step))
+        tensors = plan.take_tensors()
+        uses = Counter(name for step in plan.steps() for name in tensors_of(step))
         for stage in plan.stages:
             if isinstance(stage, Rows):
                 for step in stage.steps:
@@ -194,7 +199,7 @@ class _Native:
                 query, key, value = (self._place(c) for c in (stage.query, stage.key, stage.value))
                 self.program.attention(query, key, value, self._place(stage.target), stage.heads, stage.bfloat16)
             else:
-                self.program.pick(self._place(stage.source), self._place(stage.target), stage.asked)
+                self.program.pick(self._place(stage.source), self._place(stage.target), stage.selected)
 
     def _place(self, columns: Columns) -> tuple[int, int, int]:
         return self.numbers[columns.buffer], columns.start, columns.width
@@ -217,15 +222,15 @@ class _Native:
         if step.scales is None:
             self.program.linear(source, target, weight, *rest)
         else:
-            exact = None if step.exact is None else tensors[step.exact]
-            self.program.linear_s8(source, target, weight, tensors[step.scales], *rest, exact)
+            outlier_weight = None if step.outlier_weight is None else tensors[step.outlier_weight]
+            self.program.linear_s8(source, target, weight, tensors[step.scales], *rest, outlier_weight)
 
-    def __call__(self, ids: Ints, segments: Ints, starts: Ints, asked: Ints | None = None) -> dict[str, Floats]:
+    def __call__(self, ids: Ints, segments: Ints, starts: Ints, selected: Ints | None = None) -> dict[str, Floats]:
         places = [
             c if isinstance(c, Columns) else Columns(c[0].buffer, 1, c[0].start + c[1]) for c in self.outputs.values()
         ]
         ids, segments, starts = (np.ascontiguousarray(x, np.int32) for x in (ids, segments, starts))
-        rows = None if asked is None else np.ascontiguousarray(asked, np.int32)
+        rows = None if selected is None else np.ascontiguousarray(selected, np.int32)
         arrays = self.program.run(ids, segments, starts, [self._place(c) for c in places], rows)
         return {
             name: array if isinstance(c, Columns) else array[:, 0]
@@ -239,26 +244,25 @@ def _buffers(plan: Plan) -> tuple[dict[str, int], set[str]]:
     shared = {(c if isinstance(c, Columns) else c[0]).buffer for c in plan.outputs.values()}
     for stage in plan.stages:
         written: set[str] = set()
-        steps: Sequence[Any] = stage.steps if isinstance(stage, Rows) else (stage,)
-        for step in steps:
+        for operation in operations_of(stage):
             for name in ("query", "key", "value", "source", "residual", "target"):
-                columns = getattr(step, name, None)
+                columns = getattr(operation, name, None)
                 if columns is None:
                     continue
                 widths[columns.buffer] = max(widths.get(columns.buffer, 0), columns.start + columns.width)
-                if isinstance(stage, Attention | Pick) or (name != "target" and columns.buffer not in written):
+                if isinstance(stage, Attention | Gather) or (name != "target" and columns.buffer not in written):
                     shared.add(columns.buffer)
-            written.add(step.target.buffer)
+            written.add(operation.target.buffer)
     return widths, shared
 
 
 def _row_bytes(plan: Plan) -> tuple[int, int]:
-    """What a run keeps for every token, and for every row after a `Pick`: buffers between stages, and outputs."""
+    """Bytes per token, and per row after a `Gather`, of the buffers that outlive a stage and of the outputs."""
     widths, shared = _buffers(plan)
-    picked = plan.picked_buffers
+    gathered = plan.gathered_buffers
     places = [c if isinstance(c, Columns) else Columns(c[0].buffer, 1) for c in plan.outputs.values()]
     kept = [(name, widths[name]) for name in shared] + [(place.buffer, place.width) for place in places]
-    sizes = [4 * sum(width for name, width in kept if (name in picked) == which) for which in (False, True)]
+    sizes = [4 * sum(width for name, width in kept if (name in gathered) == which) for which in (False, True)]
     return sizes[0], sizes[1]
 
 

@@ -1,19 +1,19 @@
-"""What a model computes, as plain data.
+"""The computation of a model, as plain data.
 
-Everything in an encoder but attention treats every token alone. So a plan is a list of stages in which row programs,
-short lists of steps that each row goes through by itself, alternate with attention:
+Everything in an encoder but attention treats every token independently. So a plan is a list of stages in which row
+programs, short lists of steps that each row goes through by itself, alternate with attention:
 
     rows → attention → rows → attention → … → rows
 
 The rows are the tokens of all sequences of a batch, laid end to end; nothing is padded. A step reads and writes
-columns of named buffers, which have a row a token (after `Pick`: a row a picked one). `lower` makes plans, `reference`
-runs them.
+columns of named buffers, which have one row per token (after `Gather`: one per gathered row). `lowering` makes plans,
+`reference` interprets them, `engine` runs them on the native core.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -35,7 +35,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Lookup:
-    """target = row of `table` for each token's `index`, or added to it; beyond a sequence's ends lie zeros.
+    """target = row of `table` for each token's `index`, or added to it; zeros beyond the ends of a sequence.
 
     With `scales` ([rows]) the table is int8, its row r standing for table[r] · scales[r].
     """
@@ -51,13 +51,14 @@ class Lookup:
 class Linear:
     """target = activation(source · weightᵀ + bias) + residual ⊙ residual_scale.
 
-    With `groups` the matrix is block-diagonal: `weight` is [C', C/groups], and block g of the output sees block g of
-    the input alone. With `scales` ([C']) the weight is int8, its row c standing for weight[c] · scales[c]; every group
+    With `groups` the matrix is block-diagonal: `weight` is [C', C/groups], and block g of the output reads block g of
+    the input only. With `scales` ([C']) the weight is int8, its row c standing for weight[c] · scales[c]; every group
     of every row of the source is then rounded to int8 as well, by its own largest value, and sums are whole numbers.
 
-    `exact` names the same weight in fp32, for a source whose features differ by orders of magnitude. In every row the
-    features above max |x| / 2^j, for the largest j ≤ 40 that leaves at most one in 32 of them, are multiplied by it,
-    and the others alone are rounded (after Dettmers et al. 2022, LLM.int8(), where outliers are features of all rows).
+    `outlier_weight` names the same weight in fp32, for a source whose features differ by orders of magnitude. In every
+    row the features above max |x| / 2^j, for the largest j ≤ 40 that leaves at most one in 32 of them, are outliers:
+    they are multiplied by it, and only the others are rounded (after Dettmers et al. 2022, LLM.int8(), where outliers
+    are features of all rows).
     """
 
     source: Columns
@@ -65,7 +66,7 @@ class Linear:
     weight: str
     bias: str
     scales: str | None = None
-    exact: str | None = None
+    outlier_weight: str | None = None
     groups: int = 1
     activation: str | None = None
     residual: Columns | None = None
@@ -87,24 +88,24 @@ Step = Lookup | Linear | LayerNorm
 
 
 def tensors_of(step: Step) -> list[str]:
-    """The names of what a step multiplies or adds, or looks up."""
-    kinds = ("table", "scales", "weight", "exact", "bias", "residual_scale")
+    """The names of the tensors that a step reads."""
+    kinds = ("table", "scales", "weight", "outlier_weight", "bias", "residual_scale")
     return [name for kind in kinds if (name := getattr(step, kind, None)) is not None]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A row program: `steps` in order, for every row alone."""
+    """A row program: `steps` in order, for every row independently."""
 
     steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True)
 class Attention:
-    """target = softmax(query · keyᵀ) · value, a head at a time, among the tokens of each sequence.
+    """target = softmax(query · keyᵀ) · value, per head, among the tokens of each sequence.
 
-    The scale of the scores is in the query's weights already. With `bfloat16`, queries, keys, values and exponentials
-    are rounded to that before they are multiplied, where the processor has it; sums and the softmax stay in fp32.
+    The scale of the scores is folded into the query's weights. With `bfloat16`, queries, keys, values and exponentials
+    are rounded to bfloat16 before they are multiplied, where the processor has it; sums and the softmax stay in fp32.
     """
 
     query: Columns
@@ -116,60 +117,94 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class Pick:
-    """From here on the rows are some tokens, until another picks others: target = their source.
+class Gather:
+    """Continue with some of the tokens as rows, until another `Gather` chooses others: target = their source.
 
-    They are the first of every sequence, or with `asked` those that the caller asks for, by default all of them. The
-    source has a row a token.
+    The tokens are the first of every sequence, or with `selected` those that the caller selects, all of them by
+    default. The source has one row per token.
     """
 
     source: Columns
     target: Columns
-    asked: bool = False
+    selected: bool = False
 
 
-Stage = Rows | Attention | Pick
+Stage = Rows | Attention | Gather
+
+
+def operations_of(stage: Stage) -> tuple[Step | Attention | Gather, ...]:
+    """The steps of a row program; of another stage, the stage itself."""
+    return stage.steps if isinstance(stage, Rows) else (stage,)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Stages, the tensors that their steps name, and where the outputs stand afterwards.
+    """Stages, the tensors that their steps name, and where the outputs are afterwards.
 
     Attributes:
         stages: in order.
         tensors: by the names that the steps use.
-        outputs: what a predictor returns, by name; an output of one column a kind has no axis for it.
+        outputs: of a predictor, by name; an output with a column number is that one column, without an axis for it.
         max_tokens: the longest sequence.
+        stacked: matrices whose rows are those of several tensors of the checkpoint, scaled: name → their names. Every
+            other matrix that could be made int8 in a checkpoint has its checkpoint's name.
     """
 
     stages: tuple[Stage, ...]
     tensors: Mapping[str, np.ndarray]
     outputs: Mapping[str, Columns | tuple[Columns, int]]
     max_tokens: int
+    stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def steps(self) -> Iterator[Step]:
+        """The steps of all row programs, in order."""
+        return (step for stage in self.stages if isinstance(stage, Rows) for step in stage.steps)
+
+    def linear_steps(self) -> Iterator[Linear]:
+        """The linear ones of `steps`."""
+        return (step for step in self.steps() if isinstance(step, Linear))
+
+    def map_steps(self, change: Callable[[Step], Step]) -> Plan:
+        """The plan with every step changed, in order."""
+        stages = (
+            Rows(tuple(change(step) for step in stage.steps)) if isinstance(stage, Rows) else stage
+            for stage in self.stages
+        )
+        return replace(self, stages=tuple(stages))
+
+    def with_attention_in(self, *, bfloat16: bool) -> Plan:
+        """The plan with all attention in bfloat16, or in fp32."""
+        stages = (replace(stage, bfloat16=bfloat16) if isinstance(stage, Attention) else stage for stage in self.stages)
+        return replace(self, stages=tuple(stages))
+
+    def take_tensors(self) -> dict[str, np.ndarray]:
+        """Move the tensors out of the plan, which has none afterwards: the caller can release them one by one."""
+        tensors = dict(self.tensors)
+        object.__setattr__(self, "tensors", {})
+        return tensors
 
     @property
-    def asks(self) -> bool:
-        """Whether the caller may ask for tokens."""
-        return any(isinstance(stage, Pick) and stage.asked for stage in self.stages)
+    def selects(self) -> bool:
+        """Whether the caller can select tokens."""
+        return any(isinstance(stage, Gather) and stage.selected for stage in self.stages)
 
     @property
-    def picked_buffers(self) -> dict[str, Pick]:
-        """The names of the buffers that have a row a picked token, and what picked them."""
-        found: dict[str, Pick] = {}
-        pick = None
+    def gathered_buffers(self) -> dict[str, Gather]:
+        """The names of the buffers that have one row per gathered token, and the stage that gathered them."""
+        buffers: dict[str, Gather] = {}
+        gather = None
         for stage in self.stages:
-            pick = stage if isinstance(stage, Pick) else pick
-            if pick is not None:
-                steps: tuple[Step | Attention | Pick, ...] = stage.steps if isinstance(stage, Rows) else (stage,)
-                found.update((step.target.buffer, pick) for step in steps)
-        return found
+            gather = stage if isinstance(stage, Gather) else gather
+            if gather is not None:
+                buffers.update((operation.target.buffer, gather) for operation in operations_of(stage))
+        return buffers
 
     @property
-    def picked(self) -> dict[str, Pick]:
-        """The names of the outputs that have a row a picked token, and what picked them."""
-        buffers = self.picked_buffers
-        places = {name: c if isinstance(c, Columns) else c[0] for name, c in self.outputs.items()}
-        return {name: buffers[columns.buffer] for name, columns in places.items() if columns.buffer in buffers}
+    def gathered(self) -> dict[str, Gather]:
+        """The names of the outputs that have one row per gathered token, and the stage that gathered them."""
+        buffers = self.gathered_buffers
+        columns = {name: c if isinstance(c, Columns) else c[0] for name, c in self.outputs.items()}
+        return {name: buffers[c.buffer] for name, c in columns.items() if c.buffer in buffers}
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
@@ -178,11 +213,12 @@ class Plan:
 def _lines(plan: Plan) -> list[str]:
     lines = []
     for number, stage in enumerate(plan.stages):
-        steps: tuple[Step | Attention | Pick, ...] = stage.steps if isinstance(stage, Rows) else (stage,)
         lines.append(f"{number:3d} {'rows' if isinstance(stage, Rows) else 'all tokens'}")
-        for step in steps:
-            parts = [f"{f.name}={value}" for f in fields(step) if (value := getattr(step, f.name)) not in (None, False)]
-            lines.append(f"      {type(step).__name__:<9} {'  '.join(parts)}")
-    for name, place in plan.outputs.items():
-        lines.append(f"  → {name} = {place if isinstance(place, Columns) else f'{place[0]}, column {place[1]}'}")
+        for operation in operations_of(stage):
+            values = ((f.name, getattr(operation, f.name)) for f in fields(operation))
+            parts = [f"{name}={value}" for name, value in values if value not in (None, False)]
+            lines.append(f"      {type(operation).__name__:<9} {'  '.join(parts)}")
+    for name, columns in plan.outputs.items():
+        where = columns if isinstance(columns, Columns) else f"{columns[0]}, column {columns[1]}"
+        lines.append(f"  → {name} = {where}")
     return lines

@@ -1,7 +1,7 @@
-"""An interpreter of plans in NumPy: the oracle of every faster one, and what runs where there is none.
+"""An interpreter of plans in NumPy: the reference for the native core, and the fallback where that was not built.
 
-Every row's result depends on its sequence alone, but not to the last bit: a matrix product of NumPy's may sum in
-another order when there are more rows.
+Every row's result depends on its sequence alone, but not to the last bit: NumPy's matrix products may sum in another
+order when there are more rows.
 """
 
 from __future__ import annotations
@@ -12,36 +12,48 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Pick, Plan, Rows, Step
+from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows, Step
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
+Observer = Callable[[Linear, Floats], None]
 
 
-def run(plan: Plan, ids: Ints, segments: Ints, starts: Ints, asked: Ints | None = None) -> dict[str, Floats]:
+def run(
+    plan: Plan,
+    ids: Ints,
+    segments: Ints,
+    starts: Ints,
+    selected: Ints | None = None,
+    *,
+    observe: Observer | None = None,
+) -> dict[str, Floats]:
     """Run a plan over sequences laid end to end.
 
     Args:
-        plan: what to compute.
+        plan: the computation.
         ids: [tokens] of all sequences.
         segments: [tokens] token types.
         starts: [sequences + 1] where each sequence starts, and the number of tokens.
-        asked: the numbers of the tokens that a plan with such a `Pick` picks; all by default.
+        selected: the indices of the tokens that a `Gather` with `selected` gathers; all by default.
+        observe: called before every linear step, with the step and its source [rows, columns].
 
     Returns:
-        The plan's outputs by name, a row a token, or a row a picked token for what comes after a `Pick`.
+        The plan's outputs by name: one row per token, or after a `Gather` one per gathered token.
     """
-    return _Run(plan, ids, segments, starts, asked).outputs()
+    return _Run(plan, ids, segments, starts, selected, observe).outputs()
 
 
 class _Run:
-    def __init__(self, plan: Plan, ids: Ints, segments: Ints, starts: Ints, asked: Ints | None = None) -> None:
-        self.plan, self.starts = plan, starts
-        self.asked = np.arange(len(ids)) if asked is None else asked
+    def __init__(
+        self, plan: Plan, ids: Ints, segments: Ints, starts: Ints, selected: Ints | None, observe: Observer | None
+    ) -> None:
+        self.plan, self.starts, self.observe = plan, starts, observe
+        self.selected = np.arange(len(ids)) if selected is None else selected
         self.buffers: dict[str, Floats] = {}
         self.rows = len(ids)
         before, after = np.append(-1, ids[:-1]), np.append(ids[1:], -1)
-        before[starts[:-1]] = -1  # no word beyond the ends of a sequence
+        before[starts[:-1]] = -1  # beyond the ends of a sequence there are no words
         after[starts[1:] - 1] = -1
         positions = np.arange(len(ids)) - np.repeat(starts[:-1], np.diff(starts))
         self.indices = {
@@ -49,7 +61,6 @@ class _Run:
         }  # fmt: skip
 
     def outputs(self) -> dict[str, Floats]:
-        found: dict[str, Floats] = {}
         for stage in self.plan.stages:
             if isinstance(stage, Rows):
                 for step in stage.steps:
@@ -57,10 +68,11 @@ class _Run:
             elif isinstance(stage, Attention):
                 self.attention(stage)
             else:
-                self.pick(stage)
-        for name, place in self.plan.outputs.items():
-            found[name] = self.read(place) if isinstance(place, Columns) else self.read(place[0])[:, place[1]]
-        return found
+                self.gather(stage)
+        return {
+            name: self.read(columns) if isinstance(columns, Columns) else self.read(columns[0])[:, columns[1]]
+            for name, columns in self.plan.outputs.items()
+        }
 
     # ── buffers ──
 
@@ -96,17 +108,19 @@ class _Run:
 
     def linear(self, step: Linear) -> None:
         weight, x = self.plan.tensors[step.weight], self.read(step.source)
+        if self.observe is not None:
+            self.observe(step, x)
         blocks = weight.reshape(step.groups, -1, weight.shape[1])  # [G, C'/G, C/G]
         parts = np.split(x, step.groups, axis=1)
         if step.scales is None:
             products = [part @ block.T for part, block in zip(parts, blocks, strict=True)]
         else:
             scales = self.plan.tensors[step.scales].reshape(step.groups, -1)
-            outliers = np.zeros_like(x) if step.exact is None else np.where(_stand_out(x), x, np.float32(0))
+            outliers = np.zeros_like(x) if step.outlier_weight is None else np.where(_outliers(x), x, np.float32(0))
             parts = np.split(x - outliers, step.groups, axis=1)
-            products = [_whole(*each) for each in zip(parts, blocks, scales, strict=True)]
-            if step.exact is not None:
-                products[0] += outliers @ self.plan.tensors[step.exact].T
+            products = [_int8_product(*each) for each in zip(parts, blocks, scales, strict=True)]
+            if step.outlier_weight is not None:
+                products[0] += outliers @ self.plan.tensors[step.outlier_weight].T
         out = np.concatenate(products, axis=1)
         out += self.plan.tensors[step.bias]
         if step.activation is not None:
@@ -133,14 +147,14 @@ class _Run:
             if stage.bfloat16:
                 q, k, v = (_bfloat16(x) for x in (q, k, v))
             scores = q @ k.transpose(0, 2, 1)  # [heads, S, S]
-            powers: Floats = np.exp(scores - scores.max(-1, keepdims=True))
-            sums = powers.sum(-1, keepdims=True)
-            products = (_bfloat16(powers) if stage.bfloat16 else powers) @ v / sums
+            exponentials: Floats = np.exp(scores - scores.max(-1, keepdims=True))
+            sums = exponentials.sum(-1, keepdims=True)
+            products = (_bfloat16(exponentials) if stage.bfloat16 else exponentials) @ v / sums
             context[start:end] = products.transpose(1, 0, 2).reshape(end - start, -1)
         self.write(stage.target, context)
 
-    def pick(self, stage: Pick) -> None:
-        self.write(stage.target, self.read(stage.source)[self.asked if stage.asked else self.starts[:-1]])
+    def gather(self, stage: Gather) -> None:
+        self.write(stage.target, self.read(stage.source)[self.selected if stage.selected else self.starts[:-1]])
 
 
 def _bfloat16(x: Floats) -> Floats:
@@ -150,8 +164,8 @@ def _bfloat16(x: Floats) -> Floats:
     return np.where(np.isfinite(x), (nearest & np.uint32(0xFFFF0000)).view(np.float32), x)
 
 
-def _stand_out(x: Floats) -> npt.NDArray[np.bool_]:
-    """The features of each row that an int8 step with `exact` weights does not round; see `plan.Linear`."""
+def _outliers(x: Floats) -> npt.NDArray[np.bool_]:
+    """The features of each row that an int8 step with an `outlier_weight` does not round; see `plan.Linear`."""
     magnitude = np.abs(x)
     most, chosen = x.shape[1] // 32, np.zeros(x.shape, bool)
     for j in range(1, 41):
@@ -161,7 +175,7 @@ def _stand_out(x: Floats) -> npt.NDArray[np.bool_]:
     return chosen
 
 
-def _whole(x: Floats, weight: npt.NDArray[np.int8], scales: Floats) -> Floats:
+def _int8_product(x: Floats, weight: npt.NDArray[np.int8], scales: Floats) -> Floats:
     """The product of rows that are rounded to int8, each by its own scale, and an int8 weight."""
     largest = np.abs(x).max(axis=1, keepdims=True)
     inverse = np.divide(

@@ -167,7 +167,7 @@ def load(where: str, threads: int) -> Pipeline:
     """A model folder or hub name as the pipeline of its own task."""
     from pocketbert.configs import AutoConfig
     from pocketbert.runtime.engine import Engine
-    from pocketbert.runtime.lower import head_of
+    from pocketbert.runtime.lowering import head_of
     from pocketbert.tokenization import AutoTokenizer
 
     head = head_of(AutoConfig.from_pretrained(where))

@@ -22,7 +22,7 @@ from pocketbert.exporters.source import Source, describe, read_source
 from pocketbert.exporters.tensorflow_graph import HIDDEN, compute
 from pocketbert.exporters.verify import SENTENCES, Export, Measure, Outputs, Proof
 from pocketbert.features import Features, pad
-from pocketbert.runtime.lower import head_of
+from pocketbert.runtime.lowering import head_of
 from pocketbert.runtime.plan import Plan
 
 Precision = Literal["fp32", "fp16", "int8", "integer"]

@@ -18,7 +18,7 @@ import numpy as np
 from pocketbert import __version__
 from pocketbert.errors import InputError
 from pocketbert.exporters.onnx.passes import fitting
-from pocketbert.runtime.plan import Attention, Columns, LayerNorm, Linear, Lookup, Pick, Plan, Rows
+from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows
 
 OPSET = 17  # the first with LayerNormalization
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -33,7 +33,7 @@ def onnx_graph(plan: Plan, *, half: bool = False, choices: bool = False, opset: 
     reaches a token: neither attention nor neighbours.
 
     Steps of the plan that are in int8 stay so, see `onnx_plan.fitting`: what they read is rounded while it runs, a
-    tensor by one scale, which is what ONNX Runtime has kernels for. A step with `exact` weights takes these alone.
+    tensor by one scale, which is what ONNX Runtime has kernels for. A step with an `outlier_weight` takes that alone.
 
     Args:
         plan: in fp32, or in int8 as `runtime.quantize.quantize` makes it.
@@ -190,8 +190,8 @@ class _Graph:
         for stage in self.plan.stages:
             if isinstance(stage, Attention):
                 self.attention(stage)
-            elif isinstance(stage, Pick):
-                self.pick(stage)
+            elif isinstance(stage, Gather):
+                self.gather(stage)
             else:
                 self.rows(stage)
         outputs = [self.output(name, place) for name, place in self.plan.outputs.items()]
@@ -216,12 +216,12 @@ class _Graph:
         from onnx import TensorProto, helper
 
         columns = place if isinstance(place, Columns) else place[0]
-        value, pick = self.read(columns), self.plan.picked.get(name)
+        value, gather = self.read(columns), self.plan.gathered.get(name)
         axes: list[str | int] = ["batch", columns.width]
         if self.choices:
             shape = self.one("Slice", self.one("Shape", INPUTS[0]), *map(self.constant, ([0], [2])))
             value, axes = self.one("Reshape", value, shape), ["batch", "choices"]
-        elif pick is None or pick.asked:
+        elif gather is None or gather.selected:
             axes.insert(1, "length")
         if not isinstance(place, Columns):
             value, axes = self.one("Gather", value, self.constant(place[1]), axis=-1), axes[:-1]
@@ -280,17 +280,17 @@ class _Graph:
     def product(self, step: Linear, group: int, x: str) -> str:
         """One block of the matrix: source · blockᵀ + bias."""
         tensors, name = self.plan.tensors, f", {group}" if step.groups > 1 else ""
-        int8 = step.scales is not None and step.exact is None
-        weight = tensors[step.weight if step.exact is None else step.exact]
+        int8 = step.scales is not None and step.outlier_weight is None
+        weight = tensors[step.weight if step.outlier_weight is None else step.outlier_weight]
         rows = slice(group * (height := len(weight) // step.groups), (group + 1) * height)
         biased = tensors[step.bias][rows].any()
         bias = self.tensor(f"{step.bias}{name}", tensors[step.bias][rows]) if biased else ""
-        tied = any(isinstance(s, Lookup) and s.table == step.weight for s in self.steps())
+        tied = any(isinstance(s, Lookup) and s.table == step.weight for s in self.plan.steps())
         if not int8:
             if tied:
                 matrix = self.one("Transpose", self.matrix(step.weight, weight), perm=[1, 0])
             else:
-                matrix = self.matrix(f"{step.exact or step.weight}{name} [in, out]", weight[rows].T)
+                matrix = self.matrix(f"{step.outlier_weight or step.weight}{name} [in, out]", weight[rows].T)
             product = self.one("MatMul", x, matrix)
             return self.one("Add", product, bias) if biased else product
         assert step.scales is not None
@@ -304,9 +304,6 @@ class _Graph:
         sums = self.one("Cast", self.one("MatMulInteger", rounded, block, zero), to=_float())
         product = self.one("Mul", sums, self.one("Mul", scale, scales))
         return self.one("Add", product, bias) if biased else product
-
-    def steps(self) -> Iterator[Any]:
-        return (step for stage in self.plan.stages if isinstance(stage, Rows) for step in stage.steps)
 
     def convolution(self, step: Linear) -> str:
         """All blocks at once, [batch, C', length], and the bias."""
@@ -352,9 +349,9 @@ class _Graph:
         unknown = self.one("Sub", known, self.constant(1, np.float32))
         return self.one("Mul", unknown, self.constant(np.finfo(np.float32).max, np.float32))
 
-    def pick(self, stage: Pick) -> None:
+    def gather(self, stage: Gather) -> None:
         value = self.read(stage.source)
-        if not stage.asked:  # the first of every sequence; else all of them
+        if not stage.selected:  # the first of every sequence; else all of them
             value = self.one("Gather", value, self.constant(0), axis=1)
         self.write(stage.target, value)
 

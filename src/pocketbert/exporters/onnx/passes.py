@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from pocketbert.features import Features
 from pocketbert.runtime import reference
-from pocketbert.runtime.balance import balance
-from pocketbert.runtime.plan import Columns, LayerNorm, Linear, Plan, Rows, Step
+from pocketbert.runtime.plan import Columns, LayerNorm, Linear, Plan, Step
 from pocketbert.runtime.quantize import quantize
+from pocketbert.runtime.smoothing import smooth
 
 Floats = npt.NDArray[np.floating]
 LARGEST_FACTOR = 1e6  # beyond, or below its inverse, a factor stays where it is
@@ -27,7 +27,7 @@ def level(plan: Plan) -> Plan:
     The factors and the bias wander into the steps that read the sum, so two passes over it are saved a connection.
     The last sum of all is what it was.
     """
-    scaled = any(isinstance(step, Linear) and step.residual_scale is not None for step in _steps(plan))
+    scaled = any(isinstance(step, Linear) and step.residual_scale is not None for step in plan.steps())
     return _Level(plan).level() if scaled else plan
 
 
@@ -38,11 +38,11 @@ class _Level:
     known: dict[str, Floats] = field(default_factory=dict)  # by buffer, see `state`
 
     def level(self) -> Plan:
-        steps = list(_steps(self.plan))
+        steps = list(self.plan.steps())
         self.normed = {step.source.buffer for step in steps if isinstance(step, LayerNorm)}
         self.last = {step.target.buffer: step for step in steps}
         self.tensors.update(self.plan.tensors)
-        return replace(_mapped(self.plan, self.step), tensors=self.tensors)
+        return replace(self.plan.map_steps(self.step), tensors=self.tensors)
 
     def step(self, step: Step) -> Step:
         if not isinstance(step, Linear):
@@ -92,7 +92,7 @@ def in_int8(plan: Plan, inputs: Sequence[Features]) -> Plan:
         plan: what is to be quantised.
         inputs: show which residual streams can be rounded like that, see `rounded`.
     """
-    floats = balance(level(plan))
+    floats = smooth(level(plan))
     return fitting(rounded(quantize(floats), inputs), floats.tensors)
 
 
@@ -110,8 +110,8 @@ def fitting(plan: Plan, floats: Mapping[str, np.ndarray] | None = None) -> Plan:
         floats: what these were before, by name; without them, int8 is rounded once more.
     """
     tensors = dict(plan.tensors)
-    for step in _steps(plan):
-        if not isinstance(step, Linear) or step.scales is None or step.exact is not None:
+    for step in plan.steps():
+        if not isinstance(step, Linear) or step.scales is None or step.outlier_weight is not None:
             continue
         weight, scales = tensors[step.weight], tensors[step.scales]
         beyond = _largest_pair(weight) > LARGEST_PAIR
@@ -133,37 +133,26 @@ def _largest_pair(weight: np.ndarray) -> Floats:
 
 
 def rounded(plan: Plan, inputs: Sequence[Features]) -> Plan:
-    """Without the `exact` weights where no value of these inputs stands out by more than `LARGEST_SPREAD`.
+    """Without the `outlier_weight`s where no value of these inputs stands out by more than `LARGEST_SPREAD`.
 
     In published MobileBERTs some do, by orders of magnitude; the steps that meet them keep fp32 and lose int8.
     """
     spread: dict[str, float] = {}
 
-    class Watched(reference._Run):
-        def linear(self, step: Linear) -> None:
-            if step.exact is not None:
-                x = np.abs(self.read(step.source))
-                spread[step.exact] = float(x.max() / max(np.median(x), 1e-30))
-            super().linear(step)
+    def observe(step: Linear, source: Floats) -> None:
+        if step.outlier_weight is not None:
+            x = np.abs(source)
+            spread[step.outlier_weight] = float(x.max() / max(np.median(x), 1e-30))
 
     def plain(step: Step) -> Step:
-        keeps = isinstance(step, Linear) and step.exact is not None and spread[step.exact] > LARGEST_SPREAD
-        return replace(step, exact=None) if isinstance(step, Linear) and not keeps else step
+        if not isinstance(step, Linear) or step.outlier_weight is None or spread[step.outlier_weight] > LARGEST_SPREAD:
+            return step
+        return replace(step, outlier_weight=None)
 
-    if not any(isinstance(step, Linear) and step.exact is not None for step in _steps(plan)):
+    if all(step.outlier_weight is None for step in plan.linear_steps()):
         return plan
     lengths = np.cumsum([len(one) for one in inputs])
     few = inputs[: max(1, int(np.searchsorted(lengths, TOKENS)))]
     ids, segments = (np.concatenate([getattr(x, name) for x in few]) for name in ("input_ids", "token_type_ids"))
-    Watched(plan, ids, segments, np.cumsum([0, *map(len, few)])).outputs()
-    return _mapped(plan, plain)
-
-
-def _steps(plan: Plan) -> Iterator[Step]:
-    return (step for stage in plan.stages if isinstance(stage, Rows) for step in stage.steps)
-
-
-def _mapped(plan: Plan, change: Callable[[Step], Step]) -> Plan:
-    """With every step changed, in order."""
-    stages = (Rows(tuple(map(change, stage.steps))) if isinstance(stage, Rows) else stage for stage in plan.stages)
-    return replace(plan, stages=tuple(stages))
+    reference.run(plan, ids, segments, np.cumsum([0, *map(len, few)]), observe=observe)
+    return plan.map_steps(plain)

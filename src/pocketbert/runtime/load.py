@@ -1,0 +1,29 @@
+"""Loading a plan: the one way from a checkpoint's configuration and tensors to what an engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.runtime.lowering import PREFIXES, SMOOTHING, lower
+from pocketbert.runtime.plan import Plan
+from pocketbert.runtime.quantize import quantize
+from pocketbert.runtime.smoothing import apply_factors
+
+
+def load_plan(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str) -> Plan:
+    """The plan of a checkpoint: lowered, smoothed by the factors in the file, in int8 if the file is.
+
+    Raises:
+        CheckpointError: the tensors do not fit, as for `lower` and `apply_factors`. The message continues the name of
+            the file.
+    """
+    plan = lower(config, tensors, head)
+    prefix, smoothed = PREFIXES[config.model_type], [name for name in tensors if name.endswith(SMOOTHING)]
+    factors = {f"{name.removeprefix(prefix).removesuffix(SMOOTHING)}.weight": tensors[name] for name in smoothed}
+    plan = apply_factors(plan, factors)
+    if config.quantized:  # a folder of an older version has the table of words in fp32
+        plan = quantize(plan)
+    return plan

@@ -1,0 +1,158 @@
+"""Model folders with int8 weights.
+
+A quantised folder is laid out as every model's. In `model.safetensors` a matrix in int8 has its official name and
+shape, and its scales [C'] the same name with `_scale` behind; so has the table of words, with one scale per word. All
+other tensors are in fp32. What lowering folds into such a matrix only scales its rows, so it goes into the scales, and
+no number is ever rounded twice. The smoothing factors by which the columns of int8 matrices were multiplied have the
+name of their norm with `.balance` behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pocketbert.checkpoints import read_tensors, resolve, write_tensors
+from pocketbert.checkpoints.files import new_folder, refuse_existing
+from pocketbert.configs import AutoConfig, PreTrainedConfig
+from pocketbert.errors import CheckpointError, InputError
+from pocketbert.metrics import Metrics, refuse_loss
+from pocketbert.runtime.load import load_plan
+from pocketbert.runtime.lowering import PREFIXES, SMOOTHING, head_of
+from pocketbert.runtime.plan import Plan
+from pocketbert.runtime.quantize import matrices, quantize_rows, unquantized_matrices
+from pocketbert.runtime.smoothing import find_factors, norm_scopes, scale_columns
+
+TRANSPOSED = {"cls.predictions.dense.weight"}  # is [in, out] in MobileBERT's files
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What `quantize_folder` wrote.
+
+    Attributes:
+        folder: where.
+        int8: how many weights are in int8.
+        fp32: how many numbers are not.
+        unquantized: the matrices in fp32, each with the reason.
+        metrics: {"fp32": …, "int8": …}, each by name, the deciding one first; empty if nothing was measured.
+    """
+
+    folder: Path
+    int8: int
+    fp32: int
+    unquantized: Mapping[str, str]
+    metrics: Mapping[str, Metrics]
+
+
+def quantize_folder(
+    model: str | Path,
+    out: str | Path,
+    *,
+    measure: Callable[[str | Path], Metrics] | None = None,
+    force: bool = False,
+    revision: str | None = None,
+) -> Quantized:
+    """Write the model of a folder or hub name with int8 weights to the folder `out`, whole or not at all.
+
+    `Engine.from_pretrained` reads it as it is. A model that is in int8 already is copied without a change.
+
+    Args:
+        model: the original.
+        out: a folder that does not exist, or is empty.
+        measure: gives the metrics of a folder; the original and the result are measured, and both written into
+            `config.json`.
+        force: accept a loss of more than `LARGEST_LOSS` of the first metric.
+        revision: a branch, tag or commit on the hub.
+
+    Raises:
+        CheckpointError: the model cannot be read, or is damaged; `out` is in use, or cannot be written.
+        InputError: int8 costs too much, or nothing can be compared because the model is in int8 already.
+    """
+    out = Path(out)
+    refuse_existing(out)
+    config = AutoConfig.from_pretrained(model, revision=revision)
+    tensors = read_tensors(model, revision=revision)
+    if config.quantized and measure is not None:
+        raise InputError(f"{model} is already in int8: there is no original to compare it with")
+    try:
+        plans = _plans(config, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{model} {error}") from None
+    unquantized = {name: reason for plan in plans for name, reason in unquantized_matrices(plan).items()}
+    if not config.quantized:
+        if config.tie_word_embeddings:  # then some files hold the table of words twice
+            tensors.pop("cls.predictions.decoder.weight", None)
+        chosen = {name for plan in plans for matrix in matrices(plan) for name in _official(plan, matrix)}
+        tensors = _quantized(tensors, plans[0], chosen, PREFIXES[config.model_type], model)
+        how = {"quant_method": "pocketbert", "bits": 8, "fp32": unquantized}
+        config = config.replace(extra=config.extra | {"quantization_config": how})
+
+    metrics: dict[str, Metrics] = {}
+    with new_folder(out) as folder:
+        _copy_companions(resolve(model, files=("*.json", "*.txt"), revision=revision), folder)
+        config.save_pretrained(folder)
+        write_tensors(folder / "model.safetensors", tensors)
+        if measure is not None:
+            metrics = {"fp32": measure(model), "int8": measure(folder)}
+            if not force:
+                refuse_loss(metrics["fp32"], metrics["int8"], "in int8", "keep the original")
+            how = config.extra["quantization_config"] | {"metrics": metrics}
+            config.replace(extra=config.extra | {"quantization_config": how}).save_pretrained(folder)
+    int8 = sum(tensor.size for tensor in tensors.values() if tensor.dtype == np.int8)
+    return Quantized(out, int8, sum(tensor.size for tensor in tensors.values()) - int8, unquantized, metrics)
+
+
+def _plans(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray]) -> list[Plan]:
+    """Of the encoder, and of the head if the file has what it takes."""
+    plans, head = [load_plan(config, tensors, "Model")], head_of(config)
+    if head != "Model":
+        with contextlib.suppress(CheckpointError):
+            plans.append(load_plan(config, tensors, head))
+    return plans
+
+
+def _official(plan: Plan, matrix: str) -> tuple[str, ...]:
+    """The tensors of the file that a matrix of a plan is made of by scaling and stacking rows."""
+    return plan.stacked.get(matrix, (matrix,))
+
+
+def _quantized(
+    tensors: Mapping[str, np.ndarray], encoder: Plan, chosen: set[str], prefix: str, source: object
+) -> dict[str, np.ndarray]:
+    """The contents of the new file."""
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise CheckpointError(f"{source} is damaged: {name} contains NaN or infinity")
+    factors = find_factors(encoder)
+    columns = {
+        name: (factors[scope.norm.weight], step.groups)
+        for scope in norm_scopes(encoder)
+        for step in scope.readers
+        for name in _official(encoder, step.weight)
+        if scope.norm.weight in factors
+    }
+    made: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        plain = name.removeprefix(prefix)
+        made[name] = tensor
+        if plain in chosen:
+            rows = tensor.T if plain in TRANSPOSED else tensor.reshape(len(tensor), -1)
+            rows = scale_columns(rows, *columns[plain]) if plain in columns else rows
+            whole, made[f"{name}_scale"] = quantize_rows(rows)
+            made[name] = whole.T if plain in TRANSPOSED else whole.reshape(tensor.shape)
+        if plain in factors:
+            made[f"{name.removesuffix('.weight')}{SMOOTHING}"] = factors[plain]
+    return made
+
+
+def _copy_companions(source: Path, folder: Path) -> None:
+    """The files of the tokenizer and of the training: all that is neither configuration nor weights."""
+    for path in sorted(source.iterdir()):
+        weights = path.name.endswith(".index.json")  # the list of shards
+        if path.suffix in (".json", ".txt") and path.is_file() and path.name != "config.json" and not weights:
+            (folder / path.name).write_bytes(path.read_bytes())
