@@ -65,7 +65,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "no config": (remove("config.json"), "config.json"),
     "broken config": (lambda folder: (folder / "config.json").write_text("{"), "line 1"),
     "other model": (rewrite("config.json", model_type="roberta"), "'roberta'"),
-    "sister model": (rewrite("config.json", model_type="bert"), "is not a file of this model"),
+    "sister model": (rewrite("config.json", model_type="bert"), "does not fit this model"),
     "other width": (rewrite("config.json", hidden_size=36), "embedding_size=32"),
     "no vocabulary": (remove("vocab.txt", "tokenizer.json"), "neither tokenizer.json nor vocab.txt"),
 }
@@ -91,7 +91,7 @@ def test_the_ids_of_a_vocabulary_must_fit_the_model(run: Run, copy: Path) -> Non
 
 
 def test_models_of_another_task(run: Run, models: Models) -> None:
-    assert "so that answers would be random" in run("classify", "--model", models["fill-mask"], "x").error
+    assert "so the outputs would be random" in run("classify", "--model", models["fill-mask"], "x").error
     assert "holds a SqueezeBertForSequenceClassification" in run("tag", "--model", models["classify"], "x").error
     assert "entailment" in run("classify", "--model", models["classify"], "x", "--labels", "a,b").error
 

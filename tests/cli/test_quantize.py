@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketbert.runtime.quantize import matrices, quantize
+from pocketbert.runtime.quantize import matrices, quantize, unquantized_matrices
 
 from .conftest import Outcome
 
@@ -82,5 +82,5 @@ def test_what_is_refused(run: Run, model: Path, models: dict[str, Path], data: P
 
     int8 = tmp_path / "int8"
     run("quantize", model, int8)
-    assert "in int8 already" in error(int8, out, "--eval", data)
+    assert "already in int8" in error(int8, out, "--eval", data)
     assert "is quantised" in run("finetune", data, "--eval-data", data, "-m", int8, "-o", out).err

@@ -106,10 +106,10 @@ def test_what_a_run_keeps_is_bounded(threads: int, monkeypatch: pytest.MonkeyPat
     sequences = []
     for rows in (None, [3]):
         engine = made("bert", "ForMaskedLM", threads)
-        monkeypatch.setattr(engine_module, "BYTES_A_THREAD", 0)
+        monkeypatch.setattr(engine_module, "BYTES_PER_THREAD", 0)
         engine(texts([40] * 3, rows))
         alone = workspace(engine)
-        monkeypatch.setattr(engine_module, "BYTES_A_THREAD", 1 << 18)
+        monkeypatch.setattr(engine_module, "BYTES_PER_THREAD", 1 << 18)
         inner, runs = engine.run, list[int]()
 
         def run(ids: Any, segments: Any, starts: Any, asked: Any, inner: Any = inner, runs: list[int] = runs) -> Any:

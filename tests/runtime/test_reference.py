@@ -79,15 +79,17 @@ def test_the_folds_are_there() -> None:
 def test_what_a_file_lacks_is_named() -> None:
     config = CONFIGS["bert"]
     model = our_class(config, "Model")(config)
-    with pytest.raises(CheckpointError, match=r"lacks classifier.bias, classifier.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"lacks classifier.bias, classifier.weight, so the outputs would be random"
+    ):
         lower(config, tensors(model), "ForSequenceClassification")
     wrong = tensors(model) | {"encoder.layer.1.output.dense.bias": np.zeros(31, np.float32)}
     with pytest.raises(CheckpointError, match=r"encoder.layer.1.output.dense.bias of shape \[31\], expected \[32\]"):
         lower(config, wrong, "Model")
     more = tensors(model) | {"encoder.layer.2.output.dense.bias": np.zeros(32, np.float32)}
-    with pytest.raises(CheckpointError, match=r"not a file of this model: it has encoder.layer.2.output.dense.bias"):
+    with pytest.raises(CheckpointError, match=r"does not fit this model: it has encoder.layer.2.output.dense.bias"):
         lower(config, more, "Model")
-    with pytest.raises(CheckpointError, match=r"not a file of this model: it lacks encoder.layer.1"):
+    with pytest.raises(CheckpointError, match=r"does not fit this model: it lacks encoder.layer.1"):
         lower(config, {k: v for k, v in tensors(model).items() if "layer.1.output.LayerNorm" not in k}, "Model")
 
 

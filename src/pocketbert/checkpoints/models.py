@@ -121,7 +121,7 @@ def fit_tensors(
         *(_untied(tensors, names, prefix) if tied else ()),
     ]
     if problems:
-        raise CheckpointError(f"{source} is not a file of this model; it\n  " + "\n  ".join(problems))
+        raise CheckpointError(f"{source} does not fit this model; it\n  " + "\n  ".join(problems))
     return Fit(
         taken={mine: theirs for theirs, mine in names.items() if mine not in mismatched},
         info={"missing_keys": missing, "mismatched_keys": mismatched, "unexpected_keys": unexpected},

@@ -65,8 +65,10 @@ def load_trained(name_or_path: str | Path, task: str, *, revision: str | None = 
     # Only these two read the pooler, so elsewhere it does not matter what is in it.
     pooled = task in ("ForSequenceClassification", "ForMultipleChoice")
     if fresh := [name for name in info["missing_keys"] if pooled or POOLER not in name]:
-        lacks = f"{name_or_path} lacks {', '.join(fresh)}, so that answers would be random"
-        raise CheckpointError(f"{lacks}: needed is a checkpoint fine-tuned for it (a …{task})")
+        raise CheckpointError(
+            f"{name_or_path} lacks {', '.join(fresh)}, so the outputs would be random: use a checkpoint that was "
+            f"fine-tuned for this task (a …{task})"
+        )
     return model
 
 

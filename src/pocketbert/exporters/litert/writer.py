@@ -72,7 +72,7 @@ def export_litert(
         calibration: texts like those to come, of which the first `CALIBRATION` are read; for "integer" only.
         texts: what the files are run on.
         measure: gives the metrics of a predictor that reads `max_tokens`; the model and each file are measured.
-        force: accept whatever 8 bits cost, and a loss of more than `quantize.LARGEST_LOSS` of the first metric.
+        force: accept whatever 8 bits cost, and a loss of more than `metrics.LARGEST_LOSS` of the first metric.
         revision: a branch, tag or commit on the hub.
 
     Raises:

@@ -44,7 +44,7 @@ def export_onnx(
         texts: what the files are run on.
         measure: gives the metrics of a predictor; the model and each file are measured.
         opset: of the files' operators.
-        force: accept whatever 8 bits cost, and a loss of more than `quantize.LARGEST_LOSS` of the first metric.
+        force: accept whatever 8 bits cost, and a loss of more than `metrics.LARGEST_LOSS` of the first metric.
         revision: a branch, tag or commit on the hub.
 
     Raises:

@@ -38,7 +38,7 @@ def export_saved_model(
         out: a folder that does not exist, or is empty.
         texts: what it is run on.
         measure: gives the metrics of a predictor; the model and the export are measured.
-        force: accept a loss of more than `quantize.LARGEST_LOSS` of the first metric.
+        force: accept a loss of more than `metrics.LARGEST_LOSS` of the first metric.
         revision: a branch, tag or commit on the hub.
 
     Raises:

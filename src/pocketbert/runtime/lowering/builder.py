@@ -90,7 +90,7 @@ class Builder:
         """The tensor `name` in float64, which must have this shape, or one that squeezes to it; never int8."""
         tensor = self.take(name, shape)
         if tensor.dtype == np.int8:
-            raise CheckpointError(f"does not fit this model: {name} is in int8, which is supported for matrices only")
+            raise CheckpointError(f"does not fit this model: it has {name} in int8, which only matrices can be")
         return tensor.astype(np.float64)
 
     def take(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
@@ -100,7 +100,7 @@ class Builder:
         self.used.add(name)
         if tensor.size != np.prod(shape) or tensor.shape[: len(shape)] != shape:
             raise CheckpointError(
-                f"does not fit this model: {name} has shape {list(tensor.shape)}, expected {list(shape)}"
+                f"does not fit this model: it has {name} of shape {list(tensor.shape)}, expected {list(shape)}"
             )
         return tensor.reshape(shape)
 
@@ -126,9 +126,9 @@ class Builder:
         if not missing:
             return
         if not all(name.startswith(HEADS) for name in missing):
-            raise CheckpointError(f"does not fit this model: {', '.join(missing)} missing")
+            raise CheckpointError(f"does not fit this model: it lacks {', '.join(missing)}")
         raise CheckpointError(
-            f"has no {', '.join(missing)}, so the outputs would be random: use a checkpoint that was fine-tuned for "
+            f"lacks {', '.join(missing)}, so the outputs would be random: use a checkpoint that was fine-tuned for "
             f"this task (a …{self.head})"
         )
 
@@ -137,7 +137,7 @@ class Builder:
         idle = (*HEADS, "embeddings.embedding_transformation.")
         rest = sorted(name for name in self.names.keys() - self.used if not name.startswith(idle))
         if foreign := [name for name in rest if ".bottleneck.attention." not in name]:
-            raise CheckpointError(f"does not fit this model, which has no {', '.join(foreign)}")
+            raise CheckpointError(f"does not fit this model: it has {', '.join(foreign)}")
 
     # ── writing the plan ──
 

@@ -37,7 +37,7 @@ def lower_head(build: Builder, config: PreTrainedConfig, head: str, hidden: Colu
         build.linear(hidden, logits, "qa_outputs", *build.dense("qa_outputs", 2, width))
         yield "start_logits", (logits, 0)
         yield "end_logits", (logits, 1)
-    elif head == "ForMselectedLM":
+    elif head == "ForMaskedLM":
         yield "logits", _words(build, config, hidden)
     elif head == "ForPreTraining":
         pair = _pair(build, config, hidden)
