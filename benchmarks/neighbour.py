@@ -33,7 +33,7 @@ from startup import write_folder
 
 from pocketbert.bench.peers import PEERS
 from pocketbert.bench.subjects import published
-from pocketbert.runtime.quantize import quantize_folder
+from pocketbert.runtime.quantized_folders import quantize_folder
 
 ROOT = Path(__file__).parents[1]
 OURS = "PocketBERT int8"
