@@ -59,14 +59,21 @@ def imports_of(path: Path) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import | ast.ImportFrom):
                 for name in imported(child):
-                    parts = name.split(".")
-                    yield Import(child.lineno, ".".join(parts[:2] if parts[0] == "pocketbert" else parts[:1]), inside)
+                    yield Import(child.lineno, package(name), inside)
             deeper = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
                 isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
             )
             yield from walk(child, inside or deeper)
 
     yield from walk(ast.parse(path.read_text(encoding="utf-8")), inside=False)
+
+
+def package(name: str) -> str:
+    """What the law calls a module that is imported. Options of any package are `options`: plain data, and light."""
+    parts = name.split(".")
+    if parts[0] != "pocketbert":
+        return parts[0]
+    return "pocketbert.options" if re.search(r"(^|_)(options|settings)$", parts[-1]) else ".".join(parts[:2])
 
 
 def imported(statement: ast.Import | ast.ImportFrom) -> list[str]:

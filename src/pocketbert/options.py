@@ -3,7 +3,8 @@
     epochs: float = field(default=3.0, metadata=option("Training epochs.", metavar="N", panel="Training"))
 
 Name, type, default, help and choices are written once. `cli.options` turns the fields into the options of a command,
-the API reference is made of the same texts, and Python callers pass the same dataclass.
+the API reference is made of the same texts, and Python callers pass the same dataclass. Where a type has alternatives,
+the command line passes the first one: a `Path` for `Path | str`, a `str` for `str | Path`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class OptionInfo:
     """The values that it may have, if there are few."""
     positional: bool
     repeated: bool
-    """Whether each value of a tuple is given separately, as in `--teacher A --teacher B`; else they form a list, as
-    in `--labels A,B`."""
+    """Whether the values of a tuple are written one by one, as in `--teacher A --teacher B`, and not as a list, as in
+    `--labels A,B`."""
 
 
 def option(
@@ -57,12 +58,14 @@ def option(
     }  # fmt: skip
 
 
-def argument(help: str, *, metavar: str | None = None, repeated: bool = False) -> dict[str, OptionInfo]:
+def argument(
+    help: str, *, metavar: str | None = None, default_text: str | None = None, repeated: bool = False
+) -> dict[str, OptionInfo]:
     """Metadata of a field that is a positional argument on the command line; see `OptionInfo`."""
     return {
         _KEY: OptionInfo(
-            help=help, names=(), metavar=metavar, panel="Arguments", default_text=None, choices=(), positional=True,
-            repeated=repeated,
+            help=help, names=(), metavar=metavar, panel="Arguments", default_text=default_text, choices=(),
+            positional=True, repeated=repeated,
         )
     }  # fmt: skip
 

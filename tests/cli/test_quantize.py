@@ -77,7 +77,7 @@ def test_what_is_refused(run: Run, model: Path, models: dict[str, Path], data: P
     assert "has no config.json" in error(tmp_path, out)
     done = run("quantize", model, out, "--glue", "sst-2")
     assert done.code == 2
-    assert "--eval DATA" in done.err
+    assert "--glue needs --eval" in done.err
     assert not out.exists()
 
     int8 = tmp_path / "int8"

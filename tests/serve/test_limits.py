@@ -441,7 +441,7 @@ def test_names() -> None:
     assert named(("a/b", "c=d/e", "./x=y/z")) == (("b", "a/b"), ("c", "d/e"), ("z", "./x=y/z"))
     with pytest.raises(ConfigError, match="two models are called 'b'"):
         named(("a/b", "c/b"))
-    with pytest.raises(ConfigError, match="cannot be called"):
+    with pytest.raises(ConfigError, match="cannot be part of a URL"):
         named(("a b=c",))
 
 

@@ -35,14 +35,14 @@ COMMANDS = {
         "distill": ("pocketbert.cli.distill", "Distil one or more teachers into a smaller model."),
         "evaluate": ("pocketbert.cli.finetune", "Evaluate a model on labelled data of its task."),
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller and faster."),
-        "export": ("pocketbert.cli.export", "Export a model to ONNX, LiteRT or SavedModel, and verify each file."),
+        "export": ("pocketbert.cli.export", "Export a model to ONNX, LiteRT or SavedModel, and verify it."),
     },
     "Serving": {
         "serve": ("pocketbert.cli.serve", "Serve models over HTTP, with a web page to try them."),
     },
     "Inspection": {
         "info": ("pocketbert.cli.info", "Show a model's architecture, labels, training run and files."),
-        "bench": ("pocketbert.cli.bench", "Benchmark models on this machine, in PocketBERT and other engines."),
+        "bench": ("pocketbert.cli.bench", "Benchmark models on this machine, beside other engines."),
     },
 }
 

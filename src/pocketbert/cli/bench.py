@@ -1,4 +1,4 @@
-"""Measure this machine: bench."""
+"""Benchmarks: bench."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import click
-
+from pocketbert.bench.options import BenchOptions
 from pocketbert.cli import console
-from pocketbert.cli.commands import PATH, argument, command, option
+from pocketbert.cli.commands import command
+from pocketbert.cli.inputs import read_texts
+from pocketbert.cli.options import build, options_of
 
 if TYPE_CHECKING:
     from pocketbert.bench.measure import Bench, Report, Row
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pocketbert.bench.subjects import Subject
     from pocketbert.features import Features
 
-SECONDS = 10.0  # a model and shape
+SECONDS = 10.0  # per model and shape
 
 
 @command(
@@ -29,54 +30,46 @@ SECONDS = 10.0  # a model and shape
         "pocketbert bench --text sentences.txt --json > bench.json",
     ]
 )
-@argument("models", metavar="[MODEL]...", nargs=-1, help="Folders, hub names, exported files; else all three.")
-@option("--batch", type=click.IntRange(1, 1024), multiple=True, default=(1, 8), help="Texts in a batch; give several.")
-@option("--length", type=click.IntRange(2, 512), multiple=True, default=(32, 128), help="Tokens a text; give several.")
-@option("--text", type=PATH, metavar="FILE", help="Also measure the texts of this file, one a line, with true lengths.")
-@option("--picture", type=PATH, metavar="FILE", help="Draw the results: a .png or .svg.")
-@option("--exports", type=PATH, metavar="FOLDER", help="Keep the other engines' files here for the next time.")
+@options_of(BenchOptions)
 @console.json_option
-def bench(
-    models: tuple[str, ...],
-    batch: tuple[int, ...],
-    length: tuple[int, ...],
-    text: Path | None,
-    picture: Path | None,
-    exports: Path | None,
-    json: bool | None,
-) -> None:
-    """Benchmark models on this machine, in PocketBERT and other engines."""
+def bench(json: bool | None, **values: Any) -> None:
+    """Benchmark models on this machine, beside other engines.
+
+    All supported engines that are installed take part. The results are written as JSON, too.
+    """
+    options = build(BenchOptions, values)
     from pocketbert.bench import measure
     from pocketbert.bench.subjects import PUBLISHED, from_folder, published, with_random_weights
     from pocketbert.configs import AutoConfig
     from pocketbert.errors import require
     from pocketbert.exporters.load import exported_file, model_folder
 
-    if picture is not None:
+    if options.picture is not None:
         require("bench")
-        if picture.suffix.lower() not in (".png", ".svg"):
-            raise click.UsageError(f"--picture {picture}: the name must end in .png or .svg")
-    lines = None if text is None else _lines(text)
-    shapes = list(itertools.product(sorted(set(batch)), sorted(set(length))))
-    names: Sequence[str] = models or tuple(PUBLISHED)
-    with measure.exports(exports) as folder, _progress(len(names) * (len(shapes) + (text is not None))) as bar:
-        run = measure.Bench(folder, bar.say)
+    texts = None if options.text is None else list(read_texts(options.text))
+    shapes = list(itertools.product(sorted(set(options.batch)), sorted(set(options.length))))
+    names: Sequence[str] = options.models or tuple(PUBLISHED)
+    exports = None if options.exports is None else Path(options.exports)
+    with measure.exports(exports) as folder, _progress(len(names) * (len(shapes) + (texts is not None))) as bar:
+        run = measure.Bench(folder, bar.describe)
         for name in names:
-            bar.say(f"{name}: reading")
-            file = exported_file(name) if models else None
+            bar.describe(f"{name}: loading")
+            file = exported_file(name) if options.models else None
             if file is not None:
                 name = str(model_folder(file))
                 subject = with_random_weights(Path(name).name, AutoConfig.from_pretrained(name))
             else:
-                subject = from_folder(name) if models else published(name)
-            inputs = None if lines is None else (_encoded(name if models else None, subject, lines), str(text))
+                subject = from_folder(name) if options.models else published(name)
+            inputs = None
+            if texts is not None:
+                inputs = (_encoded(name if options.models else None, subject, texts), str(options.text))
             _measure(run, bar, subject, shapes, inputs, file)
-    if picture is not None:
+    if options.picture is not None:
         from pocketbert.bench.picture import draw
 
-        draw(run.report, picture)
+        draw(run.report, Path(options.picture))
     if not console.use_json(json):
-        _show(run.report)
+        _print(run.report)
     console.print_json(run.report.as_dict())
 
 
@@ -103,7 +96,7 @@ def _measure(
                 path=file,
             )
         )
-        inputs = None if inputs is None else ([one for one in inputs[0] if len(one) <= limit], inputs[1])
+        inputs = None if inputs is None else ([text for text in inputs[0] if len(text) <= limit], inputs[1])
     for shape in shapes:
         if shape[1] <= limit:
             run.shape(subject, peers, shape, SECONDS)
@@ -113,35 +106,29 @@ def _measure(
         bar.advance()
 
 
-def _lines(path: Path) -> list[str]:
-    from pocketbert.cli.inputs import text_source
-
-    return [item.text for item in text_source((), str(path)).items() if item is not None]
-
-
-def _encoded(name: str | None, subject: Subject, lines: Sequence[str]) -> list[Features]:
-    """By the model's own tokenizer, or, with random weights, by that of the bundled model."""
+def _encoded(name: str | None, subject: Subject, texts: Sequence[str]) -> list[Features]:
+    """Texts, tokenized by the model's own tokenizer or, for random weights, by the bundled model's."""
     from pocketbert.features import encode_texts
     from pocketbert.pipelines import BUNDLED
     from pocketbert.tokenization import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(name or BUNDLED / "sst2")
-    return list(encode_texts(tokenizer, lines, max_length=subject.config.max_position_embeddings))
+    return list(encode_texts(tokenizer, texts, max_length=subject.config.max_position_embeddings))
 
 
 class _Bar:
-    """Says what is measured now, and how much is left."""
+    """A progress bar with a description of what is being measured."""
 
     def __init__(self, total: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        where = console.rich_console(stderr=True)
+        terminal = console.rich_console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-        self.bar = Progress(*columns, console=where, transient=True, disable=not where.is_terminal)
+        self.bar = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
         self.task = self.bar.add_task("", total=total)
 
-    def say(self, what: str) -> None:
-        self.bar.update(self.task, description=what)
+    def describe(self, activity: str) -> None:
+        self.bar.update(self.task, description=activity)
 
     def advance(self) -> None:
         self.bar.advance(self.task)
@@ -154,32 +141,32 @@ def _progress(total: int) -> Iterator[_Bar]:
         yield bar
 
 
-# ── for people ──
+# ── tables ──
 
 
-def _show(report: Report) -> None:
-    columns = ["Model", "Tokens", "Engine", "ms", "Tokens/s", "Share of limit", ""]
+def _print(report: Report) -> None:
+    columns = ["Model", "Tokens", "Engine", "ms", "Tokens/s", "Share of peak", ""]
     rows = []
     for shape in dict.fromkeys((row.model, row.batch, row.length) for row in report.shapes):
-        alike = [row for row in report.shapes if (row.model, row.batch, row.length) == shape]
-        rows += [_cells(row, best=i == 0) for i, row in enumerate(sorted(alike, key=lambda row: row.ms))]
-    console.print_table(columns, rows, numbers=["ms", "Tokens/s", "Share of limit"])
+        of_shape = [row for row in report.shapes if (row.model, row.batch, row.length) == shape]
+        rows += [_cells(row, best=i == 0) for i, row in enumerate(sorted(of_shape, key=lambda row: row.ms))]
+    console.print_table(columns, rows, numbers=["ms", "Tokens/s", "Share of peak"])
     if report.texts:
         console.print_table(
-            ["Model", "Texts", "Engine", "At a time", "Tokens/s"],
+            ["Model", "Texts", "Engine", "Batch", "Tokens/s"],
             [
-                (row.model, f"{row.texts:,}", row.engine, f"{row.batch}, padded" if row.batch else "all, not padded",
+                (row.model, f"{row.texts:,}", row.engine, f"{row.batch}, padded" if row.batch else "all, unpadded",
                  f"{row.tokens_a_second:,.0f}")
                 for row in report.texts
             ],
             numbers=["Texts", "Tokens/s"],
         )  # fmt: skip
-    limits = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in report.limit.items())
+    peaks = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in report.limit.items())
     console.print_facts(
         [
             ("machine", f"{report.machine}, {report.threads} threads"),
-            ("limit", f"{limits} billion operations a second" if limits else "unknown: the native core was not built"),
-            *((f"without {name}", how) for name, how in report.missing.items()),
+            ("peak", f"{peaks} billion operations per second" if peaks else "unknown: the native core is not built"),
+            *((f"without {name}", reason) for name, reason in report.missing.items()),
         ]
     )
 

@@ -54,11 +54,13 @@ class Option(click.Option):
 
 
 class Argument(click.Argument):
-    """An argument with a help text."""
+    """An argument with a help text; `default_text` as for `Option`."""
 
-    def __init__(self, *args: Any, help: str, **attributes: Any) -> None:
+    def __init__(self, *args: Any, help: str, default_text: str | None, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.help = help  # older versions of click have no such attribute
+        if default_text is not None:
+            self.help = f"{help}  [default: {default_text}]"
 
 
 def option(
@@ -75,9 +77,9 @@ def option(
     )
 
 
-def argument(name: str, *, help: str, **attributes: Any) -> Declaration:
+def argument(name: str, *, help: str, default_text: str | None = None, **attributes: Any) -> Declaration:
     """Declare an argument; with `nargs=-1` one of several values."""
-    return click.argument(name, cls=Argument, help=help, **attributes)
+    return click.argument(name, cls=Argument, help=help, default_text=default_text, **attributes)
 
 
 def command(*, examples: Sequence[str]) -> Callable[[Callable[..., None]], Command]:
@@ -93,14 +95,14 @@ class Command(click.Command):
         self.examples = examples
 
     def sections(self, ctx: click.Context) -> dict[str, HelpRows]:
-        """Heading → names and help texts, in the order of declaration."""
-        sections: dict[str, HelpRows] = {}
+        """Heading → names and help texts, in the order of declaration but for the first two."""
+        sections: dict[str, HelpRows] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
             if isinstance(parameter, Argument):
-                sections.setdefault("Arguments", []).append((parameter.make_metavar(ctx), parameter.help or ""))
+                sections["Arguments"].append((parameter.make_metavar(ctx), parameter.help or ""))
             elif (row := parameter.get_help_record(ctx)) is not None:
                 sections.setdefault(getattr(parameter, "panel", "Options"), []).append(row)
-        return sections
+        return {heading: rows for heading, rows in sections.items() if rows}
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help page."""

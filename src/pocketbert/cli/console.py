@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 json_option = option(
     "--json/--table",
     default=None,
-    default_text="table on a terminal, JSON elsewhere",
-    help="Output as JSON lines or as a table.",
+    default_text="table on a terminal",
+    help="Write JSON lines, or a table.",
 )
 
 _PATIENCE = 2.0  # seconds before a progress bar is worth its space

@@ -12,9 +12,10 @@ import click
 
 from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, argument, command, option
+from pocketbert.cli.inputs import read_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from pocketbert.exporters.verify import Export, Measure
 
@@ -65,9 +66,9 @@ def export(
     force: bool,
     json: bool | None,
 ) -> None:
-    """Export a model to ONNX, LiteRT or SavedModel, and verify each file.
+    """Export a model to ONNX, LiteRT or SavedModel, and verify it.
 
-    It is run and compared with the model before it appears.
+    Each file is run and compared with the model before it appears.
     """
     from pocketbert.exporters.verify import SENTENCES
 
@@ -83,9 +84,9 @@ def export(
     if opset is not None:
         options["opset"] = opset
     if format_ == "litert":
-        calibration = None if calibrate is None else tuple(islice(_lines(calibrate), MOST))
+        calibration = None if calibrate is None else tuple(islice(read_texts(calibrate), MOST))
         options |= {"max_tokens": max_length, "calibration": calibration}
-    options["texts"] = SENTENCES if text is None else tuple(islice(_lines(text), MOST))
+    options["texts"] = SENTENCES if text is None else tuple(islice(read_texts(text), MOST))
     with console.progress("examples, of the model and of each file", hidden=data is None) as advance:
         if data is not None:
             longest = _max_tokens(model, max_length) if format_ == "litert" else None
@@ -125,12 +126,6 @@ def _max_tokens(model: str, wanted: int | None) -> int:
     from pocketbert.exporters.litert.writer import usual_tokens
 
     return wanted or usual_tokens(AutoConfig.from_pretrained(model))
-
-
-def _lines(path: Path) -> Iterator[str]:
-    from pocketbert.cli.inputs import text_source
-
-    return (item.text for item in text_source((), str(path)).items() if item is not None)
 
 
 def _measure(

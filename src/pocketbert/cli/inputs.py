@@ -175,6 +175,11 @@ def text_source(
     return TextSource(arguments, file, pair, text_column, pair_column, pairs)
 
 
+def read_texts(path: str | Path) -> Iterator[str]:
+    """The texts of a file: its lines, or a column of a table."""
+    return (item.text for item in text_source((), str(path)).items() if item is not None)
+
+
 def read_passage(text: str | None, file: str | None) -> str:
     """One long text: `text` itself, a whole file, or all of standard input."""
     if text is not None and file is not None:

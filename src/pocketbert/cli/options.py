@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, Field
+from typing import Any, TypeVar
 
 import click
 
@@ -23,45 +22,45 @@ def options_of(options: type, *, except_for: Sequence[str] = ()) -> Declaration:
 
     Args:
         options: the dataclass. Its own fields come before those that it inherits, on the help page as well.
-        except_for: fields that this command does not offer.
+        except_for: fields that the command does not offer.
     """
-    hints = get_type_hints(options)
     own = inspect.get_annotations(options)
-    described = [(field, info) for field, info in option_fields(options) if field.name not in except_for]
+    fields = [(field, info) for field, info in option_fields(options) if field.name not in except_for]
 
     def declare(function: Function) -> Function:
-        # Decorators that declare parameters are applied from the last one to the first.
-        for field, info in sorted(reversed(described), key=lambda pair: pair[0].name in own):
-            function = _declaration(field, info, hints[field.name])(function)
+        # Click's decorators declare the last parameter first.
+        for field, info in sorted(reversed(fields), key=lambda pair: pair[0].name in own):
+            function = _declaration(field, info)(function)
         return function
 
     return declare
 
 
 def build(options: Callable[..., Options], values: Mapping[str, Any]) -> Options:
-    """Build an options dataclass from a command's values; what it refuses is wrong usage."""
+    """Build an options dataclass from the values of a command; what it refuses is wrong usage."""
     try:
         return options(**values)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
 
 
-def _declaration(field: dataclasses.Field[Any], info: OptionInfo, hint: Any) -> Declaration:
-    default: dict[str, Any] = {"required": True}
-    if field.default is not dataclasses.MISSING:
-        default = {"default": field.default}
-    kind, is_tuple = _kind(hint)
+def _declaration(field: Field[Any], info: OptionInfo) -> Declaration:
+    default: dict[str, Any] = {"required": True} if field.default is MISSING else {"default": field.default}
+    kind, is_list = _kind(str(field.type))
     if info.positional:
-        several: dict[str, Any] = {"nargs": -1} if is_tuple else {}
-        kind = click.Path() if kind is str else kind  # names of models, which may be folders
-        return argument(field.name, help=info.help, metavar=info.metavar, type=kind, **several, **default)
+        kind = click.Path() if kind is str else kind  # the name of a model may be a folder, which shells complete
+        nargs = -1 if info.repeated else 1
+        return argument(
+            field.name, help=info.help, metavar=info.metavar, type=kind, default_text=info.default_text, nargs=nargs,
+            **default,
+        )  # fmt: skip
     name = flag(field.name, info)
     if kind is bool:
         names = f"{name}/--no-{name.removeprefix('--')}" if field.default else name
         return option(names, field.name, help=info.help, panel=info.panel, is_flag=True, **default)
     if info.choices:
         kind = click.Choice(info.choices)
-    elif is_tuple and not info.repeated:
+    elif is_list and not info.repeated:
         kind = _list_of(kind)
     elif kind is str and info.metavar and ("FOLDER" in info.metavar or "FILE" in info.metavar):
         kind = click.Path()
@@ -71,38 +70,35 @@ def _declaration(field: dataclasses.Field[Any], info: OptionInfo, hint: Any) -> 
     )  # fmt: skip
 
 
-def _kind(hint: Any) -> tuple[Any, bool]:
-    """What values a field of a type has, and whether it holds a tuple of them. Paths win over names."""
-    alternatives = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if Path in alternatives:
-        return PATH, False
-    [kind] = (one for one in alternatives if one is not NoneType)
-    if get_origin(kind) is tuple:
-        return get_args(kind)[0], True
-    return kind, False
+def _pair(text: str) -> tuple[int, int]:
+    first, second = text.split(":")
+    return int(first), int(second)
+
+
+_KINDS: dict[str, Any] = {
+    "bool": bool, "int": int, "float": float, "str": str, "Path": PATH, "tuple[int, int]": _pair,
+}  # fmt: skip
+_FORMS: dict[Any, str] = {
+    int: "numbers such as 2,1", float: "numbers such as 0.5,0.1", _pair: "pairs such as 1:3,2:6",
+}  # fmt: skip
+
+
+def _kind(annotation: str) -> tuple[Any, bool]:
+    """The type of an option's values, and whether there may be several: of alternatives, the first that is known."""
+    elements = re.match(r"tuple\[(.+), \.\.\.\]", annotation)
+    alternatives = (elements[1] if elements else annotation).split(" | ")
+    return next((_KINDS[name] for name in alternatives if name in _KINDS), str), elements is not None
 
 
 def _list_of(kind: Any) -> Callable[[str | tuple[Any, ...]], tuple[Any, ...]]:
-    """A reader of values with commas between them."""
-    readers: dict[Any, tuple[Callable[[str], Any], str]] = {
-        str: (str.strip, "names such as A,B"),
-        int: (int, "numbers such as 2,1"),
-        float: (float, "numbers such as 0.5,0.1"),
-        tuple[int, int]: (_pair, "pairs such as 1:3,2:6"),
-    }
-    read, form = readers[kind]
+    """A reader of values that are separated by commas."""
 
     def values(text: str | tuple[Any, ...]) -> tuple[Any, ...]:
         if isinstance(text, tuple):  # the default
             return text
         try:
-            return tuple(read(part) for part in text.split(","))
+            return tuple(kind(part.strip()) for part in text.split(","))
         except ValueError:
-            raise click.BadParameter(f"{text!r} must be {form}") from None
+            raise click.BadParameter(f"{text!r} must be {_FORMS[kind]}") from None
 
     return values
-
-
-def _pair(text: str) -> tuple[int, int]:
-    first, second = text.split(":")
-    return int(first), int(second)

@@ -20,9 +20,7 @@ _file = option(
     "--file", "-f", type=click.Path(), metavar="FILE",
     help="Text file with one text per line, or CSV, TSV, JSON-lines or Parquet file with a column of texts.",
 )  # fmt: skip
-_text_column = option(
-    "--text-column", metavar="NAME", default_text="recognised by its name", help="Column of the text in a table."
-)
+_text_column = option("--text-column", metavar="NAME", default_text="detected", help="Column of the text in a table.")
 _model = option(
     "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", required=True, help="Model folder or hub name."
 )
@@ -60,14 +58,12 @@ def _top_k(default: int | None, help: str, default_text: str | None = None) -> D
 @_top_k(None, "Number of labels per text.", "the best label")
 @option("--labels", metavar="A,B,C", help="Labels for zero-shot classification; needs an NLI model.")
 @option("--template", metavar="TEXT", default="This example is {}.", help="Hypothesis for --labels; {} is the label.")
-@option(
-    "--entailment", metavar="LABEL", default_text="recognised by its name", help="The NLI model's label for entailment."
-)
+@option("--entailment", metavar="LABEL", default_text="detected", help="The NLI model's label for entailment.")
 @_text_column
 @option(
     "--text-pair-column",
     metavar="NAME",
-    default_text="recognised by its name",
+    default_text="detected",
     help="Column of the second text in a table.",
 )
 @_device

@@ -1,66 +1,142 @@
-"""What a service serves and what it allows: plain data, so that workers can be started with it."""
+"""Settings of a service: plain data, so that worker processes can be started with it."""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pocketbert.errors import ConfigError
+from pocketbert.options import Options, option
 
 KEYS = "POCKETBERT_API_KEYS"
+LIMITS = "Limits"  # a panel
 _NAME = re.compile(r"[\w.-]{1,100}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits(Options):
+    """What one client can request. Beyond a limit the response is 413 or 422; 429 or 503 where it is a matter of time.
+
+    Raises `ConfigError` for values that are not positive.
+    """
+
+    body: int = field(
+        default=2 << 20,
+        metadata=option(
+            "Maximum size of a request's body, or of a line in a stream.",
+            names=["--max-body"],
+            metavar="BYTES",
+            panel=LIMITS,
+        ),
+    )
+    texts: int = field(
+        default=1024,
+        metadata=option(
+            "Maximum number of sequences per request: texts, choices, or texts times labels.",
+            names=["--max-texts"],
+            metavar="N",
+            panel=LIMITS,
+        ),
+    )
+    tokens: int = field(
+        default=1 << 17,
+        metadata=option("Maximum number of tokens per request.", names=["--max-tokens"], metavar="N", panel=LIMITS),
+    )
+    queue: int = field(
+        default=2048,
+        metadata=option(
+            "Maximum number of concurrent requests; each is in memory with its body.",
+            names=["--max-queue"],
+            metavar="N",
+            panel=LIMITS,
+        ),
+    )
+    wait: float = field(
+        default=1.0,
+        metadata=option(
+            "Reject requests that would wait longer than this (429).",
+            names=["--max-wait"],
+            metavar="SECONDS",
+            panel=LIMITS,
+        ),
+    )
+    time: float = field(
+        default=30.0,
+        metadata=option(
+            "Maximum time to receive a request, and to respond to it.",
+            names=["--max-time"],
+            metavar="SECONDS",
+            panel=LIMITS,
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for limit in fields(self):
+            self._check(limit.name, getattr(self, limit.name) > 0, "must be positive")
+
+
 @dataclass(frozen=True)
-class Limits:
-    """What one client can ask for. Beyond them the answer is 413 or 422, and 429 where it is a matter of time."""
+class Settings(Options):
+    """Settings of one service.
 
-    body: int = 2 << 20  # bytes; of a line, where lines are streamed
-    texts: int = 1024  # sequences in a request: texts, choices, or texts times labels of your own
-    tokens: int = 1 << 17  # in a request
-    queue: int = 2048  # requests that are being answered at a time: they and their bodies are in memory
-    wait: float = 1.0  # seconds that a request may be expected to wait
-    time: float = 30.0  # seconds to send a body, and to answer it
+    Raises `ConfigError` for values that are out of range.
+    """
 
-
-@dataclass(frozen=True)
-class Settings:
-    """One service."""
-
-    models: tuple[tuple[str, str], ...]  # name, and folder or hub name; the first is the default
-    host: str = "127.0.0.1"
-    port: int = 8000
-    workers: int = 1
+    models: tuple[tuple[str, str], ...]
+    """The name of each model, and its folder or hub name; the first is the default."""
+    host: str = field(
+        default="127.0.0.1",
+        metadata=option("Address to listen on; 0.0.0.0 for every network interface.", metavar="ADDRESS"),
+    )
+    port: int = field(default=8000, metadata=option("Port to listen on; 0 for any free one.", metavar="N"))
+    workers: int = field(default=1, metadata=option("Worker processes, each with all models.", metavar="N"))
     keys: tuple[str, ...] = field(default=(), repr=False)
-    cors: tuple[str, ...] = ()
+    """The API keys of which a request must have one, if there are any."""
+    cors: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "Allowed CORS origin, may be repeated; * allows any.", metavar="ORIGIN", panel="Access", repeated=True
+        ),
+    )
     limits: Limits = Limits()
-    log: bool = True  # a line for every request
+    log: bool = field(default=True, metadata=option("Log every request as a line of JSON, without its texts."))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("port", 0 <= self.port <= 65535, "must lie in [0, 65535]")
+        self._check("workers", 1 <= self.workers <= 256, "must lie in [1, 256]")
 
 
 def named(models: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """`NAME=MODEL` or `MODEL`, which is named after the last part of its path."""
+    """Names and models, from `NAME=MODEL` or `MODEL`, which is named after the last part of its path.
+
+    Raises `ConfigError` for a name that cannot be part of a URL, or that two models have.
+    """
     pairs = []
-    for one in models:
-        name, equals, where = one.partition("=")
+    for argument in models:
+        name, equals, model = argument.partition("=")
         if not equals or "/" in name:  # a folder may have one in its name
-            name, where = "", one
-        name = name or Path(where).resolve().name
+            name, model = "", argument
+        name = name or Path(model).resolve().name
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"a model cannot be called {name!r} in an address: say NAME={where}")
-        pairs.append((name, where))
-    if doubled := {name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1}:
-        raise ConfigError(f"two models are called {doubled.pop()!r}: say NAME=MODEL for one of them")
+            raise ConfigError(f"the name {name!r} cannot be part of a URL: name the model with NAME={model}")
+        pairs.append((name, model))
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two models are called {name!r}: name one of them with NAME=MODEL")
     return tuple(pairs)
 
 
 def read_keys(path: Path | None) -> tuple[str, ...]:
-    """The API keys of a file, one a line, or of the environment, with commas; lines that begin with # do not count."""
+    """The API keys of a file, one per line, without comments (#); or those of the environment, separated by commas."""
     if path is None:
         return tuple(key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip())
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
-        raise ConfigError(f"{path} holds no API key: write one a line")
+        raise ConfigError(f"{path} contains no API key: write one per line")
     return keys

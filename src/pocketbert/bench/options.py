@@ -1,0 +1,55 @@
+"""Options of benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pocketbert.options import Options, argument, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(Options):
+    """Options of `bench`; the command's options have the same names.
+
+    Raises `ConfigError` for values that are out of range.
+    """
+
+    models: tuple[str, ...] = field(
+        default=(),
+        metadata=argument(
+            "Model folders, hub names or exported files.",
+            metavar="[MODEL]...",
+            default_text="all families in their published sizes, with random weights",
+            repeated=True,
+        ),
+    )
+    batch: tuple[int, ...] = field(
+        default=(1, 8), metadata=option("Texts per batch; repeat it to measure several.", metavar="N", repeated=True)
+    )
+    length: tuple[int, ...] = field(
+        default=(32, 128),
+        metadata=option("Tokens per text; repeat it to measure several.", metavar="N", repeated=True),
+    )
+    text: Path | str | None = field(
+        default=None,
+        metadata=option("File of texts, one per line, to measure at their true lengths as well.", metavar="FILE"),
+    )
+    picture: Path | str | None = field(
+        default=None, metadata=option("File for a plot of the results: .png or .svg.", metavar="FILE")
+    )
+    exports: Path | str | None = field(
+        default=None,
+        metadata=option(
+            "Folder in which to keep the models exported for other engines, for later runs.",
+            metavar="FOLDER",
+            default_text="a temporary folder",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("batch", all(1 <= batch <= 1024 for batch in self.batch), "must lie in [1, 1024]")
+        self._check("length", all(2 <= length <= 512 for length in self.length), "must lie in [2, 512]")
+        picture = self.picture is None or Path(self.picture).suffix.lower() in (".png", ".svg")
+        self._check("picture", picture, "must end in .png or .svg")

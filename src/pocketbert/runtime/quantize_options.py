@@ -1,0 +1,34 @@
+"""Options of quantization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pocketbert.errors import ConfigError
+from pocketbert.options import Options, argument, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions(Options):
+    """Options of `quantize`; the command's options have the same names.
+
+    Raises `ConfigError` for values that contradict each other.
+    """
+
+    model: str | Path = field(metadata=argument("Model folder or hub name."))
+    output: Path | str = field(metadata=argument("Output folder: new."))
+    eval_data: Path | str | None = field(
+        default=None,
+        metadata=option("Labelled data to evaluate the model on before and after.", names=["--eval"], metavar="DATA"),
+    )
+    glue: str | None = field(
+        default=None,
+        metadata=option("GLUE task whose official files the folder --eval holds: sst-2, mrpc, …", metavar="TASK"),
+    )
+    force: bool = field(default=False, metadata=option("Accept a loss of more than a point of the first metric."))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.glue is not None and self.eval_data is None:
+            raise ConfigError("--glue needs --eval, the folder with the task's files")
