@@ -104,7 +104,7 @@ def test_import_law() -> None:
     broken = []
     for path in sorted(SOURCE.rglob("*.py")):
         module = module_of(path)
-        layer = law[layer_of[module]] if module != "__init__" else law["words"]
+        layer = law[layer_of[module]] if module != "__init__" else law["core"]
         for line, name, inside in imports_of(path):
             target = name.removeprefix("pocketbert.")
             ours = target != name or name == "pocketbert"
