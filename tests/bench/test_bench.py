@@ -10,7 +10,7 @@ import pytest
 import transformers
 from click.testing import CliRunner
 
-from parity.families import FAMILIES
+from helpers.families import FAMILIES
 from pocketbert import cli
 from pocketbert.bench import measure
 from pocketbert.bench.limit import operations

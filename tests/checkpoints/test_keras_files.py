@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from parity.families import CONFIGS, batch, our_class, randomise
+from helpers.families import CONFIGS, batch, our_class, randomise
 from pocketbert.checkpoints import read_tensors
 from pocketbert.errors import CheckpointError, MissingExtraError
 

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import pocketbert
-from parity.families import CONFIGS, HEADS, randomise, theirs
+from helpers.families import CONFIGS, HEADS, randomise, theirs
 from pocketbert import AutoModelForPreTraining, SqueezeBertConfig
 from pocketbert.checkpoints.names import tensorflow_name
 

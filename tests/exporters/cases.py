@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from parity.families import our_class, randomise
+from helpers.families import our_class, randomise
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.exporters.verify import SENTENCES
 from pocketbert.runtime.lowering import LOWERED, PREFIXES

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from exporters.cases import cases, model_of, save
-from parity.families import CONFIGS
+from helpers.families import CONFIGS
+from helpers.plans import draw, run, tensors
 from pocketbert.bench.peers import ExportedFile
 from pocketbert.bench.subjects import published
 from pocketbert.configs import AutoConfig, PreTrainedConfig
@@ -24,7 +25,6 @@ from pocketbert.features import Features, pad
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.lowering import lower
 from pocketbert.runtime.quantized_folders import quantize_folder
-from runtime.test_reference import draw, run, tensors
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 pytest.importorskip("ai_edge_litert", reason="the extra 'litert' is not installed")

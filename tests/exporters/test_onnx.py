@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from exporters.cases import cases, model_of, save
-from parity.families import CONFIGS
+from helpers.families import CONFIGS
+from helpers.models import WIDE
+from helpers.plans import draw, run, tensors
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, Predictor, pad
 from pocketbert.pipelines import BUNDLED
@@ -19,8 +21,6 @@ from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.lowering import lower
 from pocketbert.runtime.plan import Plan
 from pocketbert.runtime.quantize import quantize
-from runtime.test_quantize import WIDE
-from runtime.test_reference import draw, run, tensors
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

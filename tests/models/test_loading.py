@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import pocketbert
-from parity.families import CONFIGS, batch, our_class, randomise
+from helpers.families import CONFIGS, batch, our_class, randomise
 from pocketbert import (
     AutoModel,
     AutoModelForMaskedLM,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import pocketbert
-from parity.families import CONFIGS, HEADS, batch, our_class, randomise
+from helpers.families import CONFIGS, HEADS, batch, our_class, randomise
 from pocketbert import ConfigError, InputError, MobileBertConfig, SqueezeBertConfig
 from pocketbert.configs import PRESETS
 from pocketbert.models import ops

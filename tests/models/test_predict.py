@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from parity.families import CONFIGS, our_class, randomise
+from helpers.families import CONFIGS, our_class, randomise
 from pocketbert.features import Features
 from pocketbert.models.predict import TorchPredictor
 

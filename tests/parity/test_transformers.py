@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import pocketbert
-from parity.families import CONFIGS, batch, our_class, pairs, randomise, their_class, theirs
+from helpers.families import CONFIGS, batch, our_class, pairs, randomise, their_class, theirs
 from pocketbert import MobileBertConfig, SqueezeBertConfig
 
 CASES = pytest.mark.parametrize(("name", "head"), [pytest.param(*pair, id=f"{pair[1]}: {pair[0]}") for pair in pairs()])

@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.families import CONFIGS, our_class, randomise
+from helpers.families import CONFIGS, our_class, randomise
+from helpers.plans import draw, run, tensors
 from pocketbert.errors import ConfigError, InputError
 from pocketbert.runtime import reference
 from pocketbert.runtime.engine import Engine, native_core, usable_threads
-from pocketbert.runtime.lowering import lower
+from pocketbert.runtime.lowering import LOWERED, lower
 from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows, Step
 from pocketbert.runtime.quantize import quantize, quantize_rows
-from runtime.test_reference import MODELS, draw, run, tensors
 
+MODELS = [(name, head) for name, config in CONFIGS.items() for head in LOWERED if our_class(config, head)]
 pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core was not built")
 
 

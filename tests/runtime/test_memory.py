@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.families import CONFIGS, our_class
+from helpers.families import CONFIGS, our_class
+from helpers.plans import tensors
 from pocketbert.configs import BertConfig, PreTrainedConfig, SqueezeBertConfig
 from pocketbert.features import Features
 from pocketbert.runtime import engine as engine_module
@@ -18,7 +19,6 @@ from pocketbert.runtime.engine import Engine, native_core
 from pocketbert.runtime.lowering import lower
 from pocketbert.runtime.quantize import quantize
 from pocketbert.runtime.quantized_folders import quantize_folder
-from runtime.test_reference import tensors
 
 pytestmark = [
     pytest.mark.skipif(native_core() is None, reason="the native core was not built"),

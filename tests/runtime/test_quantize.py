@@ -14,9 +14,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import pocketbert
-from parity.families import CONFIGS, our_class, randomise
+from helpers.families import CONFIGS, our_class, randomise
+from helpers.models import WIDE
+from helpers.plans import draw, run, tensors
 from pocketbert.checkpoints import read_tensors
-from pocketbert.configs import AutoConfig, BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
+from pocketbert.configs import AutoConfig, BertConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.pipelines import BUNDLED
 from pocketbert.recipes.evaluate import read_evaluation
@@ -27,22 +29,7 @@ from pocketbert.runtime.plan import Linear, Lookup, Plan
 from pocketbert.runtime.quantize import matrices, quantize, unquantized_matrices
 from pocketbert.runtime.quantized_folders import quantize_folder
 from pocketbert.runtime.smoothing import apply_factors, find_factors, norm_scopes, smooth
-from runtime.test_reference import draw, run, tensors
 
-# Wide enough for int8 to be worth it; heads of 18, the root of which is no power of two.
-_wide: dict[str, Any] = {"vocab_size": 99, "hidden_size": 72, "num_attention_heads": 4, "num_hidden_layers": 2,
-         "intermediate_size": 288, "max_position_embeddings": 40}  # fmt: skip
-WIDE: dict[str, PreTrainedConfig] = {
-    "bert": BertConfig(**_wide),
-    "squeezebert": SqueezeBertConfig(
-        **_wide, embedding_size=72, q_groups=1, k_groups=1, v_groups=1, intermediate_groups=2, output_groups=4
-    ),
-    "mobilebert": MobileBertConfig(**_wide, embedding_size=64, intra_bottleneck_size=64),
-    "mobilebert, layer_norm": MobileBertConfig(
-        **_wide, embedding_size=64, intra_bottleneck_size=64, normalization_type="layer_norm"
-    ),
-    "mobilebert, no bottleneck": MobileBertConfig(**_wide, embedding_size=64, use_bottleneck=False),
-}
 HEADS = ("Model", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
 
 

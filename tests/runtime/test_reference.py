@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
-from parity.families import CONFIGS, our_class, randomise
+from helpers.families import CONFIGS, our_class, randomise
+from helpers.plans import draw, run, tensors
 from pocketbert.errors import CheckpointError
-from pocketbert.features import Features
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.runtime import reference
 from pocketbert.runtime.lowering import LOWERED, lower
 
 MODELS = [(name, head) for name, config in CONFIGS.items() for head in LOWERED if our_class(config, head)]
-
-
-def tensors(model: torch.nn.Module) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-
-
-def draw(lengths: list[int], seed: int = 0) -> list[Features]:
-    random = np.random.default_rng(seed)
-    return [
-        Features(random.integers(0, 99, n).astype(np.int32), random.integers(0, 2, n).astype(np.int32)) for n in lengths
-    ]
-
-
-def run(plan: Any, inputs: list[Features]) -> dict[str, np.ndarray]:
-    starts = np.cumsum([0, *(len(x.input_ids) for x in inputs)])
-    ids, segments = (np.concatenate([getattr(x, name) for x in inputs]) for name in ("input_ids", "token_type_ids"))
-    return reference.run(plan, ids, segments, starts)
 
 
 @pytest.mark.parametrize(("name", "head"), MODELS)

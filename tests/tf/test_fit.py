@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.families import HEADS, batch
 from helpers.seeds import SEED
-from parity.families import HEADS, batch
 
 pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
 

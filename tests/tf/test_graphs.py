@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from parity.families import batch
+from helpers.families import batch
 
 pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from parity.families import CONFIGS, FAMILIES, HEADS, batch, our_class, randomise
+from helpers.families import CONFIGS, FAMILIES, HEADS, batch, our_class, randomise
 
 pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
 

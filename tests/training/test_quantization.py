@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers.families import CONFIGS, randomise
 from helpers.seeds import SEED
-from parity.families import CONFIGS, randomise
 from pocketbert.configs import BertConfig, MobileBertConfig
 from pocketbert.errors import ConfigError
 from pocketbert.models.mobilebert import MobileBertForSequenceClassification, MobileBertSelfAttention
