@@ -37,7 +37,9 @@ TEACHER: dict[str, Any] = {
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that knows the words."""
     folder = tmp_path_factory.mktemp("teacher")
-    (folder / "config.json").write_text(json.dumps(TEACHER))
+    (folder / "config.json").write_text(
+        json.dumps({**TEACHER, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    )
     data = write_csv(folder / "reviews.csv", reviews(200, seed=5))
     run = FinetuneOptions(
         data=data, output=folder / "model", from_scratch=str(folder / "config.json"), vocab_size=120, epochs=10,

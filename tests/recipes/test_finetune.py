@@ -39,11 +39,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.learning
 def test_from_a_table_to_a_model_that_answers(options: Options, tmp_path: Path) -> None:
-    result = finetune(options(epochs=20, learning_rate=5e-3), argv=["pocketbert", "finetune"])
+    data = write_csv(tmp_path / "many.csv", reviews(200))
+    result = finetune(options(data=data, epochs=10, learning_rate=5e-3), argv=["pocketbert", "finetune"])
     assert result.metrics["accuracy"] == 1.0
     assert list(result.metrics) == ["accuracy", "macro_f1", "loss"]
-    assert result.steps == 20 * 9  # 80 rows, 8 of them held out, in batches of 8
-    assert [entry["step"] for entry in result.history] == list(range(9, 181, 9))
+    assert result.steps == 10 * 23  # 200 rows, 20 of them held out, in batches of 8
+    assert [entry["step"] for entry in result.history] == list(range(23, 231, 23))
     assert sorted(path.name for path in result.folder.iterdir()) == [
         "README.md", "checkpoints", "config.json", "curves.png", "evaluation", "last", "model.safetensors",
         "run.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
@@ -63,13 +64,13 @@ def test_from_a_table_to_a_model_that_answers(options: Options, tmp_path: Path) 
     run = json.loads((result.folder / "run.json").read_text())
     assert run["finished"] is True
     assert run["argv"] == ["pocketbert", "finetune"]
-    assert run["options"]["epochs"] == 20
+    assert run["options"]["epochs"] == 10
     assert run["pocketbert"] == pocketbert.__version__
     assert {"python", "torch", "numpy"} <= run["versions"].keys()
-    assert run["data"]["train"]["labels"] == {"bad": 36, "good": 36}
-    assert run["data"]["dev"]["examples"] == 8
+    assert run["data"]["train"]["labels"] == {"bad": 90, "good": 90}
+    assert run["data"]["dev"]["examples"] == 20
     assert len(run["data"]["train"]["sha256"]) == 64
-    assert (run["metric"], run["steps"], run["history"]) == ("accuracy", 180, result.history)
+    assert (run["metric"], run["steps"], run["history"]) == ("accuracy", 230, result.history)
     assert run["best"]["step"] == result.best_step
     assert run["seconds"] > 0
 
