@@ -1,6 +1,8 @@
 """Options as data: the fields of an options dataclass carry what the command line and the documentation show.
 
-    epochs: float = field(default=3.0, metadata=option("Training epochs.", metavar="N", panel="Training"))
+    TRAINING = Panel("Training")
+
+    epochs: float = field(default=3.0, metadata=TRAINING.option("Training epochs.", "N"))
 
 Name, type, default, help and choices are written once. `cli.options` turns the fields into the options of a command,
 the API reference is made of the same texts, and Python callers pass the same dataclass. Where a type has alternatives,
@@ -24,50 +26,57 @@ class OptionInfo:
     """How a field appears on the command line."""
 
     help: str
-    names: tuple[str, ...]
-    """Its names there, such as ("--output", "-o"); none if it is --name-of-the-field or a positional argument."""
-    metavar: str | None
-    panel: str
-    """The heading of the help page under which it stands."""
-    default_text: str | None
-    """What the default None stands for."""
-    choices: tuple[str, ...]
-    """The values that it may have, if there are few."""
-    positional: bool
-    repeated: bool
+    metavar: str | None = None
+    panel: str = "Options"
+    """The heading under which the help page lists it."""
+    names: tuple[str, ...] = ()
+    """Its names, such as ("--output", "-o"), where they are not just --name-of-the-field."""
+    default: str | None = None
+    """In words, what happens by default where the field's default is None or empty."""
+    choices: tuple[str, ...] = ()
+    """The possible values, if there are few."""
+    repeated: bool = False
     """Whether the values of a tuple are written one by one, as in `--teacher A --teacher B`, and not as a list, as in
     `--labels A,B`."""
+    positional: bool = False
 
 
-def option(
-    help: str,
-    *,
-    names: Sequence[str] = (),
-    metavar: str | None = None,
-    panel: str = "Options",
-    default_text: str | None = None,
-    choices: Sequence[str] = (),
-    repeated: bool = False,
-) -> dict[str, OptionInfo]:
-    """Metadata of a field that is an option on the command line; see `OptionInfo`."""
-    return {
-        _KEY: OptionInfo(
-            help=help, names=tuple(names), metavar=metavar, panel=panel, default_text=default_text,
-            choices=tuple(choices), positional=False, repeated=repeated,
-        )
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Panel:
+    """A heading of help pages, and the maker of the options under it."""
+
+    heading: str
+
+    def option(
+        self,
+        help: str,
+        metavar: str | None = None,
+        *,
+        names: Sequence[str] = (),
+        default: str | None = None,
+        choices: Sequence[str] = (),
+        repeated: bool = False,
+    ) -> dict[str, OptionInfo]:
+        """Metadata of a field that is an option on the command line; see `OptionInfo`."""
+        return _metadata(
+            help=help, metavar=metavar, panel=self.heading, names=tuple(names), default=default, choices=tuple(choices),
+            repeated=repeated,
+        )  # fmt: skip
+
+
+#: Makes options of the first panel.
+option = Panel("Options").option
 
 
 def argument(
-    help: str, *, metavar: str | None = None, default_text: str | None = None, repeated: bool = False
+    help: str, *, metavar: str | None = None, default: str | None = None, repeated: bool = False
 ) -> dict[str, OptionInfo]:
     """Metadata of a field that is a positional argument on the command line; see `OptionInfo`."""
-    return {
-        _KEY: OptionInfo(
-            help=help, names=(), metavar=metavar, panel="Arguments", default_text=default_text, choices=(),
-            positional=True, repeated=repeated,
-        )
-    }  # fmt: skip
+    return _metadata(help=help, metavar=metavar, default=default, repeated=repeated, positional=True)
+
+
+def _metadata(**info: Any) -> dict[str, OptionInfo]:
+    return {_KEY: OptionInfo(**info)}
 
 
 def option_fields(options: type) -> Iterator[tuple[dataclasses.Field[Any], OptionInfo]]:
@@ -89,9 +98,8 @@ class Options:
             value = getattr(self, field.name)
             values = value if isinstance(value, tuple) else () if value is None else (value,)
             if info.choices:
-                *others, last = info.choices
-                allowed = f"{', '.join(others)} or {last}" if others else last
-                self._check(field.name, set(values) <= set(info.choices), f"must be {allowed}")
+                allowed = ", ".join(info.choices)
+                self._check(field.name, set(values) <= set(info.choices), f"must be one of {allowed}")
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
         """Raise `ConfigError` unless a rule about the field `name` holds."""

@@ -186,15 +186,11 @@ def test_tables_that_cannot_be_learned_from(run: Run, models: Models, tmp_path: 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ([], "what to start from"),
-        (["--from-scratch", "squeezebert-uncased"], "--vocab-size"),
         (["--model", "nobody/nothing"], "nobody/nothing"),
         (["--model", "MODEL", "--label-column", "mood"], "no column 'mood' (--label-column)"),
         (["--model", "MODEL", "--labels", "good,fine"], "is not one of good, fine"),
-        (["--model", "MODEL", "--batch-size", "0"], "--batch-size 0 must be at least 1"),
         (["--model", "MODEL", "--device", "warp"], "--device warp"),
         (["--model", "MODEL", "--metric", "beauty"], "--metric beauty is none of: accuracy"),
-        (["--model", "MODEL", "--task", "cooking"], "--task cooking"),
         (["--model", "MODEL", "--glue", "sst-9"], "'sst-9' is no GLUE task"),
         (["--model", "MODEL", "--eval-data", "UNSEEN"], "the label 'superb' is not one of bad, good"),
     ],
@@ -234,6 +230,23 @@ def test_a_full_disk(run: Run, models: Models, tmp_path: Path, monkeypatch: pyte
     )
     assert not (tmp_path / "out" / "model.safetensors").exists()
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "what to start from"),
+        (["--from-scratch", "squeezebert-uncased"], "--vocab-size"),
+        (["--model", "m", "--batch-size", "0"], "--batch-size 0 must be at least 1"),
+        (["--model", "m", "--batch-size", "many"], "'many' is not a valid integer"),
+        (["--model", "m", "--task", "cooking"], "'cooking' is not one of 'text-classification', 'token-"),
+    ],
+)
+def test_options_that_make_no_sense_are_wrong_usage(run: Run, tmp_path: Path, flags: list[str], says: str) -> None:
+    outcome = run("finetune", "data.csv", "--output", tmp_path / "out", *flags)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert says in outcome.err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_unseen_in_training(run: Run, models: Models, tmp_path: Path) -> None:

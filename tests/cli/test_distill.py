@@ -1,14 +1,10 @@
 """distill in the shell: its flags are the recipe's options, and it makes a model that answers."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from pocketbert.cli import distill
-from pocketbert.recipes.distill_options import DistillOptions
 
 from .conftest import Outcome
 
@@ -21,18 +17,6 @@ def data(tmp_path: Path) -> Path:
     path = tmp_path / "reviews.csv"
     path.write_text("review,sentiment\n" + "the film is great,positive\nthe film is dull,negative\n" * 20)
     return path
-
-
-def test_flags_are_the_options_of_the_recipe() -> None:
-    fields = {field.name: field for field in dataclasses.fields(DistillOptions)}
-    command = distill.distill
-    assert {flag.name for flag in command.params if flag.required} == {
-        name for name, field in fields.items() if field.default is dataclasses.MISSING
-    }
-    values = command.make_context("distill", ["data.csv", "--output", "out", "--teacher", "t"]).params
-    assert values.keys() == {*fields, "json", "preset", "seeds", "search"} - {"vocab_size"}
-    for name, field in fields.items():
-        assert name == "vocab_size" or field.default in (dataclasses.MISSING, values[name]), name
 
 
 def test_from_a_teacher_to_answers(run: Run, models: Models, data: Path, tmp_path: Path) -> None:
@@ -49,9 +33,14 @@ def test_from_a_teacher_to_answers(run: Run, models: Models, data: Path, tmp_pat
 
 def test_what_is_wrong_is_said_in_a_line(run: Run, models: Models, data: Path, tmp_path: Path) -> None:
     flags = ["distill", data, "--student", models["classify"], "-o", tmp_path / "x"]
-    assert "pairs such as 1:3" in run(*flags, "--teacher", "t", "--layers", "1-3").error
-    assert "Missing option '--teacher'" in run(*flags).err
-    assert "nothing is learned from the teacher" in run(*flags, "--teacher", "t", "--alpha", "0").error
+    for wrong, message in (
+        (["--teacher", "t", "--layers", "1-3"], "pairs such as 1:3"),
+        ([], "Missing option '--teacher'"),
+        (["--teacher", "t", "--alpha", "0"], "--alpha"),
+    ):
+        outcome = run(*flags, *wrong)
+        assert outcome.code == 2
+        assert message in outcome.err.splitlines()[-1]
 
 
 def test_several_seeds_and_a_search(run: Run, models: Models, data: Path, tmp_path: Path) -> None:
@@ -67,7 +56,7 @@ def test_several_seeds_and_a_search(run: Run, models: Models, data: Path, tmp_pa
     assert (trial["number"], best["best"]) == (0, 0)
     text = run(*flags, "-o", tmp_path / "search", "--search", "1", "--resume", "--table").text
     assert "learning_rate" in text
-    assert "exclude each other" in run(*flags, "-o", tmp_path / "x", "--search", "1", "--seeds", "2").error
+    assert "exclude each other" in run(*flags, "-o", tmp_path / "x", "--search", "1", "--seeds", "2").err
 
 
 def test_a_preset_gives_way_to_what_is_typed(run: Run, models: Models, data: Path, tmp_path: Path) -> None:
@@ -75,4 +64,4 @@ def test_a_preset_gives_way_to_what_is_typed(run: Run, models: Models, data: Pat
     run(*flags, "-o", tmp_path / "out")
     options = json.loads((tmp_path / "out" / "run.json").read_text())["options"]
     assert (options["epochs"], options["batch_size"], options["learning_rate"]) == (1, 32, 1e-4)
-    assert "squeezebert, mobilebert" in run(*flags, "-o", tmp_path / "x", "--preset", "gpt").error
+    assert "'squeezebert', 'mobilebert'" in run(*flags, "-o", tmp_path / "x", "--preset", "gpt").err

@@ -1,6 +1,5 @@
 """finetune, evaluate and info, from a table to a model that answers; stopped and resumed on the way."""
 
-import dataclasses
 import json
 import random
 import signal
@@ -12,10 +11,8 @@ from typing import Any
 import pytest
 from every_task import HEADS  # found where conftest.py looks
 
-from pocketbert.cli import finetune
 from pocketbert.configs import AutoConfig
 from pocketbert.models import auto
-from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.runtime.engine import native_core, usable_threads
 
 from .conftest import Outcome, start
@@ -44,18 +41,6 @@ def flags(data: Path, models: Models, tmp_path: Path) -> list[str | Path]:
         "finetune", data, "--model", models["classify"], "--output", tmp_path / "my model", "--epochs", "2",
         "--batch-size", "8", "--learning-rate", "1e-2", "--no-tensorboard", "--device", "cpu",
     ]  # fmt: skip
-
-
-def test_flags_are_the_options_of_the_recipe() -> None:
-    fields = {field.name: field for field in dataclasses.fields(FinetuneOptions)}
-    command = finetune.finetune
-    assert {flag.name for flag in command.params if flag.required} == {
-        name for name, field in fields.items() if field.default is dataclasses.MISSING
-    }
-    values = command.make_context("finetune", ["data.csv", "--output", "out"]).params
-    assert values.keys() == {*fields, "json", "preset", "seeds", "search"}
-    for name, field in fields.items():
-        assert field.default in (dataclasses.MISSING, values[name]), name
 
 
 def test_from_a_table_to_answers(run: Run, flags: list[str | Path], data: Path, tmp_path: Path) -> None:

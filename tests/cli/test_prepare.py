@@ -1,15 +1,12 @@
 """prepare: what it prints, and what it refuses."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pocketbert.cli.prepare import prepare as command
 from pocketbert.corpus.corpus import Corpus
-from pocketbert.corpus.prepare_options import PrepareOptions
 
 from .conftest import Outcome
 
@@ -42,19 +39,12 @@ def test_prepare(run: Run, source: Path, tmp_path: Path) -> None:
 def test_what_cannot_be(run: Run, source: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ([source, tmp_path / "out"], "either --tokenizer or --vocab-size"),
-        ([source, tmp_path / "out", "--vocab-size", 120, "--address", "auto"], "add --engine ray"),
+        ([source, tmp_path / "out", "--vocab-size", 120, "--address", "auto"], "--address auto needs --engine ray"),
         ([source, tmp_path / "out", "-t", tmp_path / "nothing"], "nothing"),
         ([tmp_path / "nothing", tmp_path / "out", "--vocab-size", 120], "no such file or folder"),
         ([source, tmp_path / "out", "--vocab-size", 20], "too small"),
-        ([source, tmp_path / "out", "--vocab-size", 120, "--held-out", 2], "held_out"),
+        ([source, tmp_path / "out", "--vocab-size", 120, "--held-out", 2], "--held-out 2.0 must lie in [0, 1)"),
     ):
         outcome = run("prepare", *arguments)
         assert outcome.code in (1, 2)
         assert message in " ".join(outcome.err.split())
-
-
-def test_defaults_are_those_of_the_options() -> None:
-    defaults = {field.name: field.default for field in dataclasses.fields(PrepareOptions)}
-    for option in command.params:
-        if option.name in ("held_out", "similarity", "language", "seed", "engine"):
-            assert option.default == defaults[option.name], option.name

@@ -277,7 +277,7 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
         ({"vocab_size": 100}, "--keep-vocabulary"),
         ({"model": "x", "from_teacher": True}, "--from-teacher"),
         ({"model": "x", "keep_vocabulary": 100}, "--keep-vocabulary"),
-        ({"task": "poetry"}, "poetry is none of"),
+        ({"task": "poetry"}, "--task poetry must be one of text-classification"),
         ({"task": "question-answering", "augment": 1}, "--augment 1 is not for --task question-answering"),
         ({"task": "multiple-choice", "teacher_labels": ("a", "b")}, "--teacher-labels a,b is not for"),
         ({"task": "token-classification", "unlabelled": "x"}, "--unlabelled x is not for"),

@@ -375,7 +375,7 @@ def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "translation"}, "--task translation is none of: text-classification"),
+        ({"task": "translation"}, "--task translation must be one of text-classification"),
         ({"model": None, "from_scratch": None, "vocab_size": None}, "either a checkpoint"),
         ({"model": "x", "from_scratch": "y"}, "either a checkpoint"),
         ({"vocab_size": None}, "--from-scratch needs a vocabulary"),

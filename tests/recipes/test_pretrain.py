@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from pocketbert.cli import app
-from pocketbert.cli import pretrain as commands
 from pocketbert.corpus.corpus import Corpus
 from pocketbert.corpus.pretraining_batches import PretrainingBatches
 from pocketbert.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -244,18 +243,6 @@ def test_bad_input(corpus: Path, tmp_path: Path) -> None:
         pretrain(options(corpus, tmp_path / "e", learning_rate=(1e30,), optimizer="adamw"))
     assert not (tmp_path / "e" / "model.safetensors").exists()
     assert [path.name for path in (tmp_path / "e" / "checkpoints").iterdir()] == ["step-00000000"]
-
-
-@pytest.mark.parametrize(
-    ("command", "kind"), [(commands.pretrain, PretrainOptions), (commands.transfer, TransferOptions)]
-)
-def test_flags_are_the_options(command: Any, kind: Any) -> None:
-    flags = {one.name: one for one in command.params if one.name not in ("json", "dry_run", "help")}
-    assert set(flags) == {field.name for field in fields(kind)}
-    for field in fields(kind):
-        if field.default not in (None, False) and not flags[field.name].required:
-            expected = "mobilebert" if (kind, field.name) == (TransferOptions, "preset") else field.default
-            assert flags[field.name].default == expected, field.name
 
 
 @pytest.mark.parametrize(("name", "steps"), [("squeezebert", [3]), ("mobilebert", [3, 7])])

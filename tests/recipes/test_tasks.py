@@ -439,7 +439,7 @@ def test_entities_as_seqeval_counts_them(pairs: list[list[tuple[str, str]]]) -> 
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
-        ({"task": "poetry"}, ConfigError, "--task poetry is none of: text-classification, token-"),
+        ({"task": "poetry"}, ConfigError, "--task poetry must be one of text-classification, token-"),
         ({"task": "question-answering", "labels": ("a", "b")}, ConfigError, "--labels a,b is not for --task question-"),
         ({"task": "multiple-choice", "glue": "rte"}, ConfigError, "--glue rte is not for --task multiple-choice"),
         ({"task": "token-classification", "text_column": "word"}, ConfigError, "--text-column word: the columns"),

@@ -20,30 +20,28 @@ class BenchOptions(Options):
         metadata=argument(
             "Model folders, hub names or exported files.",
             metavar="[MODEL]...",
-            default_text="all families in their published sizes, with random weights",
             repeated=True,
+            default="all families in their published sizes, with random weights",
         ),
     )
     batch: tuple[int, ...] = field(
-        default=(1, 8), metadata=option("Texts per batch; repeat it to measure several.", metavar="N", repeated=True)
+        default=(1, 8), metadata=option("Texts per batch; repeat it to measure several.", "N", repeated=True)
     )
     length: tuple[int, ...] = field(
-        default=(32, 128),
-        metadata=option("Tokens per text; repeat it to measure several.", metavar="N", repeated=True),
+        default=(32, 128), metadata=option("Tokens per text; repeat it to measure several.", "N", repeated=True)
     )
     text: Path | str | None = field(
-        default=None,
-        metadata=option("File of texts, one per line, to measure at their true lengths as well.", metavar="FILE"),
+        default=None, metadata=option("File of texts, one per line, to measure at their true lengths as well.", "FILE")
     )
     picture: Path | str | None = field(
-        default=None, metadata=option("File for a plot of the results: .png or .svg.", metavar="FILE")
+        default=None, metadata=option("File for a plot of the results: .png or .svg.", "FILE")
     )
     exports: Path | str | None = field(
         default=None,
         metadata=option(
             "Folder in which to keep the models exported for other engines, for later runs.",
-            metavar="FOLDER",
-            default_text="a temporary folder",
+            "FOLDER",
+            default="a temporary folder",
         ),
     )
 

@@ -73,8 +73,9 @@ def option(
 ) -> Declaration:
     """Declare an option."""
     return click.option(
-        *names, cls=Option, help=help, metavar=metavar, panel=panel, default_text=default_text, **attributes
-    )
+        *names, cls=Option, help=help, metavar=metavar, panel=panel, default_text=default_text, show_default=True,
+        **attributes,
+    )  # fmt: skip
 
 
 def argument(name: str, *, help: str, default_text: str | None = None, **attributes: Any) -> Declaration:
@@ -95,14 +96,14 @@ class Command(click.Command):
         self.examples = examples
 
     def sections(self, ctx: click.Context) -> dict[str, HelpRows]:
-        """Heading → names and help texts, in the order of declaration but for the first two."""
-        sections: dict[str, HelpRows] = {"Arguments": [], "Options": []}
+        """Heading → names and help texts, in the order of declaration."""
+        sections: dict[str, HelpRows] = {}
         for parameter in self.get_params(ctx):
             if isinstance(parameter, Argument):
-                sections["Arguments"].append((parameter.make_metavar(ctx), parameter.help or ""))
+                sections.setdefault("Arguments", []).append((parameter.make_metavar(ctx), parameter.help or ""))
             elif (row := parameter.get_help_record(ctx)) is not None:
                 sections.setdefault(getattr(parameter, "panel", "Options"), []).append(row)
-        return {heading: rows for heading, rows in sections.items() if rows}
+        return sections
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help page."""

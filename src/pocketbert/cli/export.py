@@ -44,8 +44,14 @@ PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "litert": ("fp32", "fp16", "int8
     default=("fp32",),
     help="Of the weights, or with integer, for litert, of everything; give several for a file each.",
 )
-@option("--opset", type=int, metavar="N", help="Of the operators of an onnx file; else 17.")
-@option("--max-length", type=click.IntRange(4, 512), metavar="N", help="Tokens that a litert file reads; else 128.")
+@option("--opset", type=int, metavar="N", default_text="17", help="Version of the ONNX operator set.")
+@option(
+    "--max-length",
+    type=click.IntRange(4, 512),
+    metavar="N",
+    default_text="128",
+    help="Tokens per input of a litert file.",
+)
 @option("--calibrate", metavar="FILE", type=PATH, help="Texts like those to come, for --precision integer.")
 @option("--text", metavar="FILE", type=PATH, help="Compare on the first texts of this file, not on built-in ones.")
 @option("--eval", "data", type=PATH, metavar="DATA", help="Measure the model and each file on this.")

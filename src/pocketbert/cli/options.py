@@ -24,13 +24,12 @@ def options_of(options: type, *, except_for: Sequence[str] = ()) -> Declaration:
         options: the dataclass. Its own fields come before those that it inherits, on the help page as well.
         except_for: fields that the command does not offer.
     """
-    own = inspect.get_annotations(options)
-    fields = [(field, info) for field, info in option_fields(options) if field.name not in except_for]
+    fields = {field.name: (field, info) for field, info in option_fields(options) if field.name not in except_for}
+    names = [name for name in dict.fromkeys((*inspect.get_annotations(options), *fields)) if name in fields]
 
     def declare(function: Function) -> Function:
-        # Click's decorators declare the last parameter first.
-        for field, info in sorted(reversed(fields), key=lambda pair: pair[0].name in own):
-            function = _declaration(field, info)(function)
+        for name in reversed(names):  # click's decorators declare the last parameter first
+            function = _declaration(*fields[name])(function)
         return function
 
     return declare
@@ -46,12 +45,12 @@ def build(options: Callable[..., Options], values: Mapping[str, Any]) -> Options
 
 def _declaration(field: Field[Any], info: OptionInfo) -> Declaration:
     default: dict[str, Any] = {"required": True} if field.default is MISSING else {"default": field.default}
-    kind, is_list = _kind(str(field.type))
+    kind, is_list = (str, False) if info.choices else _kind(field)
     if info.positional:
         kind = click.Path() if kind is str else kind  # the name of a model may be a folder, which shells complete
         nargs = -1 if info.repeated else 1
         return argument(
-            field.name, help=info.help, metavar=info.metavar, type=kind, default_text=info.default_text, nargs=nargs,
+            field.name, help=info.help, metavar=info.metavar, type=kind, default_text=info.default, nargs=nargs,
             **default,
         )  # fmt: skip
     name = flag(field.name, info)
@@ -66,7 +65,7 @@ def _declaration(field: Field[Any], info: OptionInfo) -> Declaration:
         kind = click.Path()
     return option(
         *(info.names or (name,)), field.name, help=info.help, panel=info.panel, metavar=info.metavar, type=kind,
-        default_text=info.default_text, multiple=info.repeated, **default,
+        default_text=info.default, multiple=info.repeated, **default,
     )  # fmt: skip
 
 
@@ -83,11 +82,15 @@ _FORMS: dict[Any, str] = {
 }  # fmt: skip
 
 
-def _kind(annotation: str) -> tuple[Any, bool]:
-    """The type of an option's values, and whether there may be several: of alternatives, the first that is known."""
-    elements = re.match(r"tuple\[(.+), \.\.\.\]", annotation)
-    alternatives = (elements[1] if elements else annotation).split(" | ")
-    return next((_KINDS[name] for name in alternatives if name in _KINDS), str), elements is not None
+def _kind(field: Field[Any]) -> tuple[Any, bool]:
+    """The type of an option's values, and whether there may be several: of alternatives, the first.
+
+    It is read from the text of the annotation, which costs nothing and needs no import.
+    """
+    assert isinstance(field.type, str), "options are defined in modules with `from __future__ import annotations`"
+    elements = re.match(r"tuple\[(.+), \.\.\.\]", field.type)
+    first = (elements[1] if elements else field.type).split(" | ")[0]
+    return _KINDS[first], elements is not None
 
 
 def _list_of(kind: Any) -> Callable[[str | tuple[Any, ...]], tuple[Any, ...]]:

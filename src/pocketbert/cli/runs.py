@@ -1,9 +1,14 @@
-"""What finetune and distill have in common: presets; one run, the same with several seeds, or a search."""
+"""Training runs: presets, one run, several seeds or a search, and the report on the results."""
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,74 +18,146 @@ from pocketbert.cli import console
 from pocketbert.cli.commands import Function, option
 
 if TYPE_CHECKING:
+    from pocketbert.recipes.finetune import FinetuneResult
+    from pocketbert.recipes.pretrain import PretrainResult
     from pocketbert.recipes.search import SearchResult
     from pocketbert.recipes.seeds import SeedsResult
 
-PANEL = "Several runs"
+_PANEL = "Multiple runs"
 
 
-def several_runs(function: Function) -> Function:
+def multi_run_options(function: Function) -> Function:
     """Declare --preset, --seeds and --search."""
+    from pocketbert.recipes.presets import PRESETS
+
     preset = option(
         "--preset",
         panel="Training",
-        metavar="NAME",
-        help="squeezebert or mobilebert: as published, where you say nothing else.",
+        type=click.Choice(list(PRESETS)),
+        help="Published hyperparameters, for all options that are not given.",
     )
-    seeds = option("--seeds", panel=PANEL, metavar="N", type=int, help="The same with N seeds: mean and deviation.")
-    search = option("--search", panel=PANEL, metavar="N", type=int, help="Try N settings of rate, batch, epochs, ….")
+    seeds = option("--seeds", panel=_PANEL, metavar="N", type=int, help="Repeat the run with N seeds.")
+    search = option("--search", panel=_PANEL, metavar="N", type=int, help="Search hyperparameters with N trials.")
     return preset(seeds(search(function)))
 
 
-def as_published(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a command, with those of a preset where the user gave none. Raises `ConfigError`."""
-    if preset is None:
-        return dict(given)
-    from pocketbert.errors import ConfigError
+def apply_preset(preset: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a command's options, with those of a preset for all that the user did not set."""
     from pocketbert.recipes.presets import PRESETS
 
-    if preset not in PRESETS:
-        raise ConfigError(f"--preset {preset} is none of: {', '.join(PRESETS)}")
     context = click.get_current_context()
-    typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    return {**given, **{name: value for name, value in PRESETS[preset].items() if name not in typed}}
+    published = {} if preset is None else PRESETS[preset]
+    is_default = {name for name in values if context.get_parameter_source(name) is ParameterSource.DEFAULT}
+    return {**values, **{name: value for name, value in published.items() if name in is_default}}
 
 
-def carry_out(run: Any, options: Any, space: str, seeds: int | None, search: int | None, json: bool | None) -> None:
-    """Run `finetune` or `distill` as often as asked, and show what came out; `space` names what a search tries."""
-    from importlib import import_module
+def import_recipe(recipe: str) -> Any:
+    """Import a module of `recipes`, with a message while PyTorch is loading. Raises `MissingExtraError`."""
+    from pocketbert.errors import require
 
-    from pocketbert.cli.finetune import report
-    from pocketbert.errors import ConfigError
+    require("train")
+    with console.busy("loading PyTorch"):
+        return import_module(f"pocketbert.recipes.{recipe}")
 
-    how: dict[str, Any] = {"console": console.rich_console(stderr=True), "argv": ["pocketbert", *sys.argv[1:]]}
+
+def run_and_report(
+    run: Any,
+    options: Any,
+    json: bool | None,
+    *,
+    seeds: int | None = None,
+    search: int | None = None,
+    space: str = "FINETUNING",
+) -> None:
+    """Carry out one training run, or many, and print the results.
+
+    Args:
+        run: `finetune`, `distill`, `pretrain` or `transfer`.
+        options: of the run.
+        json: as for `console.use_json`.
+        seeds: the number of seeds to repeat the run with.
+        search: the number of trials of a hyperparameter search.
+        space: the name of its search space in `recipes.search`.
+    """
+    context: dict[str, Any] = {
+        "console": console.rich_console(stderr=True), "argv": ["pocketbert", *sys.argv[1:]],
+    }  # fmt: skip
     if seeds is not None and search is not None:
-        raise ConfigError("--seeds and --search exclude each other: search first, then repeat the best with seeds")
+        raise click.UsageError("--seeds and --search exclude each other: repeat the best trial of a search with seeds")
     if seeds is not None:
-        _show_seeds(import_module("pocketbert.recipes.seeds").over_seeds(run, options, seeds, **how), json)
+        _print_seeds(import_recipe("seeds").over_seeds(run, options, seeds, **context), json)
     elif search is not None:
-        recipe = import_module("pocketbert.recipes.search")
-        _show_search(recipe.search(run, options, getattr(recipe, space), search, **how), json)
+        recipe = import_recipe("search")
+        _print_search(recipe.search(run, options, getattr(recipe, space), search, **context), json)
     else:
-        report(run(options, **how), json)
+        _print_run(run(options, **context), json)
 
 
-def _show_seeds(result: SeedsResult, json: bool | None) -> None:
+def _print_run(result: FinetuneResult | PretrainResult, json: bool | None) -> None:
+    """Print the result of one run; add the latency of a fine-tuned model on this machine to its card."""
+    from pocketbert.recipes.finetune import FinetuneResult
+
+    if os.environ.get("RANK", "0") != "0":  # one of several processes that have the same result
+        return
+    line: dict[str, Any] = {"folder": str(result.folder), "metrics": result.metrics}
+    if isinstance(result, FinetuneResult):
+        from pocketbert.cli.latency import latency
+        from pocketbert.recipes.report import write_card
+
+        with console.busy("timing the model"):
+            write_card(result.folder, latency(result.folder))
+        line |= {"best_step": result.best_step, "steps": result.steps, "seconds": round(result.seconds, 1)}
+        column, command = f"After step {result.best_step:,}", _next_command(result.folder)
+    else:
+        line |= {"steps": result.steps}
+        column, command = "Held out", _COMMANDS["feature-extraction"]
+    if console.use_json(json):
+        console.print_json(line)
+        return
+    console.print_metrics({column: result.metrics})
+    console.print_facts(
+        [
+            ("steps", f"{result.steps:,} in {timedelta(seconds=round(result.seconds))}"),
+            ("model", f"{result.folder}"),
+            ("next", command.format(folder=shlex.quote(str(result.folder)))),
+        ]
+    )
+
+
+_COMMANDS = {
+    "token-classification": 'pocketbert tag --model {folder} "your text"',
+    "question-answering": 'pocketbert answer "your question?" --model {folder} --file passage.txt',
+    "multiple-choice": 'pocketbert choose --model {folder} "a beginning" "one end" "another"',
+    "feature-extraction": "pocketbert finetune reviews.csv --model {folder} --output my-model",
+}
+
+
+def _next_command(folder: Path) -> str:
+    """A command that uses a model of the task, with {folder} in it."""
+    from pocketbert.checkpoints.files import read_json
+
+    run = read_json(folder / "run.json")
+    pairs = (run["data"]["train"].get("columns") or [None, None])[1] is not None
+    text = '"one text" --pair "another"' if pairs else '"your text"'
+    return _COMMANDS.get(run["options"]["task"], f"pocketbert classify --model {{folder}} {text}")
+
+
+def _print_seeds(result: SeedsResult, json: bool | None) -> None:
     if console.use_json(json):
         for seed, metrics in result.seeds.items():
             console.print_json({"seed": seed, "metrics": metrics})
         console.print_json({"mean": result.mean, "deviation": result.deviation, "best": result.best})
         return
-    names = list(result.mean)
-    rows = [(f"{seed}", *(f"{metrics[name]:.4f}" for name in names)) for seed, metrics in result.seeds.items()]
-    rows.append(("mean", *(f"{result.mean[name]:.4f}" for name in names)))
+    rows = {f"{seed}": metrics for seed, metrics in result.seeds.items()} | {"mean": result.mean}
     if result.deviation is not None:
-        rows.append(("deviation", *(f"{result.deviation[name]:.4f}" for name in names)))
-    console.print_table(["Seed", *names], rows, numbers=names)
+        rows["deviation"] = result.deviation
+    names = list(result.mean)
+    cells = [(name, *(f"{metrics[metric]:.4f}" for metric in names)) for name, metrics in rows.items()]
+    console.print_table(["Seed", *names], cells, numbers=names)
     console.print_facts([("best", f"{result.folder}")])
 
 
-def _show_search(result: SearchResult, json: bool | None) -> None:
+def _print_search(result: SearchResult, json: bool | None) -> None:
     if console.use_json(json):
         for trial in result.trials:
             console.print_json(vars(trial))

@@ -30,11 +30,11 @@ from pocketbert.serve.settings import KEYS, Limits, Settings, named, read_keys
     help="Model folders or hub names, or NAME=MODEL.",
     default_text="bundled sentiment classifier",
 )
+@options_of(Settings)
 @option(
     "--api-keys", type=PATH, metavar="FILE", panel="Access", default_text=f"those in {KEYS}, if set",
     help="File of API keys, one per line, of which requests need one.",
 )  # fmt: skip
-@options_of(Settings)
 @options_of(Limits)
 def serve(model: Sequence[str], api_keys: Path | None, **values: Any) -> None:
     """Serve models over HTTP, with a web page to try them.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocketbert.errors import ConfigError
-from pocketbert.recipes.finetune_options import FinetuneOptions
-from pocketbert.training.settings import DistillationWeights, LayerPairs
+from pocketbert.options import Panel
+from pocketbert.recipes.finetune_options import DATA, START, TASKS, FinetuneOptions
+from pocketbert.training.settings import DistillationWeights
+
+DISTILLATION = Panel("Distillation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,33 +20,80 @@ class DistillOptions(FinetuneOptions):
     Raises `ConfigError` for values that contradict each other or make no sense.
     """
 
-    teacher: tuple[str, ...]
-    """Models of the same task and labels, on raw text any encoders: folders or names on the hub."""
-    teacher_labels: tuple[str, ...] | None = None
-    """What the teachers' labels mean, in their order, where they do not say (LABEL_0, …)."""
-    from_teacher: bool = False
-    """Begin a student from scratch with the first teacher's weights, as far as they fit."""
-    keep_vocabulary: int | None = None
-    """Keep only so many pieces of the teacher's vocabulary, those that the texts use most (from scratch only)."""
+    teacher: tuple[str, ...] = field(
+        metadata=DISTILLATION.option(
+            "Teacher with the same task and labels: a folder or hub name. Repeat it for an ensemble of teachers.",
+            "FOLDER|NAME",
+            repeated=True,
+        )
+    )
+    teacher_labels: tuple[str, ...] | None = field(
+        default=None,
+        metadata=DISTILLATION.option(
+            "Names of the teachers' labels in the order of their ids.", "A,B,C", default="those in the teachers' config"
+        ),
+    )
+    task: str = field(
+        default="text-classification",
+        metadata=DATA.option(
+            "Task: text-classification, token-classification, question-answering, multiple-choice, or "
+            "feature-extraction on prepared raw text.",
+            "TASK",
+            choices=(*TASKS, "feature-extraction"),
+        ),
+    )
+    model: str | None = field(
+        default=None,
+        metadata=START.option(
+            "Student checkpoint to start from: a folder or hub name.", "FOLDER|NAME", names=["--student", "-m"]
+        ),
+    )
+    from_teacher: bool = field(
+        default=False,
+        metadata=START.option("With --from-scratch: initialise the student from the first teacher's weights that fit."),
+    )
+    keep_vocabulary: int | None = field(
+        default=None,
+        metadata=START.option(
+            "With --from-scratch: keep only the N tokens of the teacher's vocabulary that are most frequent in DATA.",
+            "N",
+        ),
+    )
 
-    alpha: float = 0.5
-    """How much the teachers' answers count; the labels count for the rest."""
-    temperature: float = 1.0
-    """Softens the answers of teachers and student."""
-    hidden_weight: float = 0.0
-    """How much the hidden states count."""
-    attention_weight: float = 0.0
-    """How much the attention maps count."""
-    layers: LayerPairs | None = None
-    """Which layers are compared, student's and teacher's; evenly spread when not given."""
-    augment: int = 0
-    """How many altered copies of each text to ask the teachers about."""
-    unlabelled: str | Path | None = None
-    """A file of further texts, without labels."""
-    cache: str | Path | None = None
-    """The folder for what the teachers say; in the output when not given."""
-    cache_gigabytes: float = 1.0
-    """The most that hidden states may take there; when they are more, the teachers run beside the student."""
+    alpha: float = field(
+        default=0.5, metadata=DISTILLATION.option("Weight of the teacher loss; the label loss gets 1 − alpha.", "X")
+    )
+    temperature: float = field(
+        default=1.0, metadata=DISTILLATION.option("Temperature of the softmax in the teacher loss.", "X")
+    )
+    hidden_weight: float = field(default=0.0, metadata=DISTILLATION.option("Weight of the hidden-state loss.", "X"))
+    attention_weight: float = field(default=0.0, metadata=DISTILLATION.option("Weight of the attention loss.", "X"))
+    layers: tuple[tuple[int, int], ...] | None = field(
+        default=None,
+        metadata=DISTILLATION.option(
+            "Layers to compare, the student's first: layers count from 1, 0:0 are the embeddings.",
+            "1:3,2:6",
+            default="evenly spread",
+        ),
+    )
+    augment: int = field(
+        default=0, metadata=DISTILLATION.option("Altered copies of each text, labelled by the teachers.", "N")
+    )
+    unlabelled: Path | str | None = field(
+        default=None, metadata=DISTILLATION.option("File of additional texts without labels.", "FILE")
+    )
+    cache: Path | str | None = field(
+        default=None,
+        metadata=DISTILLATION.option(
+            "Folder for the cache of teacher outputs.", "FOLDER", default="in the output folder"
+        ),
+    )
+    cache_gigabytes: float = field(
+        default=1.0,
+        metadata=DISTILLATION.option(
+            "Maximum size of cached hidden states; beyond it, teachers run during training.", "X"
+        ),
+    )
 
     def __post_init__(self) -> None:
         if not self.teacher:

@@ -1,90 +1,155 @@
-"""What can be said about a fine-tuning run."""
+"""Options of a fine-tuning run."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocketbert.errors import ConfigError
+from pocketbert.options import Options, Panel, argument
+from pocketbert.training.settings import PRECISIONS
+
+DATA = Panel("Data")
+START = Panel("Initial model")
+TRAINING = Panel("Training")
+EVALUATION = Panel("Evaluation")
+RUN = Panel("Run")
+TASKS = ("text-classification", "token-classification", "question-answering", "multiple-choice")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions:
-    """Options of `finetune`; the shell's flags carry the same names.
+class FinetuneOptions(Options):
+    """Options of `finetune`; the command's options have the same names.
 
     Raises `ConfigError` for values that contradict each other or make no sense.
     """
 
-    data: str | Path
-    """The training data: a file in a layout of the task, or with `glue` a folder."""
-    output: str | Path
-    """The folder for the model and its run; must be new, or hold a run to resume."""
-    task: str = "text-classification"
-    """What to learn: text-classification, token-classification, question-answering or multiple-choice."""
-    model: str | None = None
-    """The checkpoint to start from: a folder or a name on the hub."""
-    from_scratch: str | None = None
-    """Start from fresh weights: the name of a preset, a `config.json`, or a folder with one."""
-    tokenizer: str | None = None
-    """A folder, a name on the hub, or a `vocab.txt`; the checkpoint's own when not given."""
-    vocab_size: int | None = None
-    """Learn a vocabulary of this size from the training texts instead (from scratch only)."""
+    data: Path | str = field(
+        metadata=argument("Training data: a file in one of the task's formats; with --glue a folder.")
+    )
+    output: Path | str = field(
+        metadata=RUN.option("Output folder: new, or that of a run to resume.", "FOLDER", names=["--output", "-o"])
+    )
+    task: str = field(
+        default="text-classification",
+        metadata=DATA.option(
+            "Task: text-classification, token-classification, question-answering or multiple-choice.",
+            "TASK",
+            choices=TASKS,
+        ),
+    )
+    model: str | None = field(
+        default=None,
+        metadata=START.option(
+            "Checkpoint to start from: a folder or hub name.", "FOLDER|NAME", names=["--model", "-m"]
+        ),
+    )
+    from_scratch: str | None = field(
+        default=None,
+        metadata=START.option(
+            "Start from random weights: name of a preset such as squeezebert-uncased, or config.json.", "PRESET|FILE"
+        ),
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata=START.option(
+            "Tokenizer: a folder, hub name or vocab.txt.", "FOLDER|NAME|FILE", default="the checkpoint's"
+        ),
+    )
+    vocab_size: int | None = field(
+        default=None, metadata=START.option("Size of a new vocabulary, trained on DATA; needs --from-scratch.", "N")
+    )
 
-    glue: str | None = None
-    """The GLUE task whose official files `data` holds, such as sst-2."""
-    eval_data: str | Path | None = None
-    """A file to evaluate on."""
-    eval_fraction: float = 0.1
-    """Which part of the training data to keep back for evaluation when there is no file for it."""
-    text_column: str | None = None
-    """The column of the text, recognised when not given; that of the words by its number in files for tagging."""
-    text_pair_column: str | None = None
-    """The column of the second text, for pairs."""
-    label_column: str | None = None
-    """The column of the label; recognised when not given."""
-    labels: tuple[str, ...] | None = None
-    """The label names in the order of their ids; in sorted order when not given."""
-    max_length: int | None = None
-    """How many tokens of a text to read; 128, and of a question with its passage 384, when not given."""
+    glue: str | None = field(
+        default=None, metadata=DATA.option("GLUE task whose official files DATA holds: sst-2, mrpc, …", "TASK")
+    )
+    eval_data: Path | str | None = field(
+        default=None, metadata=EVALUATION.option("File of evaluation data.", "FILE", default="split off from DATA")
+    )
+    eval_fraction: float = field(
+        default=0.1, metadata=EVALUATION.option("Fraction of DATA to split off as dev set.", "X")
+    )
+    text_column: str | None = field(
+        default=None,
+        metadata=DATA.option(
+            "Column of the text; for token classification, number of the column of words.", "NAME", default="detected"
+        ),
+    )
+    text_pair_column: str | None = field(
+        default=None, metadata=DATA.option("Column of the second text, for text pairs.", "NAME", default="detected")
+    )
+    label_column: str | None = field(
+        default=None,
+        metadata=DATA.option(
+            "Column of the label; for token classification, number of the column of tags.", "NAME", default="detected"
+        ),
+    )
+    labels: tuple[str, ...] | None = field(
+        default=None, metadata=DATA.option("Names of the labels in the order of their ids.", "A,B,C", default="sorted")
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata=DATA.option(
+            "Maximum number of tokens per input; longer ones are truncated.",
+            "N",
+            default="128; 384 for question answering",
+        ),
+    )
 
-    epochs: float = 3.0
-    """How often to go through the data."""
-    batch_size: int = 32
-    """Examples a step, whatever the accumulation."""
-    accumulation: int = 1
-    """Into how many parts to divide each batch, to save memory."""
-    learning_rate: float | None = None
-    """The peak rate; 5e-5 from a checkpoint and 5e-4 from scratch when not given."""
-    warmup: float = 0.1
-    """The part of all steps in which the rate rises; it falls to zero in the others."""
-    weight_decay: float = 0.01
-    """For weights other than biases and norms."""
-    clip: float = 1.0
-    """The largest norm of the gradient."""
-    seed: int = 42
-    """Decides fresh weights, order, dropout and what is kept back."""
-    precision: str = "auto"
-    """fp32, bf16, or auto: bf16 on a GPU that has it, fp32 elsewhere."""
-    quantization_aware: bool = False
-    """Round a MobileBERT to 8 bits while it learns, for engines that compute in whole numbers alone."""
-    device: str | None = None
-    """cpu, cuda or cuda:1; a GPU when there is one, if not given."""
+    epochs: float = field(default=3.0, metadata=TRAINING.option("Training epochs.", "N"))
+    batch_size: int = field(default=32, metadata=TRAINING.option("Batch size: examples per step.", "N"))
+    accumulation: int = field(
+        default=1, metadata=TRAINING.option("Micro-batches per step; more of them need less memory.", "N")
+    )
+    learning_rate: float | None = field(
+        default=None, metadata=TRAINING.option("Peak learning rate.", "X", default="5e-5; 5e-4 from scratch")
+    )
+    warmup: float = field(
+        default=0.1,
+        metadata=TRAINING.option("Fraction of steps for linear warm-up; the rate then decays linearly to 0.", "X"),
+    )
+    weight_decay: float = field(
+        default=0.01, metadata=TRAINING.option("Weight decay, of all weights but biases and norms.", "X")
+    )
+    clip: float = field(default=1.0, metadata=TRAINING.option("Maximum norm of the gradient.", "X"))
+    seed: int = field(
+        default=42, metadata=TRAINING.option("Seed of initial weights, data order, dropout and dev set.", "N")
+    )
+    precision: str = field(
+        default="auto",
+        metadata=TRAINING.option(
+            "Precision of computation; auto is bf16 on GPUs that support it, and fp32 elsewhere.", choices=PRECISIONS
+        ),
+    )
+    quantization_aware: bool = field(
+        default=False,
+        metadata=TRAINING.option("Simulate 8-bit integers while training a MobileBERT, for integer-only engines."),
+    )
+    device: str | None = field(
+        default=None, metadata=RUN.option("PyTorch device: cpu, cuda, cuda:1, …", "NAME", default="cuda if available")
+    )
 
-    eval_every: int | None = None
-    """Steps between evaluations; once an epoch when not given."""
-    metric: str | None = None
-    """Which metric decides what is best; the task's first when not given."""
-    patience: int | None = None
-    """Stop after so many evaluations in a row without a new best."""
-    resume: bool = False
-    """Continue the run in `output`; begin it if there is none."""
-    tensorboard: bool = True
-    """Write learning curves to the folder `tensorboard` of the output."""
+    eval_every: int | None = field(
+        default=None, metadata=EVALUATION.option("Evaluate every N steps.", "N", default="one epoch")
+    )
+    metric: str | None = field(
+        default=None,
+        metadata=EVALUATION.option(
+            "Metric that selects the best checkpoint.", "NAME", default="the task's first metric"
+        ),
+    )
+    patience: int | None = field(
+        default=None,
+        metadata=EVALUATION.option("Stop after N evaluations without improvement.", "N", default="no early stopping"),
+    )
+    resume: bool = field(default=False, metadata=RUN.option("Resume the run in the output folder, or start it."))
+    tensorboard: bool = field(default=True, metadata=RUN.option("Write learning curves for TensorBoard."))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.model is None) == (self.from_scratch is None):
-            raise ConfigError("say what to start from: either a checkpoint (--model) or --from-scratch")
+            raise ConfigError("choose what to start from: either a checkpoint (--model) or --from-scratch")
         if self.vocab_size is not None and (self.from_scratch is None or self.tokenizer is not None):
             raise ConfigError("--vocab-size makes a new vocabulary: it needs --from-scratch, and no --tokenizer")
         if self.from_scratch is not None and self.vocab_size is None and self.tokenizer is None:
@@ -114,10 +179,3 @@ class FinetuneOptions:
         self._check("warmup", 0 <= self.warmup <= 1, "must lie in [0, 1]")
         self._check("weight_decay", self.weight_decay >= 0, "must not be negative")
         self._check("eval_fraction", 0 < self.eval_fraction < 1, "must lie between 0 and 1")
-        self._check("precision", self.precision in ("auto", "fp32", "bf16"), "must be auto, fp32 or bf16")
-
-    def _check(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            value = getattr(self, name)
-            shown = ",".join(value) if isinstance(value, tuple) else value
-            raise ConfigError(f"--{name.replace('_', '-')} {shown} {rule}")

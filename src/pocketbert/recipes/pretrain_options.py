@@ -3,87 +3,112 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pocketbert.checkpoints.files import read_json
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import ConfigError
+from pocketbert.options import Options, Panel, argument
 from pocketbert.recipes.pretraining_recipes import MINI_RECIPES, RECIPES, PretrainingRecipe
-from pocketbert.training.settings import OPTIMIZERS
+from pocketbert.training.settings import OPTIMIZERS, PRECISIONS
+
+MODEL = Panel("Model")
+DATA = Panel("Data")
+TRAINING = Panel("Training")
+RUN = Panel("Run")
+PUBLISHED = "as published"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions:
-    """Options of `pretrain`; the shell's flags carry the same names.
+class PretrainOptions(Options):
+    """Options of `pretrain`; the command's options have the same names.
 
-    What is None is as published for the preset. There are as many phases as `steps`; lengths, batch sizes, rates and
-    warm-ups are one for all, or one a phase. Raises `ConfigError` for values that make no sense together.
+    There are as many phases as `steps`; lengths, batch sizes, learning rates and warm-ups are one for all phases, or
+    one per phase. Raises `ConfigError` for values that make no sense together.
     """
 
-    corpus: str | Path
-    """The folder that `prepare` wrote."""
-    output: str | Path
-    """The folder for the model and its run; must be new, or hold a run to resume."""
-    preset: str
-    """Whose recipe and architecture: a name of `recipes.pretraining_recipes.RECIPES`."""
-    mini: bool = False
-    """The recipe in miniature."""
-    config: str | Path | None = None
-    """A config.json of the preset's family, in the place of its architecture."""
+    corpus: Path | str = field(metadata=argument("Corpus folder, written by pocketbert prepare."))
+    output: Path | str = field(metadata=argument("Output folder: new, or that of a run to resume."))
+    preset: str = field(metadata=MODEL.option("Published recipe, with its architecture.", choices=list(RECIPES)))
+    mini: bool = field(default=False, metadata=MODEL.option("Miniature model and recipe, for two processor cores."))
+    config: Path | str | None = field(
+        default=None,
+        metadata=MODEL.option("Another architecture of the same family: a config.json.", "FILE", default=PUBLISHED),
+    )
 
-    pairs: str | None = None
-    """What a second segment is for: sop, nsp, or none."""
-    whole_words: bool = False
-    """Whether the pieces of a word are masked together."""
-    masked: float | None = None
-    """Which part of the tokens is to be predicted."""
-    length: tuple[int, ...] | None = None
-    """Tokens of an example."""
-    steps: tuple[int, ...] | None = None
-    """How many steps of each phase."""
-    batch_size: tuple[int, ...] | None = None
-    """Examples a step, over all processes."""
-    learning_rate: tuple[float, ...] | None = None
-    """The peak rate."""
-    warmup: tuple[float, ...] | None = None
-    """The part of a phase's steps in which the rate rises."""
-    optimizer: str | None = None
-    """lamb, lamb-nvidia or adamw."""
-    weight_decay: float | None = None
-    """For weights other than biases and norms."""
-    clip: float = 1.0
-    """The largest norm of the gradient."""
-    tokens: int = 16_384
-    """About how many tokens to compute at once: a batch is divided into as many parts as that takes."""
-    seed: int = 42
-    """Decides fresh weights, examples, masks and dropout."""
+    pairs: str | None = field(
+        default=None,
+        metadata=DATA.option(
+            "Objective for pairs of segments: sentence order, next sentence, or none.",
+            choices=("sop", "nsp", "none"),
+            default=PUBLISHED,
+        ),
+    )
+    whole_words: bool = field(default=False, metadata=DATA.option("Mask all tokens of a word together."))
+    masked: float | None = field(
+        default=None, metadata=DATA.option("Fraction of tokens to mask and predict.", "X", default="0.15")
+    )
+    length: tuple[int, ...] | None = field(
+        default=None,
+        metadata=DATA.option("Tokens per example, one number or one per phase.", "N,N", default=PUBLISHED),
+    )
+    steps: tuple[int, ...] | None = field(
+        default=None, metadata=TRAINING.option("Steps of each phase.", "N,N", default=PUBLISHED)
+    )
+    batch_size: tuple[int, ...] | None = field(
+        default=None,
+        metadata=TRAINING.option("Batch size: examples per step, over all processes.", "N,N", default=PUBLISHED),
+    )
+    learning_rate: tuple[float, ...] | None = field(
+        default=None,
+        metadata=TRAINING.option("Peak learning rate, one number or one per phase.", "X,X", default=PUBLISHED),
+    )
+    warmup: tuple[float, ...] | None = field(
+        default=None,
+        metadata=TRAINING.option("Fraction of a phase's steps for linear warm-up.", "X,X", default=PUBLISHED),
+    )
+    optimizer: str | None = field(
+        default=None, metadata=TRAINING.option("Optimizer.", choices=OPTIMIZERS, default="lamb")
+    )
+    weight_decay: float | None = field(
+        default=None,
+        metadata=TRAINING.option("Weight decay, of all weights but biases and norms.", "X", default="0.01"),
+    )
+    clip: float = field(default=1.0, metadata=TRAINING.option("Maximum norm of the gradient.", "X"))
+    tokens: int = field(default=16_384, metadata=RUN.option("Approximate tokens per micro-batch.", "N"))
+    seed: int = field(
+        default=42, metadata=TRAINING.option("Seed of initial weights, examples, masks and dropout.", "N")
+    )
 
-    precision: str = "auto"
-    """fp32, bf16, or auto: bf16 on a GPU that has it, fp32 elsewhere."""
-    compile: bool = False
-    """Compile the layers with `torch.compile`, for training; needs a C++ compiler."""
-    sharded: bool = False
-    """Divide weights, gradients and moments among the processes (FSDP2), where there are several."""
-    device: str | None = None
-    """cpu, cuda or cuda:1; a GPU when there is one, if not given."""
-    eval_every: int | None = None
-    """Steps between evaluations on what the corpus keeps back; a fiftieth of the run when not given."""
-    eval_batches: int = 8
-    """How many batches of 64 examples an evaluation takes."""
-    save_minutes: float = 10.0
-    """Save the state at least so often."""
-    resume: bool = False
-    """Continue the run in `output`; begin it if there is none."""
-    tensorboard: bool = True
-    """Write learning curves to the folder `tensorboard` of the output."""
+    precision: str = field(
+        default="auto",
+        metadata=RUN.option(
+            "Precision of computation; auto is bf16 on GPUs that support it, and fp32 elsewhere.", choices=PRECISIONS
+        ),
+    )
+    compile: bool = field(
+        default=False, metadata=RUN.option("Compile the layers with torch.compile; needs a C++ compiler.")
+    )
+    sharded: bool = field(
+        default=False, metadata=RUN.option("Shard weights, gradients and optimizer state across processes (FSDP2).")
+    )
+    device: str | None = field(
+        default=None, metadata=RUN.option("PyTorch device: cpu, cuda, cuda:1, …", "NAME", default="cuda if available")
+    )
+    eval_every: int | None = field(
+        default=None,
+        metadata=RUN.option("Evaluate on the held-out split every N steps.", "N", default="a fiftieth of all steps"),
+    )
+    eval_batches: int = field(default=8, metadata=RUN.option("Batches of 64 held-out examples per evaluation.", "N"))
+    save_minutes: float = field(
+        default=10.0, metadata=RUN.option("Maximum time in minutes between saves of the training state.", "X")
+    )
+    resume: bool = field(default=False, metadata=RUN.option("Resume the run in the output folder, or start it."))
+    tensorboard: bool = field(default=True, metadata=RUN.option("Write learning curves for TensorBoard."))
 
     def __post_init__(self) -> None:
-        self._check("preset", self.preset in RECIPES, f"must be one of {', '.join(RECIPES)}")
-        self._check("pairs", self.pairs in (None, "sop", "nsp", "none"), "must be sop, nsp or none")
-        self._check("optimizer", self.optimizer in (None, *OPTIMIZERS), f"must be one of {', '.join(OPTIMIZERS)}")
-        self._check("precision", self.precision in ("auto", "fp32", "bf16"), "must be auto, fp32 or bf16")
+        super().__post_init__()
         for name, least in (("steps", 1), ("batch_size", 1), ("length", 8)):
             self._check(name, min(getattr(self, name) or (least,)) >= least, f"must be at least {least}")
         rates = self.learning_rate or (1.0,)
@@ -96,12 +121,6 @@ class PretrainOptions:
             self._check(name, getattr(self, name) >= 1, "must be at least 1")
         self._check("eval_every", self.eval_every is None or self.eval_every >= 1, "must be at least 1")
         self._check("save_minutes", self.save_minutes >= 0, "must not be negative")
-
-    def _check(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            value = getattr(self, name)
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            raise ConfigError(f"--{name.replace('_', '-')} {shown} {rule}")
 
     @property
     def recipe(self) -> PretrainingRecipe:
@@ -140,6 +159,8 @@ class PretrainOptions:
         )
 
     def _own_config(self, family: type[PreTrainedConfig]) -> PreTrainedConfig:
+        from pocketbert.checkpoints.files import read_json
+
         assert self.config is not None
         config = AutoConfig.from_dict(read_json(Path(self.config)))
         if not isinstance(config, family):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pocketbert.configs import PRESETS, PreTrainedConfig
-from pocketbert.corpus.pretraining_batches import Pairs
+
+if TYPE_CHECKING:
+    from pocketbert.corpus.pretraining_batches import Pairs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pocketbert.recipes.pretrain_options import PretrainOptions
+from pocketbert.options import Panel
+from pocketbert.recipes.pretrain_options import MODEL, PUBLISHED, PretrainOptions
 from pocketbert.training.settings import TransferWeights
 
+TRANSFER = Panel("Transfer")
 STRATEGIES = ("auxiliary", "joint", "progressive")
 
 
@@ -17,35 +19,44 @@ class TransferOptions(PretrainOptions):
     Raises `ConfigError` for values that contradict each other or make no sense.
     """
 
-    teacher: str
-    """A pretrained IB-BERT: a folder, or a name on the hub."""
-    strategy: str = "progressive"
-    """auxiliary, joint or progressive."""
-    layer_steps: int | None = None
-    """How many steps each layer is taught; 0 leaves the distillation alone. As published when not given."""
-    layer_batch_size: int | None = None
-    """Examples a step meanwhile; as published when not given."""
-    layer_rate: float | None = None
-    """The rate meanwhile; that of the first phase when not given."""
-    lower_rate: float = 0.3
-    """By what to multiply that of the layers below the taught one; 0 freezes them."""
-    feature_weight: float = 100.0
-    """How much the normalised feature maps count."""
-    mean_weight: float = 5000.0
-    """How much the means of the feature maps count."""
-    variance_weight: float = 5.0
-    """How much their variances count."""
-    attention_weight: float = 1.0
-    """How much the attention counts."""
-    alpha: float = 0.5
-    """How much the teacher's words count; the labels count for the rest."""
-    temperature: float = 1.0
-    """Softens the words of teacher and student."""
+    preset: str = field(
+        default="mobilebert",
+        metadata=MODEL.option("Published recipe, with its architecture.", choices=("mobilebert", "mobilebert-tiny")),
+    )
+    teacher: str = field(metadata=TRANSFER.option("Pretrained IB-BERT: a folder or hub name.", "FOLDER|NAME"))
+    strategy: str = field(default="progressive", metadata=TRANSFER.option("Transfer strategy.", choices=STRATEGIES))
+    layer_steps: int | None = field(
+        default=None,
+        metadata=TRANSFER.option("Steps of layer transfer per layer; 0 for distillation only.", "N", default=PUBLISHED),
+    )
+    layer_batch_size: int | None = field(
+        default=None, metadata=TRANSFER.option("Batch size during layer transfer.", "N", default=PUBLISHED)
+    )
+    layer_rate: float | None = field(
+        default=None, metadata=TRANSFER.option("Learning rate during layer transfer.", "X", default="the first phase's")
+    )
+    lower_rate: float = field(
+        default=0.3, metadata=TRANSFER.option("Learning-rate factor for the layers below; 0 freezes them.", "X")
+    )
+    feature_weight: float = field(
+        default=100.0, metadata=TRANSFER.option("Weight of the loss between normalised feature maps.", "X")
+    )
+    mean_weight: float = field(
+        default=5000.0, metadata=TRANSFER.option("Weight of the loss between means of feature maps.", "X")
+    )
+    variance_weight: float = field(
+        default=5.0, metadata=TRANSFER.option("Weight of the loss between variances of feature maps.", "X")
+    )
+    attention_weight: float = field(default=1.0, metadata=TRANSFER.option("Weight of the attention loss.", "X"))
+    alpha: float = field(
+        default=0.5, metadata=TRANSFER.option("Weight of the teacher loss; the label loss gets 1 − alpha.", "X")
+    )
+    temperature: float = field(
+        default=1.0, metadata=TRANSFER.option("Temperature of the softmax in the teacher loss.", "X")
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("strategy", self.strategy in STRATEGIES, f"must be one of {', '.join(STRATEGIES)}")
-        self._check("preset", self.preset.startswith("mobilebert"), "has no teacher: mobilebert or mobilebert-tiny")
         self._check("layer_steps", self.layer_steps is None or self.layer_steps >= 0, "must not be negative")
         self._check("layer_batch_size", (self.layer_batch_size or 1) >= 1, "must be at least 1")
         self._check("layer_rate", self.layer_rate is None or self.layer_rate > 0, "must be positive")

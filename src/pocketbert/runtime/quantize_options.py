@@ -20,11 +20,10 @@ class QuantizeOptions(Options):
     output: Path | str = field(metadata=argument("Output folder: new."))
     eval_data: Path | str | None = field(
         default=None,
-        metadata=option("Labelled data to evaluate the model on before and after.", names=["--eval"], metavar="DATA"),
+        metadata=option("Labelled data to evaluate the model on before and after.", "DATA", names=["--eval"]),
     )
     glue: str | None = field(
-        default=None,
-        metadata=option("GLUE task whose official files the folder --eval holds: sst-2, mrpc, …", metavar="TASK"),
+        default=None, metadata=option("GLUE task whose official files the folder --eval holds: sst-2, mrpc, …", "TASK")
     )
     force: bool = field(default=False, metadata=option("Accept a loss of more than a point of the first metric."))
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pocketbert.errors import ConfigError
-from pocketbert.options import Options, option
+from pocketbert.options import Options, Panel, option
 
 KEYS = "POCKETBERT_API_KEYS"
-LIMITS = "Limits"  # a panel
+LIMITS = Panel("Limits")
 _NAME = re.compile(r"[\w.-]{1,100}")
 
 
@@ -24,51 +24,37 @@ class Limits(Options):
 
     body: int = field(
         default=2 << 20,
-        metadata=option(
-            "Maximum size of a request's body, or of a line in a stream.",
-            names=["--max-body"],
-            metavar="BYTES",
-            panel=LIMITS,
+        metadata=LIMITS.option(
+            "Maximum size of a request's body, or of a line in a stream.", "BYTES", names=["--max-body"]
         ),
     )
     texts: int = field(
         default=1024,
-        metadata=option(
+        metadata=LIMITS.option(
             "Maximum number of sequences per request: texts, choices, or texts times labels.",
+            "N",
             names=["--max-texts"],
-            metavar="N",
-            panel=LIMITS,
         ),
     )
     tokens: int = field(
-        default=1 << 17,
-        metadata=option("Maximum number of tokens per request.", names=["--max-tokens"], metavar="N", panel=LIMITS),
+        default=1 << 17, metadata=LIMITS.option("Maximum number of tokens per request.", "N", names=["--max-tokens"])
     )
     queue: int = field(
         default=2048,
-        metadata=option(
-            "Maximum number of concurrent requests; each is in memory with its body.",
-            names=["--max-queue"],
-            metavar="N",
-            panel=LIMITS,
+        metadata=LIMITS.option(
+            "Maximum number of concurrent requests; each is in memory with its body.", "N", names=["--max-queue"]
         ),
     )
     wait: float = field(
         default=1.0,
-        metadata=option(
-            "Reject requests that would wait longer than this (429).",
-            names=["--max-wait"],
-            metavar="SECONDS",
-            panel=LIMITS,
+        metadata=LIMITS.option(
+            "Reject requests that would wait longer than this (429).", "SECONDS", names=["--max-wait"]
         ),
     )
     time: float = field(
         default=30.0,
-        metadata=option(
-            "Maximum time to receive a request, and to respond to it.",
-            names=["--max-time"],
-            metavar="SECONDS",
-            panel=LIMITS,
+        metadata=LIMITS.option(
+            "Maximum time to receive a request, and to respond to it.", "SECONDS", names=["--max-time"]
         ),
     )
 
@@ -88,18 +74,15 @@ class Settings(Options):
     models: tuple[tuple[str, str], ...]
     """The name of each model, and its folder or hub name; the first is the default."""
     host: str = field(
-        default="127.0.0.1",
-        metadata=option("Address to listen on; 0.0.0.0 for every network interface.", metavar="ADDRESS"),
+        default="127.0.0.1", metadata=option("Address to listen on; 0.0.0.0 for every network interface.", "ADDRESS")
     )
-    port: int = field(default=8000, metadata=option("Port to listen on; 0 for any free one.", metavar="N"))
-    workers: int = field(default=1, metadata=option("Worker processes, each with all models.", metavar="N"))
+    port: int = field(default=8000, metadata=option("Port to listen on; 0 for any free one.", "N"))
+    workers: int = field(default=1, metadata=option("Worker processes, each with all models.", "N"))
     keys: tuple[str, ...] = field(default=(), repr=False)
     """The API keys of which a request must have one, if there are any."""
     cors: tuple[str, ...] = field(
         default=(),
-        metadata=option(
-            "Allowed CORS origin, may be repeated; * allows any.", metavar="ORIGIN", panel="Access", repeated=True
-        ),
+        metadata=Panel("Access").option("Allowed CORS origin, may be repeated; * allows any.", "ORIGIN", repeated=True),
     )
     limits: Limits = Limits()
     log: bool = field(default=True, metadata=option("Log every request as a line of JSON, without its texts."))
