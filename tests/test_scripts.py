@@ -4,6 +4,10 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -263,3 +267,31 @@ def test_folders_of_something_else_are_not_overwritten(
     assert (tmp_path / "thesis" / "a.tex").exists()
     assert script.main([*flags, "--task_name", "snli"]) == 1
     assert "'snli' is no GLUE task" in capsys.readouterr().err
+
+
+# ── scripts ──
+
+
+@pytest.mark.parametrize("script", ["fuzz_native", "fuzz_service", "kill_and_resume"])
+def test_a_package_without_its_core_is_not_tried(script: str, tmp_path: Path) -> None:
+    """NumPy would be tried in its place, which is right but proves nothing."""
+    (tmp_path / "pocketbert").mkdir()
+    (tmp_path / "pocketbert" / "__init__.py").touch()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "scripts" / script)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    [line] = run.stderr.splitlines()
+    assert line.startswith(f"{script}: {tmp_path / 'pocketbert'} has no native core")
+
+
+def test_check_native_names_what_is_missing_first(tmp_path: Path) -> None:
+    for tool in ("dirname", "mktemp", "python3"):
+        found = shutil.which(tool)
+        assert found is not None
+        (tmp_path / tool).symlink_to(found)
+    command = [shutil.which("bash") or "bash", str(ROOT / "scripts" / "check_native")]
+    run = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert {"missing: g++", "missing: clang++"} <= set(run.stderr.splitlines())
+    assert run.stderr.splitlines()[-1] == "install them, or check the rest with --partial"
