@@ -22,10 +22,12 @@ from common import write_results
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import AutoConfig
 from pocketbert.data.glue import GLUE
-from pocketbert.exporters.litert import writer as litert_folder
-from pocketbert.exporters.onnx import writer as onnx_folder
-from pocketbert.exporters.source import in_fp32
-from pocketbert.exporters.verify import Export
+from pocketbert.exporters.export import export
+from pocketbert.exporters.formats import FORMATS
+from pocketbert.exporters.litert.writer import default_length
+from pocketbert.exporters.options import ExportOptions
+from pocketbert.exporters.source import dequantize
+from pocketbert.exporters.verify import VerifiedFile
 from pocketbert.features import Predictor
 from pocketbert.models.auto import load_trained
 from pocketbert.models.predict import TorchPredictor
@@ -42,7 +44,7 @@ Scores = Mapping[str, float]
 
 def evaluation_of(name: str, model: str, data: str, most: int | None) -> Evaluation[Any, Any]:
     """What measures a model on the first examples of each set."""
-    length = litert_folder.usual_tokens(AutoConfig.from_pretrained(model))
+    length = default_length(AutoConfig.from_pretrained(model))
     evaluation = read_evaluation(model, Path(data), glue=name if name in GLUE else None, max_length=length)
     if name not in GLUE:  # its labels are kept by the set, and its dev sets are small
         evaluation.sets = {key: replace(rows, examples=rows.examples[:most]) for key, rows in evaluation.sets.items()}
@@ -54,21 +56,26 @@ def our_own(model: str) -> Iterator[tuple[str, Predictor]]:
     if not config.quantized:
         yield "PyTorch fp32", TorchPredictor(load_trained(model, head_of(config)))
     plan = load_plan(config, read_tensors(model), head_of(config))
-    whole = in_fp32(plan)
-    yield "PocketBERT fp32", Engine(whole)
-    yield "PocketBERT int8", Engine(plan if config.quantized else quantize(smooth(whole)))
+    fp32 = dequantize(plan)
+    yield "PocketBERT fp32", Engine(fp32)
+    yield "PocketBERT int8", Engine(plan if config.quantized else quantize(smooth(fp32)))
 
 
-def exported(model: str, measure: Evaluation[Any, Any], calibration: list[str], folder: Path) -> list[Export]:
+def exported(model: str, measure: Evaluation[Any, Any], calibration: list[str], folder: Path) -> list[VerifiedFile]:
     """Every file, whatever it loses."""
-    onnx = onnx_folder.export_onnx(
-        model, folder / "onnx", precisions=onnx_folder.PRECISIONS, measure=measure, force=True
-    )
-    litert = litert_folder.export_litert(
-        model, folder / "litert", precisions=litert_folder.PRECISIONS[: None if calibration else -1],
-        calibration=calibration or None, measure=measure, force=True,
-    )  # fmt: skip
-    return onnx + litert
+    files: list[VerifiedFile] = []
+    for name in ("onnx", "litert"):
+        precisions = tuple(one for one in FORMATS[name].files if one != "integer" or calibration)
+        options = ExportOptions(
+            model=model,
+            output=folder / name,
+            format=name,
+            precisions=precisions,
+            calibration=calibration if "integer" in precisions else None,
+            force=True,
+        )
+        files += export(options, measure=measure).files
+    return files
 
 
 def rows(name: str, model: str, evaluation: Evaluation[Any, Any], calibration: list[str]) -> Iterator[dict[str, Any]]:

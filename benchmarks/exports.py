@@ -30,7 +30,7 @@ from pocketbert.bench.measure import random_batch
 from pocketbert.bench.peers import OnnxRuntime
 from pocketbert.bench.subjects import Subject, published
 from pocketbert.exporters.onnx.graph import onnx_graph
-from pocketbert.exporters.onnx.passes import in_int8, level
+from pocketbert.exporters.onnx.passes import fold_residual_scales, quantize_for_onnx
 from pocketbert.exporters.onnx.predictor import OnnxPredictor
 from pocketbert.runtime.quantize import quantize
 from pocketbert.runtime.smoothing import smooth
@@ -57,11 +57,11 @@ def stock_file(subject: Subject, precision: str, folder: Path) -> Path:
 def our_file(subject: Subject, precision: str, folder: Path) -> Path:
     path = folder / f"{subject.name}-{subject.digest}-{precision.replace(', ', '-').replace(' ', '-')}.onnx"
     if precision == FP32:
-        plan = level(subject.plan)
+        plan = fold_residual_scales(subject.plan)
     elif precision == INT8:
-        plan = in_int8(subject.plan, random_batch(subject, (2, 64)))
+        plan = quantize_for_onnx(subject.plan, random_batch(subject, (2, 64)))
     else:
-        plan = quantize(smooth(level(subject.plan)))
+        plan = quantize(smooth(fold_residual_scales(subject.plan)))
     path.write_bytes(onnx_graph(plan).SerializeToString())
     return path
 

@@ -21,14 +21,14 @@ from common import write_results
 from pocketbert.bench.measure import in_turn, random_batch
 from pocketbert.bench.subjects import Subject, published
 from pocketbert.exporters.litert.predictor import LiteRtPredictor
-from pocketbert.exporters.litert.writer import Precision, convert
+from pocketbert.exporters.litert.writer import convert
 from pocketbert.runtime.engine import Engine
 
 LENGTH = 128
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+PRECISIONS = ("fp32", "int8")
 
 
-def loaded(subject: Subject, precision: Precision, folder: Path) -> LiteRtPredictor:
+def loaded(subject: Subject, precision: str, folder: Path) -> LiteRtPredictor:
     """A file of the encoder, which is made if it is not there."""
     path = folder / f"{subject.name}-{precision}.tflite"
     if not path.exists():

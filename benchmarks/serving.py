@@ -77,7 +77,8 @@ def make(folder: Path) -> tuple[Path, Path]:
 
     from pocketbert import AutoModelForSequenceClassification, AutoTokenizer
     from pocketbert.configs import PRESETS
-    from pocketbert.exporters.onnx.writer import export_onnx
+    from pocketbert.exporters.export import export
+    from pocketbert.exporters.options import ExportOptions
     from pocketbert.pipelines import BUNDLED
     from pocketbert.runtime.quantized_folders import quantize_folder
 
@@ -89,7 +90,7 @@ def make(folder: Path) -> tuple[Path, Path]:
     AutoTokenizer.from_pretrained(BUNDLED / "sst2").save_pretrained(fp32)
     quantize_folder(fp32, int8)
     stock_export(fp32)
-    export_onnx(fp32, onnx, precisions=["int8"])
+    export(ExportOptions(model=fp32, output=onnx, precisions=("int8",)))
     shutil.copy(next(onnx.rglob("*.onnx")), int8 / "model.onnx")
     return fp32, int8
 

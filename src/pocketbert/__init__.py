@@ -45,6 +45,9 @@ _HOME: dict[str, str] = {
     "AutoModel": "models.auto",
     **{f"AutoModel{head}": "models.auto" for head in _HEADS if head != "Model"},
     "pipeline": "pipelines",
+    "ExportOptions": "exporters.options",
+    "ExportResult": "exporters.export",
+    "export": "exporters.export",
 }
 
 __all__ = sorted(["__version__", *_HOME])

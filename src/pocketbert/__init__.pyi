@@ -13,6 +13,9 @@ from pocketbert.errors import InputError as InputError
 from pocketbert.errors import MissingExtraError as MissingExtraError
 from pocketbert.errors import PocketBertError as PocketBertError
 from pocketbert.errors import TokenizerError as TokenizerError
+from pocketbert.exporters.export import ExportResult as ExportResult
+from pocketbert.exporters.export import export as export
+from pocketbert.exporters.options import ExportOptions as ExportOptions
 from pocketbert.models.auto import AutoModel as AutoModel
 from pocketbert.models.auto import AutoModelForMaskedLM as AutoModelForMaskedLM
 from pocketbert.models.auto import AutoModelForMultipleChoice as AutoModelForMultipleChoice

@@ -29,7 +29,7 @@ def test_export_and_evaluate(run: Run, models: dict[str, Path], data: Path, tmp_
     [evaluated] = run("evaluate", first["path"], data).lines
     assert evaluated == first["metrics"]["export"]
     assert f"{out}: " not in run("evaluate", out, data).err
-    assert "several exports" in run("evaluate", out, data).err
+    assert "several exported files" in run("evaluate", out, data).err
     assert "--device" in run("evaluate", first["path"], data, "--device", "cpu").err
 
 
@@ -54,14 +54,14 @@ def test_what_is_refused(
     assert "is there already: choose another folder" in run("export", model, model).error
     assert "has no config.json" in run("export", tmp_path, out).error
     assert "none.txt" in run("export", model, out, "--text", tmp_path / "none.txt").error
-    assert "opset 12 is too old: give one from 17" in run("export", model, out, "--opset", "12").error
+    assert "opset 12 is too old: choose one from 17" in run("export", model, out, "--opset", "12").error
     assert not out.exists()
     assert run("export", model, out, "--format", "caffe").code == 2
     assert run("export", model, out, "--glue", "sst-2").code == 2
     [line] = run("export", model, out).lines
     assert "is there already" in run("export", model, line["path"], "--format", "onnx").error
     Path(line["path"]).write_bytes(b"\x08\x08 cut off")
-    assert "model.onnx is damaged, or no ONNX file" in run("evaluate", out, data).error
+    assert "model.onnx is damaged, or not an ONNX file" in run("evaluate", out, data).error
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr("pocketbert.errors.find_spec", lambda name: None if name == "onnxruntime" else object())
     missing = run("export", model, tmp_path / "new").error

@@ -10,7 +10,9 @@ import torch
 
 from helpers.families import our_class, randomise
 from pocketbert.configs import PreTrainedConfig
-from pocketbert.exporters.verify import SENTENCES
+from pocketbert.exporters.export import export
+from pocketbert.exporters.options import ExportOptions
+from pocketbert.exporters.verify import SENTENCES, Measure, VerifiedFile
 from pocketbert.runtime.lowering import LOWERED, PREFIXES
 from pocketbert.tokenization import BertTokenizer
 
@@ -37,3 +39,11 @@ def save(model: Any, folder: Path) -> Path:
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(folder)
     return folder
+
+
+def export_to(
+    format_: str, model: str | Path, output: Path, *, measure: Measure | None = None, **options: Any
+) -> list[VerifiedFile]:
+    """The files of an export."""
+    chosen = ExportOptions(format=format_, model=model, output=output, **options)
+    return list(export(chosen, measure=measure).files)

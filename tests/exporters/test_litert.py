@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.cases import cases, model_of, save
+from exporters.cases import cases, export_to, model_of, save
 from helpers.families import CONFIGS
 from helpers.plans import draw, run, tensors
 from pocketbert.bench.peers import ExportedFile
 from pocketbert.bench.subjects import published
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, ConfigError, InputError, MissingExtraError
-from pocketbert.exporters.load import exported_file, load_export, model_folder
+from pocketbert.exporters.load import find_export, load_export, model_folder
 from pocketbert.exporters.verify import SENTENCES, compare
 from pocketbert.features import Features, pad
 from pocketbert.runtime.engine import Engine
@@ -30,10 +30,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 pytest.importorskip("ai_edge_litert", reason="the extra 'litert' is not installed")
 tf = pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
 
+from pocketbert.exporters.formats import FORMATS  # noqa: E402
 from pocketbert.exporters.litert.predictor import LiteRtPredictor  # noqa: E402
-from pocketbert.exporters.litert.writer import FILES, PRECISIONS, export_litert  # noqa: E402
 from pocketbert.exporters.saved_model.predictor import SavedModelPredictor  # noqa: E402
-from pocketbert.exporters.saved_model.writer import export_saved_model  # noqa: E402
 from pocketbert.exporters.tensorflow_graph import compute  # noqa: E402
 
 LENGTHS = [1, 40, 7, 2, 23]
@@ -69,9 +68,9 @@ def test_equals_the_plan(name: str, head: str) -> None:
 def test_heads(name: str, head: str, tmp_path: Path) -> None:
     """Of each a file that says what the engine says, trimmed as the engine trims it."""
     model = save(model_of(SMALL[name], head), tmp_path / "model")
-    [done] = export_litert(model, tmp_path / "out", max_tokens=40)
+    [done] = export_to("litert", model, tmp_path / "out", max_length=40)
     assert all(one.relative < 1e-4 for one in done.differences.values())
-    assert exported_file(tmp_path / "out") == done.path
+    assert find_export(tmp_path / "out") == done.path
     assert model_folder(done.path) == tmp_path / "out"
     predictor = load_export(done.path)
     assert (predictor.max_tokens, predictor.precision) == (40, "fp32")
@@ -82,7 +81,7 @@ def test_heads(name: str, head: str, tmp_path: Path) -> None:
     assert all(one.relative < 1e-4 for one in compare(expected, got).values())
     shapes = {key: np.shape(x) for key, x in predictor.run(inputs).items()}
     assert all(shape[0] == 3 for shape in shapes.values())
-    with pytest.raises(InputError, match="41 tokens are more than the 40"):
+    with pytest.raises(InputError, match="41 tokens exceeds the 40 tokens"):
         predictor(draw([41]))
 
 
@@ -94,13 +93,13 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, li
         id2label={0: "no", 1: "yes", 2: "who knows"}, hidden_act="relu6", initializer_range=0.1
     )
     model = save(model_of(config, "ForSequenceClassification", random=False), folder / "model")
-    done = export_litert(model, folder / "out", precisions=PRECISIONS, calibration=SENTENCES)
+    done = export_to("litert", model, folder / "out", precisions=tuple(FORMATS["litert"].files), calibration=SENTENCES)
     return model, folder / "out", done
 
 
 def test_precisions(classifier: tuple[Path, Path, list[Any]]) -> None:
     model, out, done = classifier
-    assert [one.path for one in done] == [out / FILES[precision] for precision in PRECISIONS]
+    assert [one.path for one in done] == [out / name for name in FORMATS["litert"].files.values()]
     assert [LiteRtPredictor(one.path).precision for one in done] == ["fp32", "fp32", "int8", "int8"]
     for one, limit in zip(done, (1e-5, 1e-3, 0.05, 0.2), strict=True):
         assert list(one.differences) == ["logits"]
@@ -196,7 +195,7 @@ class Table:
 def test_probabilities_of_each_label_and_a_number(tmp_path: Path) -> None:
     config = SMALL["mobilebert"].replace(id2label={0: "a", 1: "b"}, problem_type="multi_label_classification")
     model = save(model_of(config, "ForSequenceClassification", random=False), tmp_path / "several")
-    [done] = export_litert(model, tmp_path / "out", max_tokens=16)
+    [done] = export_to("litert", model, tmp_path / "out", max_length=16)
     inputs = draw([9])
     expected, got = (
         Engine.from_pretrained(model, "ForSequenceClassification")(inputs),
@@ -206,7 +205,7 @@ def test_probabilities_of_each_label_and_a_number(tmp_path: Path) -> None:
     assert LiteRtPredictor(done.path).runner.get_output_details().keys() == {"probability_of_each"}
     config = SMALL["mobilebert"].replace(num_labels=1)
     number = save(model_of(config, "ForSequenceClassification", random=False), tmp_path / "number")
-    [done] = export_litert(number, tmp_path / "out2", max_tokens=16)
+    [done] = export_to("litert", number, tmp_path / "out2", max_length=16)
     assert LiteRtPredictor(done.path).runner.get_output_details().keys() == {"logits"}
 
 
@@ -214,7 +213,7 @@ def test_a_model_in_int8(tmp_path: Path) -> None:
     """Its matrices become what they stand for, and the file's own."""
     model = model_of(SMALL["squeezebert"], "ForTokenClassification", random=False)
     quantize_folder(save(model, tmp_path / "a"), tmp_path / "b")
-    [done] = export_litert(tmp_path / "b", tmp_path / "out", precisions=("int8",), max_tokens=32)
+    [done] = export_to("litert", tmp_path / "b", tmp_path / "out", precisions=("int8",), max_length=32)
     assert done.differences["logits"].relative < 0.1
     assert "quantization_config" not in AutoConfig.from_pretrained(tmp_path / "out").extra
 
@@ -227,16 +226,16 @@ def test_a_model_in_int8(tmp_path: Path) -> None:
 )
 def test_saved_model(name: str, head: str, tmp_path: Path) -> None:
     model = save(model_of(SMALL[name], head, random=False), tmp_path / "model")
-    [done] = export_saved_model(model, tmp_path / "out")
+    [done] = export_to("savedmodel", model, tmp_path / "out")
     assert done.path == tmp_path / "out" / "saved_model" / "1"
     assert all(one.relative < 1e-5 for one in done.differences.values())
-    assert exported_file(tmp_path / "out") == exported_file(done.path) == done.path
-    assert model_folder(exported_file(done.path) or done.path) == tmp_path / "out"
+    assert find_export(tmp_path / "out") == find_export(done.path) == done.path
+    assert model_folder(find_export(done.path) or done.path) == tmp_path / "out"
     inputs = draw([30, 3, 9])
     for one in compare(Engine.from_pretrained(model, head)(inputs), load_export(done.path)(inputs)).values():
         assert one.relative < 1e-5
     (done.path / "saved_model.pb").write_bytes(b"something else")
-    with pytest.raises(CheckpointError, match="damaged, or no SavedModel"):
+    with pytest.raises(CheckpointError, match="damaged, or not a SavedModel"):
         SavedModelPredictor(done.path)
 
 
@@ -249,15 +248,15 @@ def test_what_is_refused(
     model, _, done = classifier
     out = tmp_path / "out"
     with pytest.raises(CheckpointError, match="is there already: choose another folder"):
-        export_litert(model, model)
-    with pytest.raises(ConfigError, match="integer needs texts"):
-        export_litert(model, out, precisions=("integer",))
-    with pytest.raises(ConfigError, match="integer needs texts"):
-        export_litert(model, out, calibration=SENTENCES)
-    with pytest.raises(InputError, match="no text to calibrate on"):
-        export_litert(model, out, precisions=("integer",), calibration=[])
-    with pytest.raises(ConfigError, match="600 tokens are more than the 512"):
-        export_litert(model, out, max_tokens=600)
+        export_to("litert", model, model)
+    with pytest.raises(ConfigError, match="integer needs typical texts"):
+        export_to("litert", model, out, precisions=("integer",))
+    with pytest.raises(ConfigError, match="integer needs typical texts"):
+        export_to("litert", model, out, calibration=SENTENCES)
+    with pytest.raises(InputError, match="no texts to calibrate on"):
+        export_to("litert", model, out, precisions=("integer",), calibration=[])
+    with pytest.raises(ConfigError, match="--max-length 600 exceeds the 512 tokens"):
+        export_to("litert", model, out, max_length=600)
     content = done[0].path.read_bytes()
     bad = tmp_path / "bad.tflite"
     for damage in (content[: len(content) // 2], b"something else", content[:100] + bytes(len(content) - 100)):
@@ -271,11 +270,11 @@ def test_what_is_refused(
         return {name: value + 1.0 for name, value in compute(plan, *inputs, **options).items()}
 
     monkeypatch.setattr("pocketbert.exporters.saved_model.writer.compute", broken)
-    with pytest.raises(InputError, match=r"the export in fp32 is wrong: its logits differs"):
-        export_saved_model(model, out)
+    with pytest.raises(InputError, match=r"the fp32 export is wrong: its logits differ"):
+        export_to("savedmodel", model, out)
     monkeypatch.setattr("pocketbert.errors.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"'pocketbert\[tf\]'"):
-        export_litert(model, out)
+        export_to("litert", model, out)
     with pytest.raises(MissingExtraError, match=r"'pocketbert\[litert\]'"):
         LiteRtPredictor(done[0].path)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tflite"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.cases import cases, model_of, save
+from exporters.cases import cases, export_to, model_of, save
 from helpers.families import CONFIGS
 from helpers.models import WIDE
 from helpers.plans import draw, run, tensors
@@ -25,13 +25,18 @@ from pocketbert.runtime.quantize import quantize
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from pocketbert.exporters.load import exported_file, model_folder  # noqa: E402
+from pocketbert.exporters.formats import FORMATS  # noqa: E402
+from pocketbert.exporters.load import find_export, model_folder  # noqa: E402
 from pocketbert.exporters.onnx.graph import OPSET, onnx_graph  # noqa: E402
-from pocketbert.exporters.onnx.passes import fitting, in_int8, level, rounded  # noqa: E402
+from pocketbert.exporters.onnx.passes import (  # noqa: E402
+    avoid_int16_saturation,
+    drop_outlier_weights,
+    fold_residual_scales,
+    quantize_for_onnx,
+)
 from pocketbert.exporters.onnx.predictor import OnnxPredictor  # noqa: E402
-from pocketbert.exporters.onnx.writer import FILES, PRECISIONS, export_onnx  # noqa: E402
-from pocketbert.exporters.source import in_fp32  # noqa: E402
-from pocketbert.exporters.verify import Proof, compare  # noqa: E402
+from pocketbert.exporters.source import dequantize  # noqa: E402
+from pocketbert.exporters.verify import Verifier, compare  # noqa: E402
 
 LENGTHS = [1, 40, 7, 2, 23]
 
@@ -86,7 +91,7 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("opset", [16, 99])
 def test_opsets_that_are_refused(opset: int) -> None:
     plan = lower(CONFIGS["bert"], tensors(model_of(CONFIGS["bert"], "Model")), "Model")
-    with pytest.raises(InputError, match=f"opset {opset} is .*: give one from 17"):
+    with pytest.raises(InputError, match=f"opset {opset} is .*: choose one from 17"):
         onnx_graph(plan, opset=opset)
 
 
@@ -95,7 +100,7 @@ def test_opsets_that_are_refused(opset: int) -> None:
 def test_level_computes_the_same(name: str, head: str) -> None:
     """Without a factor on any residual connection but the last, where no norm reads the sum."""
     plan = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head)
-    levelled = level(plan)
+    levelled = fold_residual_scales(plan)
     scaled = [[s.target.buffer for s in p.steps() if getattr(s, "residual_scale", None)] for p in (plan, levelled)]
     assert len(scaled[1]) <= len(scaled[0]) / 2
     inputs = draw(LENGTHS)
@@ -113,9 +118,9 @@ def test_streams_in_which_something_stands_out_are_not_rounded() -> None:
     inputs = draw(LENGTHS)
     kept = exact_of(plan)
     assert len(kept) == config.num_hidden_layers + 1  # and the pooler
-    assert exact_of(rounded(plan, inputs)) == []
+    assert exact_of(drop_outlier_weights(plan, inputs)) == []
     plan.tensors["embeddings.positions"][0, 3] = 1e4  # the first token of every text
-    assert exact_of(rounded(plan, inputs)) == kept
+    assert exact_of(drop_outlier_weights(plan, inputs)) == kept
 
 
 @pytest.mark.parametrize(("name", "head"), cases(WIDE))
@@ -145,7 +150,7 @@ def test_no_sum_is_cut_off(name: str, tmp_path: Path) -> None:
     from onnx.reference import ReferenceEvaluator
 
     plan = lower(WIDE[name], tensors(model_of(WIDE[name], "Model")), "Model")
-    graph = onnx_graph(in_int8(plan, draw(LENGTHS)))
+    graph = onnx_graph(quantize_for_onnx(plan, draw(LENGTHS)))
     predictor, evaluator = predictor_of(graph, tmp_path / "x.onnx"), ReferenceEvaluator(graph)
     for lengths in ([3, 17, 8], [1]):
         arrays = pad(draw(lengths, seed=1))
@@ -167,13 +172,13 @@ def test_weights_that_would_be_cut_off(width: int) -> None:
     scales = np.abs(rows).max(axis=1) / 127
     before = np.rint(rows / scales[:, None]).astype(np.int8)
     plan = replace(plan, tensors={**plan.tensors, name: before.copy(), f"{name}.scales": scales})
-    for fitted in (fitting(plan), fitting(plan, {**floats.tensors, name: rows})):
+    for fitted in (avoid_int16_saturation(plan), avoid_int16_saturation(plan, {**floats.tensors, name: rows})):
         weight, new = fitted.tensors[name], fitted.tensors[f"{name}.scales"]
         pairs = weight[:, : width // 2 * 2].astype(int).reshape(3, -1, 2).sum(axis=2)
         assert np.abs(pairs).max() <= 128
         np.testing.assert_array_equal(weight[[0, 2]], before[[0, 2]])
         np.testing.assert_allclose(weight[1] * new[1], rows[1], rtol=0.01)
-        np.testing.assert_array_equal(fitting(fitted).tensors[name], weight)
+        np.testing.assert_array_equal(avoid_int16_saturation(fitted).tensors[name], weight)
     np.testing.assert_array_equal(plan.tensors[name], before)
 
 
@@ -218,8 +223,8 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_folder(model: Path, tmp_path: Path) -> None:
-    done = export_onnx(model, tmp_path / "out", precisions=PRECISIONS)
-    assert [one.path for one in done] == [tmp_path / "out" / "onnx" / FILES[p] for p in PRECISIONS]
+    done = export_to("onnx", model, tmp_path / "out", precisions=tuple(FORMATS["onnx"].files))
+    assert [one.path for one in done] == [tmp_path / "out" / name for name in FORMATS["onnx"].files.values()]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "onnx",
     }  # fmt: skip
@@ -235,7 +240,7 @@ def test_folder(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_quantised_model_is_exported_as_it_is(tmp_path: Path) -> None:
-    whole, int8 = export_onnx(BUNDLED / "sst2", tmp_path / "out", precisions=("fp32", "int8"))
+    whole, int8 = export_to("onnx", BUNDLED / "sst2", tmp_path / "out", precisions=("fp32", "int8"))
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
     assert whole.differences["logits"].relative < 1e-5
     assert int8.differences["logits"].relative < 0.1
@@ -244,9 +249,9 @@ def test_a_quantised_model_is_exported_as_it_is(tmp_path: Path) -> None:
     assert compare(engine(inputs), exported(inputs))["logits"].relative < 0.1
 
 
-def test_in_fp32_undoes_what_quantize_does() -> None:
+def test_dequantize_undoes_what_quantize_does() -> None:
     plan = lower(WIDE["mobilebert"], tensors(model_of(WIDE["mobilebert"], "ForMaskedLM")), "ForMaskedLM")
-    again = in_fp32(quantize(plan))
+    again = dequantize(quantize(plan))
     assert again.stages == plan.stages
     for name, tensor in plan.tensors.items():
         np.testing.assert_allclose(again.tensors[name], tensor, atol=np.abs(tensor).max() / 127)
@@ -256,10 +261,10 @@ def test_what_is_wrong_is_not_left_behind(model: Path, tmp_path: Path, monkeypat
     """A file that computes something else, and one that loses too much."""
     out = tmp_path / "out"
     losses = iter((0.9, 0.8))
-    with pytest.raises(InputError, match=r"accuracy falls from 0\.9000 to 0\.8000 in the export in fp32"):
-        export_onnx(model, out, measure=lambda _: {"accuracy": next(losses)})
+    with pytest.raises(InputError, match=r"accuracy falls from 0\.9000 to 0\.8000 in the fp32 export"):
+        export_to("onnx", model, out, measure=lambda _: {"accuracy": next(losses)})
     losses = iter((0.9, 0.8))
-    [forced] = export_onnx(model, tmp_path / "forced", measure=lambda _: {"accuracy": next(losses)}, force=True)
+    [forced] = export_to("onnx", model, tmp_path / "forced", measure=lambda _: {"accuracy": next(losses)}, force=True)
     assert forced.metrics == {"model": {"accuracy": 0.9}, "export": {"accuracy": 0.8}}
 
     def broken(plan: Any, **options: Any) -> Any:
@@ -267,8 +272,8 @@ def test_what_is_wrong_is_not_left_behind(model: Path, tmp_path: Path, monkeypat
         return onnx_graph(plan, **options)
 
     monkeypatch.setattr("pocketbert.exporters.onnx.writer.onnx_graph", broken)
-    with pytest.raises(InputError, match=r"the export in fp32 is wrong: its logits differs"):
-        export_onnx(model, out)
+    with pytest.raises(InputError, match=r"the fp32 export is wrong: its logits differ"):
+        export_to("onnx", model, out)
     assert {path.name for path in tmp_path.iterdir()} == {"model", "forced"}
 
 
@@ -285,36 +290,36 @@ def test_what_8_bits_may_cost(precision: str, tmp_path: Path) -> None:
         return lambda inputs: [{name: x * (1 + part) for name, x in one.items()} for one in engine(inputs)]
 
     near, far = off_by(0.19), off_by(0.21)
-    proof = Proof(plan, inputs)
+    proof = Verifier(plan, inputs)
     assert proof(path, near, precision).differences["logits"].relative == pytest.approx(0.19, abs=1e-3)
-    with pytest.raises(InputError, match=r"too far away: its logits .* \(0\.21 of its size\), .*--eval, .*--force it"):
+    with pytest.raises(InputError, match=r"its logits .* \(0\.21 of their size\), .*--eval, .*--force it"):
         proof(path, far, precision)
-    assert Proof(plan, inputs, force=True)(path, far, precision).differences["logits"].agreement == 1.0
-    assert Proof(plan, inputs, measure=lambda _: {"f1": 0.9})(path, far, precision).metrics["export"] == {"f1": 0.9}
+    assert Verifier(plan, inputs, force=True)(path, far, precision).differences["logits"].agreement == 1.0
+    assert Verifier(plan, inputs, measure=lambda _: {"f1": 0.9})(path, far, precision).metrics["export"] == {"f1": 0.9}
     losing = iter((0.9, 0.88))
     with pytest.raises(InputError, match=r"f1 falls from 0\.9000 to 0\.8800"):
-        Proof(plan, inputs, measure=lambda _: {"f1": next(losing)})(path, near, precision)
-    with pytest.raises(InputError, match="too far away"):
-        Proof(plan, inputs, force=True)(path, off_by(np.nan), precision)
+        Verifier(plan, inputs, measure=lambda _: {"f1": next(losing)})(path, near, precision)
+    with pytest.raises(InputError, match="differs too much"):
+        Verifier(plan, inputs, force=True)(path, off_by(np.nan), precision)
 
 
 def test_one_model_stands_8_bits_and_another_does_not(tmp_path: Path) -> None:
     """Large random weights: SqueezeBERT has its norms, and MobileBERT adds up what was rounded, layer by layer."""
     for name in ("squeezebert", "mobilebert"):
         save(model_of(WIDE[name], "ForTokenClassification"), tmp_path / name)
-    [done] = export_onnx(tmp_path / "squeezebert", tmp_path / "kept", precisions=("int8",))
+    [done] = export_to("onnx", tmp_path / "squeezebert", tmp_path / "kept", precisions=("int8",))
     assert done.differences["logits"].relative < 0.05
-    with pytest.raises(InputError, match="the export in int8 is too far away"):
-        export_onnx(tmp_path / "mobilebert", tmp_path / "refused", precisions=("fp32", "int8"))
+    with pytest.raises(InputError, match="the int8 export differs too much"):
+        export_to("onnx", tmp_path / "mobilebert", tmp_path / "refused", precisions=("fp32", "int8"))
     assert not (tmp_path / "refused").exists()
 
 
 def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is there already: choose another folder"):
-        export_onnx(model, model)
-    with pytest.raises(InputError, match="no text"):
-        export_onnx(model, tmp_path / "out", texts=[])
-    [done] = export_onnx(model, tmp_path / "out")
+        export_to("onnx", model, model)
+    with pytest.raises(InputError, match="no texts"):
+        export_to("onnx", model, tmp_path / "out", texts=[])
+    [done] = export_to("onnx", model, tmp_path / "out")
     content = done.path.read_bytes()
     for damage, message in ((b"", "is empty"), (content[:-99], "damaged"), (b"something else", "damaged")):
         done.path.write_bytes(damage)
@@ -328,12 +333,12 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
 
 
 def test_where_exports_are_found(model: Path, tmp_path: Path) -> None:
-    export_onnx(model, tmp_path / "one")
-    export_onnx(model, tmp_path / "two", precisions=("fp16", "int8"))
+    export_to("onnx", model, tmp_path / "one")
+    export_to("onnx", model, tmp_path / "two", precisions=("fp16", "int8"))
     file = tmp_path / "one" / "onnx" / "model.onnx"
-    assert exported_file(tmp_path / "one") == exported_file(file) == file
+    assert find_export(tmp_path / "one") == find_export(file) == file
     assert model_folder(file) == tmp_path / "one"
-    assert exported_file(model) is None
-    assert exported_file("a/name-on-the-hub") is None
+    assert find_export(model) is None
+    assert find_export("a/name-on-the-hub") is None
     with pytest.raises(CheckpointError, match=r"model_fp16\.onnx, .*model_quantized\.onnx"):
-        exported_file(tmp_path / "two")
+        find_export(tmp_path / "two")

@@ -42,7 +42,7 @@ def bench(json: bool | None, **values: Any) -> None:
     from pocketbert.bench.subjects import PUBLISHED, from_folder, published, with_random_weights
     from pocketbert.configs import AutoConfig
     from pocketbert.errors import require
-    from pocketbert.exporters.load import exported_file, model_folder
+    from pocketbert.exporters.load import find_export, model_folder
 
     if options.picture is not None:
         require("bench")
@@ -54,7 +54,7 @@ def bench(json: bool | None, **values: Any) -> None:
         run = measure.Bench(folder, bar.describe)
         for name in names:
             bar.describe(f"{name}: loading")
-            file = exported_file(name) if options.models else None
+            file = find_export(name) if options.models else None
             if file is not None:
                 name = str(model_folder(file))
                 subject = with_random_weights(Path(name).name, AutoConfig.from_pretrained(name))

@@ -77,14 +77,14 @@ def evaluate(
 ) -> None:
     """Evaluate a model on labelled data of its task."""
     from pocketbert.errors import require
-    from pocketbert.exporters.load import exported_file, load_export, model_folder
+    from pocketbert.exporters.load import find_export, load_export, model_folder
     from pocketbert.recipes.evaluate import read_evaluation
 
     if submission is not None and about_data["glue"] is None:
         raise click.UsageError("--submission is for GLUE: say which task with --glue")
     if device is not None:
         require("train")
-    file = exported_file(model)
+    file = find_export(model)
     if file is not None and device is not None:
         raise click.UsageError(f"--device runs PyTorch, which does not read {file}")
     with console.busy("reading model and data"):

@@ -1,4 +1,4 @@
-"""The base class of what runs exported files."""
+"""Base class of predictors that run an exported file."""
 
 from __future__ import annotations
 
@@ -12,39 +12,44 @@ from pocketbert.checkpoints.files import plain
 from pocketbert.errors import CheckpointError, PocketBertError
 from pocketbert.features import Features, pad
 
-TOKENS_A_BATCH = 4096
+TOKENS_PER_BATCH = 4096
+#: Names of `features.pad` by the names that files use: ours and MediaPipe's; those of published files; the hub's.
+INPUT_NAMES = {
+    "ids": "input_ids", "mask": "attention_mask", "segment_ids": "token_type_ids",
+    "input_mask": "attention_mask", "input_word_ids": "input_ids", "input_type_ids": "token_type_ids",
+}  # fmt: skip
 
 
 class FilePredictor:
-    """A file as a `features.Predictor`; inputs of like length run together, padded.
+    """An exported file as a `features.Predictor`; inputs of similar length run together, padded.
 
     Args:
         path: of the file.
-        inputs: the number of axes of each, by name: some of `features.pad`'s.
-        outputs: the shape of each, by name; what is no int there differs from run to run.
+        inputs: the number of axes of each input, by its name in `features.pad`.
+        outputs: the shape of each output, by name; an axis that is not an int varies from run to run.
 
     Raises:
-        CheckpointError: it asks for inputs that are no text's.
+        CheckpointError: the file has inputs that no text model has.
     """
 
     engine: str
-    """What runs it, for people."""
+    """Name of the engine, for people."""
     needs: tuple[str, ...]
-    """The packages that do."""
+    """The Python packages that the engine consists of."""
 
     def __init__(self, path: Path, inputs: Mapping[str, int], outputs: Mapping[str, Sequence[Any]]) -> None:
         self.path, self.inputs, self.outputs = path, inputs, outputs
         if unknown := inputs.keys() - set(pad([])):
-            raise CheckpointError(f"{path} is no text model: it asks for {', '.join(sorted(unknown))}")
+            raise CheckpointError(f"{path} is not a text model: it has the inputs {', '.join(sorted(unknown))}")
 
     @property
     def precision(self) -> str:
-        """As it was exported; fp32 if the file does not say."""
+        """The precision that the file was exported in; fp32 if the file does not record it."""
         return "fp32"
 
     @property
     def max_tokens(self) -> int | None:
-        """How many tokens an input may have, if it is the file that says so."""
+        """The number of tokens per input, if the file fixes it."""
         return None
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
@@ -55,12 +60,12 @@ class FilePredictor:
             for name, array in arrays.items():
                 per_token = self._per_token(name)
                 for row, i in enumerate(batch):
-                    rows: Any = slice(len(inputs[i])) if inputs[i].rows is None else inputs[i].rows
-                    results[i][name] = array[row, rows] if per_token else array[row]
+                    tokens: Any = slice(len(inputs[i])) if inputs[i].rows is None else inputs[i].rows
+                    results[i][name] = array[row, tokens] if per_token else array[row]
         return results
 
     def run(self, inputs: Sequence[Features]) -> dict[str, np.ndarray]:
-        """The outputs of one batch by name, with what stands beyond the ends of its inputs."""
+        """The outputs of one batch by name, with the values at padding."""
         arrays = {name: array for name, array in pad(inputs).items() if name in self.inputs}
         if self._choices:
             arrays = {name: array[:, None] for name, array in arrays.items()}
@@ -68,11 +73,11 @@ class FilePredictor:
             return self.compute(arrays)
         except PocketBertError:
             raise
-        except Exception as error:  # of the engines' own classes, which share no other base
+        except Exception as error:  # the engines' own classes share no other base
             raise CheckpointError(f"{self.path} cannot be run: {first_line(error)}") from None
 
     def compute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs of padded inputs; raises whatever the engine does."""
+        """The outputs of padded inputs; raises whatever the engine raises."""
         raise NotImplementedError
 
     @property
@@ -80,16 +85,16 @@ class FilePredictor:
         return 3 in self.inputs.values()
 
     def _per_token(self, name: str) -> bool:
-        """Whether the second axis is as long as the input is."""
+        """Whether the second axis of an output is as long as the input."""
         shape = self.outputs[name]
         return not self._choices and len(shape) > 1 and not isinstance(shape[1], int)
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """The numbers of inputs of like length, together at most `TOKENS_A_BATCH` tokens with padding."""
+    """Indices of inputs of similar length, with padding at most `TOKENS_PER_BATCH` tokens together."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[i] > TOKENS_A_BATCH:
+        if batch and (len(batch) + 1) * lengths[i] > TOKENS_PER_BATCH:
             yield batch
             batch = []
         batch.append(i)
@@ -98,5 +103,5 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def first_line(error: Exception) -> str:
-    """What an engine says was wrong, short and safe to print."""
+    """The first line of an engine's error, short and safe to print."""
     return plain(Exception(str(error).strip().partition("\n")[0][:200]))

@@ -1,4 +1,4 @@
-"""The model that is exported, and what lies beside the exports."""
+"""The model to export, and the files that accompany an export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from pocketbert.checkpoints import read_tensors
-from pocketbert.checkpoints.files import refuse_existing
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, encode_texts, fit
@@ -22,20 +21,18 @@ from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 
 @dataclass(frozen=True)
 class Source:
-    """A model that is about to be exported.
+    """A model to export.
 
     Attributes:
-        model: its folder or name.
-        out: the folder that its exports will be in.
+        model: its folder or hub name.
         config: of the model.
         tokenizer: of the model.
-        plan: as its file has it, perhaps in int8.
-        texts: what the exports are run on.
-        max_tokens: how many tokens of a text they read.
+        plan: of the model, with int8 weights if its file has them.
+        texts: to run exported files on.
+        max_tokens: tokens per text.
     """
 
     model: str | Path
-    out: Path
     config: PreTrainedConfig
     tokenizer: BertTokenizer
     plan: Plan
@@ -44,49 +41,38 @@ class Source:
 
     @property
     def head(self) -> str:
-        """What it was made for: the part of a class name after the family."""
+        """The model's own head: the part of a class name after the family."""
         return head_of(self.config)
 
     @cached_property
-    def whole(self) -> Plan:
+    def fp32_plan(self) -> Plan:
         """The plan in fp32."""
-        return in_fp32(self.plan)
+        return dequantize(self.plan)
 
     @cached_property
     def inputs(self) -> list[Features]:
-        """The texts, as the model reads them."""
+        """The texts as inputs of the model."""
         return self.encode(self.texts)
 
     def encode(self, texts: Sequence[str]) -> list[Features]:
-        """Texts, as the model reads them."""
+        """Texts as inputs of the model."""
         return list(encode_texts(self.tokenizer, list(texts), max_length=self.max_tokens))
 
 
-def read_source(
-    model: str | Path,
-    out: str | Path,
-    texts: Sequence[str],
-    *,
-    max_tokens: int | None = None,
-    revision: str | None = None,
-) -> Source:
-    """A model, for the task it was made for.
+def read_source(model: str | Path, texts: Sequence[str], *, revision: str | None = None) -> Source:
+    """Read a model with its own head.
 
     Args:
-        model: a folder or a name on the hub.
-        out: a folder that does not exist, or is empty.
-        texts: what the exports are to be run on.
-        max_tokens: how many tokens of a text to read; all that the model can, when not given.
+        model: a folder or a hub name.
+        texts: to run exported files on.
         revision: a branch, tag or commit on the hub.
 
     Raises:
-        CheckpointError: the model cannot be read, or there is no export for its head; `out` is in use.
+        CheckpointError: the model cannot be read, is damaged, or has a head that cannot be exported.
         InputError: there are no texts.
     """
-    out = Path(out)
-    refuse_existing(out)
     if not texts:
-        raise InputError("there is no text to try the export on: give at least one")
+        raise InputError("there are no texts to compare the outputs on: give at least one")
     config = AutoConfig.from_pretrained(model, revision=revision)
     tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     try:
@@ -96,22 +82,21 @@ def read_source(
     for name, tensor in plan.tensors.items():
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{model} is damaged: {name} contains NaN or infinity")
-    longest = fit(tokenizer, config.max_position_embeddings)
-    return Source(model, out, config, tokenizer, plan, texts, min(longest, max_tokens or longest))
+    return Source(model, config, tokenizer, plan, texts, fit(tokenizer, config.max_position_embeddings))
 
 
-def describe(source: Source, folder: Path) -> None:
-    """Write the configuration and the tokenizer, without a word about how the weights were stored."""
+def write_companions(source: Source, folder: Path) -> None:
+    """Write the configuration and the tokenizer; the configuration does not mention how weights were quantized."""
     extra = {name: value for name, value in source.config.extra.items() if name != "quantization_config"}
     source.config.replace(extra=extra).save_pretrained(folder)
     source.tokenizer.save_pretrained(folder)
 
 
-def in_fp32(plan: Plan) -> Plan:
-    """The same with every int8 matrix as the numbers that it stands for."""
+def dequantize(plan: Plan) -> Plan:
+    """The same plan with the fp32 values of every int8 matrix, and attention in fp32."""
     tensors = dict(plan.tensors)
 
-    def wide(step: Step) -> Step:
+    def in_fp32(step: Step) -> Step:
         if isinstance(step, LayerNorm) or step.scales is None:
             return step
         if isinstance(step, Linear) and step.outlier_weight is not None:
@@ -120,4 +105,4 @@ def in_fp32(plan: Plan) -> Plan:
         tensors[name] = plan.tensors[name] * plan.tensors[step.scales][:, None]
         return replace(step, scales=None)
 
-    return replace(plan.map_steps(wide).with_attention_in(bfloat16=False), tensors=tensors)
+    return replace(plan.map_steps(in_fp32).with_attention_in(bfloat16=False), tensors=tensors)

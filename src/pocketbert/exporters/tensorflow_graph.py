@@ -1,7 +1,7 @@
-"""A plan in TensorFlow's operations, to be traced: what SavedModels and LiteRT files are made of.
+"""A plan in TensorFlow operations, for tracing: SavedModels and LiteRT files are made of it.
 
-Rows are tokens of the whole batch, padding among them: [batch · length, width]. So all that is linear becomes products
-of two dimensions, one a group where a matrix is block-diagonal, which is what engines behind these files do best.
+Rows are the tokens of the whole batch, with padding: [batch · length, width]. So every linear step becomes products of
+two dimensions, one per group of a block-diagonal matrix: the form that the engines behind these files run fastest.
 """
 
 from __future__ import annotations
@@ -15,23 +15,29 @@ import numpy as np
 from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows
 
 Tensor = Any  # TensorFlow's types cannot be checked
-HIDDEN = -1e4  # added to the scores of what a mask hides, as in the published classes; fp16 has room for it
+MASKED_SCORE = -1e4  # added to attention scores of padding, as in the published classes; representable in fp16
 
 
 def compute(
-    plan: Plan, ids: Tensor, mask: Tensor, segments: Tensor, *, hidden: float = HIDDEN, choices: bool = False
+    plan: Plan,
+    ids: Tensor,
+    mask: Tensor,
+    segments: Tensor,
+    *,
+    masked_score: float = MASKED_SCORE,
+    choices: bool = False,
 ) -> dict[str, Tensor]:
-    """What a plan in fp32 says of ids, mask and token types, each [batch, length] and int32, by output.
+    """Outputs of an fp32 plan by name, from ids, mask and token types, each [batch, length] and int32.
 
-    Beyond the end of a sequence, where the mask is 0, outputs mean nothing, and nothing of them reaches a token:
-    neither attention nor neighbours.
+    Outputs at padding, where the mask is 0, are undefined; padding changes no other output, neither by attention nor by
+    neighbouring words.
 
     Args:
         plan: without int8 steps.
-        ids: of the vocabulary.
-        mask: 1 at tokens, 0 behind them.
+        ids: token ids.
+        mask: 1 at tokens, 0 at padding.
         segments: token types.
-        hidden: what to add to the scores of tokens that are hidden.
+        masked_score: added to the attention scores of padding.
         choices: inputs are [batch, choices, length] and `logits` [batch, choices].
     """
     import tensorflow as tf
@@ -39,22 +45,22 @@ def compute(
     if choices:
         outer, length = tf.shape(ids)[:2], ids.shape[2] or tf.shape(ids)[2]
         ids, mask, segments = (tf.reshape(x, [-1, length]) for x in (ids, mask, segments))
-        outputs = _Graph(plan, ids, mask, segments, hidden).outputs()
+        outputs = _Graph(plan, ids, mask, segments, masked_score).outputs()
         return {name: tf.reshape(value, outer) for name, value in outputs.items()}
-    return _Graph(plan, ids, mask, segments, hidden).outputs()
+    return _Graph(plan, ids, mask, segments, masked_score).outputs()
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A tensor that stands in some columns of a buffer."""
+    """A tensor in a range of columns of a buffer."""
 
     start: int
     end: int
     value: Tensor
 
     def cut(self, start: int, end: int) -> _Piece:
-        whole = (start, end) == (self.start, self.end)
-        return self if whole else _Piece(start, end, self.value[:, start - self.start : end - self.start])
+        uncut = (start, end) == (self.start, self.end)
+        return self if uncut else _Piece(start, end, self.value[:, start - self.start : end - self.start])
 
 
 @dataclass
@@ -63,20 +69,20 @@ class _Graph:
     ids: Tensor
     mask: Tensor
     segments: Tensor
-    hidden: float
+    masked_score: float
     buffers: dict[str, list[_Piece]] = field(default_factory=dict)
-    found: dict[str, Tensor] = field(default_factory=dict)  # words, looked up once for all neighbours
+    word_rows: dict[str, Tensor] = field(default_factory=dict)  # by table; looked up once for all neighbours
     bias: Tensor = None
 
     def outputs(self) -> dict[str, Tensor]:
-        """Run the plan, and give rows their sequences back."""
+        """Run the plan, and restore the axis of sequences."""
         import tensorflow as tf
 
         sizes = tf.shape(self.ids)
         self.batch, self.length = (self.ids.shape[axis] or sizes[axis] for axis in (0, 1))
-        known = tf.cast(self.mask, tf.float32)
-        self.known = known[..., None]  # [batch, length, 1]
-        self.bias = ((known - 1.0) * -self.hidden)[:, None, None, :]
+        mask = tf.cast(self.mask, tf.float32)
+        self.word_mask = mask[..., None]  # [batch, length, 1]
+        self.bias = ((mask - 1.0) * -self.masked_score)[:, None, None, :]
         run: dict[type, Callable[[Any], None]] = {Rows: self.rows, Attention: self.attention, Gather: self.gather}
         for stage in self.plan.stages:
             run[type(stage)](stage)
@@ -97,7 +103,7 @@ class _Graph:
     # ── buffers ──
 
     def pieces(self, columns: Columns) -> Iterator[_Piece]:
-        """What stands in these columns, from left to right."""
+        """The tensors in these columns, from left to right."""
         end = columns.start + columns.width
         for piece in self.buffers[columns.buffer]:
             left, right = max(piece.start, columns.start), min(piece.end, end)
@@ -111,7 +117,7 @@ class _Graph:
         return values[0] if len(values) == 1 else tf.concat(values, -1)
 
     def write(self, columns: Columns, values: Sequence[Tensor]) -> None:
-        """Put values of equal width side by side; of what stood there the rest stays."""
+        """Store values of equal width side by side; other columns of the buffer keep their values."""
         end, width = columns.start + columns.width, columns.width // len(values)
         kept = [
             piece.cut(left, right)
@@ -131,10 +137,10 @@ class _Graph:
             run[type(step)](step)
 
     def lookup(self, step: Lookup) -> None:
-        found = self.looked_up(step)
-        self.write(step.target, [self.read(step.target) + found if step.add else found])
+        rows = self.table_rows(step)
+        self.write(step.target, [self.read(step.target) + rows if step.add else rows])
 
-    def looked_up(self, step: Lookup) -> Tensor:
+    def table_rows(self, step: Lookup) -> Tensor:
         """Rows of a table, [batch · length, width]."""
         import tensorflow as tf
 
@@ -144,15 +150,15 @@ class _Graph:
             return rows if isinstance(self.batch, int) and self.batch == 1 else tf.tile(rows, [self.batch, 1])
         if step.index == "segment":
             return tf.gather(table, tf.reshape(self.segments, [-1]))
-        if step.table not in self.found:
-            self.found[step.table] = tf.gather(table, tf.reshape(self.ids, [-1]))
-        words = self.found[step.table]
+        if step.table not in self.word_rows:
+            self.word_rows[step.table] = tf.gather(table, tf.reshape(self.ids, [-1]))
+        words = self.word_rows[step.table]
         if step.index == "word":
             return words
-        words = self.sequences(words, width) * self.known
-        behind = step.index == "next word"
-        moved = words[:, 1:] if behind else words[:, :-1]
-        return tf.reshape(tf.pad(moved, [[0, 0], [0, 1] if behind else [1, 0], [0, 0]]), [-1, width])
+        words = self.sequences(words, width) * self.word_mask
+        is_next = step.index == "next word"
+        shifted = words[:, 1:] if is_next else words[:, :-1]
+        return tf.reshape(tf.pad(shifted, [[0, 0], [0, 1] if is_next else [1, 0], [0, 0]]), [-1, width])
 
     def linear(self, step: Linear) -> None:
         import tensorflow as tf
@@ -184,9 +190,9 @@ class _Graph:
     def attention(self, stage: Attention) -> None:
         import tensorflow as tf
 
-        each = stage.query.width // stage.heads
+        width = stage.query.width // stage.heads
         q, k, v = (
-            tf.transpose(self.sequences(self.read(columns), stage.heads, each), [0, 2, 1, 3])
+            tf.transpose(self.sequences(self.read(columns), stage.heads, width), [0, 2, 1, 3])
             for columns in (stage.query, stage.key, stage.value)
         )  # [batch, heads, length, d]
         weights = tf.nn.softmax(tf.matmul(q, k, transpose_b=True) + self.bias)  # [batch, heads, length, length]
@@ -195,7 +201,7 @@ class _Graph:
 
     def gather(self, stage: Gather) -> None:
         value = self.read(stage.source)
-        if not stage.selected:  # the first of every sequence; else all of them
+        if not stage.selected:  # the first token of every sequence; otherwise all tokens
             value = self.sequences(value, stage.source.width)[:, 0]
         self.write(stage.target, [value])
 

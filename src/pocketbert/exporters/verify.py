@@ -1,4 +1,4 @@
-"""What an export says beside what the model says that it was made from."""
+"""Verification: compare the outputs of an exported file with those of the model it was made from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pocketbert.metrics import Metrics, refuse_loss
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.plan import Plan
 
-# Made up: of different lengths, about different things, one a question and one no sentence at all.
+#: Made-up texts of different lengths and topics, among them questions and fragments.
 SENTENCES = (
     "The ferry leaves at seven, but nobody on the quay seems to know from which pier.",
     "Great soup.",
@@ -32,25 +32,24 @@ SENTENCES = (
     "Please reset my password; I have tried everything, including asking my brother-in-law!",
     "Under the old bridge, where the market used to be, an engineer was measuring cracks with a pencil and patience.",
 )  # fmt: skip
-#: The largest `Difference.relative` by precision. In floats, beyond it something is wrong. In 8 bits it is noise, which
-#: turns round at most atan(r) / π of what is chosen between two, 1 in 16 here, and fewer the surer a model is. The
-#: bundled SqueezeBERT is at 0.02 and 0.06 in the forms in int8, which answer as it does, and at 0.5 to 0.8 in whole
-#: numbers alone, which answer 1 sentence in 7 otherwise.
+#: The largest `Difference.relative` by precision. In floats, a larger difference is an error. In 8 bits it is noise,
+#: which flips at most atan(r) / π of all decisions between two labels, here 1 in 16, and fewer the more confident a
+#: model is. The bundled SqueezeBERT is at 0.02 and 0.06 in the int8 files, whose decisions equal the model's, and at
+#: 0.5 to 0.8 in whole numbers alone, where 1 decision in 7 differs.
 LIMITS = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.2, "integer": 0.2}
-IN_8_BITS = ("int8", "integer")
+LOSSY = ("int8", "integer")
 Outputs = Sequence[Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One output of two models on the same inputs.
+    """The difference between one output of two models on the same inputs.
 
     Attributes:
-        largest: difference of two numbers.
-        mean: difference of two numbers.
-        relative: root mean square of the differences over that of the numbers; infinite if one is no number.
-        agreement: the part of inputs, or tokens, for which the largest number stands in the same place; None where
-            there is nothing to choose from.
+        largest: absolute difference of two numbers.
+        mean: absolute difference.
+        relative: root mean square of the differences over that of the numbers; infinite if there is NaN or infinity.
+        agreement: fraction of inputs, or tokens, with the same argmax; None for an output of one number.
     """
 
     largest: float
@@ -60,7 +59,7 @@ class Difference:
 
 
 def compare(expected: Outputs, got: Outputs) -> dict[str, Difference]:
-    """The differences by the name of the output. The outputs are those of a `features.Predictor`."""
+    """The differences between the outputs of two `features.Predictor`s, by the name of the output."""
     return {name: _difference([x[name] for x in expected], [x[name] for x in got]) for name in expected[0]}
 
 
@@ -68,9 +67,9 @@ def _difference(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Di
     pairs = list(zip(expected, got, strict=True))
     if any(a.shape != b.shape or not np.isfinite(b).all() for a, b in pairs):
         return Difference(np.inf, np.inf, np.inf, 0.0)
-    wide = np.concatenate([a.astype(np.float64).ravel() for a, _ in pairs])
+    numbers = np.concatenate([a.astype(np.float64).ravel() for a, _ in pairs])
     error = np.concatenate([(b - a.astype(np.float64)).ravel() for a, b in pairs])
-    scale = float(np.sqrt(np.square(wide).mean()))
+    scale = float(np.sqrt(np.square(numbers).mean()))
     relative = float(np.sqrt(np.square(error).mean())) / max(scale, 1e-38)
     agreement = None
     if any(a.shape[-1] > 1 for a, _ in pairs):
@@ -82,15 +81,15 @@ Measure = Callable[[Predictor], Metrics]
 
 
 @dataclass(frozen=True)
-class Export:
-    """One file, and how far it is from the model.
+class VerifiedFile:
+    """One exported file, with its difference from the model.
 
     Attributes:
         path: of the file.
         precision: of its matrices.
         size: in bytes.
         differences: from the model in fp32, by output.
-        metrics: on labelled data, of the model in fp32 and of the file; empty if nothing was measured.
+        metrics: on labelled data, of the "model" in fp32 and of the "export"; empty if nothing was measured.
     """
 
     path: Path
@@ -100,18 +99,18 @@ class Export:
     metrics: Mapping[str, Metrics]
 
 
-class Proof:
-    """Runs exports of a model, and refuses those that are not what they should be.
+class Verifier:
+    """Runs exported files of a model, and refuses those that differ too much from it.
 
-    What 8 bits may cost, labelled data say best: with `measure` the metric decides, and without it how far the outputs
-    are from the model's.
+    In 8 bits labelled data decide, if there is a `measure`: the loss of the first metric is limited instead of the
+    difference of the outputs.
 
     Args:
         plan: of the model, in fp32.
-        inputs: what the exports are run on.
-        measure: gives the metrics of a predictor.
-        force: accept whatever 8 bits cost, and a loss of more than `metrics.LARGEST_LOSS` of the first metric.
-        shown: what of the outputs is compared; all of them as they are, when not given.
+        inputs: to compare on.
+        measure: maps a predictor to its metrics.
+        force: accept any difference in 8 bits, and a loss of more than `metrics.LARGEST_LOSS` of the first metric.
+        comparable: maps outputs to what is compared [default: the outputs themselves].
     """
 
     def __init__(
@@ -121,38 +120,39 @@ class Proof:
         *,
         measure: Measure | None = None,
         force: bool = False,
-        shown: Callable[[Outputs], Outputs] = lambda outputs: outputs,
+        comparable: Callable[[Outputs], Outputs] = lambda outputs: outputs,
     ) -> None:
-        self.reference = Engine(plan)
-        self.inputs, self.measure, self.force, self.shown = inputs, measure, force, shown
-        self.expected = shown(self.reference(inputs))
+        self.model = Engine(plan)
+        self.inputs, self.measure, self.force, self.comparable = inputs, measure, force, comparable
+        self.expected = comparable(self.model(inputs))
 
     @cached_property
-    def metrics(self) -> Metrics:
-        """Of the model in fp32; measured once for all its exports."""
+    def model_metrics(self) -> Metrics:
+        """Of the model in fp32; measured once for all files."""
         assert self.measure is not None
-        return self.measure(self.reference)
+        return self.measure(self.model)
 
-    def __call__(self, path: Path, exported: Predictor, precision: str) -> Export:
-        """What there is to say about a file, which `exported` runs.
+    def __call__(self, path: Path, predictor: Predictor, precision: str) -> VerifiedFile:
+        """Verify a file, which `predictor` runs.
 
         Raises:
-            InputError: it does not say what the model says.
+            InputError: its outputs or its metrics differ too much from the model's.
         """
-        differences = compare(self.expected, self.shown(exported(self.inputs)))
-        rough = precision in IN_8_BITS
-        limit = np.finfo(float).max if rough and (self.measure or self.force) else LIMITS[precision]
-        for name, one in differences.items():
-            if not one.relative <= limit:
+        differences = compare(self.expected, self.comparable(predictor(self.inputs)))
+        lossy = precision in LOSSY
+        limit = np.finfo(float).max if lossy and (self.measure or self.force) else LIMITS[precision]
+        for name, difference in differences.items():
+            if not difference.relative <= limit:  # NaN is refused as well
                 raise InputError(
-                    f"the export in {precision} is {'too far away' if rough else 'wrong'}: its {name} differs from the "
-                    f"model's by {one.largest:.3g} ({one.relative:.2g} of its size), so nothing was written"
-                    + (": give labelled data to --eval, which decide, or --force it" if rough else "")
+                    f"the {precision} export {'differs too much from the model' if lossy else 'is wrong'}: its {name} "
+                    f"differ by {difference.largest:.3g} ({difference.relative:.2g} of their size), so nothing was "
+                    f"written" + ("; measure it on labelled data with --eval, or --force it" if lossy else "")
                 )
         metrics: dict[str, Metrics] = {}
         if self.measure is not None:
-            metrics = {"model": self.metrics, "export": self.measure(exported)}
+            after = self.measure(predictor)
+            metrics = {"model": self.model_metrics, "export": after}
             if not self.force:
-                refuse_loss(self.metrics, metrics["export"], f"in the export in {precision}", f"leave {precision} out")
+                refuse_loss(self.model_metrics, after, f"in the {precision} export", f"leave {precision} out")
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        return Export(path, precision, sum(file.stat().st_size for file in files), differences, metrics)
+        return VerifiedFile(path, precision, sum(file.stat().st_size for file in files), differences, metrics)

@@ -1,4 +1,4 @@
-"""A folder with LiteRT files for phones, each proved before it appears."""
+"""Writes LiteRT files, for phones."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
-from pocketbert.checkpoints.files import atomic_write, new_folder
+from pocketbert.checkpoints.files import atomic_write
 from pocketbert.configs import PreTrainedConfig
-from pocketbert.errors import ConfigError, InputError, require
-from pocketbert.exporters.litert.metadata import INPUTS, complete
-from pocketbert.exporters.litert.predictor import EACH, PROBABILITY, LiteRtPredictor
-from pocketbert.exporters.source import Source, describe, read_source
-from pocketbert.exporters.tensorflow_graph import HIDDEN, compute
-from pocketbert.exporters.verify import SENTENCES, Export, Measure, Outputs, Proof
+from pocketbert.errors import ConfigError, InputError
+from pocketbert.exporters.litert.metadata import INPUTS, add_metadata
+from pocketbert.exporters.litert.predictor import PROBABILITY, PROBABILITY_OF_EACH
+from pocketbert.exporters.options import ExportOptions
+from pocketbert.exporters.source import Source
+from pocketbert.exporters.tensorflow_graph import MASKED_SCORE, compute
+from pocketbert.exporters.verify import Outputs
+from pocketbert.exporters.writer import Writer
 from pocketbert.features import Features, pad
 from pocketbert.runtime.lowering import head_of
 from pocketbert.runtime.plan import Plan
 
-Precision = Literal["fp32", "fp16", "int8", "integer"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-FILES = {precision: f"model{'' if precision == 'fp32' else f'_{precision}'}.tflite" for precision in PRECISIONS}
-CALIBRATION = 100  # texts, as when the published model was calibrated
-# As in quantisation-aware training: what is hidden must not take all of the 8 bits that a score has.
-HIDDEN_IN_8_BITS = -16.0
-LEAST = 1 / 256  # probability but none that 8 bits can say
+CALIBRATION_TEXTS = 100  # as many as the published model was calibrated on
+# As in quantization-aware training: the scores of padding must leave most of the 8-bit range to those of tokens.
+MASKED_SCORE_IN_8_BITS = -16.0
+SMALLEST_SHARE = 1 / 256  # the smallest probability above 0 in 8 bits
 OUTPUTS = {
     PROBABILITY: "Probability of each label.",
-    EACH: "Probability of each label, by itself.",
+    PROBABILITY_OF_EACH: "Probability of each label, by itself.",
     "logits": "A score for each label, word, or tag; or the number that was learned.",
     "end_logits": "Where the answer ends: a score for each token.",
     "start_logits": "Where the answer starts: a score for each token.",
@@ -44,119 +43,113 @@ OUTPUTS = {
 }
 
 
-def export_litert(
-    model: str | Path,
-    out: str | Path,
-    *,
-    precisions: Sequence[Precision] = ("fp32",),
-    max_tokens: int | None = None,
-    calibration: Sequence[str] | None = None,
-    texts: Sequence[str] = SENTENCES,
-    measure: Measure | None = None,
-    force: bool = False,
-    revision: str | None = None,
-) -> list[Export]:
-    """Write a model, for the task it was made for, to the folder `out` for LiteRT; whole and proved, or not at all.
+class LiteRtWriter(Writer):
+    """Writes LiteRT files.
 
-    Each reads one text of `max_tokens` tokens, padded, by the signature that MediaPipe's text tasks expect: int32
-    `ids`, `mask` and `segment_ids`, [1, tokens]. Classifiers say `probability`, others what their models do. The
-    vocabulary and the labels are inside. Beside the files are the configuration and the tokenizer.
+    Each takes one text of a fixed number of tokens, padded, by the signature that MediaPipe's text tasks expect: int32
+    `ids`, `mask` and `segment_ids`, [1, tokens]. Classifiers return `probability`, other models their own outputs. The
+    vocabulary and the labels are inside.
 
-    Args:
-        model: a folder or a name on the hub.
-        out: a folder that does not exist, or is empty.
-        precisions: a file for each. "fp16" halves the file alone. "int8" has int8 matrices, and rounds what goes into
-            a product while it runs, a token by its own scale. "integer" has nothing but whole numbers, for processors
-            that know no others; their ranges are those of `calibration`.
-        max_tokens: 128 when not given, and 384 of a question with its passage.
-        calibration: texts like those to come, of which the first `CALIBRATION` are read; for "integer" only.
-        texts: what the files are run on.
-        measure: gives the metrics of a predictor that reads `max_tokens`; the model and each file are measured.
-        force: accept whatever 8 bits cost, and a loss of more than `metrics.LARGEST_LOSS` of the first metric.
-        revision: a branch, tag or commit on the hub.
+    In fp16 only the file is smaller. In int8 matrices are int8, and the inputs of a product are rounded at run time, by
+    one scale per token. In "integer" all tensors are whole numbers, for processors that have no others; their ranges
+    are those of the calibration texts.
 
     Raises:
-        CheckpointError: the model cannot be read, or there is no export for its head; `out` is in use, or cannot be
-            written.
-        ConfigError: "integer" without calibration, or the other way round; too many tokens.
-        InputError: what was written does not say what the model says; no texts to calibrate on.
-        MissingExtraError: TensorFlow or LiteRT is not installed.
+        ConfigError: more tokens than the model reads.
+        InputError: there are no texts to calibrate on.
     """
-    require("tf")
-    require("litert")
-    if ("integer" in precisions) != (calibration is not None):
-        raise ConfigError("integer needs texts like those to come, to calibrate on, and nothing else does")
-    if calibration is not None and not calibration:
-        raise InputError("there is no text to calibrate on: give some dozens like those to come")
-    source = read_source(model, out, texts, revision=revision)
-    if max_tokens is not None and max_tokens > source.max_tokens:
-        raise ConfigError(f"{max_tokens} tokens are more than the {source.max_tokens} that {model} reads")
-    source = replace(source, max_tokens=min(max_tokens or usual_tokens(source.config), source.max_tokens))
-    shown = {PROBABILITY: _of_shares, EACH: _of_each}.get(_said(source), _as_they_are)
-    proof = Proof(source.whole, source.inputs, measure=measure, force=force, shown=shown)
-    with new_folder(source.out) as folder:
-        describe(source, folder)
-        done = []
-        for precision in dict.fromkeys(precisions):
-            path = folder / FILES[precision]
-            with atomic_write(path) as file:
-                file.write(_file(source, precision, calibration or ()))
-            made = proof(path, LiteRtPredictor(path), precision)
-            done.append(replace(made, path=source.out / FILES[precision]))
-    return done
+
+    def __init__(self, source: Source, options: ExportOptions) -> None:
+        length = options.max_length
+        if length is not None and length > source.max_tokens:
+            raise ConfigError(f"--max-length {length} exceeds the {source.max_tokens} tokens that {source.model} reads")
+        length = min(length or default_length(source.config), source.max_tokens)
+        super().__init__(replace(source, max_tokens=length), options)
+        if options.calibration is not None and not options.calibration:
+            raise InputError("there are no texts to calibrate on: give some dozens of typical ones")
+        self.calibration = self.source.encode((options.calibration or ())[:CALIBRATION_TEXTS])
+        self.fixed_length = length
+
+    def write(self, path: Path, precision: str) -> None:
+        """Write the model in one precision."""
+        source, scores = self.source, self.scores
+        vocabulary = source.tokenizer.get_vocab()
+        names = {scores if name == "logits" else name for name in source.fp32_plan.outputs}
+        content = add_metadata(
+            convert(source.fp32_plan, source.max_tokens, precision, scores=scores, calibration=self.calibration),
+            name=f"{type(source.config).__name__.removesuffix('Config')}{source.head}",
+            description=f"Made by PocketBERT, in {precision}.",
+            outputs={name: text for name, text in OUTPUTS.items() if name in names},
+            vocabulary="".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__)),
+            labels=None if scores == "logits" else [source.config.id2label[i] for i in sorted(source.config.id2label)],
+        )
+        with atomic_write(path) as file:
+            file.write(content)
+
+    @property
+    def scores(self) -> str:
+        """The name of the output in place of "logits"."""
+        config = self.source.config
+        if self.source.head != "ForSequenceClassification" or config.problem_type == "regression":
+            return "logits"
+        if config.problem_type == "multi_label_classification":
+            return PROBABILITY_OF_EACH
+        return PROBABILITY if config.num_labels > 1 else "logits"
+
+    def comparable(self, outputs: Outputs) -> Outputs:
+        """Logits as far as probabilities determine them; other outputs as they are.
+
+        Probabilities themselves are a poor measure: those of a confident model hardly move while its logits become
+        noise.
+        """
+        compared = {PROBABILITY: _relative_logits, PROBABILITY_OF_EACH: _limited_logits}.get(self.scores)
+        return outputs if compared is None else [{"logits": compared(one["logits"])} for one in outputs]
 
 
-def usual_tokens(config: PreTrainedConfig) -> int:
-    """How many tokens the files of a model read where nobody says."""
+def default_length(config: PreTrainedConfig) -> int:
+    """Tokens per text of a model's files, unless the options set it."""
     return min(384 if head_of(config) == "ForQuestionAnswering" else 128, config.max_position_embeddings)
 
 
-def _file(source: Source, precision: Precision, calibration: Sequence[str]) -> bytes:
-    said, texts = _said(source), source.encode(calibration[:CALIBRATION])
-    converted = convert(source.whole, source.max_tokens, precision, said=said, calibration=texts)
-    vocabulary = source.tokenizer.get_vocab()
-    labels = [source.config.id2label[i] for i in sorted(source.config.id2label)]
-    return complete(
-        converted,
-        name=f"{type(source.config).__name__.removesuffix('Config')}{source.head}",
-        description=f"Made by PocketBERT, in {precision}.",
-        outputs={name: text for name, text in OUTPUTS.items() if name in _outputs(source)},
-        vocabulary="".join(f"{piece}\n" for piece in sorted(vocabulary, key=vocabulary.__getitem__)),
-        labels=labels if said in (PROBABILITY, EACH) else None,
-    )
+def _relative_logits(logits: np.ndarray) -> np.ndarray:
+    """Differences between the logits of labels, with `SMALLEST_SHARE` for smaller probabilities."""
+    powers = np.exp(logits - logits.max())
+    logs: np.ndarray = np.log(np.maximum(powers / powers.sum(), SMALLEST_SHARE))
+    return logs - logs.mean()
 
 
-def _said(source: Source) -> str:
-    """What stands in place of "logits"."""
-    if source.head != "ForSequenceClassification" or source.config.problem_type == "regression":
-        return "logits"
-    if source.config.problem_type == "multi_label_classification":
-        return EACH
-    return PROBABILITY if source.config.num_labels > 1 else "logits"
-
-
-def _outputs(source: Source) -> set[str]:
-    return {_said(source) if name == "logits" else name for name in source.whole.outputs}
+def _limited_logits(logits: np.ndarray) -> np.ndarray:
+    """Logits of independent probabilities, within `SMALLEST_SHARE` of 0 and 1."""
+    limit = np.log(1 / SMALLEST_SHARE - 1)
+    return np.clip(logits, -limit, limit)
 
 
 def convert(
     plan: Plan,
     tokens: int,
-    precision: Precision,
+    precision: str,
     *,
-    said: str = "logits",
+    scores: str = "logits",
     calibration: Sequence[Features] = (),
 ) -> bytes:
-    """What TensorFlow's converter makes of a plan in fp32, for one text of `tokens`; `said` replaces "logits"."""
+    """An fp32 plan as a LiteRT file without metadata, by TensorFlow's converter.
+
+    Args:
+        plan: in fp32.
+        tokens: per text.
+        precision: fp32, fp16, int8 or integer.
+        scores: the output in place of "logits": also `PROBABILITY` or `PROBABILITY_OF_EACH`.
+        calibration: inputs that decide the ranges of integers.
+    """
     import tensorflow as tf
 
-    hidden = HIDDEN_IN_8_BITS if precision == "integer" else HIDDEN
-    final = {PROBABILITY: tf.nn.softmax, EACH: tf.nn.sigmoid}.get(said, tf.identity)
+    masked_score = MASKED_SCORE_IN_8_BITS if precision == "integer" else MASKED_SCORE
+    final = {PROBABILITY: tf.nn.softmax, PROBABILITY_OF_EACH: tf.nn.sigmoid}.get(scores, tf.identity)
 
     def outputs(ids: Any, mask: Any, segment_ids: Any) -> dict[str, Any]:
-        found = compute(plan, ids, mask, segment_ids, hidden=hidden)
-        return {said if name == "logits" else name: (final if name == "logits" else tf.identity)(value)
-                for name, value in found.items()}  # fmt: skip
+        values = compute(plan, ids, mask, segment_ids, masked_score=masked_score)
+        return {scores if name == "logits" else name: (final if name == "logits" else tf.identity)(value)
+                for name, value in values.items()}  # fmt: skip
 
     with _quiet():
         signature = [tf.TensorSpec((1, tokens), tf.int32, name=name) for name in INPUTS]
@@ -172,16 +165,16 @@ def convert(
         return bytes(converter.convert())
 
 
-def _arrays(one: Features, tokens: int) -> Mapping[str, np.ndarray]:
-    """A text as the signature wants it."""
-    arrays = pad([one])
-    named = zip(INPUTS, ("input_ids", "attention_mask", "token_type_ids"), strict=True)
-    return {name: np.pad(arrays[ours], [(0, 0), (0, tokens - len(one))]).astype(np.int32) for name, ours in named}
+def _arrays(features: Features, tokens: int) -> Mapping[str, np.ndarray]:
+    """One text as the inputs of the signature."""
+    arrays = pad([features])
+    names = zip(INPUTS, ("input_ids", "attention_mask", "token_type_ids"), strict=True)
+    return {name: np.pad(arrays[ours], [(0, 0), (0, tokens - len(features))]).astype(np.int32) for name, ours in names}
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """TensorFlow's converter talks about itself in Python's log and warnings, and in C++ on the second stream."""
+    """Silence TensorFlow's converter, which writes to Python's log and warnings, and from C++ to standard error."""
     logger, stderr = logging.getLogger("absl"), os.dup(2)
     level = logger.level
     try:
@@ -194,23 +187,3 @@ def _quiet() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         logger.setLevel(level)
-
-
-def _as_they_are(outputs: Outputs) -> Outputs:
-    return outputs
-
-
-def _of_shares(outputs: Outputs) -> Outputs:
-    """Logits as far as the probabilities tell them: how one label's stands to another's, with `LEAST` for the rest.
-
-    Probabilities themselves would not do to compare: a sure model's hardly move while its logits lose their meaning.
-    """
-    powers = [np.exp(one["logits"] - one["logits"].max()) for one in outputs]
-    logs = [np.log(np.maximum(each / each.sum(), LEAST)) for each in powers]
-    return [{"logits": each - each.mean()} for each in logs]
-
-
-def _of_each(outputs: Outputs) -> Outputs:
-    """The same of probabilities that stand each by itself."""
-    most = np.log(1 / LEAST - 1)
-    return [{"logits": np.clip(one["logits"], -most, most)} for one in outputs]

@@ -1,9 +1,9 @@
 """A plan as an ONNX graph: standard operators only, any batch, any length, no PyTorch.
 
-Values are [batch, length, width], padding among them, and products are MatMul and Add: ONNX Runtime adds the bias of a
-Gemm on one thread. What is block-diagonal is a grouped convolution of kernel 1 in floats, between which values stay
-[batch, width, length]; in int8, which ONNX Runtime has no such convolution for, it is one product a group, and two such
-steps in a row hand over group by group, with nothing in between.
+Values are [batch, length, width], with padding, and products are MatMul and Add: ONNX Runtime adds the bias of a Gemm
+on one thread. A block-diagonal matrix is a grouped convolution of kernel 1 in floats; between two of these, values
+stay [batch, width, length]. In int8, for which ONNX Runtime has no such convolution, it is one product per group, and
+of two such steps in a row the second reads the groups of the first without concatenation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from pocketbert import __version__
 from pocketbert.errors import InputError
-from pocketbert.exporters.onnx.passes import fitting
+from pocketbert.exporters.onnx.passes import avoid_int16_saturation
 from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows
 
 OPSET = 17  # the first with LayerNormalization
@@ -29,48 +29,48 @@ def onnx_graph(plan: Plan, *, half: bool = False, choices: bool = False, opset: 
     """The `onnx.ModelProto` that computes what a plan computes.
 
     Its inputs are int64 `input_ids`, `attention_mask` and `token_type_ids`, [batch, length] each; outputs have the
-    plan's names, in fp32. Beyond the end of a sequence, where the mask is 0, outputs mean nothing, and nothing of them
-    reaches a token: neither attention nor neighbours.
+    plan's names, in fp32. Outputs at padding, where the mask is 0, are undefined; padding changes no other output,
+    neither by attention nor by neighbouring words.
 
-    Steps of the plan that are in int8 stay so, see `onnx_plan.fitting`: what they read is rounded while it runs, a
-    tensor by one scale, which is what ONNX Runtime has kernels for. A step with an `outlier_weight` takes that alone.
+    Int8 steps of the plan stay int8, after `passes.avoid_int16_saturation`: their inputs are rounded at run time by one
+    scale per tensor, for which ONNX Runtime has kernels. A step with an `outlier_weight` uses only that.
 
     Args:
         plan: in fp32, or in int8 as `runtime.quantize.quantize` makes it.
-        half: keep matrices in fp16, which engines widen when they load them; nothing is computed in it.
+        half: store matrices in fp16, which engines widen on loading; computation stays in fp32.
         choices: inputs are [batch, choices, length] and `logits` [batch, choices].
         opset: of the operators, `OPSET` or newer.
 
     Raises:
-        InputError: there is no such opset, or it is too old.
+        InputError: the opset is too old, or unknown to the installed onnx.
     """
     check_opset(opset)
-    return _Graph(fitting(plan), half, choices, opset).model()
+    return _Graph(avoid_int16_saturation(plan), half, choices, opset).model()
 
 
 def check_opset(opset: int) -> None:
-    """Raise `InputError` if there is no such opset, or it is too old."""
+    """Raise `InputError` if an opset is too old, or unknown to the installed onnx."""
     from onnx import defs
 
     newest = defs.onnx_opset_version()
     if not OPSET <= opset <= newest:
-        wrong = "is too old" if opset < OPSET else "is not known here"
+        wrong = "is too old" if opset < OPSET else "is unknown to the installed onnx"
         raise InputError(
-            f"opset {opset} {wrong}: give one from {OPSET}, the first with LayerNormalization, to {newest}"
+            f"opset {opset} {wrong}: choose one from {OPSET}, the first with LayerNormalization, to {newest}"
         )
 
 
 @dataclass(frozen=True)
 class _View:
-    """Some columns of a value of the graph."""
+    """A range of columns of a value of the graph."""
 
     value: str
-    whole: int  # columns of the value
+    value_width: int
     start: int
     width: int
 
     def part(self, start: int, width: int) -> _View:
-        return _View(self.value, self.whole, self.start + start, width)
+        return _View(self.value, self.value_width, self.start + start, width)
 
 
 @dataclass
@@ -81,25 +81,25 @@ class _Graph:
     opset: int
     nodes: list[Any] = field(default_factory=list)
     tensors: dict[str, Any] = field(default_factory=dict)
-    buffers: dict[str, dict[int, _View]] = field(default_factory=dict)  # name → first column → what is there
-    made: dict[tuple[Any, ...], list[str]] = field(default_factory=dict)  # what was computed once already
-    across: set[str] = field(default_factory=set)  # values that are [batch, width, length]
+    buffers: dict[str, dict[int, _View]] = field(default_factory=dict)  # name → first column → its source
+    outputs_of: dict[tuple[Any, ...], list[str]] = field(default_factory=dict)  # of nodes, for reuse
+    channels_first: set[str] = field(default_factory=set)  # values that are [batch, width, length]
 
     # ── nodes ──
 
-    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> list[str]:
-        """The outputs of an operator; the same one on the same inputs is there only once."""
+    def node(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> list[str]:
+        """Outputs of a node; the same operator on the same inputs is one node."""
         from onnx import helper
 
         key = (kind, inputs, outputs, str(attributes))
-        if key not in self.made:
+        if key not in self.outputs_of:
             start = sum(len(node.output) for node in self.nodes)
-            self.made[key] = [f"{kind}_{start + i}" for i in range(outputs)]
-            self.nodes.append(helper.make_node(kind, list(inputs), self.made[key], f"{kind}_{start}", **attributes))
-        return self.made[key]
+            names = self.outputs_of[key] = [f"{kind}_{start + i}" for i in range(outputs)]
+            self.nodes.append(helper.make_node(kind, list(inputs), names, f"{kind}_{start}", **attributes))
+        return self.outputs_of[key]
 
-    def one(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        return self.op(kind, *inputs, **attributes)[0]
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        return self.node(kind, *inputs, **attributes)[0]
 
     def constant(self, values: Any, kind: Any = np.int64) -> str:
         array = np.asarray(values, kind)
@@ -113,10 +113,10 @@ class _Graph:
         return name
 
     def matrix(self, name: str, array: np.ndarray) -> str:
-        """A large tensor in fp32, or kept in fp16 where none of it is too large for that."""
+        """A large tensor in fp32, or stored in fp16 if `half` is set and no value overflows."""
         if not self.half or np.abs(array).max(initial=0.0) > LARGEST_HALF:
             return self.tensor(name, array)
-        return self.one("Cast", self.tensor(name, array.astype(np.float16)), to=_float())
+        return self.op("Cast", self.tensor(name, array.astype(np.float16)), to=_float())
 
     def vector(self, name: str) -> str:
         return self.tensor(name, self.plan.tensors[name])
@@ -124,7 +124,7 @@ class _Graph:
     # ── buffers ──
 
     def views(self, columns: Columns) -> Iterator[_View]:
-        """What stands in these columns, from left to right."""
+        """The values in these columns, from left to right."""
         end = columns.start + columns.width
         for start, view in sorted(self.buffers[columns.buffer].items()):
             left, right = max(start, columns.start), min(start + view.width, end)
@@ -133,34 +133,34 @@ class _Graph:
 
     def read(self, columns: Columns) -> str:
         values = [self.value(view) for view in self.views(columns)]
-        return values[0] if len(values) == 1 else self.one("Concat", *values, axis=-1)
+        return values[0] if len(values) == 1 else self.op("Concat", *values, axis=-1)
 
-    def read_across(self, columns: Columns) -> str:
-        """The same as [batch, width, length]."""
-        return value if (value := self.is_across(columns)) else self.turned(self.read(columns))
+    def read_channels_first(self, columns: Columns) -> str:
+        """The value of these columns as [batch, width, length]."""
+        return value if (value := self.channels_first_value(columns)) else self.transposed(self.read(columns))
 
-    def is_across(self, columns: Columns) -> str | None:
-        """The one value in these columns if it is [batch, width, length]."""
+    def channels_first_value(self, columns: Columns) -> str | None:
+        """The value of these columns if it is a single one, stored as [batch, width, length]."""
         views = list(self.views(columns))
-        return views[0].value if len(views) == 1 and views[0].value in self.across else None
+        return views[0].value if len(views) == 1 and views[0].value in self.channels_first else None
 
-    def turned(self, value: str) -> str:
-        return self.one("Transpose", value, perm=[0, 2, 1])
+    def transposed(self, value: str) -> str:
+        return self.op("Transpose", value, perm=[0, 2, 1])
 
     def value(self, view: _View) -> str:
-        if view.value in self.across:
-            return self.value(replace(view, value=self.turned(view.value)))
-        if view.width == view.whole:
+        if view.value in self.channels_first:
+            return self.value(replace(view, value=self.transposed(view.value)))
+        if view.width == view.value_width:
             return view.value
-        if view.start % view.width == 0 and view.whole % view.width == 0:
-            parts = view.whole // view.width
+        if view.start % view.width == 0 and view.value_width % view.width == 0:
+            parts = view.value_width // view.width
             sizes = self.constant([view.width] * parts)
-            return self.op("Split", view.value, sizes, outputs=parts, axis=-1)[view.start // view.width]
+            return self.node("Split", view.value, sizes, outputs=parts, axis=-1)[view.start // view.width]
         ends = (self.constant([end]) for end in (view.start, view.start + view.width, -1))
-        return self.one("Slice", view.value, *ends)
+        return self.op("Slice", view.value, *ends)
 
     def write(self, columns: Columns, *values: str) -> None:
-        """Put values of equal width side by side; of what stood there the rest stays."""
+        """Store values of equal width side by side; other columns of the buffer keep their values."""
         before = self.buffers.get(columns.buffer, {})
         after: dict[int, _View] = {}
         end = columns.start + columns.width
@@ -184,9 +184,9 @@ class _Graph:
         inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, axes) for name in INPUTS]
         self.ids, self.mask, self.segments = INPUTS
         if self.choices:
-            rows = self.one("Concat", self.constant([-1]), self.one("Slice", self.one("Shape", self.ids),
+            rows = self.op("Concat", self.constant([-1]), self.op("Slice", self.op("Shape", self.ids),
                             self.constant([2]), self.constant([3])), axis=0)  # fmt: skip
-            self.ids, self.mask, self.segments = (self.one("Reshape", name, rows) for name in INPUTS)
+            self.ids, self.mask, self.segments = (self.op("Reshape", name, rows) for name in INPUTS)
         for stage in self.plan.stages:
             if isinstance(stage, Attention):
                 self.attention(stage)
@@ -212,53 +212,53 @@ class _Graph:
                 self.norm(step)
 
     def output(self, name: str, place: Columns | tuple[Columns, int]) -> Any:
-        """Give a value its name, and the choices of a question their axis."""
+        """Declare an output of the graph; with `choices`, restore their axis."""
         from onnx import TensorProto, helper
 
         columns = place if isinstance(place, Columns) else place[0]
         value, gather = self.read(columns), self.plan.gathered.get(name)
         axes: list[str | int] = ["batch", columns.width]
         if self.choices:
-            shape = self.one("Slice", self.one("Shape", INPUTS[0]), *map(self.constant, ([0], [2])))
-            value, axes = self.one("Reshape", value, shape), ["batch", "choices"]
+            shape = self.op("Slice", self.op("Shape", INPUTS[0]), *map(self.constant, ([0], [2])))
+            value, axes = self.op("Reshape", value, shape), ["batch", "choices"]
         elif gather is None or gather.selected:
             axes.insert(1, "length")
         if not isinstance(place, Columns):
-            value, axes = self.one("Gather", value, self.constant(place[1]), axis=-1), axes[:-1]
+            value, axes = self.op("Gather", value, self.constant(place[1]), axis=-1), axes[:-1]
         self.nodes.append(helper.make_node("Identity", [value], [name], name))
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, axes)
 
     # ── steps ──
 
     def lookup(self, step: Lookup) -> None:
-        found = self.looked_up(step)
+        rows = self.table_rows(step)
         if step.index in ("next word", "previous word"):
-            found = self.neighbours(found, step)
-        self.write(step.target, self.one("Add", self.read(step.target), found) if step.add else found)
+            rows = self.neighbours(rows, step)
+        self.write(step.target, self.op("Add", self.read(step.target), rows) if step.add else rows)
 
-    def looked_up(self, step: Lookup) -> str:
+    def table_rows(self, step: Lookup) -> str:
         table = self.plan.tensors[step.table]
         if step.index == "position":  # [length, width], the same for every text
-            length = self.one("Slice", self.one("Shape", self.ids), self.constant([1]), self.constant([2]))
-            return self.one("Slice", self.matrix(step.table, table), self.constant([0]), length)
+            length = self.op("Slice", self.op("Shape", self.ids), self.constant([1]), self.constant([2]))
+            return self.op("Slice", self.matrix(step.table, table), self.constant([0]), length)
         index = self.segments if step.index == "segment" else self.ids
         if step.scales is None:
-            return self.one("Gather", self.matrix(step.table, table), index, axis=0)
+            return self.op("Gather", self.matrix(step.table, table), index, axis=0)
         scales = self.tensor(f"{step.scales} [rows, 1]", self.plan.tensors[step.scales][:, None])
-        whole = self.one("Cast", self.one("Gather", self.tensor(step.table, table), index, axis=0), to=_float())
-        return self.one("Mul", whole, self.one("Gather", scales, index, axis=0))
+        rows = self.op("Cast", self.op("Gather", self.tensor(step.table, table), index, axis=0), to=_float())
+        return self.op("Mul", rows, self.op("Gather", scales, index, axis=0))
 
     def neighbours(self, words: str, step: Lookup) -> str:
-        """The words one further on or back; zeros beyond the ends of a sequence."""
-        known = self.one("Unsqueeze", self.one("Cast", self.mask, to=_float()), self.constant([-1]))
-        padded = self.one("Pad", self.one("Mul", words, known), self.constant([0, 1, 0, 0, 1, 0]))
+        """Embeddings of the next or previous word; zeros beyond the ends of a sequence."""
+        mask = self.op("Unsqueeze", self.op("Cast", self.mask, to=_float()), self.constant([-1]))
+        padded = self.op("Pad", self.op("Mul", words, mask), self.constant([0, 1, 0, 0, 1, 0]))
         bounds = ([2], [np.iinfo(np.int64).max]) if step.index == "next word" else ([0], [-2])
-        return self.one("Slice", padded, *map(self.constant, bounds), self.constant([1]))
+        return self.op("Slice", padded, *map(self.constant, bounds), self.constant([1]))
 
     def linear(self, step: Linear) -> None:
         width = step.source.width // step.groups
         sources = [Columns(step.source.buffer, width, step.source.start + g * width) for g in range(step.groups)]
-        convolved = step.scales is None and (step.groups > 1 or self.is_across(step.source) is not None)
+        convolved = step.scales is None and (step.groups > 1 or self.channels_first_value(step.source) is not None)
         if convolved:
             values = [self.convolution(step)]
         else:
@@ -266,115 +266,123 @@ class _Graph:
         if step.activation is not None:
             values = [self.activation(step.activation, value) for value in values]
         if step.residual is not None:
-            whole = values[0] if len(values) == 1 else self.one("Concat", *values, axis=-1)
-            whole = self.turned(whole) if convolved else whole
-            values = [self.one("Add", whole, self.residual(step, step.residual))]
+            product = values[0] if len(values) == 1 else self.op("Concat", *values, axis=-1)
+            product = self.transposed(product) if convolved else product
+            values = [self.op("Add", product, self.residual(step, step.residual))]
         elif convolved:
-            self.across.update(values)
+            self.channels_first.update(values)
         self.write(step.target, *values)
 
     def residual(self, step: Linear, residual: Columns) -> str:
         value = self.read(residual)
-        return value if step.residual_scale is None else self.one("Mul", value, self.vector(step.residual_scale))
+        return value if step.residual_scale is None else self.op("Mul", value, self.vector(step.residual_scale))
 
     def product(self, step: Linear, group: int, x: str) -> str:
         """One block of the matrix: source · blockᵀ + bias."""
-        tensors, name = self.plan.tensors, f", {group}" if step.groups > 1 else ""
-        int8 = step.scales is not None and step.outlier_weight is None
-        weight = tensors[step.weight if step.outlier_weight is None else step.outlier_weight]
-        rows = slice(group * (height := len(weight) // step.groups), (group + 1) * height)
-        biased = tensors[step.bias][rows].any()
-        bias = self.tensor(f"{step.bias}{name}", tensors[step.bias][rows]) if biased else ""
-        tied = any(isinstance(s, Lookup) and s.table == step.weight for s in self.plan.steps())
-        if not int8:
-            if tied:
-                matrix = self.one("Transpose", self.matrix(step.weight, weight), perm=[1, 0])
-            else:
-                matrix = self.matrix(f"{step.outlier_weight or step.weight}{name} [in, out]", weight[rows].T)
-            product = self.one("MatMul", x, matrix)
-            return self.one("Add", product, bias) if biased else product
-        assert step.scales is not None
-        block = (
-            self.one("Transpose", self.tensor(step.weight, weight), perm=[1, 0])
-            if tied
-            else self.tensor(f"{step.weight}{name} [in, out]", weight[rows].T)
-        )
-        scales = self.tensor(f"{step.scales}{name}", tensors[step.scales][rows])
-        rounded, scale, zero = self.op("DynamicQuantizeLinear", x, outputs=3)
-        sums = self.one("Cast", self.one("MatMulInteger", rounded, block, zero), to=_float())
-        product = self.one("Mul", sums, self.one("Mul", scale, scales))
-        return self.one("Add", product, bias) if biased else product
+        height = len(self.plan.tensors[step.bias]) // step.groups
+        rows, suffix = slice(group * height, (group + 1) * height), f", {group}" if step.groups > 1 else ""
+        values = self.plan.tensors[step.bias][rows]
+        bias = self.tensor(f"{step.bias}{suffix}", values) if values.any() else None
+        if step.scales is not None and step.outlier_weight is None:
+            product = self.int8_product(step, step.scales, rows, suffix, x)
+        else:
+            product = self.float_product(step, rows, suffix, x)
+        return product if bias is None else self.op("Add", product, bias)
+
+    def float_product(self, step: Linear, rows: slice, suffix: str, x: str) -> str:
+        name = step.outlier_weight or step.weight
+        weight = self.plan.tensors[name]
+        if self.is_tied(step):
+            matrix = self.op("Transpose", self.matrix(step.weight, weight), perm=[1, 0])
+        else:
+            matrix = self.matrix(f"{name}{suffix} [in, out]", weight[rows].T)
+        return self.op("MatMul", x, matrix)
+
+    def int8_product(self, step: Linear, scales: str, rows: slice, suffix: str, x: str) -> str:
+        weight = self.plan.tensors[step.weight]
+        if self.is_tied(step):
+            matrix = self.op("Transpose", self.tensor(step.weight, weight), perm=[1, 0])
+        else:
+            matrix = self.tensor(f"{step.weight}{suffix} [in, out]", weight[rows].T)
+        weight_scales = self.tensor(f"{scales}{suffix}", self.plan.tensors[scales][rows])
+        rounded, scale, zero = self.node("DynamicQuantizeLinear", x, outputs=3)
+        sums = self.op("Cast", self.op("MatMulInteger", rounded, matrix, zero), to=_float())
+        return self.op("Mul", sums, self.op("Mul", scale, weight_scales))
+
+    def is_tied(self, step: Linear) -> bool:
+        """Whether the weight is the table of word embeddings, which is in the graph already."""
+        return any(isinstance(other, Lookup) and other.table == step.weight for other in self.plan.steps())
 
     def convolution(self, step: Linear) -> str:
-        """All blocks at once, [batch, C', length], and the bias."""
+        """All blocks at once, with the bias: [batch, C', length]."""
         weight = self.matrix(f"{step.weight} [out, in, 1]", self.plan.tensors[step.weight][:, :, None])
-        return self.one("Conv", self.read_across(step.source), weight, self.vector(step.bias), group=step.groups)
+        return self.op("Conv", self.read_channels_first(step.source), weight, self.vector(step.bias), group=step.groups)
 
     def norm(self, step: LayerNorm) -> None:
         weight, bias = self.vector(step.weight), self.vector(step.bias)
         self.write(
             step.target,
-            self.one("LayerNormalization", self.read(step.source), weight, bias, axis=-1, epsilon=step.eps),
+            self.op("LayerNormalization", self.read(step.source), weight, bias, axis=-1, epsilon=step.eps),
         )
 
     def attention(self, stage: Attention) -> None:
-        across = [self.is_across(columns) for columns in (stage.query, stage.key, stage.value)]
-        each = stage.query.width // stage.heads
-        whole = self.constant([0, stage.heads, each, -1] if all(across) else [0, 0, stage.heads, each])
+        channels_first = [self.channels_first_value(columns) for columns in (stage.query, stage.key, stage.value)]
+        width = stage.query.width // stage.heads
+        shape = self.constant([0, stage.heads, width, -1] if all(channels_first) else [0, 0, stage.heads, width])
 
-        def parts(value: str, *order: int) -> str:
-            return self.one("Transpose", self.one("Reshape", value, whole), perm=list(order))
+        def split_heads(value: str, *order: int) -> str:
+            return self.op("Transpose", self.op("Reshape", value, shape), perm=list(order))
 
-        if all(across):  # [batch, heads, width, length] each
-            query, key, value = (self.one("Reshape", str(name), whole) for name in across)
-            weights = self.weights(self.one("Transpose", query, perm=[0, 1, 3, 2]), key)
-            context = self.one("MatMul", value, self.one("Transpose", weights, perm=[0, 1, 3, 2]))
-            rows = self.one("Reshape", context, self.constant([0, stage.target.width, -1]))
-            self.across.add(rows)
+        if all(channels_first):  # [batch, heads, width, length] each
+            query, key, value = (self.op("Reshape", str(name), shape) for name in channels_first)
+            weights = self.weights(self.op("Transpose", query, perm=[0, 1, 3, 2]), key)
+            context = self.op("MatMul", value, self.op("Transpose", weights, perm=[0, 1, 3, 2]))
+            rows = self.op("Reshape", context, self.constant([0, stage.target.width, -1]))
+            self.channels_first.add(rows)
         else:
             query, key, value = map(self.read, (stage.query, stage.key, stage.value))
-            weights = self.weights(parts(query, 0, 2, 1, 3), parts(key, 0, 2, 3, 1))
-            context = self.one("MatMul", weights, parts(value, 0, 2, 1, 3))
-            context = self.one("Transpose", context, perm=[0, 2, 1, 3])
-            rows = self.one("Reshape", context, self.constant([0, 0, -1]))
+            weights = self.weights(split_heads(query, 0, 2, 1, 3), split_heads(key, 0, 2, 3, 1))
+            context = self.op("MatMul", weights, split_heads(value, 0, 2, 1, 3))
+            context = self.op("Transpose", context, perm=[0, 2, 1, 3])
+            rows = self.op("Reshape", context, self.constant([0, 0, -1]))
         self.write(stage.target, rows)
 
     def weights(self, query: str, key: str) -> str:
-        """How much each token heeds each, [batch, heads, length, length]; of [length, width] and [width, length]."""
-        return self.one("Softmax", self.one("Add", self.one("MatMul", query, key), self.hidden_tokens()), axis=-1)
+        """Attention weights [batch, heads, length, length] of queries [length, width] and keys [width, length]."""
+        return self.op("Softmax", self.op("Add", self.op("MatMul", query, key), self.mask_scores()), axis=-1)
 
-    def hidden_tokens(self) -> str:
-        """[batch, 1, 1, length]: 0 at tokens, the least number elsewhere."""
-        known = self.one("Cast", self.one("Unsqueeze", self.mask, self.constant([1, 2])), to=_float())
-        unknown = self.one("Sub", known, self.constant(1, np.float32))
-        return self.one("Mul", unknown, self.constant(np.finfo(np.float32).max, np.float32))
+    def mask_scores(self) -> str:
+        """[batch, 1, 1, length]: 0 at tokens, the lowest fp32 number at padding."""
+        mask = self.op("Cast", self.op("Unsqueeze", self.mask, self.constant([1, 2])), to=_float())
+        negative = self.op("Sub", mask, self.constant(1, np.float32))
+        return self.op("Mul", negative, self.constant(np.finfo(np.float32).max, np.float32))
 
     def gather(self, stage: Gather) -> None:
         value = self.read(stage.source)
-        if not stage.selected:  # the first of every sequence; else all of them
-            value = self.one("Gather", value, self.constant(0), axis=1)
+        if not stage.selected:  # the first token of every sequence; otherwise all tokens
+            value = self.op("Gather", value, self.constant(0), axis=1)
         self.write(stage.target, value)
 
     # ── activations ──
 
     def activation(self, name: str, x: str) -> str:
-        """As `reference.ACTIVATIONS`; GELU in the shape that engines recognise."""
+        """As `reference.ACTIVATIONS`; GELU in the form that engines recognise."""
 
         def number(value: float) -> str:
             return self.constant(value, np.float32)
 
         if name == "gelu":
-            inner = self.one("Add", self.one("Erf", self.one("Div", x, number(math.sqrt(2)))), number(1))
-            return self.one("Mul", self.one("Mul", x, inner), number(0.5))
+            inner = self.op("Add", self.op("Erf", self.op("Div", x, number(math.sqrt(2)))), number(1))
+            return self.op("Mul", self.op("Mul", x, inner), number(0.5))
         if name in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"):
-            cubed = self.one("Mul", self.one("Pow", x, number(3)), number(0.044715))
-            inner = self.one("Mul", self.one("Add", x, cubed), number(math.sqrt(2 / math.pi)))
-            return self.one("Mul", self.one("Mul", x, number(0.5)), self.one("Add", self.one("Tanh", inner), number(1)))
+            cubed = self.op("Mul", self.op("Pow", x, number(3)), number(0.044715))
+            inner = self.op("Mul", self.op("Add", x, cubed), number(math.sqrt(2 / math.pi)))
+            return self.op("Mul", self.op("Mul", x, number(0.5)), self.op("Add", self.op("Tanh", inner), number(1)))
         if name in ("silu", "swish"):
-            return self.one("Mul", x, self.one("Sigmoid", x))
+            return self.op("Mul", x, self.op("Sigmoid", x))
         if name == "relu6":
-            return self.one("Clip", x, number(0), number(6))
-        return self.one({"relu": "Relu", "tanh": "Tanh"}[name], x)
+            return self.op("Clip", x, number(0), number(6))
+        return self.op({"relu": "Relu", "tanh": "Tanh"}[name], x)
 
 
 def _float() -> int:

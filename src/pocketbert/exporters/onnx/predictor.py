@@ -1,4 +1,4 @@
-"""ONNX files, run like any model."""
+"""Runs ONNX files in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pocketbert.runtime.engine import usable_threads
 class OnnxPredictor(FilePredictor):
     """An ONNX file as a `features.Predictor`, in ONNX Runtime on the processor.
 
-    Any file will do that takes ids, mask and perhaps types, as stock exports do.
+    Runs any file with ids, mask and optionally token types as inputs, the exports of other tools included.
 
     Raises:
         CheckpointError: the file is missing, damaged, or cannot be run.
@@ -32,18 +32,18 @@ class OnnxPredictor(FilePredictor):
         look_at(Path(path))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_threads()
-        options.log_severity_level = 4  # what goes wrong is raised
-        options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs the cores are others'
+        options.log_severity_level = 4  # errors are raised
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # leave the cores to others between runs
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # of its own classes, which share no other base
-            raise CheckpointError(f"{path} is damaged, or no ONNX file: {first_line(error)}") from None
+        except Exception as error:  # its own classes share no other base
+            raise CheckpointError(f"{path} is damaged, or not an ONNX file: {first_line(error)}") from None
         inputs = {one.name: len(one.shape) for one in self.session.get_inputs()}
         super().__init__(Path(path), inputs, {one.name: one.shape for one in self.session.get_outputs()})
 
     @property
     def precision(self) -> str:
-        """As it was exported; fp32 if the file does not say."""
+        """The precision that the file was exported in; fp32 if the file does not record it."""
         return str(self.session.get_modelmeta().custom_metadata_map.get("precision", "fp32"))
 
     def compute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

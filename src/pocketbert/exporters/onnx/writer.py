@@ -1,81 +1,45 @@
-"""A model folder with ONNX files, laid out as transformers.js and optimum read it, and proved before it appears."""
+"""Writes ONNX files, in a folder as transformers.js and optimum read it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
-from pocketbert.checkpoints.files import atomic_write, new_folder
-from pocketbert.errors import require
-from pocketbert.exporters.load import ONNX_FOLDER
+from pocketbert.checkpoints.files import atomic_write
 from pocketbert.exporters.onnx.graph import OPSET, check_opset, onnx_graph
-from pocketbert.exporters.onnx.passes import in_int8, level, rounded
-from pocketbert.exporters.onnx.predictor import OnnxPredictor
-from pocketbert.exporters.source import Source, describe, read_source
-from pocketbert.exporters.verify import SENTENCES, Export, Measure, Proof
-
-Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-FILES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx"}  # as transformers.js has them
+from pocketbert.exporters.onnx.passes import drop_outlier_weights, fold_residual_scales, quantize_for_onnx
+from pocketbert.exporters.options import ExportOptions
+from pocketbert.exporters.source import Source
+from pocketbert.exporters.writer import Writer
+from pocketbert.runtime.plan import Plan
 
 
-def export_onnx(
-    model: str | Path,
-    out: str | Path,
-    *,
-    precisions: Sequence[Precision] = ("fp32",),
-    texts: Sequence[str] = SENTENCES,
-    measure: Measure | None = None,
-    opset: int = OPSET,
-    force: bool = False,
-    revision: str | None = None,
-) -> list[Export]:
-    """Write a model, for the task it was made for, to the folder `out` as ONNX; whole and proved, or not at all.
+class OnnxWriter(Writer):
+    """Writes ONNX files.
 
-    Beside the files are the configuration with the labels, and the tokenizer. Each file is run as soon as it is
-    written, and compared with the model.
-
-    Args:
-        model: a folder or a name on the hub; in int8, its int8 weights are taken.
-        out: a folder that does not exist, or is empty.
-        precisions: a file for each. "fp16" halves the file alone: engines widen the weights when they load them.
-        texts: what the files are run on.
-        measure: gives the metrics of a predictor; the model and each file are measured.
-        opset: of the files' operators.
-        force: accept whatever 8 bits cost, and a loss of more than `metrics.LARGEST_LOSS` of the first metric.
-        revision: a branch, tag or commit on the hub.
+    In int8 a quantized model keeps its int8 weights. In fp16 only the file is smaller: engines widen the weights when
+    they load it.
 
     Raises:
-        CheckpointError: the model cannot be read, or there is no export for its head; `out` is in use, or cannot be
-            written.
-        InputError: what was written does not say what the model says; there is no such opset.
-        MissingExtraError: onnx or ONNX Runtime is not installed.
+        InputError: the opset is too old, or unknown to the installed onnx.
     """
-    require("export")
-    check_opset(opset)
-    source = read_source(model, out, texts, revision=revision)
-    proof = Proof(source.whole, source.inputs, measure=measure, force=force)
-    with new_folder(source.out) as folder:
-        describe(source, folder)
-        done = []
-        for precision in dict.fromkeys(precisions):
-            path = folder / ONNX_FOLDER / FILES[precision]
-            made = proof(_write(source, precision, opset, path), OnnxPredictor(path), precision)
-            done.append(replace(made, path=source.out / ONNX_FOLDER / FILES[precision]))
-    return done
 
+    def __init__(self, source: Source, options: ExportOptions) -> None:
+        super().__init__(source, options)
+        self.opset = OPSET if options.opset is None else options.opset
+        check_opset(self.opset)
 
-def _write(source: Source, precision: Precision, opset: int, path: Path) -> Path:
-    if precision != "int8":
-        plan = level(source.whole)
-    else:
-        quantized = source.config.quantized
-        plan = rounded(source.plan, source.inputs) if quantized else in_int8(source.whole, source.inputs)
-    choices = source.head == "ForMultipleChoice"
-    graph = onnx_graph(plan, half=precision == "fp16", choices=choices, opset=opset)
-    graph.metadata_props.add(key="precision", value=precision)
-    with atomic_write(path) as file:
-        file.write(graph.SerializeToString())
-    return path
+    def write(self, path: Path, precision: str) -> None:
+        """Write the model in one precision."""
+        choices = self.source.head == "ForMultipleChoice"
+        graph = onnx_graph(self._plan(precision), half=precision == "fp16", choices=choices, opset=self.opset)
+        graph.metadata_props.add(key="precision", value=precision)
+        with atomic_write(path) as file:
+            file.write(graph.SerializeToString())
+
+    def _plan(self, precision: str) -> Plan:
+        source = self.source
+        if precision != "int8":
+            return fold_residual_scales(source.fp32_plan)
+        if source.config.quantized:
+            return drop_outlier_weights(source.plan, source.inputs)
+        return quantize_for_onnx(source.fp32_plan, source.inputs)
