@@ -150,9 +150,9 @@ class Verifier:
                 )
         metrics: dict[str, Metrics] = {}
         if self.measure is not None:
-            after = self.measure(predictor)
-            metrics = {"model": self.model_metrics, "export": after}
+            before, after = self.model_metrics, self.measure(predictor)
+            metrics = {"model": before, "export": after}
             if not self.force:
-                refuse_loss(self.model_metrics, after, f"in the {precision} export", f"leave {precision} out")
+                refuse_loss(before, after, f"in the {precision} export", f"leave {precision} out")
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         return VerifiedFile(path, precision, sum(file.stat().st_size for file in files), differences, metrics)
