@@ -30,12 +30,10 @@ class ExportOptions(Options):
             repeated=True,
         ),
     )
-    opset: int | None = field(default=None, metadata=option("Opset of an onnx file.", metavar="N", default_text="17"))
+    opset: int | None = field(default=None, metadata=option("Opset of an onnx file.", metavar="N", default="17"))
     max_length: int | None = field(
         default=None,
-        metadata=option(
-            "Tokens per text of a litert file.", metavar="N", default_text="128; 384 for question answering"
-        ),
+        metadata=option("Tokens per text of a litert file.", metavar="N", default="128; 384 for question answering"),
     )
     calibration: Sequence[str] | None = None
     """Typical texts to calibrate the precision integer on; the first 100 are read."""
