@@ -104,8 +104,8 @@ class Options:
     def _check(self, name: str, holds: bool, rule: str) -> None:
         """Raise `ConfigError` unless a rule about the field `name` holds."""
         if not holds:
-            info = next(info for field, info in option_fields(type(self)) if field.name == name)
-            raise ConfigError(f"{flag(name, info)} {written(getattr(self, name))} {rule}")
+            flags = {field.name: flag(field.name, info) for field, info in option_fields(type(self))}
+            raise ConfigError(f"{flags.get(name, name)} {written(getattr(self, name))} {rule}")
 
 
 def flag(name: str, info: OptionInfo) -> str:

@@ -1,4 +1,4 @@
-"""What is known about a model without running it: info."""
+"""Inspection of a model without running it: info."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from pocketbert.checkpoints.safetensors_files import Tensors
     from pocketbert.configs import PreTrainedConfig
 
-# Kept in some files, though the model has them once: as its word embeddings, and as `cls.predictions.bias`.
+# Stored in some files, though the model shares them: with its word embeddings, and with `cls.predictions.bias`.
 _TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 
 
 @command(examples=["pocketbert info my-model", "pocketbert info google/mobilebert-uncased --json | jq .parameters"])
-@argument("model", type=click.Path(), help="A model folder, or a hub name, which is downloaded.")
-@option("--plan", is_flag=True, help="Show the steps that the engine takes instead.")
+@argument("model", type=click.Path(), help="Model folder, or hub name, which is downloaded.")
+@option("--plan", is_flag=True, help="Show the steps of the engine's plan instead.")
 @console.json_option
 def info(model: str, plan: bool, json: bool | None) -> None:
     """Show a model's architecture, labels, training run and files."""
     if plan:
         _show_plan(model)
         return
-    found = _look(model)
+    facts = _read_facts(model)
     if console.use_json(json):
-        console.print_json(found)
+        console.print_json(facts)
     else:
-        console.print_facts([(name, value) for name, value in _rows(found) if value])
+        console.print_facts([(name, value) for name, value in _rows(facts) if value])
 
 
 def _show_plan(model: str) -> None:
@@ -45,8 +45,8 @@ def _show_plan(model: str) -> None:
     console.print_text(str(engine.plan))
 
 
-def _look(model: str) -> dict[str, Any]:
-    """All that can be said about a model; needs no PyTorch."""
+def _read_facts(model: str) -> dict[str, Any]:
+    """Facts about a model, as JSON; needs no PyTorch."""
     from pocketbert.checkpoints import read_tensors, resolve
     from pocketbert.configs import AutoConfig
     from pocketbert.runtime.engine import backend
@@ -71,7 +71,7 @@ def _look(model: str) -> dict[str, Any]:
         "embedding_parameters": sum(size for name, size in sizes.items() if name.endswith("_embeddings.weight")),
         "config": {key: value for key, value in config.to_dict().items() if key not in ("id2label", "label2id")},
         "labels": _labels(config, tensors),
-        **_words(folder, config),
+        **_vocabulary(folder, config),
         "run": _run(folder),
         "files": {path.name: path.stat().st_size for path in files},
         "engine": backend()._asdict(),
@@ -79,12 +79,12 @@ def _look(model: str) -> dict[str, Any]:
 
 
 def _labels(config: PreTrainedConfig, tensors: Tensors) -> list[str] | None:
-    """The names of what the classifier tells apart; none of it for other models."""
+    """The labels of a classifier; None for other models."""
     head = tensors.get("classifier.weight")
     return list(config.id2label.values()) if head is not None and len(head) == config.num_labels else None
 
 
-def _words(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
+def _vocabulary(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
     from pocketbert.errors import TokenizerError
     from pocketbert.features import fit
     from pocketbert.tokenization import AutoTokenizer
@@ -97,35 +97,35 @@ def _words(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any] | None:
-    """What `run.json` says of the training, where there is one."""
+    """The run manifest, if the folder has one."""
     from pocketbert.checkpoints.files import read_json
 
     path = folder / "run.json"
     return read_json(path) if path.is_file() else None
 
 
-# ── for people ──
+# ── table ──
 
 
-def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    config, files = found["config"], found["files"]
-    labels = found["labels"]
+def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    config, files = facts["config"], facts["files"]
+    labels = facts["labels"]
     if labels is not None and config.get("problem_type") == "regression":
         labels = ["a number"]
-    total, embeddings, int8 = (found[name] for name in ("parameters", "embedding_parameters", "int8_parameters"))
-    vocabulary = found["vocabulary"]
+    total, embeddings, int8 = (facts[name] for name in ("parameters", "embedding_parameters", "int8_parameters"))
+    vocabulary = facts["vocabulary"]
     return [
-        ("model", f"{found['architecture'] or found['family']}"),
-        ("folder", found["folder"]),
+        ("model", f"{facts['architecture'] or facts['family']}"),
+        ("folder", facts["folder"]),
         ("parameters", f"{total:,}, of them {embeddings:,} in embeddings" + (f", {int8:,} in int8" if int8 else "")),
         ("layers", _layers(config)),
-        ("reads", f"{found['tokens']:,} tokens at a time" if found["tokens"] else ""),
-        ("vocabulary", f"{vocabulary:,} pieces" if vocabulary else "none: no text can be read with this folder alone"),
+        ("inputs", f"up to {facts['tokens']:,} tokens" if facts["tokens"] else ""),
+        ("vocabulary", f"{vocabulary:,} tokens" if vocabulary else "none: the folder has no tokenizer"),
         ("labels", "" if labels is None else _some(labels)),
-        ("trained", _training(found["run"])),
+        ("trained", _training(facts["run"])),
         ("files", ", ".join(f"{name} {_size(size)}" for name, size in files.items())),
         ("on disk", _size(sum(files.values()))),
-        ("runs on", _engine(**found["engine"])),
+        ("runs on", _engine(**facts["engine"])),
     ]
 
 
@@ -145,7 +145,7 @@ def _layers(config: Mapping[str, Any]) -> str:
 
 
 def _training(run: Mapping[str, Any] | None) -> str:
-    """One line from the `run.json` of a recipe; whatever it lacks is left out."""
+    """One line from a run manifest; without what it lacks."""
     if run is None:
         return ""
     options, best = run.get("options") or {}, run.get("best") or {}
@@ -163,7 +163,7 @@ def _training(run: Mapping[str, Any] | None) -> str:
 
 
 def _engine(kernels: str | None, threads: int) -> str:
-    what = "NumPy, for the native core was not built" if kernels is None else f"the native core, {kernels} kernels"
+    what = "NumPy, as the native core is not built" if kernels is None else f"the native core, {kernels} kernels"
     return f"{what}, {threads} thread{'s' if threads > 1 else ''}"
 
 

@@ -1,4 +1,4 @@
-"""How fast a model that was just made answers here: for its card."""
+"""Latency of a new model on this machine, for its card."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TOKENS, _ROUNDS = 128, 15
 
 
 def latency(folder: Path) -> dict[str, float]:
-    """Milliseconds for one input, in fp32 and in int8, on the engine: of some rounds the one least disturbed."""
+    """The time for one input on the engine in milliseconds, in fp32 and in int8: the shortest of several rounds."""
     import numpy as np
 
     from pocketbert.checkpoints import read_tensors
@@ -23,13 +23,13 @@ def latency(folder: Path) -> dict[str, float]:
     plan = load_plan(config, read_tensors(folder), config.tuned_for or "Model")
     length = min(_TOKENS, config.max_position_embeddings)
     ids = np.arange(length, dtype=np.int32) % config.vocab_size
-    one = [Features(ids, np.zeros_like(ids))]
-    found = {}
-    for name, ready in (("fp32", plan), ("int8", quantize(plan))):
-        engine, times = Engine(ready), []
+    inputs = [Features(ids, np.zeros_like(ids))]
+    milliseconds = {}
+    for precision, precise_plan in (("fp32", plan), ("int8", quantize(plan))):
+        engine, times = Engine(precise_plan), []
         for _ in range(_ROUNDS + 1):
-            begun = time.perf_counter()
-            engine(one)
-            times.append(time.perf_counter() - begun)
-        found[f"one input of {length} tokens, {name}"] = 1000 * min(times[1:])
-    return found
+            started = time.perf_counter()
+            engine(inputs)
+            times.append(time.perf_counter() - started)
+        milliseconds[f"one input of {length} tokens, {precision}"] = 1000 * min(times[1:])
+    return milliseconds
