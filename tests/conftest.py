@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,14 @@ def no_process_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):  # of what was written and not yet sent
                     stream.close()
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder with a tiny model for every task, by its name."""
+    from helpers.models import task_models
+
+    return task_models(tmp_path_factory.mktemp("models"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -116,6 +116,22 @@ def test_import_law() -> None:
     assert not broken, "\n".join(broken)
 
 
+def test_no_test_module_is_imported() -> None:
+    """What several of them use is in tests/helpers, or in a module beside them with a name of its own."""
+    imports = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module or ''}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            if any(part == "conftest" or part.startswith("test_") for name in names for part in name.split(".")):
+                imports.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
+    assert not imports, "\n".join(imports)
+
+
 # ── the pictures ──
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from .conftest import Outcome
+from helpers.shell import Outcome
 
 Run = Callable[..., Outcome]
 Models = dict[str, Path]

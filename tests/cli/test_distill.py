@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Outcome
+from helpers.shell import Outcome
 
 Run = Callable[..., Outcome]
 Models = dict[str, Path]

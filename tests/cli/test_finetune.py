@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from every_task import HEADS  # found where conftest.py looks
 
+from helpers.models import TASK_HEADS
+from helpers.shell import Outcome, start
 from pocketbert.configs import AutoConfig
 from pocketbert.models import auto
 from pocketbert.runtime.engine import native_core, usable_threads
-
-from .conftest import Outcome, start
 
 Run = Callable[..., Outcome]
 Models = dict[str, Path]
@@ -124,10 +123,10 @@ def test_a_run_that_failed_before_it_had_begun_is_in_nobodys_way(
 # ── info ──
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", TASK_HEADS)
 def test_info_counts_as_the_model_does(run: Run, models: Models, name: str) -> None:
     [found] = run("info", models[name]).lines
-    model: Any = auto.model_class(AutoConfig.from_pretrained(models[name]), HEADS[name])
+    model: Any = auto.model_class(AutoConfig.from_pretrained(models[name]), TASK_HEADS[name])
     loaded = model.from_pretrained(models[name])
     assert found["parameters"] == loaded.num_parameters()
     embeddings = loaded.base_model.embeddings

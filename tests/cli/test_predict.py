@@ -14,13 +14,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from helpers.shell import Outcome
 from pocketbert.cli import console, predictions
 from pocketbert.cli.inputs import text_source
 from pocketbert.features import Features
 from pocketbert.pipelines import pipeline
 from pocketbert.runtime.stream import Answer, Job, answers
-
-from .conftest import Outcome
 
 Run = Callable[..., Outcome]
 Models = dict[str, Path]

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.shell import Outcome
 from pocketbert.corpus.corpus import Corpus
-
-from .conftest import Outcome
 
 pytest.importorskip("sentencex")
 pytest.importorskip("datasketch")

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.shell import Outcome
 from pocketbert.runtime.quantize import matrices, quantize, unquantized_matrices
-
-from .conftest import Outcome
 
 Run = Callable[..., Outcome]
 ANSWERS = {"the film is great .": "positive", "the film is dull .": "negative"}

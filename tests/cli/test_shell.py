@@ -16,9 +16,8 @@ from pathlib import Path
 import click
 import pytest
 
+from helpers.shell import COMMAND, Outcome, shell, start
 from pocketbert import __version__, cli
-
-from .conftest import COMMAND, Outcome, shell, start
 
 Run = Callable[..., Outcome]
 COMMANDS = (

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from helpers.corpora import WORDS, build, documents, tagged, tokenizer
+from helpers.tokenizers import SPECIAL
 from pocketbert.corpus.corpus import Corpus
 from pocketbert.corpus.pretraining_batches import PackedBatch, Pairs, PretrainingBatches, padded
 from pocketbert.data.batches import random_words
 from pocketbert.errors import ConfigError, DataError
 from pocketbert.features import IGNORED
 from pocketbert.tokenization import BertTokenizer
-
-from .corpora import SPECIAL, WORDS, build, documents, tagged, tokenizer
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 ALL_PAIRS = (None, "sop", "nsp")

@@ -1,8 +1,21 @@
-"""Small models."""
+"""Small models, and configurations of such."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
+from helpers.tokenizers import spelling, tokenizer_of
 from pocketbert.configs import BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
+from pocketbert.tokenization import SqueezeBertTokenizer
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from every_task import HEADS as TASK_HEADS
+from every_task import every_task
+
+__all__ = ["TASK_HEADS", "WIDE", "task_models"]
+
+WORDS = ("the", "film", "is", "great", "dull", "marie", "curie", "was", "born", "in", "warsaw", "poland", ".", ",", "?")
 
 # Wide enough for int8 to be worth it; heads of 18, the root of which is no power of two.
 _wide: dict[str, Any] = {"vocab_size": 99, "hidden_size": 72, "num_attention_heads": 4, "num_hidden_layers": 2,
@@ -18,3 +31,9 @@ WIDE: dict[str, PreTrainedConfig] = {
     ),
     "mobilebert, no bottleneck": MobileBertConfig(**_wide, embedding_size=64, use_bottleneck=False),
 }
+
+
+def task_models(folder: Path) -> dict[str, Path]:
+    """A tiny model with random weights for every task, each in a folder below `folder`."""
+    tokenizer = tokenizer_of(spelling(*WORDS), SqueezeBertTokenizer, model_max_length=64)
+    return every_task(folder, tokenizer, width=32, longest=64)

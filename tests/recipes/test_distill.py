@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.labelled import reviews, write_csv
+from helpers.processes import kill_when, newest
+from helpers.runs import CONFIGS, TEACHER, contents
 from helpers.seeds import SEED
 from pocketbert.configs import AutoConfig
 from pocketbert.data.augment import alter_all
@@ -22,15 +25,7 @@ from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.teachers import TeacherCache
 
-from .conftest import CONFIGS, reviews, write_csv
-from .processes import kill_when, newest
-
 Make = Callable[..., DistillOptions]
-
-TEACHER: dict[str, Any] = {
-    "model_type": "bert", "vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2,
-    "intermediate_size": 32, "initializer_range": 0.2,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +85,6 @@ def permuted(teacher: Path, folder: Path, **changes: Any) -> str:
 def weights(folder: Path) -> dict[str, np.ndarray]:
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a run except for those that hold times."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "README.md"))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 ALL: dict[str, Any] = {"alpha": 0.5, "temperature": 2.0, "hidden_weight": 1.0, "augment": 1}

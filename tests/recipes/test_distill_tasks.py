@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.corpora import write_corpus
+from helpers.labelled import PIECES, choices_file, conll_file, squad_file
+from helpers.processes import kill_when, newest
+from helpers.runs import CONFIGS, TEACHER, contents
 from helpers.seeds import SEED
+from helpers.tokenizers import tokenizer_of
 from pocketbert.configs import AutoConfig, BertConfig
 from pocketbert.errors import CheckpointError, ConfigError, DataError
 from pocketbert.models.auto import AutoModel, load_trained
@@ -20,13 +25,7 @@ from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.search import Between, Space, search
-from pocketbert.tokenization import AutoTokenizer, BertTokenizer
-from training.packed import write_corpus
-
-from .conftest import CONFIGS
-from .processes import kill_when, newest
-from .test_distill import TEACHER, contents
-from .test_tasks import PIECES, choices_file, conll_file, squad_file
+from pocketbert.tokenization import AutoTokenizer
 
 Make = Callable[..., DistillOptions]
 
@@ -62,7 +61,7 @@ def ruined(task: str, data: Path) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Configurations, a tokenizer, and for every task data and a teacher that knows it."""
     folder = tmp_path_factory.mktemp("tasks")
-    BertTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)}).save_pretrained(folder / "tokenizer")
+    tokenizer_of(PIECES).save_pretrained(folder / "tokenizer")
     teacher = {**TEACHER, "vocab_size": len(PIECES), "max_position_embeddings": 64, "hidden_dropout_prob": 0.0}
     (folder / "teacher.json").write_text(json.dumps({**teacher, "num_hidden_layers": 2}))
     (folder / "student.json").write_text(json.dumps({**STUDENT, "hidden_dropout_prob": 0.0}))

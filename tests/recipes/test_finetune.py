@@ -14,6 +14,8 @@ import torch
 from rich.console import Console
 
 import pocketbert
+from helpers.labelled import reviews, write_csv
+from helpers.processes import kill_when, newest
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import AutoConfig
 from pocketbert.data.batches import LabelledBatches
@@ -24,9 +26,6 @@ from pocketbert.recipes.finetune import FinetuneResult, finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tokenization import AutoTokenizer
 from pocketbert.training.state import latest_state
-
-from .conftest import reviews, write_csv
-from .processes import kill_when, newest
 
 Options = Callable[..., FinetuneOptions]
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from helpers.processes import ask
 from pocketbert.cli import app
 from pocketbert.configs import AutoConfig, SqueezeBertConfig
 from pocketbert.data.glue import GLUE
@@ -24,8 +25,6 @@ from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.submission import FILES, submit
 from pocketbert.runtime.engine import Engine
 from pocketbert.tokenization import BertTokenizer
-
-from .processes import ask
 
 Options = Callable[..., FinetuneOptions]
 ROOT = Path(__file__).parents[2]

@@ -13,6 +13,9 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from helpers.corpora import write_corpus
+from helpers.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT
+from helpers.processes import ask
 from pocketbert.cli import app
 from pocketbert.corpus.corpus import Corpus
 from pocketbert.corpus.pretraining_batches import PretrainingBatches
@@ -25,9 +28,6 @@ from pocketbert.recipes.transfer import plan_stages, transfer
 from pocketbert.recipes.transfer_options import STRATEGIES, TransferOptions
 from pocketbert.training.distributed import Ranks
 from pocketbert.training.optim import polynomial_schedule
-from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, write_corpus
-
-from .processes import ask
 
 ROOT = Path(__file__).parents[2]
 MINIATURES = dict(MINI_RECIPES)

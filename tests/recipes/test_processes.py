@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers.corpora import write_corpus
+from helpers.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT
+from helpers.processes import newest, together
 from pocketbert.recipes.pretrain import pretrain
 from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.transfer import transfer
 from pocketbert.recipes.transfer_options import TransferOptions
-from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, write_corpus
-
-from .processes import newest, together
 
 ROOT = Path(__file__).parents[2]
 CHANGES: dict[str, Any] = {"num_hidden_layers": 2, "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 32}

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
+from helpers.labelled import NAMES, PIECES, PLACES, choices_file, conll_file, squad_file, stories
+from helpers.tokenizers import tokenizer_of
 from pocketbert.configs import AutoConfig, SqueezeBertConfig
 from pocketbert.data.batches import BatchOrder, LabelledBatches
 from pocketbert.data.choices import Choice, Choices
@@ -42,64 +44,10 @@ from pocketbert.training.objectives import TokenLoss
 
 Options = Callable[..., FinetuneOptions]
 
-NAMES, PLACES, VERBS = ("ann", "bob", "eve", "max"), ("rome", "oslo", "bonn", "lima"), ("lives", "works", "sings")
-PIECES = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    *NAMES,
-    *PLACES,
-    *VERBS,
-    *["?", ".", "in", "the", "who", "where", "one", "two"],
-]
-
 
 @pytest.fixture
 def tokenizer() -> BertTokenizer:
-    return BertTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)})
-
-
-def stories(count: int, seed: int = 0) -> list[tuple[str, str, str]]:
-    chance = random.Random(seed)
-    return [(chance.choice(NAMES), chance.choice(VERBS), chance.choice(PLACES)) for _ in range(count)]
-
-
-def squad_file(path: Path, count: int, *, impossible: bool = False, seed: int = 0) -> Path:
-    paragraphs = []
-    for i, (name, verb, place) in enumerate(stories(count, seed)):
-        context = f"the {name} {verb} in {place} ."
-        asked = [("who ?", name), ("where ?", place)]
-        qas: list[dict[str, Any]] = [
-            {"id": f"{i}-{j}", "question": q, "answers": [{"text": a, "answer_start": context.index(a)}]}
-            for j, (q, a) in enumerate(asked)
-        ]
-        if impossible:
-            qas.append({"id": f"{i}-x", "question": "one two ?", "answers": [], "is_impossible": True})
-        paragraphs.append({"context": context, "qas": qas})
-    path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]}))
-    return path
-
-
-def conll_file(path: Path, count: int, scheme: str = "iob1", seed: int = 0) -> Path:
-    person, place = {"iob1": ("I-PER", "I-LOC"), "iob2": ("B-PER", "B-LOC"), "bioes": ("S-PER", "S-LOC")}[scheme]
-    sentences = [
-        f"the DT O\n{name} NN {person}\n{verb} VB O\nin IN O\n{town} NN {place}\n"
-        for name, verb, town in stories(count, seed)
-    ]
-    path.write_text("-DOCSTART- -X- O\n\n" + "\n".join(sentences))
-    return path
-
-
-def choices_file(path: Path, count: int, seed: int = 0) -> Path:
-    chance, rows = random.Random(seed), []
-    for name, verb, place in stories(count, seed):
-        options = [f"in {place}", f"in {name}", f"{verb} {verb}"]
-        chance.shuffle(options)
-        rows.append({"prompt": f"{name} {verb}", "choices": options, "label": options.index(f"in {place}")})
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
+    return tokenizer_of(PIECES)
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.service import Service
 from pocketbert.pipelines import pipeline
-
-from .conftest import Service
 
 
 def test_openai(service: Service) -> None:

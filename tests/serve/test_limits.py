@@ -19,13 +19,12 @@ from typing import Any
 
 import pytest
 
+from helpers.service import Held, Inside, Service, running
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.serve import server
 from pocketbert.serve.app import load_app
 from pocketbert.serve.gate import FEW, Crowd
 from pocketbert.serve.settings import Limits, Settings, named, read_keys
-
-from .conftest import Held, Inside, Service, running
 
 SECRET = "unrepeatable"
 FINE = {"inputs": "the film is great"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import running
+from helpers.service import running
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 

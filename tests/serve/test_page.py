@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
+from helpers.service import Service, running
 from pocketbert.serve.app import PAGE
-
-from .conftest import Service, running
 
 webdriver = pytest.importorskip("selenium.webdriver")
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.service import Service, running
 from pocketbert import AutoModelForPreTraining, AutoTokenizer
 from pocketbert.pipelines import FillMask, pipeline
 from pocketbert.serve.server import _listener
-
-from .conftest import Service, running
 
 TEXT = "marie curie was born in warsaw ."
 

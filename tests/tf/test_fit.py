@@ -16,10 +16,8 @@ import tensorflow as tf
 
 from pocketbert import InputError
 
-from .test_keras import IDS, LABELS, SHALLOW, close
-from .test_parity import OURS, RELATIVE, pair, published, tf_class
+from .cases import IDS, LABELS, OURS, RELATIVE, SHALLOW, SQUEEZED, close, pair, published, tf_class
 
-SQUEEZED: Any = OURS["squeezebert"].replace(num_hidden_layers=1)
 LABEL_NAMES = {"labels", "next_sentence_label", "start_positions", "end_positions"}
 
 

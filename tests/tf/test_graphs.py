@@ -16,9 +16,7 @@ import tensorflow as tf
 
 import pocketbert
 
-from .test_fit import SQUEEZED
-from .test_keras import IDS, SHALLOW, assert_close_outputs
-from .test_parity import assert_same, pair, published, tf_class
+from .cases import IDS, SHALLOW, SQUEEZED, assert_close_outputs, assert_same, pair, published, tf_class
 
 CASES = [(SHALLOW, "ForPreTraining"), (SQUEEZED, "ForQuestionAnswering")]
 

@@ -18,17 +18,18 @@ import pocketbert.tf
 from pocketbert import BertTokenizer, InputError
 from pocketbert.errors import CheckpointError, ConfigError, MissingExtraError
 
-from .test_parity import OURS, RELATIVE, assert_same, pair, published, tf_class
-
-SHALLOW: Any = OURS["mobilebert"].replace(num_hidden_layers=1)
-IDS = np.random.default_rng(0).integers(0, SHALLOW.vocab_size, (16, 9))
-LABELS = (IDS[:, 0] > SHALLOW.vocab_size // 2).astype(np.int64)
-
-
-def close(one: Any, other: Any) -> bool:
-    one, other = np.asarray(one), np.asarray(other)
-    return one.shape == other.shape and bool(np.abs(one - other).max() <= RELATIVE * np.abs(other).max())
-
+from .cases import (
+    IDS,
+    LABELS,
+    OURS,
+    SHALLOW,
+    assert_close_outputs,
+    assert_same,
+    close,
+    pair,
+    published,
+    tf_class,
+)
 
 # ── how inputs come ──
 
@@ -50,11 +51,6 @@ def test_packed_inputs() -> None:
     assert isinstance(as_tuple, tuple)
     assert len(as_tuple) == 3
     assert len(as_tuple[2]) == 2
-
-
-def assert_close_outputs(one: Any, other: Any) -> None:
-    assert list(one) == list(other)
-    assert all(close(one[name], other[name]) for name in one)
 
 
 def test_what_a_tokenizer_returns() -> None:

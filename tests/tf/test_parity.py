@@ -1,21 +1,17 @@
 """Every TensorFlow class gives the numbers of its PyTorch sister, from the same folder."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from helpers.families import CONFIGS, FAMILIES, HEADS, batch, our_class, randomise
+from helpers.families import HEADS, batch, our_class
 
 pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
 
-from pocketbert import PreTrainedConfig
-from pocketbert import tf as pocketbert_tf
+from .cases import OURS, assert_same, pair, published
 
-RELATIVE = 1e-5
-OURS = {name: config for name, config in CONFIGS.items() if config.model_type != "bert"}
 #: Every head of one configuration of each family, and every configuration with the heads that read the most.
 CASES = [
     (name, head)
@@ -25,39 +21,6 @@ CASES = [
     and our_class(config, head) is not None
     and not (config.model_type == "squeezebert" and head == "ForNextSentencePrediction")
 ]
-
-
-def tf_class(config: PreTrainedConfig, head: str) -> Any:
-    return getattr(pocketbert_tf, f"TF{FAMILIES[config.model_type]}{head}")
-
-
-def pair(config: PreTrainedConfig, head: str, folder: Path) -> tuple[Any, Any]:
-    """The same random model in PyTorch and, by way of a folder, in TensorFlow."""
-    model = our_class(config, head)(config)
-    randomise(model, seed=3)
-    model.eval().save_pretrained(folder)
-    other, info = tf_class(config, head).from_pretrained(folder, output_loading_info=True)
-    assert not any(info.values())
-    return model, other
-
-
-def published(inputs: dict[str, Any], head: str) -> dict[str, np.ndarray]:
-    """A batch as NumPy arrays, the labels under their name in TensorFlow."""
-    names = {"labels": "next_sentence_label"} if head == "ForNextSentencePrediction" else {}
-    return {names.get(name, name): np.asarray(value) for name, value in inputs.items()}
-
-
-def assert_same(theirs: Any, ours: Any) -> None:
-    """All fields of two outputs, each within RELATIVE of its largest number."""
-    assert list(ours) == list(theirs)
-    for name, expected in theirs.items():
-        several = isinstance(expected, tuple)
-        for one, other in zip(
-            expected if several else [expected], ours[name] if several else [ours[name]], strict=True
-        ):
-            wanted, found = one.detach().numpy(), other.numpy()
-            assert found.shape == wanted.shape
-            assert np.abs(found - wanted).max() <= RELATIVE * np.abs(wanted).max(), name
 
 
 @pytest.mark.parametrize(("name", "head"), CASES)

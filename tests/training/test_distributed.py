@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from helpers.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, packed
 from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.training.distributed import is_sharded, shard, whole
 from pocketbert.training.optim import build_optimizer, clip_gradients
@@ -16,7 +17,6 @@ from pocketbert.training.pretraining import Pretraining
 from pocketbert.training.settings import TransferWeights
 from pocketbert.training.state import Saver, State, load_state
 from pocketbert.training.transfer import Stage, Transfer, place_of
-from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, packed
 
 CPU = torch.device("cpu")
 STAGES = [Stage(steps=2, layers=(2,), lower_rate=0.1), Stage(steps=2, distils=True)]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, packed, split
 from helpers.seeds import SEED
 from pocketbert.data.batches import random_words
 from pocketbert.features import IGNORED
@@ -12,7 +13,6 @@ from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.training.distributed import Ranks
 from pocketbert.training.objectives import Batch
 from pocketbert.training.pretraining import Pretraining, measure
-from training.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT, packed, split
 
 
 def tensors(batch: Batch) -> dict[str, Tensor]:

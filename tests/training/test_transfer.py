@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.packed import IB_BERT, MOBILEBERT, packed, split
 from pocketbert.errors import ConfigError
 from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.training.settings import TransferWeights
 from pocketbert.training.transfer import Stage, Transfer, place_of, statistics_losses
-from training.packed import IB_BERT, MOBILEBERT, packed, split
 
 BATCH = packed(np.random.default_rng(5), [9, 16, 4], [2, 3, 1])
 TENSORS = {name: torch.from_numpy(array) for name, array in BATCH.items()}

@@ -1,13 +1,14 @@
 """Small made-up corpora whose tokens say where they stand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.corpus.corpus import Corpus, ShardEntry, ShardWriter, vocabulary_hash, write_manifest
 from pocketbert.tokenization import BertTokenizer
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = 4000  # ordinary tokens; every third is a piece inside a word
 
 Documents = list[list[list[int]]]
@@ -15,7 +16,7 @@ Documents = list[list[list[int]]]
 
 def tokenizer() -> BertTokenizer:
     words = (f"##p{i}" if i % 3 == 2 else f"w{i}" for i in range(WORDS))
-    return BertTokenizer(vocab={token: i for i, token in enumerate((*SPECIAL, *words))})
+    return tokenizer_of((*SPECIAL, *words))
 
 
 def documents(count: int, seed: int = 0, longest: int = 30) -> Documents:
@@ -61,3 +62,22 @@ def build(folder: Path, *shards: Documents, held_out: Documents | None = None) -
         },
     )
     return Corpus(folder)
+
+
+def write_corpus(folder: Path, documents: int = 60, vocabulary: int = 60) -> Path:
+    """A small corpus of random words that follow each other in a way that can be learned."""
+    random = np.random.default_rng(0)
+    words = tokenizer_of([*SPECIAL, *(f"w{i}" for i in range(vocabulary - len(SPECIAL)))])
+    words.save_pretrained(folder)
+    manifest: dict[str, Any] = {"vocabulary": {"sha256": vocabulary_hash(words), "size": vocabulary}}
+    for split_name, count in (("train", documents), ("held-out", documents // 4)):
+        writer = ShardWriter(vocabulary)
+        for _ in range(count):
+            first = int(random.integers(5, vocabulary))
+            ids = [5 + (first + 7 * i) % (vocabulary - 5) for i in range(60)]
+            writer.add([ids[a : a + 6] for a in range(0, 60, 6)])
+        entry = writer.save(folder / f"{split_name}-00000.safetensors")
+        assert entry is not None
+        manifest[split_name] = [vars(entry)]
+    write_manifest(folder, manifest)
+    return folder

@@ -1,13 +1,10 @@
 """Packed batches of random words, as `data.pretraining` makes them, and small models."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pocketbert.configs import MobileBertConfig, SqueezeBertConfig
-from pocketbert.corpus.corpus import ShardWriter, vocabulary_hash, write_manifest
-from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.objectives import Batch
 
 SMALL: dict[str, Any] = dict(
@@ -66,24 +63,3 @@ def split(batch: Batch, cuts: list[int]) -> list[Batch]:
             }
         )
     return parts
-
-
-def write_corpus(folder: Path, documents: int = 60, vocabulary: int = 60) -> Path:
-    """A small corpus of random words that follow each other in a way that can be learned."""
-    random = np.random.default_rng(0)
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokens = {token: i for i, token in enumerate([*specials, *(f"w{i}" for i in range(vocabulary - 5))])}
-    tokenizer = BertTokenizer(vocab=tokens)
-    tokenizer.save_pretrained(folder)
-    manifest: dict[str, Any] = {"vocabulary": {"sha256": vocabulary_hash(tokenizer), "size": vocabulary}}
-    for split_name, count in (("train", documents), ("held-out", documents // 4)):
-        writer = ShardWriter(vocabulary)
-        for _ in range(count):
-            first = int(random.integers(5, vocabulary))
-            ids = [5 + (first + 7 * i) % (vocabulary - 5) for i in range(60)]
-            writer.add([ids[a : a + 6] for a in range(0, 60, 6)])
-        entry = writer.save(folder / f"{split_name}-00000.safetensors")
-        assert entry is not None
-        manifest[split_name] = [vars(entry)]
-    write_manifest(folder, manifest)
-    return folder
