@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import pocketbert
+from helpers.tokenizers import spelling
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -163,9 +164,7 @@ def a_vocabulary() -> dict[str, int]:
     words = {
         word for page in PAGES for word in re.findall(r"[a-z]+|[^\sa-z]", page.read_text(encoding="utf-8").lower())
     }
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    return {piece: number for number, piece in enumerate(dict.fromkeys([*pieces, *sorted(words)]))}
+    return {piece: number for number, piece in enumerate(dict.fromkeys(spelling(*sorted(words))))}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.tokenizers import LETTERS, spelling, tokenizer_of
 from pocketbert.errors import InputError, TokenizerError
 from pocketbert.features import (
     IGNORED,
@@ -29,9 +30,8 @@ from pocketbert.features import (
 )
 from pocketbert.tokenization import BertTokenizer
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{x}" for x in LETTERS), "the", "un", ".", "'"]
-TOKENIZER = BertTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)})
+PIECES = spelling("the", "un", ".", "'")
+TOKENIZER = tokenizer_of(PIECES)
 
 
 def tokens(features: Features) -> list[str]:

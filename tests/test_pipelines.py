@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from helpers.tokenizers import spelling, tokenizer_of
 from pocketbert import configs, decode, pipelines
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features
@@ -18,11 +19,10 @@ from pocketbert.models import auto
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.pipelines import pipeline
 from pocketbert.runtime.stream import Job
-from pocketbert.tokenization import SqueezeBertTokenizer
+from pocketbert.tokenization import BertTokenizer, SqueezeBertTokenizer
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ["the", "un", "man", "likes", "paris", "food", "is", "this", "example", ".", ",", "?", "'"]
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{x}" for x in LETTERS), *WORDS]
+PIECES = spelling(*WORDS)
 TEXTS = ["The man likes Paris.", "", "Is this unlikely food?", "the " * 80, "paris, paris"]
 LABELS = {
     "ForSequenceClassification": ["contradiction", "entailment", "neutral"],
@@ -49,7 +49,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                     parameter.normal_(0.0, 2.0 if "word_embeddings" in name else 0.2)
         made[head] = tmp_path_factory.mktemp(head)
         model.save_pretrained(made[head])
-        tokenizer = SqueezeBertTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)}, model_max_length=64)
+        tokenizer = tokenizer_of(PIECES, SqueezeBertTokenizer, model_max_length=64)
         tokenizer.save_pretrained(made[head])
     return made
 
@@ -240,11 +240,11 @@ class Counter:
 
 
 @pytest.fixture
-def tokenizer() -> SqueezeBertTokenizer:
-    return SqueezeBertTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)})
+def tokenizer() -> BertTokenizer:
+    return tokenizer_of(PIECES, SqueezeBertTokenizer)
 
 
-def test_one_list_or_iterator(tokenizer: SqueezeBertTokenizer) -> None:
+def test_one_list_or_iterator(tokenizer: BertTokenizer) -> None:
     counter = Counter()
     count = pipeline("text-classification", counter, tokenizer)
     assert [one["label"] for one in count("the the the the")] == ["many"]
@@ -259,7 +259,7 @@ def test_one_list_or_iterator(tokenizer: SqueezeBertTokenizer) -> None:
     assert list(count(iter([]))) == []
 
 
-def test_a_generator_is_read_as_it_is_answered(tokenizer: SqueezeBertTokenizer) -> None:
+def test_a_generator_is_read_as_it_is_answered(tokenizer: BertTokenizer) -> None:
     counter = Counter()
     count = pipeline("text-classification", counter, tokenizer)
     taken = 0
@@ -281,7 +281,7 @@ def test_a_generator_is_read_as_it_is_answered(tokenizer: SqueezeBertTokenizer) 
     assert sum(counter.calls) == len(ahead) == 20_000
 
 
-def test_an_error_comes_after_the_answers_before_it(tokenizer: SqueezeBertTokenizer) -> None:
+def test_an_error_comes_after_the_answers_before_it(tokenizer: BertTokenizer) -> None:
     count = pipeline("text-classification", Counter(), tokenizer)
     for position in (0, 1, 63, 64, 65, 1000):
         texts: list[Any] = ["the"] * 2000
@@ -296,7 +296,7 @@ def test_an_error_comes_after_the_answers_before_it(tokenizer: SqueezeBertTokeni
         count(7)
 
 
-def test_options_of_the_pipeline_are_defaults_of_the_call(tokenizer: SqueezeBertTokenizer) -> None:
+def test_options_of_the_pipeline_are_defaults_of_the_call(tokenizer: BertTokenizer) -> None:
     count = pipeline("text-classification", Counter(), tokenizer, top_k=2)
     assert [one["label"] for one in count("the")] == ["few", "many"]
     assert [one["label"] for one in count("the", top_k=1)] == ["few"]
@@ -328,13 +328,13 @@ def test_options_of_the_pipeline_are_defaults_of_the_call(tokenizer: SqueezeBert
     ],
 )
 def test_what_cannot_be_answered_is_refused(
-    tokenizer: SqueezeBertTokenizer, task: str, inputs: Any, options: dict[str, Any], message: str
+    tokenizer: BertTokenizer, task: str, inputs: Any, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         pipeline(task, Counter(), tokenizer)(inputs, **options)
 
 
-def test_zero_shot_with_nameless_labels(tokenizer: SqueezeBertTokenizer) -> None:
+def test_zero_shot_with_nameless_labels(tokenizer: BertTokenizer) -> None:
     ask = pipeline("zero-shot-classification", Counter(), tokenizer, entailment="many")
     assert ask("the", ["food", "the the the"])["labels"] == ["the the the", "food"]
     with pytest.raises(InputError, match="pass contradiction="):
@@ -344,14 +344,14 @@ def test_zero_shot_with_nameless_labels(tokenizer: SqueezeBertTokenizer) -> None
         ask("the", ["food", "man"], entailment="yes")
 
 
-def test_zero_shot_with_two_labels(tokenizer: SqueezeBertTokenizer) -> None:
+def test_zero_shot_with_two_labels(tokenizer: BertTokenizer) -> None:
     counter = Counter()
     counter.config = configs.BertConfig(id2label={0: "not_entailment", 1: "entailment"})
     found = pipeline("zero-shot-classification", counter, tokenizer)("the", ["food"])
     assert found["scores"] == [pytest.approx(1 / (1 + np.exp(5 - 9)))]
 
 
-def test_nan_is_no_answer(tokenizer: SqueezeBertTokenizer) -> None:
+def test_nan_is_no_answer(tokenizer: BertTokenizer) -> None:
     with pytest.raises(InputError, match="weights are damaged"):
         pipeline("text-classification", Counter(float("nan")), tokenizer)("the")
 
@@ -366,7 +366,7 @@ def test_any_model_can_be_put_underneath(folders: dict[str, Path]) -> None:
     same(with_config(TEXTS), by_folder)
 
 
-def test_models_that_are_not_enough(folders: dict[str, Path], tokenizer: SqueezeBertTokenizer) -> None:
+def test_models_that_are_not_enough(folders: dict[str, Path], tokenizer: BertTokenizer) -> None:
     with pytest.raises(InputError, match="no task 'translation': choose one of text-classification"):
         pipeline("translation")
     with pytest.raises(InputError, match="question-answering has no bundled model"):

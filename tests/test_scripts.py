@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.configs import SqueezeBertConfig
 from pocketbert.data.glue import GLUE
 from pocketbert.models.squeezebert import SqueezeBertForSequenceClassification
-from pocketbert.tokenization import BertTokenizer
 
 ROOT = Path(__file__).parents[1]
 WORDS = ("one", "two", "three", "four")
@@ -213,7 +213,7 @@ def test_microsofts_own_files_and_unknown_tasks(script: Any, server: Server, tmp
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    pieces = [*SPECIAL, *WORDS]
     torch.manual_seed(0)
     config = SqueezeBertConfig(
         vocab_size=len(pieces), hidden_size=32, embedding_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -221,7 +221,7 @@ def model(tmp_path: Path) -> Path:
         id2label={0: "entailment", 1: "neutral", 2: "contradiction"},
     )  # fmt: skip
     SqueezeBertForSequenceClassification(config).save_pretrained(tmp_path / "model")
-    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(tmp_path / "model")
+    tokenizer_of(pieces).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 

@@ -13,6 +13,7 @@ from hub_server import SHA, Hub, Repo, serve
 from huggingface_hub import constants
 from safetensors.numpy import save
 
+from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.checkpoints import read_config, read_tensors, resolve
 from pocketbert.errors import CheckpointError
 
@@ -219,10 +220,8 @@ class TestClasses:
         )
         model = pocketbert.SqueezeBertForSequenceClassification(config).eval()
         model.save_pretrained(tmp_path / "saved")
-        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "low"]
-        pocketbert.SqueezeBertTokenizer(vocab={token: i for i, token in enumerate(tokens)}).save_pretrained(
-            tmp_path / "saved"
-        )
+        tokens = [*SPECIAL, "low"]
+        tokenizer_of(tokens, pocketbert.SqueezeBertTokenizer).save_pretrained(tmp_path / "saved")
         files = {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()}
         hub.repos["acme/words"] = Repo(files, revisions=("main", "v1"))
         return model

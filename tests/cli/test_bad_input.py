@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.shell import Outcome
+from helpers.tokenizers import SPECIAL
 
 Run = Callable[..., Outcome]
 Models = dict[str, Path]
@@ -86,7 +87,7 @@ def test_damaged_models(run: Run, copy: Path, kind: str) -> None:
 def test_the_ids_of_a_vocabulary_must_fit_the_model(run: Run, copy: Path) -> None:
     vocabulary = [f"word{i}" for i in range(200)]
     (copy / "tokenizer.json").unlink()
-    (copy / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *vocabulary]))
+    (copy / "vocab.txt").write_text("\n".join([*SPECIAL, *vocabulary]))
     assert "205 tokens and the model 72: they do not go together" in run("classify", "--model", copy, "word199").error
 
 

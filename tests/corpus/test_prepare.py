@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.tokenizers import LETTERS, spelling, tokenizer_of
 from pocketbert.corpus import executors, sources
 from pocketbert.corpus.corpus import Corpus, read_manifest
 from pocketbert.corpus.documents import clean, sentences, signature
@@ -30,12 +31,11 @@ from pocketbert.tokenization import BertTokenizer
 pytest.importorskip("sentencex")
 pytest.importorskip("datasketch")
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+PIECES = spelling(".")
 
 
 def tokenizer() -> BertTokenizer:
-    return BertTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)})
+    return tokenizer_of(PIECES)
 
 
 def document(seed: int, count: int = 6) -> list[str]:
@@ -326,7 +326,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)\n"
     )
     (tmp_path / "small.txt").write_bytes((tmp_path / "a.txt").read_bytes()[: 1 << 18])
-    BertTokenizer(vocab={piece: i for i, piece in enumerate([*PIECES, *words])}).save_pretrained(tmp_path / "tokenizer")
+    tokenizer_of([*PIECES, *words]).save_pretrained(tmp_path / "tokenizer")
     places = [str(tmp_path / name) for name in ("small.txt", "a.txt", "small", "tokenizer", "out")]
     environment = os.environ | {"PYTHONPATH": str(Path(sources.__file__).parents[2])}
     done = subprocess.run(

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from helpers.families import our_class, randomise
+from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.exporters.export import export
 from pocketbert.exporters.options import ExportOptions
 from pocketbert.exporters.verify import SENTENCES, Measure, VerifiedFile
 from pocketbert.runtime.lowering import LOWERED, PREFIXES
-from pocketbert.tokenization import BertTokenizer
 
 
 def cases(configs: Mapping[str, PreTrainedConfig]) -> list[tuple[str, str]]:
@@ -36,8 +36,8 @@ def save(model: Any, folder: Path) -> Path:
     """A model with a tokenizer."""
     model.save_pretrained(folder)
     words = sorted({word for text in SENTENCES for word in text.lower().split() if word.isalpha()})[:90]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(folder)
+    pieces = [*SPECIAL, *words]
+    tokenizer_of(pieces).save_pretrained(folder)
     return folder
 
 

@@ -13,6 +13,7 @@ from helpers.labelled import reviews, write_csv
 from helpers.processes import kill_when, newest
 from helpers.runs import CONFIGS, TEACHER, contents
 from helpers.seeds import SEED
+from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.configs import AutoConfig
 from pocketbert.data.augment import alter_all
 from pocketbert.errors import ConfigError, DataError, TrainingError
@@ -237,8 +238,7 @@ def test_several_labels(make: Make, tmp_path: Path, teacher: Path) -> None:
 def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
     model = BertForSequenceClassification.from_pretrained(teacher)
     model.save_pretrained(tmp_path / "stranger")
-    BertTokenizer(vocab={piece: i for i, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "x"])}
-    ).save_pretrained(tmp_path / "stranger")  # fmt: skip
+    tokenizer_of([*SPECIAL, "x"]).save_pretrained(tmp_path / "stranger")
     tokenizer = str(teacher)
     with pytest.raises(ConfigError, match=r"stranger lacks \d+ of the student's pieces"):
         distill(make(teacher=(str(tmp_path / "stranger"),), tokenizer=tokenizer))

@@ -16,6 +16,7 @@ from rich.console import Console
 import pocketbert
 from helpers.labelled import reviews, write_csv
 from helpers.processes import kill_when, newest
+from helpers.tokenizers import SPECIAL
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import AutoConfig
 from pocketbert.data.batches import LabelledBatches
@@ -401,7 +402,7 @@ def test_wrong_options(options: Options, changes: dict[str, Any], message: str) 
 
 
 def test_a_tokenizer_of_another_model(options: Options, base: FinetuneResult, tmp_path: Path) -> None:
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(500))]
+    vocabulary = [*SPECIAL, *(f"word{i}" for i in range(500))]
     (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     with pytest.raises(ConfigError, match="the tokenizer has 505 tokens and the model 120"):
         finetune(options(model=str(base.folder), tokenizer=str(tmp_path / "vocab.txt")))

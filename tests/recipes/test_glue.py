@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from helpers.processes import ask
+from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.cli import app
 from pocketbert.configs import AutoConfig, SqueezeBertConfig
 from pocketbert.data.glue import GLUE
@@ -24,12 +25,11 @@ from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.submission import FILES, submit
 from pocketbert.runtime.engine import Engine
-from pocketbert.tokenization import BertTokenizer
 
 Options = Callable[..., FinetuneOptions]
 ROOT = Path(__file__).parents[2]
 WORDS = ("one", "two", "three", "four", "five", "six")
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+PIECES = [*SPECIAL, *WORDS]
 NAMES = ("entailment", "neutral", "contradiction")
 
 
@@ -79,7 +79,7 @@ def save(folder: Path, names: Sequence[str], order: Sequence[int]) -> Path:
     with torch.no_grad():
         model.classifier.weight.copy_(model.classifier.weight[list(order)].clone())
     model.save_pretrained(folder)
-    BertTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)}).save_pretrained(folder)
+    tokenizer_of(PIECES).save_pretrained(folder)
     return folder
 
 

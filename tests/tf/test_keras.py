@@ -15,7 +15,8 @@ pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
 import keras
 
 import pocketbert.tf
-from pocketbert import BertTokenizer, InputError
+from helpers.tokenizers import SPECIAL, tokenizer_of
+from pocketbert import InputError
 from pocketbert.errors import CheckpointError, ConfigError, MissingExtraError
 
 from .cases import (
@@ -54,8 +55,8 @@ def test_packed_inputs() -> None:
 
 
 def test_what_a_tokenizer_returns() -> None:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
-    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+    words = [*SPECIAL, "a"]
+    tokenizer = tokenizer_of(words)
     encoding = tokenizer(["a a", "a"], padding=True, return_tensors="tf")
     model = tf_class(SHALLOW, "ForSequenceClassification")(SHALLOW)
     assert_close_outputs(model(encoding), model(**encoding))
