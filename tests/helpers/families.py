@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import transformers
 
 import pocketbert
+from helpers.pairs import in_turn
 from pocketbert import BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
 
 VOCABULARY = 99
@@ -89,6 +90,13 @@ def pairs() -> Iterator[tuple[str, str]]:
         for head in HEADS:
             if their_class(config, head) is not None:
                 yield name, head
+
+
+def each_in_turn(heads: Sequence[str] = HEADS) -> list[tuple[str, str]]:
+    """Every configuration with some head, and some configuration of each family with every head that it has."""
+    families = [[name for name, config in CONFIGS.items() if config.model_type == family] for family in FAMILIES]
+    groups = [(names, [head for head in heads if our_class(CONFIGS[names[0]], head)]) for names in families]
+    return [(name, head) for name, head in in_turn(groups)]
 
 
 def randomise(model: torch.nn.Module, seed: int) -> None:

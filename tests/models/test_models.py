@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import pocketbert
-from helpers.families import CONFIGS, HEADS, batch, our_class, randomise
+from helpers.families import CONFIGS, HEADS, batch, each_in_turn, our_class, randomise
 from pocketbert import ConfigError, InputError, MobileBertConfig, SqueezeBertConfig
 from pocketbert.configs import PRESETS
 from pocketbert.models import ops
@@ -36,7 +36,7 @@ def with_every_head(names: Iterable[str]) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("name", "head"), with_every_head(CONFIGS))
+@pytest.mark.parametrize(("name", "head"), each_in_turn())
 def test_every_class_trains_a_step(name: str, head: str) -> None:
     model = our_class(CONFIGS[name], head)(CONFIGS[name]).train()
     output = model(**batch(head, seed=1))

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.families import CONFIGS, our_class, randomise
+from helpers.pairs import pairwise
 from helpers.plans import draw, run, tensors
 from pocketbert.errors import ConfigError, InputError
 from pocketbert.runtime import reference
@@ -21,7 +22,6 @@ from pocketbert.runtime.lowering import LOWERED, lower
 from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows, Step
 from pocketbert.runtime.quantize import quantize, quantize_rows
 
-MODELS = [(name, head) for name, config in CONFIGS.items() for head in LOWERED if our_class(config, head)]
 pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core was not built")
 
 
@@ -229,7 +229,11 @@ def test_not_a_number_does_not_hide_among_what_stands_out(kernels: str) -> None:
     np.testing.assert_allclose(got[2:], np.array([[1e30] * 3, [64.0] * 3]), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "head"), MODELS)
+@pytest.mark.parametrize(
+    ("name", "head", "kernels"),
+    pairwise(list(CONFIGS), list(LOWERED), _kernels(), allowed=lambda name, head, _: our_class(CONFIGS[name], head)),
+    indirect=["kernels"],
+)
 def test_every_model_and_head(name: str, head: str, kernels: str) -> None:
     model = our_class(CONFIGS[name], head)(CONFIGS[name])
     randomise(model, 0)
@@ -246,9 +250,14 @@ def test_every_model_and_head(name: str, head: str, kernels: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", ["ForMaskedLM", "ForPreTraining", "ForTokenClassification", "ForQuestionAnswering", "Model"]
+    ("name", "head", "kernels"),
+    pairwise(
+        ["squeezebert", "mobilebert"],
+        ["ForMaskedLM", "ForPreTraining", "ForTokenClassification", "ForQuestionAnswering", "Model"],
+        _kernels(),
+    ),
+    indirect=["kernels"],
 )
-@pytest.mark.parametrize("name", ["squeezebert", "mobilebert"])
 def test_only_the_rows_that_are_asked_for(name: str, head: str, kernels: str) -> None:
     """The same bits as among all rows; in any order, twice, and none."""
     model = our_class(CONFIGS[name], head)(CONFIGS[name])
@@ -280,8 +289,11 @@ def test_rows_asked_for_against_the_interpreter(asked: list[int] | None, kernels
         close(got[key], expected)
 
 
-@pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
+@pytest.mark.parametrize(
+    ("name", "int8", "kernels"),
+    pairwise(["bert", "squeezebert", "mobilebert"], [False, True], _kernels()),
+    indirect=["kernels"],
+)
 def test_the_same_bits_whatever_the_batch_and_the_threads(name: str, int8: bool, kernels: str) -> None:
     model = our_class(CONFIGS[name], "Model")(CONFIGS[name])
     randomise(model, 0)
@@ -298,8 +310,11 @@ def test_the_same_bits_whatever_the_batch_and_the_threads(name: str, int8: bool,
                     assert np.array_equal(array, alone[i][key]), key
 
 
-@pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
+@pytest.mark.parametrize(
+    ("name", "int8", "kernels"),
+    pairwise(["bert", "squeezebert", "mobilebert"], [False, True], _kernels()),
+    indirect=["kernels"],
+)
 def test_how_far_kernels_agree(name: str, int8: bool, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In fp32 to the order of sums; in int8, where sums are exact, to a few values that round the other way.
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import pocketbert
-from helpers.families import CONFIGS, our_class, randomise
+from helpers.families import CONFIGS, each_in_turn, our_class, randomise
 from helpers.models import WIDE
 from helpers.plans import draw, run, tensors
 from pocketbert.checkpoints import read_tensors
@@ -96,8 +96,7 @@ def test_folder_and_memory_agree(name: str, head: str, tmp_path: Path) -> None:
             np.testing.assert_array_equal(tensor, other)
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
-@pytest.mark.parametrize("head", ["ForMaskedLM", "ForSequenceClassification"])
+@pytest.mark.parametrize(("name", "head"), each_in_turn(("ForMaskedLM", "ForSequenceClassification")))
 def test_quantising_again_changes_nothing(
     name: str, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,8 +206,7 @@ def test_a_feature_that_outgrows_all_others(tmp_path: Path) -> None:
 # ── smoothing ──
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
-@pytest.mark.parametrize("head", ["Model", "ForMaskedLM", "ForTokenClassification"])
+@pytest.mark.parametrize(("name", "head"), each_in_turn(("Model", "ForMaskedLM", "ForTokenClassification")))
 def test_smoothing_changes_no_bit(name: str, head: str) -> None:
     """Factors are powers of two; what is rounded is rounded alike."""
     model = our_class(CONFIGS[name], head)(CONFIGS[name])

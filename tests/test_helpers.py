@@ -1,0 +1,59 @@
+"""Tests by pairs leave no pair out; and which configuration meets which head."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+
+from helpers.families import CONFIGS, FAMILIES, HEADS, each_in_turn, our_class
+from helpers.pairs import pairs_of, pairwise
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        [range(13), "abcdefgh", range(5)],
+        [range(4), "ab", range(3), "abc"],
+        [range(3), "ab"],
+        [range(3)],
+        [range(2), [], range(3)],
+    ],
+)
+def test_every_pair_occurs(factors: list[Any]) -> None:
+    cases = pairwise(*factors)
+    every = [pairs_of(case) for case in product(*factors)]
+    assert set().union(*map(pairs_of, cases)) == set().union(*every)
+    assert len(set(cases)) == len(cases)
+    assert cases == pairwise(*factors)
+
+
+def test_no_more_cases_than_needed() -> None:
+    """At least all values of the two largest factors; far fewer than all combinations."""
+    assert 13 * 8 <= len(pairwise(range(13), range(8), range(5))) <= 13 * 8 + 5
+    assert 9 <= len(pairwise(range(3), range(3), range(2), range(2))) <= 12
+
+
+def test_only_what_is_allowed() -> None:
+    """Pairs that no allowed combination has are left out, and only these."""
+
+    def allowed(a: int, b: int, c: int) -> bool:
+        return a != b and (a + b + c) % 3 > 0
+
+    cases = pairwise(range(4), range(4), range(3), allowed=allowed)
+    assert all(allowed(*case) for case in cases)
+    possible = [pairs_of(case) for case in product(range(4), range(4), range(3)) if allowed(*case)]
+    assert set().union(*map(pairs_of, cases)) == set().union(*possible)
+
+
+def test_configurations_and_heads_in_turn() -> None:
+    cases = each_in_turn()
+    assert {name for name, _ in cases} == set(CONFIGS)
+    heads = {(CONFIGS[name].model_type, head) for name, head in cases}
+    assert heads == {
+        (family, head)
+        for family in FAMILIES
+        for head in HEADS
+        if (family, head) != ("squeezebert", "ForNextSentencePrediction")  # the one class that was never published
+    }
+    assert all(our_class(CONFIGS[name], head) for name, head in cases)
+    assert {head for _, head in each_in_turn(("Model", "ForMaskedLM"))} == {"Model", "ForMaskedLM"}
