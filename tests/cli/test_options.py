@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 
+from helpers.shell import Outcome
 from pocketbert import cli
 from pocketbert.bench.options import BenchOptions
 from pocketbert.cli import options as cli_options
@@ -25,7 +26,6 @@ from pocketbert.recipes.transfer_options import TransferOptions
 from pocketbert.runtime.quantize_options import QuantizeOptions
 from pocketbert.serve.settings import Limits, Settings
 
-from .conftest import Outcome
 from .test_startup import imported, packages
 
 Run = Callable[..., Outcome]
