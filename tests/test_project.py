@@ -209,9 +209,9 @@ def test_constraints_cover_what_pyproject_asks_for() -> None:
         for needs in [project["dependencies"], *project["optional-dependencies"].values()]
         for need in needs
     }
-    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", text("constraints.txt"), re.MULTILINE))
-    assert asked - {"pocketbert"} <= pinned.keys()
-    assert pinned["torch"] == "2.13.0"
+    pinned = re.findall(r"^([\w-]+)==\d[\w.]*$", text("constraints.txt"), re.MULTILINE)
+    assert asked - {"pocketbert"} <= set(pinned)
+    assert len(pinned) == len(set(pinned)), "a package has two versions"
 
 
 def test_all_python_is_type_checked() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 
+from helpers.imports import imported, packages
 from helpers.shell import Outcome
 from pocketbert import cli
 from pocketbert.bench.options import BenchOptions
@@ -25,8 +26,6 @@ from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.transfer_options import TransferOptions
 from pocketbert.runtime.quantize_options import QuantizeOptions
 from pocketbert.serve.settings import Limits, Settings
-
-from .test_startup import imported, packages
 
 Run = Callable[..., Outcome]
 NAMES = list(cli.app.list_commands(click.Context(cli.app)))

@@ -3,29 +3,9 @@
 Times are measured in `benchmarks/`; this is counted, so no busy machine makes it fail.
 """
 
-import subprocess
-import sys
+from helpers.imports import imported, packages
 
 CLASSIFY = "from pocketbert.cli import app; app(['classify', 'a fine film'], standalone_mode=False)"
-
-
-def imported(code: str) -> set[str]:
-    """The modules that `code` imports in a fresh process."""
-    script = f"import sys; before = set(sys.modules); {code}; sys.stderr.write('\\n'.join(set(sys.modules) - before))"
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
-    return set(done.stderr.splitlines())
-
-
-def packages(modules: set[str]) -> set[str]:
-    """Those that neither Python nor this machine brings."""
-    return {name.partition(".")[0] for name in modules} - sys.stdlib_module_names
-
-
-def test_import_brings_nothing_along() -> None:
-    modules = imported("import pocketbert")
-    assert packages(modules) == {"pocketbert"}
-    assert not {name for name in modules if name.startswith("pocketbert.")}
 
 
 def test_help_needs_click_alone() -> None:
