@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.pairs import in_turn
 from helpers.tokenizers import LETTERS, spelling, tokenizer_of
 from pocketbert.errors import InputError, TokenizerError
 from pocketbert.features import (
@@ -74,8 +75,7 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("name", LONG)
-@pytest.mark.parametrize("max_length", [5, 64, 512])
+@pytest.mark.parametrize(("name", "max_length"), in_turn([(list(LONG), [5, 64, 512])]))
 def test_very_long_texts_are_cut_as_if_all_of_them_were_read(name: str, max_length: int) -> None:
     text = LONG[name]
     whole = TOKENIZER(text, truncation=True, max_length=max_length)["input_ids"]
@@ -188,9 +188,14 @@ def test_tokens_of_a_text_know_their_characters() -> None:
 # ── windows ──
 
 
-@pytest.mark.parametrize("length", [*range(12), 100, 1000])
 @pytest.mark.parametrize(("max_length", "step"), [(12, 1), (12, 3), (12, 6), (40, 20)])
-def test_windows_cover_the_context(length: int, max_length: int, step: int) -> None:
+def test_windows_cover_the_context(max_length: int, step: int) -> None:
+    for length in (*range(12), 100, 1000):
+        windows_cover(length, max_length, step)
+
+
+def windows_cover(length: int, max_length: int, step: int) -> None:
+    """Of a context of `length` words every one is in some window, and counts in that in which it has most around it."""
     context = " ".join(LETTERS[i % 26] for i in range(length))
     options = {"max_length": max_length, "doc_stride": step, "max_question_length": 3}
     [windows] = encode_questions(TOKENIZER, ["the un"], [context], **options)

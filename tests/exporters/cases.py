@@ -18,8 +18,8 @@ from pocketbert.runtime.lowering import LOWERED, PREFIXES
 
 
 def cases(configs: Mapping[str, PreTrainedConfig]) -> list[tuple[str, str]]:
-    """Every head of one configuration of each family; of the others those that read all that an encoder says."""
-    few = ("Model", "ForMaskedLM")
+    """Every head of one configuration of each family; of the others one that reads all that an encoder computes."""
+    few = ("ForPreTraining",)
     pairs = [(name, head) for name in configs for head in (LOWERED if name in PREFIXES else few)]
     return [(name, head) for name, head in pairs if our_class(configs[name], head) is not None]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from exporters.cases import cases, export_to, model_of, save
-from helpers.families import CONFIGS
+from helpers.families import CONFIGS, each_in_turn
 from helpers.models import WIDE
 from helpers.plans import draw, run, tensors
 from pocketbert.errors import CheckpointError, InputError
@@ -95,8 +95,7 @@ def test_opsets_that_are_refused(opset: int) -> None:
         onnx_graph(plan, opset=opset)
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
-@pytest.mark.parametrize("head", ["Model", "ForMaskedLM", "ForSequenceClassification"])
+@pytest.mark.parametrize(("name", "head"), each_in_turn(("Model", "ForMaskedLM", "ForSequenceClassification")))
 def test_level_computes_the_same(name: str, head: str) -> None:
     """Without a factor on any residual connection but the last, where no norm reads the sum."""
     plan = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers.families import CONFIGS, our_class, randomise
+from helpers.pairs import pairwise
 from pocketbert.features import Features
 from pocketbert.models.predict import TorchPredictor
 
@@ -20,11 +21,14 @@ def some(lengths: list[int]) -> list[Features]:
     ]
 
 
-@pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
 @pytest.mark.parametrize(
-    "head", ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"]
+    ("name", "head", "tokens_a_batch"),
+    pairwise(
+        ["bert", "squeezebert", "mobilebert"],
+        ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"],
+        [1, 40, 4096],
+    ),
 )
-@pytest.mark.parametrize("tokens_a_batch", [1, 40, 4096])
 def test_each_input_as_if_alone(name: str, head: str, tokens_a_batch: int) -> None:
     model: Any = our_class(CONFIGS[name], head)(CONFIGS[name])
     randomise(model, 0)
