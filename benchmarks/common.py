@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pocketbert.bench.measure import machine_name
+from pocketbert.machine import processor_name
 
 RESULTS = Path(__file__).parent / "results"
 TODAY = datetime.datetime.now(datetime.UTC).date().isoformat()  # when a run began: midnight gives no other names
@@ -25,7 +25,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 def results_path(what: str, suffix: str) -> Path:
     """results/<what>_<machine>_<date><suffix>; the folder is made."""
     RESULTS.mkdir(exist_ok=True)
-    return RESULTS / f"{what}_{machine_name().replace(' ', '-')}_{TODAY}{suffix}"
+    return RESULTS / f"{what}_{processor_name().replace(' ', '-')}_{TODAY}{suffix}"
 
 
 def keep_results(what: str, rows: list[dict[str, Any]]) -> None:

@@ -35,7 +35,6 @@ from pocketbert.recipes.evaluate import read_evaluation
 from pocketbert.recipes.task import Evaluation
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.load import load_plan
-from pocketbert.runtime.lowering import head_of
 from pocketbert.runtime.quantize import quantize
 from pocketbert.runtime.smoothing import smooth
 
@@ -54,8 +53,8 @@ def evaluation_of(name: str, model: str, data: str, most: int | None) -> Evaluat
 def our_own(model: str) -> Iterator[tuple[str, Predictor]]:
     config = AutoConfig.from_pretrained(model)
     if not config.quantized:
-        yield "PyTorch fp32", TorchPredictor(load_trained(model, head_of(config)))
-    plan = load_plan(config, read_tensors(model), head_of(config))
+        yield "PyTorch fp32", TorchPredictor(load_trained(model, config.saved_head))
+    plan = load_plan(config, read_tensors(model), config.saved_head)
     fp32 = dequantize(plan)
     yield "PocketBERT fp32", Engine(fp32)
     yield "PocketBERT int8", Engine(plan if config.quantized else quantize(smooth(fp32)))

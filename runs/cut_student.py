@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from pocketbert.models.inherit import inherit
 
 from pocketbert import AutoModel, AutoTokenizer
 from pocketbert.checkpoints.files import read_json
@@ -19,7 +20,6 @@ from pocketbert.corpus.vocabulary import prune_vocabulary
 from pocketbert.data.tables import read_table
 from pocketbert.features import encode_texts
 from pocketbert.models.auto import model_class
-from pocketbert.models.inherit import inherit
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.distillation import pair_layers
 

@@ -385,8 +385,8 @@ def test_models_that_are_not_enough(folders: dict[str, Path], tokenizer: BertTok
     ("task", "head", "message"),
     [
         ("text-classification", "ForMaskedLM", "lacks classifier.bias, classifier.weight"),
-        ("text-classification", "ForTokenClassification", "holds a SqueezeBertForTokenClassification"),
-        ("ner", "ForSequenceClassification", "needed is a checkpoint fine-tuned for it"),
+        ("text-classification", "ForTokenClassification", "is a SqueezeBertForTokenClassification"),
+        ("ner", "ForSequenceClassification", "use a checkpoint that was fine-tuned for this task"),
         ("question-answering", "Model", "lacks qa_outputs.bias, qa_outputs.weight"),
         ("fill-mask", "ForSequenceClassification", "lacks cls.predictions"),
     ],

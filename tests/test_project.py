@@ -84,7 +84,7 @@ def imported(statement: ast.Import | ast.ImportFrom) -> list[str]:
     names = [alias.name for alias in statement.names]
     if isinstance(statement, ast.Import):
         return names
-    homes = {"__version__": "pocketbert"} | {name: f"pocketbert.{home}" for name, home in pocketbert._HOME.items()}
+    homes = {"__version__": "pocketbert"} | {name: f"pocketbert.{home}" for name, home in pocketbert._homes().items()}
     return [homes.get(name, f"pocketbert.{name}") for name in names]
 
 

@@ -1,8 +1,8 @@
 """The public names: all there, described, typed, and light to import."""
 
-import ast
 import inspect
 import re
+import runpy
 from importlib.resources import files
 from pathlib import Path
 from pkgutil import iter_modules
@@ -43,16 +43,11 @@ def test_unknown_name() -> None:
 
 
 def test_the_stub_has_the_same_names() -> None:
-    """Type checkers read `__init__.pyi`."""
+    """Type checkers read `__init__.pyi`, which `scripts/public_names` prints."""
     package = files("pocketbert")
     assert (package / "py.typed").is_file()
-    imports = [
-        node
-        for node in ast.parse((package / "__init__.pyi").read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ImportFrom)
-    ]
-    homes = {alias.asname: str(node.module).removeprefix("pocketbert.") for node in imports for alias in node.names}
-    assert homes == pocketbert._HOME
+    script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "public_names"))
+    assert (package / "__init__.pyi").read_text(encoding="utf-8") == script["stub"]()
 
 
 def test_api_pages_cover_every_public_name() -> None:
@@ -61,7 +56,7 @@ def test_api_pages_cover_every_public_name() -> None:
         for found in re.finditer(r"^::: (\S+)\n((?: +.*\n)*)", page.read_text(encoding="utf-8"), re.MULTILINE):
             members = re.findall(r"^ +- (\w+)$", found[2], re.MULTILINE)
             shown |= {f"{found[1]}.{name}" for name in members} or {found[1]}
-    for name, home in pocketbert._HOME.items():
+    for name, home in pocketbert._homes().items():
         value = getattr(pocketbert, name)
         module, own_name = getattr(value, "__module__", f"pocketbert.{home}"), getattr(value, "__name__", name)
         assert {module, f"{module}.{own_name}"} & shown, name
@@ -90,7 +85,7 @@ for module in {LIGHT!r}:
     import_module(f"pocketbert.{{module}}")
 import pocketbert
 for name in pocketbert.__all__:
-    if not pocketbert._HOME.get(name, "").startswith("models"):
+    if not pocketbert._homes().get(name, "").startswith("models"):
         getattr(pocketbert, name)
 assert "torch" not in sys.modules
 """

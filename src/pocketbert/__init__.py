@@ -3,22 +3,16 @@
 The public names load on first use, so that `import pocketbert` stays light and needs no PyTorch.
 """
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
 
-_HEADS = (
-    "ForMaskedLM", "ForMultipleChoice", "ForNextSentencePrediction", "ForPreTraining", "ForQuestionAnswering",
-    "ForSequenceClassification", "ForTokenClassification", "Model",
-)  # fmt: skip
-
-# Public name → the module that defines it.
+# Public name → the module that defines it; those of the families follow in `_homes`.
 _HOME: dict[str, str] = {
-    **dict.fromkeys(
-        ("AutoConfig", "BertConfig", "MobileBertConfig", "PRESETS", "PreTrainedConfig", "SqueezeBertConfig"),
-        "configs",
-    ),
+    **dict.fromkeys(("AutoConfig", "PRESETS"), "configs"),
+    "PreTrainedConfig": "families.config",
     **dict.fromkeys(
         (
             "CheckpointError",
@@ -31,39 +25,49 @@ _HOME: dict[str, str] = {
         ),
         "errors",
     ),
-    "AutoTokenizer": "tokenization",
-    "BatchEncoding": "tokenization",
-    **{
-        f"{family}Tokenizer{speed}": "tokenization"
-        for family in ("Bert", "MobileBert", "SqueezeBert")
-        for speed in ("", "Fast")
-    },
-    **{f"Bert{head}": "models.bert" for head in _HEADS},
-    **{f"MobileBert{head}": "models.mobilebert" for head in _HEADS},
-    "MobileBertForPreTrainingOutput": "models.mobilebert",
-    **{f"SqueezeBert{head}": "models.squeezebert" for head in _HEADS if head != "ForNextSentencePrediction"},
-    "AutoModel": "models.auto",
-    **{f"AutoModel{head}": "models.auto" for head in _HEADS if head != "Model"},
+    **dict.fromkeys(("AutoTokenizer", "BatchEncoding"), "tokenization"),
     "pipeline": "pipelines",
     "ExportOptions": "exporters.options",
     "ExportResult": "exporters.export",
     "export": "exporters.export",
 }
 
-__all__ = sorted(["__version__", *_HOME])
+
+@cache
+def _homes() -> dict[str, str]:
+    """`_HOME`, and the configuration, tokenizers and models of each family."""
+    from pocketbert.families import FAMILIES
+    from pocketbert.families.family import HEADS
+
+    homes = _HOME | {"AutoModel": "models.auto"}
+    homes |= {f"AutoModel{head}": "models.auto" for head in HEADS if head != "Model"}
+    for family in FAMILIES.values():
+        tokenizers, _, tokenizer = family.tokenizer.rpartition(".")
+        names = {
+            family.config_class.__name__: family.config_class.__module__,
+            tokenizer: tokenizers,
+            f"{tokenizer}Fast": tokenizers,
+            **{family.class_name(head): family.models for head in family.heads},
+            **dict.fromkeys(family.public, family.models),
+        }
+        homes |= {name: module.removeprefix("pocketbert.") for name, module in names.items()}
+    return homes
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name == "__all__":
+        return __dir__()
+    home = _homes().get(name)
+    if home is None:
         raise AttributeError(f"module 'pocketbert' has no attribute {name!r}")
-    if _HOME[name].startswith("models"):
+    if home.startswith("models"):
         from pocketbert.errors import require
 
         require("train")
-    value = getattr(import_module(f"pocketbert.{_HOME[name]}"), name)
+    value = getattr(import_module(f"pocketbert.{home}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(["__version__", *_homes()])

@@ -1,11 +1,7 @@
-"""The public names for type checkers, which do not see through the lazy loading of `__init__.py`."""
+"""The public names for type checkers, which do not see lazy loading; printed by scripts/public_names."""
 
 from pocketbert.configs import PRESETS as PRESETS
 from pocketbert.configs import AutoConfig as AutoConfig
-from pocketbert.configs import BertConfig as BertConfig
-from pocketbert.configs import MobileBertConfig as MobileBertConfig
-from pocketbert.configs import PreTrainedConfig as PreTrainedConfig
-from pocketbert.configs import SqueezeBertConfig as SqueezeBertConfig
 from pocketbert.errors import CheckpointError as CheckpointError
 from pocketbert.errors import ConfigError as ConfigError
 from pocketbert.errors import DataError as DataError
@@ -16,6 +12,10 @@ from pocketbert.errors import TokenizerError as TokenizerError
 from pocketbert.exporters.export import ExportResult as ExportResult
 from pocketbert.exporters.export import export as export
 from pocketbert.exporters.options import ExportOptions as ExportOptions
+from pocketbert.families.bert import BertConfig as BertConfig
+from pocketbert.families.config import PreTrainedConfig as PreTrainedConfig
+from pocketbert.families.mobilebert import MobileBertConfig as MobileBertConfig
+from pocketbert.families.squeezebert import SqueezeBertConfig as SqueezeBertConfig
 from pocketbert.models.auto import AutoModel as AutoModel
 from pocketbert.models.auto import AutoModelForMaskedLM as AutoModelForMaskedLM
 from pocketbert.models.auto import AutoModelForMultipleChoice as AutoModelForMultipleChoice
@@ -61,3 +61,5 @@ from pocketbert.tokenization import SqueezeBertTokenizerFast as SqueezeBertToken
 __version__: str
 __all__: list[str]
 _HOME: dict[str, str]
+
+def _homes() -> dict[str, str]: ...

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -21,6 +22,7 @@ from tokenizers.normalizers import BertNormalizer
 
 from pocketbert.encoding import BatchEncoding, as_batch, as_list, as_tensors, broken_text
 from pocketbert.errors import TokenizerError
+from pocketbert.families import FAMILIES
 from pocketbert.tokenizer_files import (
     NO_LIMIT,
     STORED_OPTIONS,
@@ -671,8 +673,10 @@ class AutoTokenizer:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        by_model = {"bert": BertTokenizer, "squeezebert": SqueezeBertTokenizer, "mobilebert": MobileBertTokenizer}
-        by_name = {cls.__name__: cls for cls in by_model.values()}
+        by_model = {family.model_type: family.tokenizer for family in FAMILIES.values()}
+        by_name = {path.rpartition(".")[2]: path for path in by_model.values()}
         name = str(read_json_if_any(folder / "tokenizer_config.json").get("tokenizer_class")).removesuffix("Fast")
-        model = str(read_json_if_any(folder / "config.json").get("model_type"))
-        return by_name.get(name, by_model.get(model, BertTokenizer)).from_pretrained(folder, **options)
+        model_type = str(read_json_if_any(folder / "config.json").get("model_type"))
+        module, _, kind = by_name.get(name, by_model.get(model_type, FAMILIES["bert"].tokenizer)).rpartition(".")
+        tokenizer: BertTokenizer = getattr(import_module(module), kind).from_pretrained(folder, **options)
+        return tokenizer

@@ -21,7 +21,7 @@ from transformers import (
 
 import pocketbert
 from pocketbert.checkpoints import read_config, read_tensors, write_tensors
-from pocketbert.checkpoints.names import TABLES, tensorflow_name
+from pocketbert.checkpoints.names import name_tables, tensorflow_name
 from pocketbert.errors import CheckpointError
 
 TINY = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 8, "vocab_size": 9}
@@ -91,8 +91,8 @@ class TestFormats:
             read_tensors(tmp_path)
 
     def test_the_table_transposes_what_tensorflow_keeps_as_kernels(self) -> None:
-        kernels = {rule.tensorflow for rules in TABLES.values() for rule in rules if rule.transposed}
-        others = {rule.tensorflow for rules in TABLES.values() for rule in rules if not rule.transposed}
+        kernels = {rule.tensorflow for table in name_tables().values() for rule in table.rules if rule.transposed}
+        others = {rule.tensorflow for table in name_tables().values() for rule in table.rules if not rule.transposed}
         assert {name.rsplit("/", 1)[1] for name in kernels} == {"kernel", "extra_output_weights"}
         assert not any(name.endswith("kernel") for name in others)
 
@@ -114,7 +114,7 @@ class TestChoice:
     def test_several_tensorflow_checkpoints(self, tmp_path: Path) -> None:
         for step in (1, 2):
             tensorflow_writer.write_bundle(tmp_path / f"m-{step}", {"output_bias": np.full(1, step, np.float32)})
-        with pytest.raises(CheckpointError, match="several TensorFlow checkpoints, name the one to read: m-1, m-2"):
+        with pytest.raises(CheckpointError, match="several TensorFlow checkpoints; pass the path of one: m-1, m-2"):
             read_tensors(tmp_path)
         assert read_tensors(tmp_path / "m-2")["classifier.bias"].tolist() == [2]
 

@@ -97,7 +97,7 @@ def test_word_scores_of_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 class TestBadInput:
     def test_no_keras_file(self, tmp_path: Path) -> None:
         (tmp_path / "tf_model.h5").write_bytes(b"\x89HDF and then nothing")
-        with pytest.raises(CheckpointError, match=r"tf_model\.h5 is damaged or no Keras file"):
+        with pytest.raises(CheckpointError, match=r"tf_model\.h5 is damaged or not a Keras file"):
             read_tensors(tmp_path)
 
     def test_truncated(self, tmp_path: Path) -> None:
@@ -116,15 +116,15 @@ class TestBadInput:
         path = tmp_path / "tf_model.h5"
         with h5py.File(path, "w") as file:
             file.create_dataset("a", (4,), "f4", external=[(str(tmp_path / "secret"), 0, 16)])
-        with pytest.raises(CheckpointError, match="a is not kept as Keras keeps weights"):
+        with pytest.raises(CheckpointError, match="a is not stored as Keras stores weights"):
             read_tensors(path)
         with h5py.File(path, "w") as file:
             file.create_dataset("a", (10**6,), "f4", chunks=(10**5,), compression="gzip")
-        with pytest.raises(CheckpointError, match="a is not kept as Keras keeps weights"):
+        with pytest.raises(CheckpointError, match="a is not stored as Keras stores weights"):
             read_tensors(path)
         with h5py.File(path, "w") as file:
             file.create_dataset("a", (10**9,), "f4")  # which takes no place in the file until it is written
-        with pytest.raises(CheckpointError, match="a is larger than all of it"):
+        with pytest.raises(CheckpointError, match="a is larger than the whole file"):
             read_tensors(path)
         with h5py.File(path, "w") as file:
             file["a"] = h5py.ExternalLink("other.h5", "/x")

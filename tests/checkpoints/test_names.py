@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from pocketbert.checkpoints.names import (
-    TABLES,
     match_names,
     mend_names,
+    name_tables,
     official_names,
     table_for,
     tensorflow_name,
@@ -101,10 +101,10 @@ cls/seq_relationship/output_bias cls/seq_relationship/output_weights
 
 
 class TestTensorFlowNames:
-    @pytest.mark.parametrize("table", TABLES)
+    @pytest.mark.parametrize("table", name_tables())
     def test_no_name_stands_twice_in_a_table(self, table: str) -> None:
-        assert len({rule.tensorflow for rule in TABLES[table]}) == len(TABLES[table])
-        assert len({rule.official for rule in TABLES[table]}) == len(TABLES[table])
+        assert len({rule.tensorflow for rule in name_tables()[table].rules}) == len(name_tables()[table].rules)
+        assert len({rule.official for rule in name_tables()[table].rules}) == len(name_tables()[table].rules)
 
     @pytest.mark.parametrize(
         ("table", "model"),
@@ -151,7 +151,7 @@ class TestTensorFlowNames:
 
     def test_all_unknown_names_are_reported(self) -> None:
         strange = ["bert/encoder/layer_x/output/dense/bias", "bert/encoder/layer_00/output/dense/bias", "dense"]
-        with pytest.raises(CheckpointError, match=f"^m.index has tensors that no bert has: {', '.join(strange)}$"):
+        with pytest.raises(CheckpointError, match=f"^m.index .* not part of bert: {', '.join(strange)}$"):
             official_names([*GOOGLE_BERT, *strange], "bert", "m.index")
 
     @pytest.mark.data

@@ -93,7 +93,7 @@ def test_the_ids_of_a_vocabulary_must_fit_the_model(run: Run, copy: Path) -> Non
 
 def test_models_of_another_task(run: Run, models: Models) -> None:
     assert "so the outputs would be random" in run("classify", "--model", models["fill-mask"], "x").error
-    assert "holds a SqueezeBertForSequenceClassification" in run("tag", "--model", models["classify"], "x").error
+    assert "is a SqueezeBertForSequenceClassification" in run("tag", "--model", models["classify"], "x").error
     assert "entailment" in run("classify", "--model", models["classify"], "x", "--labels", "a,b").error
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pocketbert.models.ops import Dropout, drop_out
+from pocketbert.models.cpu import drop_out
+from pocketbert.models.ops import Dropout
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9, 1e-4])

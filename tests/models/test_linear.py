@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketbert.models import ops
-from pocketbert.models.ops import Linear, _for_onednn, half_used_by_mkl, linear
+from pocketbert.models import cpu
+from pocketbert.models.cpu import _for_onednn, half_used_by_mkl, linear
+from pocketbert.models.ops import Linear
 
 shapes = st.tuples(st.lists(st.integers(1, 5), min_size=0, max_size=3), st.integers(1, 40), st.integers(1, 40))
 
@@ -24,7 +25,9 @@ def library(request: pytest.FixtureRequest) -> Iterator[str]:
     """What PyTorch and the system say of the processor decides who computes; either can compute on any."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-        patch.setattr(ops, "_processor", lambda: LINUX.format("AuthenticAMD", 25 + (request.param == "oneDNN")))
+        patch.setattr(
+            cpu, "processor_description", lambda: LINUX.format("AuthenticAMD", 25 + (request.param == "oneDNN"))
+        )
         yield request.param
 
 

@@ -137,7 +137,7 @@ def test_tags_are_matched_by_name(make: Make, folder: Path, tmp_path: Path) -> N
 
 
 def test_teachers_of_other_tasks_are_refused(make: Make, folder: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"multiple-choice holds a Bert\S+: needed is .*ForTokenClassification"):
+    with pytest.raises(CheckpointError, match=r"multiple-choice is a Bert\S+: use a .*ForTokenClassification"):
         distill(make("token-classification", teacher=(str(folder / "multiple-choice"),)))
 
 

@@ -263,7 +263,7 @@ def test_a_missing_head_is_said_once(
     with caplog.at_level(logging.INFO, "pocketbert"):
         finetune(options(output=tmp_path / "next", model=str(tmp_path / "headless"), epochs=0.1))
     [said] = [line for line in log_of(caplog).splitlines() if "fresh" in line]
-    assert said.endswith("headless has no classifier.bias, classifier.weight: these start fresh")
+    assert said.endswith("headless lacks classifier.bias, classifier.weight: initialised randomly")
     with caplog.at_level(logging.INFO, "pocketbert"), pytest.raises(CheckpointError, match="outputs would be random"):
         evaluate(tmp_path / "headless", options().data)
     assert log_of(caplog).count("fresh") == 1

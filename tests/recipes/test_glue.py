@@ -77,7 +77,8 @@ def save(folder: Path, names: Sequence[str], order: Sequence[int]) -> Path:
     )  # fmt: skip
     model = SqueezeBertForSequenceClassification(config)
     with torch.no_grad():
-        model.classifier.weight.copy_(model.classifier.weight[list(order)].clone())
+        weight = model.head_layers[0].weight
+        weight.copy_(weight[list(order)].clone())
     model.save_pretrained(folder)
     tokenizer_of(PIECES).save_pretrained(folder)
     return folder

@@ -236,7 +236,7 @@ def test_a_head_of_another_task_starts_fresh(
         folder = run("token-classification", tagger, model=str(classifier), label_column="2", epochs=1).folder
     assert "was made for another task: the head starts fresh" in caplog.text
     assert AutoConfig.from_pretrained(folder).num_labels == 4
-    with pytest.raises(CheckpointError, match="holds a SqueezeBertForTokenClassification"):
+    with pytest.raises(CheckpointError, match="is a SqueezeBertForTokenClassification"):
         Engine.from_pretrained(folder, "ForSequenceClassification")
 
 

@@ -16,9 +16,10 @@ from helpers.families import CONFIGS, our_class, randomise
 from helpers.pairs import pairwise
 from helpers.plans import draw, run, tensors
 from pocketbert.errors import ConfigError, InputError
+from pocketbert.families.family import HEADS
 from pocketbert.runtime import reference
 from pocketbert.runtime.engine import Engine, native_core, usable_threads
-from pocketbert.runtime.lowering import LOWERED, lower
+from pocketbert.runtime.lowering import lower
 from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows, Step
 from pocketbert.runtime.quantize import quantize, quantize_rows
 
@@ -231,7 +232,7 @@ def test_not_a_number_does_not_hide_among_what_stands_out(kernels: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "head", "kernels"),
-    pairwise(list(CONFIGS), list(LOWERED), _kernels(), allowed=lambda name, head, _: our_class(CONFIGS[name], head)),
+    pairwise(list(CONFIGS), list(HEADS), _kernels(), allowed=lambda name, head, _: our_class(CONFIGS[name], head)),
     indirect=["kernels"],
 )
 def test_every_model_and_head(name: str, head: str, kernels: str) -> None:

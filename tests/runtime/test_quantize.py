@@ -20,11 +20,12 @@ from helpers.plans import draw, run, tensors
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import AutoConfig, BertConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
+from pocketbert.families import family_of
 from pocketbert.pipelines import BUNDLED
 from pocketbert.recipes.evaluate import read_evaluation
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.load import load_plan
-from pocketbert.runtime.lowering import PREFIXES, head_of, lower
+from pocketbert.runtime.lowering import lower
 from pocketbert.runtime.plan import Linear, Lookup, Plan
 from pocketbert.runtime.quantize import matrices, quantize, unquantized_matrices
 from pocketbert.runtime.quantized_folders import quantize_folder
@@ -147,7 +148,7 @@ def test_the_table_of_words_is_shared_with_the_head(name: str, tmp_path: Path) -
     """One tensor in int8 in the file, which may name it twice, and in the plan; MobileBERT's further one has scales."""
     config = WIDE[name].replace(vocab_size=600)
     original = save(config, "ForMaskedLM", tmp_path / "a")
-    prefix = PREFIXES[config.model_type]
+    prefix = f"{family_of(config).prefix}."
     words, rest = "embeddings.word_embeddings.weight", "cls.predictions.dense.weight"
     before = load_file(original / "model.safetensors")
     twice = before | {"cls.predictions.decoder.weight": before[f"{prefix}{words}"]}
@@ -339,7 +340,7 @@ def test_damaged_int8_folders(tmp_path: Path) -> None:
 
 def test_pytorch_asks_for_the_original(tmp_path: Path) -> None:
     quantize_folder(save(WIDE["bert"], "ForSequenceClassification", tmp_path / "a"), tmp_path / "b")
-    with pytest.raises(CheckpointError, match="is quantised, which is for answering only: take the original"):
+    with pytest.raises(CheckpointError, match="is quantised, which only the engine can run: use the original"):
         pocketbert.BertForSequenceClassification.from_pretrained(tmp_path / "b")
     fresh = pocketbert.BertForSequenceClassification(BertConfig.from_pretrained(tmp_path / "b"))
     fresh.save_pretrained(tmp_path / "c")
@@ -348,7 +349,7 @@ def test_pytorch_asks_for_the_original(tmp_path: Path) -> None:
 
 def test_the_head_that_a_model_was_made_for() -> None:
     def made(*names: str) -> str:
-        return head_of(BertConfig(extra={"architectures": list(names)}))
+        return BertConfig(extra={"architectures": list(names)}).saved_head
 
     assert made("BertForPreTraining") == "ForPreTraining"
     assert made("BertForTokenClassification") == "ForTokenClassification"

@@ -9,11 +9,12 @@ import torch
 from helpers.families import CONFIGS, our_class, randomise
 from helpers.plans import draw, run, tensors
 from pocketbert.errors import CheckpointError
+from pocketbert.families.family import HEADS
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.runtime import reference
-from pocketbert.runtime.lowering import LOWERED, lower
+from pocketbert.runtime.lowering import lower
 
-MODELS = [(name, head) for name, config in CONFIGS.items() for head in LOWERED if our_class(config, head)]
+MODELS = [(name, head) for name, config in CONFIGS.items() for head in HEADS if our_class(config, head)]
 
 
 @pytest.mark.parametrize(("name", "head"), MODELS)

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pocketbert.bench.subjects import Subject
-from pocketbert.configs import SqueezeBertConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Form = Literal["stock", "split", "batched"]  # of SqueezeBERT's grouped convolutions
-CLASSES = {"bert": "Bert", "squeezebert": "SqueezeBert", "mobilebert": "MobileBert"}
 NAMES = ("input_ids", "attention_mask")
 
 
@@ -29,9 +27,9 @@ def transformers_model(subject: Subject) -> Any:
     import torch
     import transformers
 
-    family = CLASSES[subject.config.model_type]
-    config = getattr(transformers, f"{family}Config").from_dict(subject.config.to_dict())
-    model = getattr(transformers, f"{family}Model")(config)
+    family = subject.family
+    config = getattr(transformers, f"{family.name}Config").from_dict(subject.config.to_dict())
+    model = getattr(transformers, f"{family.name}Model")(config)
     tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in subject.tensors.items()}
     lacking = model.load_state_dict(tensors, strict=False)
     assert not lacking.unexpected_keys, lacking.unexpected_keys
@@ -50,7 +48,7 @@ def export_onnx(subject: Subject, form: Form, path: Path) -> None:
     model = transformers_model(subject)
     if form != "stock":
         model = token_major(model, form)
-    elif not isinstance(subject.config, SqueezeBertConfig):
+    elif model._supports_sdpa:  # otherwise its products are explicit anyway
         model.set_attn_implementation("eager")
     ids = torch.ones(2, 16, dtype=torch.int64)
     axes = {name: {0: "batch", 1: "length"} for name in (*NAMES, "hidden")}

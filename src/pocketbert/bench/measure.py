@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import platform
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pocketbert.bench.limit import machine_limit, operations
 from pocketbert.bench.peers import OURS, PEERS, Peer, Run, Shape, versions
 from pocketbert.bench.subjects import Subject
 from pocketbert.features import Features
+from pocketbert.machine import processor_name
 from pocketbert.runtime.engine import usable_threads
 
 FEWEST, MOST = 5, 30  # rounds
@@ -80,7 +80,7 @@ class Report:
         missing: peers that could not run, each with what would install it, or with what went wrong.
     """
 
-    machine: str = field(default_factory=lambda: machine_name())
+    machine: str = field(default_factory=processor_name)
     threads: int = field(default_factory=usable_threads)
     date: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
     versions: Mapping[str, str] = field(default_factory=versions)
@@ -275,13 +275,3 @@ def exports(folder: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="pocketbert-bench-", ignore_cleanup_errors=True) as temporary:
         yield Path(temporary)
-
-
-def machine_name() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return " ".join(line.split(":")[1].split())
-    return platform.processor() or platform.machine()

@@ -20,7 +20,6 @@ import numpy as np
 
 from pocketbert.bench.graphs import NAMES, Form, export_onnx, quiet, transformers_model
 from pocketbert.bench.subjects import Subject
-from pocketbert.configs import BertConfig, SqueezeBertConfig
 from pocketbert.exporters.load import load_export
 from pocketbert.features import Features, pad
 from pocketbert.runtime.engine import Engine, usable_threads
@@ -53,7 +52,7 @@ class Peer(ABC):
 
     def runs(self, subject: Subject) -> bool:
         """Whether it makes sense for this model; a rewriting may not."""
-        return not self.rewritten or isinstance(subject.config, SqueezeBertConfig)
+        return not self.rewritten or self.rewritten in subject.family.graph_forms
 
     def prepare(self, subject: Subject, folder: Path) -> None:  # noqa: B027 - most engines need a file, not all
         """Make the files that it reads, in `folder`; what is there already is not made again."""
@@ -115,10 +114,6 @@ class OnnxRuntime(Peer):
 
     engine: str = "ONNX Runtime"
     needs: tuple[str, ...] = (*EXPORT, "onnxruntime")
-
-    def runs(self, subject: Subject) -> bool:
-        """Its fusions know BERT alone."""
-        return isinstance(subject.config, BertConfig) if self.rewritten == "fused" else super().runs(subject)
 
     def prepare(self, subject: Subject, folder: Path) -> None:
         """Export, fuse if asked to, quantise if asked to."""

@@ -1,4 +1,4 @@
-"""A model's folder: which file holds its configuration, which its weights, and reading them whatever the format."""
+"""Model folders: which file has the configuration, which one the weights, and reading them in any format."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pocketbert.checkpoints.hub import list_files, resolve
 from pocketbert.checkpoints.names import mend_names, official_names, table_for
 from pocketbert.checkpoints.safetensors_files import LazyTensors, Tensors, open_safetensors, open_shards
 from pocketbert.errors import CheckpointError
+from pocketbert.families import FAMILIES
 
-# Best first. A TensorFlow checkpoint, whose name is free, comes last.
+# In the order of preference. A TensorFlow checkpoint, which can have any name, comes last.
 PREFERENCE = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -24,27 +25,7 @@ PREFERENCE = (
     "pytorch_model.bin.index.json",
     "tf_model.h5",
 )
-GOOGLE_CONFIGS = ("bert_config.json", "mobilebert_config.json")
 OTHER_FORMATS = {".h5": "Keras", ".msgpack": "Flax", ".ot": "Rust", ".onnx": "ONNX", ".tflite": "TensorFlow Lite"}
-
-# What Google's configuration class takes for the keys that a file leaves out, where published classes differ.
-_GOOGLE_BERT = {"type_vocab_size": 16}
-_GOOGLE_MOBILEBERT = {
-    **_GOOGLE_BERT,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "trigram_input": False,
-    "use_bottleneck": False,
-    "use_bottleneck_attention": False,
-    "key_query_shared_bottleneck": False,
-    "num_feedforward_networks": 1,
-    "normalization_type": "layer_norm",
-    "classifier_activation": True,
-}
 
 
 def read_config(
@@ -56,29 +37,30 @@ def read_config(
 ) -> dict[str, Any]:
     """The object in `config.json` of a folder or hub name, or of the folder of a weight file.
 
-    Where there is none, Google's `bert_config.json` or `mobilebert_config.json` is taken, with the defaults of Google's
-    code and a `model_type`.
+    Where there is none, the configuration file of a family's authors, such as `bert_config.json`, is read, with the
+    defaults of their code and a `model_type`.
 
     Raises:
         CheckpointError: there is no such file, or it holds no JSON object.
     """
+    originals = [family.original.config_file for family in FAMILIES.values() if family.original]
     folder = Path(name_or_path)
     if not folder.is_dir() and _as_file(folder):
         folder = folder.parent
     else:
         folder = resolve(
             name_or_path,
-            files=("config.json", *GOOGLE_CONFIGS),
+            files=("config.json", *originals),
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
     if (folder / "config.json").exists():
         return read_json(folder / "config.json")
-    for name in GOOGLE_CONFIGS:
+    for name in originals:
         if (folder / name).exists():
-            return _from_google(read_json(folder / name))
-    raise CheckpointError(f"{name_or_path} has no config.json: give the folder of a model")
+            return _from_original(read_json(folder / name))
+    raise CheckpointError(f"{name_or_path} has no config.json: pass the folder of a model")
 
 
 def read_tensors(name_or_path: str | Path, **where: Any) -> Tensors:
@@ -96,10 +78,10 @@ def open_tensors(
 ) -> LazyTensors:
     """The weights of a folder or hub name by their official names, whatever the format; needs no PyTorch.
 
-    From safetensors files, each is read when it is asked for.
+    Of safetensors files, each tensor is read when it is accessed.
 
     Of several files the first of `model.safetensors`, `pytorch_model.bin` (each whole or in shards), `tf_model.h5` and
-    a TensorFlow checkpoint is read, and only that one is downloaded. `name_or_path` may also be one such file. Older
+    a TensorFlow checkpoint is read, and only that file is downloaded. `name_or_path` may also be one such file. Older
     names are mended and `position_ids` left out; tensors that are tied in the model may be missing, as they are in the
     file.
 
@@ -107,17 +89,17 @@ def open_tensors(
         name_or_path: folder, hub name, weight file, or prefix of a TensorFlow checkpoint.
         revision: branch, tag or commit on the hub.
         cache_dir: where downloads are kept.
-        local_files_only: ask nobody.
+        local_files_only: never download.
         widen: turn fp16 into float32. bf16, which NumPy lacks, always comes as float32.
 
     Raises:
-        CheckpointError: no weights, or a file that is missing, empty, truncated, damaged or something else.
+        CheckpointError: no weights, or a file that is missing, empty, truncated, damaged or of another kind.
     """
     path = Path(name_or_path)
     if path.is_dir():
         file = path / _choose([entry.name for entry in path.iterdir()], name_or_path)
-    elif (found := _as_file(path)) is not None:
-        file = found
+    elif (weights := _as_file(path)) is not None:
+        file = weights
     else:
         where: dict[str, Any] = {
             "revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only
@@ -140,7 +122,7 @@ def _as_file(path: Path) -> Path | None:
 
 
 def _choose(names: Collection[str], source: object) -> str:
-    """The file to read out of those of a folder."""
+    """The file to read, of those in a folder."""
     for name in PREFERENCE:
         if name in names:
             return name
@@ -150,7 +132,7 @@ def _choose(names: Collection[str], source: object) -> str:
         return checkpoints[0]
     if checkpoints:
         several = ", ".join(name.removesuffix(".index") for name in checkpoints)
-        raise CheckpointError(f"{source} has several TensorFlow checkpoints, name the one to read: {several}")
+        raise CheckpointError(f"{source} has several TensorFlow checkpoints; pass the path of one: {several}")
     others = sorted(name for name in names if Path(name).suffix in OTHER_FORMATS)
     hint = f" (it has {', '.join(others)}, which PocketBERT does not read)" if others else ""
     raise CheckpointError(
@@ -160,7 +142,7 @@ def _choose(names: Collection[str], source: object) -> str:
 
 
 def _patterns(chosen: str) -> list[str]:
-    """What to download for the file `chosen`: itself and the files that belong to it."""
+    """The names of the files to download for the file `chosen`: itself and those that belong to it."""
     if chosen.endswith(".index.json"):
         stem, _, suffix = chosen.removesuffix(".index.json").rpartition(".")
         return [chosen, f"{stem}-*.{suffix}"]
@@ -170,7 +152,7 @@ def _patterns(chosen: str) -> list[str]:
 
 
 def _open(file: Path) -> Mapping[str, np.ndarray]:
-    # The last three are imported when they are needed, to keep the start of a program short.
+    # Imported where they are needed, to keep the start of a program short.
     if file.name.endswith(".safetensors"):
         return open_safetensors(file)
     if file.name.endswith(".safetensors.index.json"):
@@ -191,7 +173,7 @@ def _open(file: Path) -> Mapping[str, np.ndarray]:
 
 
 def _read_tensorflow(index: Path) -> Tensors:
-    """A checkpoint under Google's names, brought to the official ones."""
+    """A checkpoint with Google's names, by the official ones."""
     from pocketbert.checkpoints.tensorflow_files import Bundle
 
     bundle = Bundle(index)
@@ -205,13 +187,14 @@ def _read_tensorflow(index: Path) -> Tensors:
     return tensors
 
 
-def _from_google(data: dict[str, Any]) -> dict[str, Any]:
-    """A configuration file of Google's code as a `config.json`."""
+def _from_original(data: dict[str, Any]) -> dict[str, Any]:
+    """A configuration file of a family's authors as a `config.json`."""
     if "model_type" in data:
         return data
-    if not {"use_bottleneck", "trigram_input", "normalization_type", "num_feedforward_networks"} & data.keys():
-        return {"model_type": "bert", **_GOOGLE_BERT, **data}
-    whole = {"model_type": "mobilebert", **_GOOGLE_MOBILEBERT, **data}
-    whole.setdefault("embedding_size", whole["hidden_size"])
-    whole.setdefault("intra_bottleneck_size", whole["hidden_size"])
-    return whole
+    formats = [(family.model_type, family.original) for family in FAMILIES.values() if family.original]
+    formats.sort(key=lambda item: not item[1].config_keys)  # the family without such keys is that of all other files
+    model_type, original = next((m, o) for m, o in formats if not o.config_keys or o.config_keys & data.keys())
+    complete = {"model_type": model_type, **original.config_defaults, **data}
+    for key, source in original.config_copies.items():
+        complete.setdefault(key, complete[source])
+    return complete

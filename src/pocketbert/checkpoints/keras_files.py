@@ -12,20 +12,19 @@ from pocketbert.checkpoints.files import look_at, plain
 from pocketbert.checkpoints.names import keras_name
 from pocketbert.checkpoints.safetensors_files import Tensors
 from pocketbert.errors import CheckpointError, require
-
-_DECODER = "cls.predictions.decoder.weight"
+from pocketbert.families import FAMILIES
 
 
 def read_keras(path: Path) -> Tensors:
     """The tensors of a file, by official name.
 
     A dataset's path is `part/tf_class_of_the_model/part/…/kernel:0`. TensorFlow's word scores have a matrix of their
-    own, beside the word embeddings, but one bias: it comes under both of its official names. A matrix of zeros, which
-    files have that never had word scores, is left out.
+    own, beside the word embeddings, but one bias: it gets both of its official names. A matrix of zeros, which files
+    without trained word scores have, is left out.
 
     Raises:
         MissingExtraError: h5py is not installed.
-        CheckpointError: the file is missing, damaged or something else, or its numbers lie outside it.
+        CheckpointError: the file is missing, damaged or of another kind, or refers to numbers outside itself.
     """
     if find_spec("h5py") is None:
         require("tf")
@@ -48,12 +47,13 @@ def read_keras(path: Path) -> Tensors:
     except CheckpointError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged or no Keras file ({plain(error)}): download it again") from None
-    if _DECODER in tensors:
-        if tensors[_DECODER].any():
-            tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
-        else:
-            del tensors[_DECODER]
+        raise CheckpointError(f"{path} is damaged or not a Keras file ({plain(error)}): download it again") from None
+    for words in {family.words for family in FAMILIES.values() if family.words}:
+        decoder = f"{words.decoder}.weight"
+        if decoder in tensors and not tensors[decoder].any():
+            del tensors[decoder]
+        elif decoder in tensors and not words.own_bias:
+            tensors[f"{words.decoder}.bias"] = tensors[words.bias]
     return tensors
 
 
@@ -64,9 +64,9 @@ def _below_the_model(name: str) -> str:
 
 
 def _read(dataset: Any, name: str, path: Path) -> np.ndarray:
-    """The numbers of a dataset, which are in the file as they are: Keras neither compresses nor refers elsewhere."""
+    """The numbers of a dataset, which Keras stores contiguously in the file itself."""
     if dataset.chunks is not None or dataset.external or dataset.is_virtual or dataset.dtype.kind != "f":
-        raise CheckpointError(f"{path}: {name} is not kept as Keras keeps weights")
+        raise CheckpointError(f"{path}: {name} is not stored as Keras stores weights")
     if dataset.nbytes > path.stat().st_size:
-        raise CheckpointError(f"{path} is truncated: {name} is larger than all of it. Download it again")
+        raise CheckpointError(f"{path} is truncated: {name} is larger than the whole file. Download it again")
     return np.asarray(dataset[()])

@@ -1,4 +1,4 @@
-"""What loading and saving a model class is, in whatever framework: only putting numbers into it is left to that."""
+"""Loading and saving a model class, without its framework, which only copies the numbers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,13 @@ import numpy as np
 from pocketbert.checkpoints.folders import read_tensors
 from pocketbert.checkpoints.names import match_names
 from pocketbert.checkpoints.safetensors_files import Tensors
-from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import CheckpointError
+from pocketbert.families.config import PreTrainedConfig
+from pocketbert.families.family import Family
 
 logger = logging.getLogger("pocketbert")
 
-# The parts that sit on an encoder. A file may lack them (they start fresh) or bring those of another task (unused);
-# whatever else a file lacks or brings is an error.
-HEADS = ("cls.", "classifier.", "qa_outputs.")
-POOLER = "pooler."
-# Tied to the word embeddings and to `cls.predictions.bias`, so files leave them out.
-TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
-# Keys of a `config.json` that are about its own weight file, not about one that is written anew.
+# Keys of a `config.json` that describe its own weight file, not a new one.
 _OF_THE_FILE = ("torch_dtype", "quantization_config")
 
 LoadingInfo = dict[str, list[str]]
@@ -33,22 +28,22 @@ Config = TypeVar("Config", bound=PreTrainedConfig)
 
 @dataclass(frozen=True)
 class Fit:
-    """Which tensors of a file go into which of a model's."""
+    """The tensors of a file that fit a model."""
 
     taken: dict[str, str]  # the model's name → the file's, of what has the same shape in both
     info: LoadingInfo  # missing_keys, mismatched_keys, unexpected_keys
 
     @property
     def fresh(self) -> set[str]:
-        """What the file does not give the model."""
+        """The parameters that the file does not have, or has in another shape."""
         return {*self.info["missing_keys"], *self.info["mismatched_keys"]}
 
     def report(self, source: object) -> None:
-        """Log what starts fresh, and what of the file is not used."""
+        """Log the parameters that are initialised randomly, and the tensors of the file that are not used."""
         if fresh := sorted(self.fresh):
-            logger.warning("%s: not in the file, so they start fresh: %s", source, ", ".join(fresh))
+            logger.warning("%s: %s missing from the file: initialised randomly", source, ", ".join(fresh))
         if unexpected := self.info["unexpected_keys"]:
-            logger.info("%s: in the file and not used: %s", source, ", ".join(unexpected))
+            logger.info("%s: tensors of the file that this model does not use: %s", source, ", ".join(unexpected))
 
 
 def read_model(
@@ -69,15 +64,16 @@ def read_model(
     elif changes:
         config = config.replace(**changes)
     if config.quantized:
-        advice = "take the original here, or let the engine answer, without a device"
-        raise CheckpointError(f"{name_or_path} is quantised, which is for answering only: {advice}")
+        raise CheckpointError(
+            f"{name_or_path} is quantised, which only the engine can run: use the original, or run without a device"
+        )
     return config, read_tensors(name_or_path, **where)
 
 
 def fit_tensors(
     shapes: Mapping[str, Sequence[int]],
     tensors: Mapping[str, np.ndarray],
-    prefix: str,
+    family: Family,
     *,
     tied: bool,
     model: str,
@@ -89,41 +85,38 @@ def fit_tensors(
     Args:
         shapes: of the model's tensors, by official name.
         tensors: the file's.
-        prefix: the official name of the model's encoder.
-        tied: whether the word scores share what `TIED` lists, so that the file may lack it.
+        family: of the model.
+        tied: whether the word scores share `family.tied`, so that the file may lack them.
         model: name of the class, for messages.
         source: name of the file, for messages.
-        ignore_mismatched_sizes: let a head start fresh whose shape differs.
+        ignore_mismatched_sizes: initialise a head randomly if its shape differs.
 
     Raises:
-        CheckpointError: with every name that is lacking, foreign or of another shape.
+        CheckpointError: with every name that is missing, unknown or of another shape.
     """
-    shared = set(TIED) & shapes.keys() if tied else set()
-    names = match_names(shapes.keys(), tensors.keys(), prefix)  # file's name → own name
-    mismatched = [mine for theirs, mine in names.items() if tensors[theirs].shape != tuple(shapes[mine])]
+    shared = set(family.tied) & shapes.keys() if tied else set()
+    names = match_names(shapes.keys(), tensors.keys(), family.prefix)  # file's name → own name
+    mismatched = [own for stored, own in names.items() if tensors[stored].shape != tuple(shapes[own])]
     missing = sorted(shapes.keys() - set(names.values()) - shared)
     unexpected = sorted(tensors.keys() - names.keys())
 
-    def is_head(name: str) -> bool:
-        return name.removeprefix(f"{prefix}.").startswith((*HEADS, POOLER))
-
     texts = {
-        mine: f"{list(tensors[theirs].shape)} for {list(shapes[mine])}" for theirs, mine in names.items()
+        own: f"{list(tensors[stored].shape)}, expected {list(shapes[own])}" for stored, own in names.items()
     }  # fmt: skip
     problems = [
-        *(f"lacks {name} {list(shapes[name])}" for name in missing if not is_head(name)),
-        *(f"has {name}, which {model} has not" for name in unexpected if not is_head(name)),
+        *(f"lacks {name} {list(shapes[name])}" for name in missing if not family.is_optional(name)),
+        *(f"has {name}, which {model} does not have" for name in unexpected if not family.is_optional(name)),
         *(
             f"has {name} of shape {texts[name]}"
             for name in mismatched
-            if not (ignore_mismatched_sizes and is_head(name))
+            if not (ignore_mismatched_sizes and family.is_optional(name))
         ),
-        *(_untied(tensors, names, prefix) if tied else ()),
+        *(_untied(tensors, names, family) if tied else ()),
     ]
     if problems:
         raise CheckpointError(f"{source} does not fit this model; it\n  " + "\n  ".join(problems))
     return Fit(
-        taken={mine: theirs for theirs, mine in names.items() if mine not in mismatched},
+        taken={own: stored for stored, own in names.items() if own not in mismatched},
         info={"missing_keys": missing, "mismatched_keys": mismatched, "unexpected_keys": unexpected},
     )
 
@@ -134,13 +127,14 @@ def save_config(config: PreTrainedConfig, folder: str | Path, model: str, dtype:
     config.replace(extra=extra | {"architectures": [model], "dtype": dtype}).save_pretrained(folder)
 
 
-def _untied(tensors: Mapping[str, np.ndarray], names: Mapping[str, str], prefix: str) -> list[str]:
-    """What the configuration ties but the file holds twice with different values."""
-    theirs = {mine: tensors[name] for name, mine in names.items()}
-    embeddings = f"{prefix}.embeddings.word_embeddings.weight"
-    partners = dict(zip(TIED, (embeddings, "cls.predictions.bias"), strict=True))
+def _untied(tensors: Mapping[str, np.ndarray], names: Mapping[str, str], family: Family) -> list[str]:
+    """Tensors that the configuration ties but that the file has twice with different values."""
+    if family.words is None:
+        return []
+    stored = {own: tensors[name] for name, own in names.items()}
+    partners = dict(zip(family.tied, (f"{family.prefix}.{family.word_table}", family.words.bias), strict=False))
     return [
         f"has {name} that differs from {partner}: pass tie_word_embeddings=False to keep both"
         for name, partner in partners.items()
-        if name in theirs and partner in theirs and not np.array_equal(theirs[name], theirs[partner])
+        if name in stored and partner in stored and not np.array_equal(stored[name], stored[partner])
     ]

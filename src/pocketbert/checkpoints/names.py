@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from functools import cache
 
 from pocketbert.errors import CheckpointError
+from pocketbert.families import FAMILIES
+from pocketbert.families.original import NameTable, Rule
 
 # ── PyTorch's older names ──
 
@@ -26,7 +27,7 @@ def mend_names(names: Iterable[str], source: object) -> dict[str, str]:
     mended: dict[str, str] = {}
     for name in names:
         if not name.isprintable():
-            raise CheckpointError(f"{source} has a tensor with the name {name!r}, which no model has")
+            raise CheckpointError(f"{source} has a tensor with the name {name!r}, which no model uses")
         path, _, leaf = name.rpartition(".")
         if leaf == "position_ids":
             continue
@@ -37,23 +38,23 @@ def mend_names(names: Iterable[str], source: object) -> dict[str, str]:
     return mended
 
 
-def match_names(wanted: Collection[str], found: Collection[str], prefix: str) -> dict[str, str]:
-    """Pair the names in a file with those of a model: name found → name wanted.
+def match_names(wanted: Collection[str], names: Collection[str], prefix: str) -> dict[str, str]:
+    """Pair the names in a file with those of a model: name in the file → name in the model.
 
-    A file of the base model lacks the prefix that a model with a head has, and the other way round, so the prefix is
-    put on or taken off where that makes a name the model wants. Names of either side that are not in the result have
-    no partner.
+    A file of the encoder lacks the prefix that a model with a head has, and the other way round, so the prefix is
+    added or removed where that makes a name of the model. Names of either side that are not in the result have no
+    partner.
 
     Args:
         wanted: the official names of the model's tensors.
-        found: the names in the file.
-        prefix: of the base model: `bert`, `transformer` or `mobilebert`.
+        names: the names in the file.
+        prefix: of the encoder, `Family.prefix`.
     """
     dotted = prefix.rstrip(".") + "."
     own = set(wanted)
-    pairs = {name: name for name in found if name in own}
+    pairs = {name: name for name in names if name in own}
     taken = set(pairs)
-    for name in found:
+    for name in names:
         other = name.removeprefix(dotted) if name.startswith(dotted) else dotted + name
         if name not in pairs and other in own and other not in taken:
             pairs[name] = other
@@ -67,10 +68,10 @@ _KERAS_LEAVES = {"kernel": "weight", "embeddings": "weight", **_LEGACY}
 
 
 def keras_name(path: str) -> tuple[str, bool]:
-    """The official name of a Keras variable, by its path below the model, and whether it lies transposed there.
+    """The official name of a Keras variable, by its path below the model, and whether it is stored transposed.
 
-    A path is the official name with slashes, but for Keras's own words at its end. Files of transformers number lists
-    as `layer_._0`, and say in front of `___` which attribute of their class a part is.
+    A path is the official name with slashes, except for Keras's own terms at its end. Files of transformers number
+    lists as `layer_._0`, and prefix a part with the attribute that holds it and `___`.
     """
     *parts, leaf = path.removesuffix(":0").split("/")
     official = ".".join(part.rpartition("___")[2].replace("_._", ".") for part in parts)
@@ -80,117 +81,51 @@ def keras_name(path: str) -> tuple[str, bool]:
 # ── TensorFlow's names ──
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One row of a table: a name in TensorFlow, the official one; `{n}` and `{i}` stand for a number in both."""
-
-    tensorflow: str
-    official: str
-    transposed: bool = False  # TensorFlow keeps a dense layer's weights as [in, out]
+def name_tables() -> dict[str, NameTable]:
+    """The tables of all families by title, those with a marker first."""
+    tables = [table for family in FAMILIES.values() if family.original for table in family.original.tables]
+    return {table.title: table for table in sorted(tables, key=lambda table: not table.marker)}
 
 
-def _dense(tensorflow: str, official: str) -> list[Rule]:
-    return [Rule(f"{tensorflow}/kernel", f"{official}.weight", True), Rule(f"{tensorflow}/bias", f"{official}.bias")]
-
-
-def _norm(tensorflow: str, official: str) -> list[Rule]:
-    return [Rule(f"{tensorflow}/gamma", f"{official}.weight"), Rule(f"{tensorflow}/beta", f"{official}.bias")]
-
-
-def _output(tensorflow: str, official: str) -> list[Rule]:
-    """A head in Google's scripts: its weights lie as PyTorch's do."""
-    return [Rule(f"{tensorflow}weights", f"{official}.weight"), Rule(f"{tensorflow}bias", f"{official}.bias")]
-
-
-def _shared_rows(base: str, norm: str) -> list[Rule]:
-    """What BERT and MobileBERT both have."""
-    layer, official = "bert/encoder/layer_{n}", f"{base}.encoder.layer.{{n}}"
-    return [
-        *(
-            Rule(f"bert/embeddings/{kind}_embeddings", f"{base}.embeddings.{kind}_embeddings.weight")
-            for kind in ("word", "token_type", "position")
-        ),
-        *_norm(f"bert/embeddings/{norm}", f"{base}.embeddings.LayerNorm"),
-        *(
-            rule
-            for part in ("query", "key", "value")
-            for rule in _dense(f"{layer}/attention/self/{part}", f"{official}.attention.self.{part}")
-        ),
-        *_dense(f"{layer}/attention/output/dense", f"{official}.attention.output.dense"),
-        *_norm(f"{layer}/attention/output/{norm}", f"{official}.attention.output.LayerNorm"),
-        *_dense(f"{layer}/intermediate/dense", f"{official}.intermediate.dense"),
-        *_dense(f"{layer}/output/dense", f"{official}.output.dense"),
-        *_norm(f"{layer}/output/{norm}", f"{official}.output.LayerNorm"),
-        *_dense("bert/pooler/dense", f"{base}.pooler.dense"),
-        *_dense("cls/predictions/transform/dense", "cls.predictions.transform.dense"),
-        *_norm("cls/predictions/transform/LayerNorm", "cls.predictions.transform.LayerNorm"),
-        Rule("cls/predictions/output_bias", "cls.predictions.bias"),
-        *_output("cls/seq_relationship/output_", "cls.seq_relationship"),
-        *_output("cls/squad/output_", "qa_outputs"),
-        *_output("output_", "classifier"),
-    ]
-
-
-def _mobilebert_rows(norm: str) -> list[Rule]:
-    layer, official = "bert/encoder/layer_{n}", "mobilebert.encoder.layer.{n}"
-    rows = _dense("bert/embeddings/embedding_transformation", "mobilebert.embeddings.embedding_transformation")
-    rows += [Rule("cls/predictions/extra_output_weights", "cls.predictions.dense.weight", True)]
-    for theirs, ours in (
-        ("bottleneck/input", "bottleneck.input"),
-        ("bottleneck/attention", "bottleneck.attention"),
-        ("output/bottleneck", "output.bottleneck"),
-        ("ffn_layer_{i}/output", "ffn.{i}.output"),
-    ):
-        rows += _dense(f"{layer}/{theirs}/dense", f"{official}.{ours}.dense")
-        rows += _norm(f"{layer}/{theirs}/{norm}", f"{official}.{ours}.LayerNorm")
-    rows += _dense(f"{layer}/ffn_layer_{{i}}/intermediate/dense", f"{official}.ffn.{{i}}.intermediate.dense")
-    return _shared_rows("mobilebert", norm) + rows
-
-
-#: Google's own code writes these; MobileBERT's norm without statistics is a `FakeLayerNorm` there.
-TABLES: dict[str, list[Rule]] = {
-    "bert": _shared_rows("bert", "LayerNorm"),
-    "mobilebert": _mobilebert_rows("FakeLayerNorm"),
-    "mobilebert with layer_norm": _mobilebert_rows("LayerNorm"),
-}
-
-# The state of an optimiser beside the weights.
-_NO_WEIGHT = re.compile(r"(^|/)(global_step|adam_[mv]|AdamWeightDecayOptimizer(_1)?|(beta[12]_power)|lamb_[mv])(/|$)")
+_OPTIMIZER_STATE = re.compile(
+    r"(^|/)(global_step|adam_[mv]|AdamWeightDecayOptimizer(_1)?|(beta[12]_power)|lamb_[mv])(/|$)"
+)
 
 
 def table_for(names: Iterable[str]) -> str:
-    """Which of `TABLES` the names of a TensorFlow checkpoint are to be read with."""
+    """The title of the table with which the names of a TensorFlow checkpoint are to be read."""
     text = "\n".join(names)
-    if "/FakeLayerNorm/" in text:
-        return "mobilebert"
-    if re.search("/bottleneck/|/ffn_layer_|/embedding_transformation/|extra_output_weights", text):
-        return "mobilebert with layer_norm"
-    return "bert"
+    return next(title for title, table in name_tables().items() if re.search(table.marker, text))
 
 
 def official_names(names: Collection[str], table: str, source: object = "the checkpoint") -> dict[str, Rule]:
-    """For each weight of a TensorFlow checkpoint: its name there → both names, and whether it is transposed.
+    """For each weight of a TensorFlow checkpoint: its name → both names, and whether it is transposed.
 
-    What an optimiser keeps is left out.
+    The state of an optimiser is left out.
+
+    Args:
+        names: of the variables in the checkpoint.
+        table: title of the table.
+        source: of the names, for messages.
 
     Raises:
-        CheckpointError: names that the table does not have, all of them.
+        CheckpointError: with every name that the table lacks.
     """
-    weights = [name for name in names if not _NO_WEIGHT.search(name)]
+    weights = [name for name in names if not _OPTIMIZER_STATE.search(name)]
     known = {name: rule for name in weights if (rule := _translate(name, table)) is not None}
     unknown = [name for name in weights if name not in known]
     if unknown:
-        raise CheckpointError(f"{source} has tensors that no {table.split()[0]} has: {', '.join(unknown)}")
+        raise CheckpointError(f"{source} has tensors that are not part of {table.split()[0]}: {', '.join(unknown)}")
     return known
 
 
 def tensorflow_name(official: str, table: str) -> Rule | None:
     """Both names of an official name, the other way round; None if TensorFlow keeps no such tensor (tied weights)."""
-    return _first_match(TABLES[table], official, "official")
+    return _first_match(name_tables()[table].rules, official, "official")
 
 
 def _translate(name: str, table: str) -> Rule | None:
-    return _first_match(TABLES[table], name, "tensorflow")
+    return _first_match(name_tables()[table].rules, name, "tensorflow")
 
 
 @cache

@@ -13,10 +13,7 @@ from pocketbert.cli.commands import argument, command, option
 
 if TYPE_CHECKING:
     from pocketbert.checkpoints.safetensors_files import Tensors
-    from pocketbert.configs import PreTrainedConfig
-
-# Stored in some files, though the model shares them: with its word embeddings, and with `cls.predictions.bias`.
-_TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+    from pocketbert.families.config import PreTrainedConfig
 
 
 @command(examples=["pocketbert info my-model", "pocketbert info google/mobilebert-uncased --json | jq .parameters"])
@@ -28,47 +25,48 @@ def info(model: str, plan: bool, json: bool | None) -> None:
     if plan:
         _show_plan(model)
         return
-    facts = _read_facts(model)
+    config, facts = _facts(model)
     if console.use_json(json):
         console.print_json(facts)
     else:
-        console.print_facts([(name, value) for name, value in _rows(facts) if value])
+        console.print_facts([(name, value) for name, value in _rows(config, facts) if value])
 
 
 def _show_plan(model: str) -> None:
     from pocketbert.configs import AutoConfig
     from pocketbert.runtime.engine import Engine
-    from pocketbert.runtime.lowering import head_of
 
     with console.busy("reading the weights"):
-        engine = Engine.from_pretrained(model, head_of(AutoConfig.from_pretrained(model)))
+        engine = Engine.from_pretrained(model, AutoConfig.from_pretrained(model).saved_head)
     console.print_text(str(engine.plan))
 
 
-def _read_facts(model: str) -> dict[str, Any]:
-    """Facts about a model, as JSON; needs no PyTorch."""
+def _facts(model: str) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """The configuration, and all facts for JSON; needs no PyTorch."""
     from pocketbert.checkpoints import read_tensors, resolve
     from pocketbert.configs import AutoConfig
+    from pocketbert.families import family_of
     from pocketbert.runtime.engine import backend
 
     folder = resolve(model, files=("*.json", "*.txt"))
     config = AutoConfig.from_pretrained(folder)
+    family = family_of(config)
     with console.busy("reading the weights"):
         tensors = read_tensors(model, widen=False)
     sizes = {
         name: tensor.size
         for name, tensor in tensors.items()
-        if not (config.tie_word_embeddings and name in _TIED) and not name.endswith(("_scale", ".balance"))
+        if not (config.tie_word_embeddings and name in family.tied) and not name.endswith(("_scale", ".balance"))
     }
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return {
+    return config, {
         "model": model,
         "folder": str(folder),
-        "family": type(config).__name__.removesuffix("Config"),
+        "family": family.name,
         "architecture": next(iter(config.architectures), None),
         "parameters": sum(sizes.values()),
         "int8_parameters": sum(tensor.size for tensor in tensors.values() if tensor.dtype.kind == "i"),
-        "embedding_parameters": sum(size for name, size in sizes.items() if name.endswith("_embeddings.weight")),
+        "embedding_parameters": sum(size for name, size in sizes.items() if family.short(name) in family.embeddings),
         "config": {key: value for key, value in config.to_dict().items() if key not in ("id2label", "label2id")},
         "labels": _labels(config, tensors),
         **_vocabulary(folder, config),
@@ -80,8 +78,13 @@ def _read_facts(model: str) -> dict[str, Any]:
 
 def _labels(config: PreTrainedConfig, tensors: Tensors) -> list[str] | None:
     """The labels of a classifier; None for other models."""
-    head = tensors.get("classifier.weight")
-    return list(config.id2label.values()) if head is not None and len(head) == config.num_labels else None
+    from pocketbert.families import family_of
+    from pocketbert.families.family import HEADS
+
+    heads = family_of(config).heads.items()
+    layers = {layers[-1].name for head, layers in heads if HEADS[head].task and HEADS[head].scores is None}
+    weights = [tensors[f"{name}.weight"] for name in layers if f"{name}.weight" in tensors]
+    return list(config.id2label.values()) if any(len(w) == config.num_labels for w in weights) else None
 
 
 def _vocabulary(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
@@ -107,10 +110,9 @@ def _run(folder: Path) -> dict[str, Any] | None:
 # ── table ──
 
 
-def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    config, files = facts["config"], facts["files"]
-    labels = facts["labels"]
-    if labels is not None and config.get("problem_type") == "regression":
+def _rows(config: PreTrainedConfig, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    files, labels = facts["files"], facts["labels"]
+    if labels is not None and config.problem_type == "regression":
         labels = ["a number"]
     total, embeddings, int8 = (facts[name] for name in ("parameters", "embedding_parameters", "int8_parameters"))
     vocabulary = facts["vocabulary"]
@@ -129,19 +131,15 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _layers(config: Mapping[str, Any]) -> str:
-    parts = [
-        f"{config['num_hidden_layers']} of width {config['hidden_size']}",
-        f"{config['num_attention_heads']} heads",
-        f"{config['intermediate_size']} inside",
-    ]
-    if config["model_type"] == "squeezebert":
-        names = ("q", "k", "v", "post_attention", "intermediate", "output")
-        parts.append("groups " + " ".join(f"{name} {config[f'{name}_groups']}" for name in names))
-    if config["model_type"] == "mobilebert" and config["use_bottleneck"]:
-        parts.append(f"bottleneck {config['intra_bottleneck_size']}")
-        parts.append(f"{config['num_feedforward_networks']} feed-forward networks each")
-    return ", ".join(parts).replace("post_attention", "post-attention")
+def _layers(config: PreTrainedConfig) -> str:
+    return ", ".join(
+        [
+            f"{config.num_hidden_layers} of width {config.hidden_size}",
+            f"{config.num_attention_heads} heads",
+            f"{config.intermediate_size} inside",
+            *config.details,
+        ]
+    )
 
 
 def _training(run: Mapping[str, Any] | None) -> str:

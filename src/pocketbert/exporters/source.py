@@ -14,7 +14,6 @@ from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, encode_texts, fit
 from pocketbert.runtime.load import load_plan
-from pocketbert.runtime.lowering import head_of
 from pocketbert.runtime.plan import LayerNorm, Linear, Plan, Step
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 
@@ -42,7 +41,7 @@ class Source:
     @property
     def head(self) -> str:
         """The model's own head: the part of a class name after the family."""
-        return head_of(self.config)
+        return self.config.saved_head
 
     @cached_property
     def fp32_plan(self) -> Plan:
@@ -76,7 +75,7 @@ def read_source(model: str | Path, texts: Sequence[str], *, revision: str | None
     config = AutoConfig.from_pretrained(model, revision=revision)
     tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     try:
-        plan = load_plan(config, read_tensors(model, revision=revision), head_of(config))
+        plan = load_plan(config, read_tensors(model, revision=revision), config.saved_head)
     except CheckpointError as error:
         raise CheckpointError(f"{model} {error}") from None
     for name, tensor in plan.tensors.items():

@@ -1,26 +1,25 @@
-"""Model classes by task, for whatever family a checkpoint names in its `model_type`."""
+"""Model classes by task, for the family that a checkpoint names in its `model_type`."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from pocketbert.checkpoints.models import POOLER
-from pocketbert.configs import AutoConfig, PreTrainedConfig
+from pocketbert.configs import AutoConfig
 from pocketbert.errors import CheckpointError, ConfigError
+from pocketbert.families import family_of
+from pocketbert.families.config import PreTrainedConfig
+from pocketbert.families.family import HEADS
 from pocketbert.models.pretrained import PreTrainedModel
 
-_FAMILIES = {"bert": "Bert", "squeezebert": "SqueezeBert", "mobilebert": "MobileBert"}
 
-
-def model_class(config: PreTrainedConfig, task: str) -> type[PreTrainedModel]:
-    """The class of `config`'s family for `task`, the part of a class name after the family ("ForMaskedLM")."""
-    name = _FAMILIES[config.model_type] + task
-    found = getattr(import_module(f"pocketbert.models.{config.model_type}"), name, None)
-    if found is None:
-        raise ConfigError(f"there is no {name}: model_type={config.model_type!r} has no such head")
-    return cast("type[PreTrainedModel]", found)
+def model_class(config: PreTrainedConfig, head: str) -> type[PreTrainedModel]:
+    """The class of the configuration's family for a head, the part of a class name after the family."""
+    family = family_of(config)
+    name = family.class_name(head)
+    if head not in family.heads:
+        raise ConfigError(f"{name} does not exist: models of model_type={config.model_type!r} have no such head")
+    return cast("type[PreTrainedModel]", family.load(f"{family.models}.{name}"))
 
 
 class _AutoModel:
@@ -52,19 +51,19 @@ class _AutoModel:
 
 
 def load_trained(name_or_path: str | Path, task: str, *, revision: str | None = None) -> Any:
-    """The model of a folder or hub name, if it was trained for `task`, the part of a class name after the family.
+    """The model of a folder or hub name, if it was trained with the head `task`, a key of `families.family.HEADS`.
 
     Raises:
-        CheckpointError: its head is of another task, or not in the file, so that every answer would be random.
+        CheckpointError: its head is of another task, or not in the file, so that its outputs would be random.
     """
     config = AutoConfig.from_pretrained(name_or_path, revision=revision)
     config.refuse_other_head(task, name_or_path)
     model, info = model_class(config, task).from_pretrained(
         name_or_path, config=config, revision=revision, output_loading_info=True
     )
-    # Only these two read the pooler, so elsewhere it does not matter what is in it.
-    pooled = task in ("ForSequenceClassification", "ForMultipleChoice")
-    if fresh := [name for name in info["missing_keys"] if pooled or POOLER not in name]:
+    family, needs_pooler = family_of(config), HEADS[task].pooled and HEADS[task].task
+    heads = family.optional_prefixes if needs_pooler else family.head_prefixes
+    if fresh := [name for name in info["missing_keys"] if family.short(name).startswith(heads)]:
         raise CheckpointError(
             f"{name_or_path} lacks {', '.join(fresh)}, so the outputs would be random: use a checkpoint that was "
             f"fine-tuned for this task (a …{task})"
@@ -91,7 +90,7 @@ class AutoModelForMaskedLM(_AutoModel):
 
 
 class AutoModelForNextSentencePrediction(_AutoModel):
-    """Picks the model that says whether one sentence follows another."""
+    """Picks the model that predicts whether one sentence follows another."""
 
     task = "ForNextSentencePrediction"
 
@@ -103,7 +102,7 @@ class AutoModelForSequenceClassification(_AutoModel):
 
 
 class AutoModelForMultipleChoice(_AutoModel):
-    """Picks the model that chooses among answers."""
+    """Picks the model that scores several choices."""
 
     task = "ForMultipleChoice"
 
@@ -115,6 +114,6 @@ class AutoModelForTokenClassification(_AutoModel):
 
 
 class AutoModelForQuestionAnswering(_AutoModel):
-    """Picks the model that finds an answer in a passage."""
+    """Picks the model that extracts an answer from a passage."""
 
     task = "ForQuestionAnswering"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pocketbert.configs import BertConfig, PreTrainedConfig
+from pocketbert.families.bert import FAMILY, BertConfig
+from pocketbert.families.config import PreTrainedConfig
 from pocketbert.models import heads
 from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Linear, Packing, attend, init_parameters
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
@@ -107,10 +108,9 @@ class BertPooler(nn.Module):
 
 
 class BertPreTrainedModel(PreTrainedModel):
-    """What all BERT classes share: configuration and prefix."""
+    """Base of all BERT classes."""
 
-    config_class = BertConfig
-    base_model_prefix = "bert"
+    family = FAMILY
 
 
 class BertModel(BertPreTrainedModel, EncoderModel):

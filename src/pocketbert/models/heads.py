@@ -1,4 +1,4 @@
-"""The heads, written once for all three families: each is generic over an encoder that pools.
+"""The heads, written once for all families: a `Family` has the names of their layers, and which there are.
 
 A public class names its family's encoder and a head: `class BertForMaskedLM(BertPreTrainedModel, ForMaskedLM)`.
 Shapes: B batch, S sequence, H hidden, E embedding, V vocabulary, L labels, C choices.
@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import ConfigError
-from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Linear, init_parameters, wide_linear
-from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, as_asked, resized
+from pocketbert.families.config import PreTrainedConfig
+from pocketbert.families.family import HEADS, HeadKind, WordScores
+from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Linear, WordTable, init_parameters, wide_linear
+from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, as_requested, resized
 from pocketbert.outputs import (
     BaseModelOutputWithPooling,
     LogitsOutput,
@@ -28,90 +29,41 @@ Inputs = tuple[Tensor | None, ...]
 Result = tuple[Any, ...]
 
 
-class Transform(nn.Module):
-    """Linear, activation, layer normalisation: [..., H] to [..., H]."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__()
-        self.dense = Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACTIVATIONS[config.hidden_act]
-        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map [..., H] to [..., H]."""
-        return self.LayerNorm(self.activation(wide_linear(self.dense, hidden)))
-
-
-class Predictions(nn.Module):
-    """Word scores: the transform, then a product with the (tied) word embeddings, [..., H] to [..., V]."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__()
-        self.transform = Transform(config)
-        width = getattr(config, "embedding_size", config.hidden_size)
-        self.decoder = Linear(width, config.vocab_size)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map [..., H] to [..., V]."""
-        return self.decoder(self.transform(hidden).to(self.decoder.weight.dtype))
-
-    def tie(self, word_embeddings: nn.Embedding) -> None:
-        """Share the embeddings [V, E] and the one bias."""
-        self.decoder.weight = word_embeddings.weight
-        self.decoder.bias = self.bias
-
-    def resize(self, size: int, std: float) -> None:
-        """Follow a vocabulary of another size; what is tied follows in `tie`."""
-        self.decoder.weight = resized(self.decoder.weight, size, 0, std)
-        self.decoder.bias = resized(self.decoder.bias, size, 0, std)
-        self.bias = resized(self.bias, size, 0, std)
-        with torch.no_grad():
-            for bias in (self.bias, self.decoder.bias):
-                bias[self.decoder.out_features :] = 0.0
-        self.decoder.out_features = size
-
-
-class MLMHead(nn.Module):
-    """What the files call `cls` in a model that scores words."""
-
-    def __init__(self, predictions: Predictions) -> None:
-        super().__init__()
-        self.predictions = predictions
-
-
-class NSPHead(nn.Module):
-    """What the files call `cls` in a model that relates two segments."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__()
-        self.seq_relationship = Linear(config.hidden_size, 2)
-
-
-class PreTrainingHeads(MLMHead):
-    """What the files call `cls` in a model that does both."""
-
-    def __init__(self, config: PreTrainedConfig, predictions: Predictions) -> None:
-        super().__init__(predictions)
-        self.seq_relationship = Linear(config.hidden_size, 2)
-
-
 class Head(PreTrainedModel):
-    """An encoder under its official name, to which a subclass adds what reads it."""
+    """An encoder under its official name, and the layers that the family has for this kind of head."""
 
+    kind: ClassVar[HeadKind]
     encoder_class: ClassVar[type[EncoderModel]]
-    predictions_class: ClassVar[type[Predictions]] = Predictions
-    reads_pooler: ClassVar[bool] = True
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        pools = self.reads_pooler or self.encoder_class.always_pools
+        pools = self.kind.pooled or self.family.always_pools
         setattr(self, self.base_model_prefix, self.encoder_class(config, add_pooling_layer=pools))  # type: ignore[call-arg]
-
-    def finish(self) -> None:
-        """Draw all weights and share what is shared: the last line of a subclass's constructor."""
-        init_parameters(self, self.config.initializer_range)
+        self._add_words()
+        layers = self.family.heads[self.kind.name]
+        if any(layer.dropout for layer in layers):
+            self.dropout = Dropout(config.head_dropout_prob)
+        for layer in layers:
+            scores = config.num_labels if self.kind.scores is None else self.kind.scores
+            width = scores if layer is layers[-1] else config.hidden_size
+            _place(self, layer.name, Linear(config.hidden_size, width))
+        init_parameters(self, config.initializer_range)
         self.tie_weights()
+
+    def _add_words(self) -> None:
+        """Add the layers that score words, if this kind of head does."""
+
+    @property
+    def head_layers(self) -> list[nn.Linear]:
+        """The layers beyond word scores."""
+        return [_linear_at(self, layer.name) for layer in self.family.heads[self.kind.name]]
+
+    def apply_layers(self, x: Tensor) -> Tensor:
+        """Map hidden states or pooled vectors [..., H] to scores [..., L]."""
+        for layer, linear in zip(self.family.heads[self.kind.name], self.head_layers, strict=True):
+            x = wide_linear(linear, self.dropout(x) if layer.dropout else x)
+            x = x if layer.activation is None else ACTIVATIONS[layer.activation](x)
+        return x
 
     def encode(
         self, inputs: Inputs, output_attentions: bool | None, output_hidden_states: bool | None
@@ -154,44 +106,85 @@ class LogitsHead(Head):
         logits = self.score(encoded)
         loss = None if labels is None else self.loss(logits, labels)
         output = LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
-        return as_asked(output, self.config, return_dict)
+        return as_requested(output, self.config, return_dict)
 
 
 class WordHead(Head):
-    """What the heads with word scores share: the tie to the embeddings."""
+    """A head with word scores, whose last product is with the word embeddings."""
 
-    cls: MLMHead
+    @property
+    def _words(self) -> WordScores:
+        assert self.family.words is not None
+        return self.family.words
+
+    def _add_words(self) -> None:
+        config, words = self.config, self._words
+        narrow = config.embedding_size
+        width = narrow if words.rest is None else config.hidden_size
+        _place(self, words.transform, Linear(config.hidden_size, width))
+        _place(self, words.norm, LayerNorm(width, config.layer_norm_eps))
+        if words.rest is not None:
+            _place(self, words.rest, WordTable(width - narrow, config.vocab_size))
+        _place(self, words.decoder, Linear(narrow, config.vocab_size))
+        if not words.own_bias:
+            self._set_bias(nn.Parameter(torch.zeros(config.vocab_size)))
+
+    def score_words(self, hidden: Tensor) -> Tensor:
+        """Map [..., H] to [..., V]."""
+        words, decoder = self._words, self.get_output_embeddings()
+        x = ACTIVATIONS[self.config.hidden_act](wide_linear(_linear_at(self, words.transform), hidden))
+        x = self.get_submodule(words.norm)(x).to(decoder.weight.dtype)
+        if words.rest is None:
+            return decoder(x)
+        narrow, rest = x.tensor_split([decoder.in_features], dim=-1)  # [..., E], [..., H-E]
+        return decoder(narrow) + rest @ self.get_parameter(f"{words.rest}.weight")
 
     def get_output_embeddings(self) -> nn.Linear:
         """The product with the word embeddings that ends the word scores."""
-        return self.cls.predictions.decoder
+        return _linear_at(self, self._words.decoder)
 
     def tie_weights(self) -> None:
         """Share word embeddings and bias with the encoder, unless `tie_word_embeddings` is False."""
         if self.config.tie_word_embeddings:
-            self.cls.predictions.tie(self.get_input_embeddings())
+            decoder = self.get_output_embeddings()
+            decoder.weight = self.get_input_embeddings().weight
+            if not self._words.own_bias:
+                decoder.bias = self.get_parameter(self._words.bias)
 
     def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
         """Give embeddings and word scores `new_num_tokens` rows; see `PreTrainedModel.resize_token_embeddings`."""
         embeddings = super().resize_token_embeddings(new_num_tokens)
-        self.cls.predictions.resize(new_num_tokens, self.config.initializer_range)
+        words, decoder, std = self._words, self.get_output_embeddings(), self.config.initializer_range
+        decoder.weight = resized(decoder.weight, new_num_tokens, 0, std)
+        decoder.bias = resized(decoder.bias, new_num_tokens, 0, std)
+        biases = [decoder.bias]
+        if not words.own_bias:
+            self._set_bias(resized(self.get_parameter(words.bias), new_num_tokens, 0, std))
+            biases.append(self.get_parameter(words.bias))
+        with torch.no_grad():
+            for bias in biases:
+                bias[decoder.out_features :] = 0.0
+        decoder.out_features = new_num_tokens
+        if words.rest is not None:
+            table = self.get_submodule(words.rest)
+            assert isinstance(table, WordTable)
+            table.weight = resized(table.weight, new_num_tokens, 1, std)
         self.tie_weights()
         return embeddings
+
+    def _set_bias(self, bias: nn.Parameter) -> None:
+        path, _, name = self._words.bias.rpartition(".")
+        setattr(self.get_submodule(path), name, bias)
 
 
 class ForMaskedLM(WordHead, LogitsHead):
     """Masked words: the word scores [B, S, V] of every position; of `labels` [B, S] -100 counts for nothing."""
 
-    reads_pooler: ClassVar[bool] = False
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
-        self.cls = MLMHead(self.predictions_class(config))
-        self.finish()
+    kind = HEADS["ForMaskedLM"]
 
     def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
         """[B, S, V]."""
-        return self.cls.predictions(encoded.last_hidden_state)
+        return self.score_words(encoded.last_hidden_state)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy."""
@@ -205,12 +198,7 @@ class ForPreTraining(WordHead):
     order (0: as written, 1: swapped; ALBERT, section 3.1) in SqueezeBERT, whose head was never published.
     """
 
-    cls: PreTrainingHeads
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
-        self.cls = PreTrainingHeads(config, self.predictions_class(config))
-        self.finish()
+    kind = HEADS["ForPreTraining"]
 
     def forward(
         self,
@@ -231,28 +219,23 @@ class ForPreTraining(WordHead):
             output_attentions,
             output_hidden_states,
         )
-        logits = self.cls.predictions(encoded.last_hidden_state)
-        relationship = wide_linear(self.cls.seq_relationship, pooled(encoded))
+        logits = self.score_words(encoded.last_hidden_state)
+        relationship = self.apply_layers(pooled(encoded))
         loss = None
         if labels is not None and next_sentence_label is not None:
             loss = word_loss(logits, labels) + F.cross_entropy(relationship, next_sentence_label.view(-1))
         output = PreTrainingOutput(loss, logits, relationship, encoded.hidden_states, encoded.attentions)
-        return as_asked(output, self.config, return_dict)
+        return as_requested(output, self.config, return_dict)
 
 
 class ForNextSentencePrediction(LogitsHead):
     """Does B continue A (0), or is it random (1)? Logits [B, 2] for `labels` [B]."""
 
-    cls: NSPHead
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
-        self.cls = NSPHead(config)
-        self.finish()
+    kind = HEADS["ForNextSentencePrediction"]
 
     def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
         """[B, 2]."""
-        return wide_linear(self.cls.seq_relationship, pooled(encoded))
+        return self.apply_layers(pooled(encoded))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy."""
@@ -267,15 +250,11 @@ class ForSequenceClassification(LogitsHead):
     others [B, L] a multi-label problem (binary cross entropy).
     """
 
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
-        self.dropout = Dropout(config.head_dropout_prob)
-        self.classifier = Linear(config.hidden_size, config.num_labels)
-        self.finish()
+    kind = HEADS["ForSequenceClassification"]
 
     def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
         """[B, L]."""
-        return wide_linear(self.classifier, self.dropout(pooled(encoded)))
+        return self.apply_layers(pooled(encoded))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of `config.problem_type`."""
@@ -300,11 +279,7 @@ class ForMultipleChoice(LogitsHead):
     All inputs are [B, C, S] (`inputs_embeds` [B, C, S, E]); logits [B, C] for `labels` [B].
     """
 
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
-        self.dropout = Dropout(config.head_dropout_prob)
-        self.classifier = Linear(config.hidden_size, 1)
-        self.finish()
+    kind = HEADS["ForMultipleChoice"]
 
     def encode(
         self, inputs: Inputs, output_attentions: bool | None, output_hidden_states: bool | None
@@ -317,7 +292,7 @@ class ForMultipleChoice(LogitsHead):
 
     def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
         """[B, C]."""
-        return wide_linear(self.classifier, self.dropout(pooled(encoded))).squeeze(-1)
+        return self.apply_layers(pooled(encoded)).squeeze(-1)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy over the choices."""
@@ -327,17 +302,11 @@ class ForMultipleChoice(LogitsHead):
 class ForTokenClassification(LogitsHead):
     """A tag for every token: logits [B, S, L]; of `labels` [B, S] -100 counts for nothing."""
 
-    reads_pooler: ClassVar[bool] = False
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
-        self.dropout = Dropout(config.head_dropout_prob)
-        self.classifier = Linear(config.hidden_size, config.num_labels)
-        self.finish()
+    kind = HEADS["ForTokenClassification"]
 
     def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
         """[B, S, L]."""
-        return wide_linear(self.classifier, self.dropout(encoded.last_hidden_state))
+        return self.apply_layers(encoded.last_hidden_state)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy."""
@@ -347,16 +316,14 @@ class ForTokenClassification(LogitsHead):
 class ForQuestionAnswering(Head):
     """The span of a passage that answers a question: a start score and an end score for every token."""
 
-    reads_pooler: ClassVar[bool] = False
+    kind = HEADS["ForQuestionAnswering"]
 
     def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
         if config.num_labels != 2:
             raise ConfigError(
                 f"num_labels={config.num_labels} must be 2 to find spans (start and end): pass num_labels=2"
             )
-        self.qa_outputs = Linear(config.hidden_size, 2)
-        self.finish()
+        super().__init__(config)
 
     def forward(
         self,
@@ -380,7 +347,7 @@ class ForQuestionAnswering(Head):
             output_attentions,
             output_hidden_states,
         )
-        start, end = wide_linear(self.qa_outputs, encoded.last_hidden_state).unbind(-1)  # [B, S, 2] → two of [B, S]
+        start, end = self.apply_layers(encoded.last_hidden_state).unbind(-1)  # [B, S, 2] → two of [B, S]
         loss = None
         if start_positions is not None and end_positions is not None:
             length = start.size(1)
@@ -390,7 +357,7 @@ class ForQuestionAnswering(Head):
             ]
             loss = (losses[0] + losses[1]) / 2
         output = QuestionAnsweringModelOutput(loss, start, end, encoded.hidden_states, encoded.attentions)
-        return as_asked(output, self.config, return_dict)
+        return as_requested(output, self.config, return_dict)
 
 
 def pooled(encoded: BaseModelOutputWithPooling) -> Tensor:
@@ -402,3 +369,19 @@ def pooled(encoded: BaseModelOutputWithPooling) -> Tensor:
 def word_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross entropy of logits [B, S, N] against labels [B, S], those of -100 left out."""
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+
+def _place(model: nn.Module, path: str, part: nn.Module) -> None:
+    """Add `part` under a dotted path, inside modules that only carry the names."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        if not hasattr(model, parent):
+            model.add_module(parent, nn.Module())
+        model = model.get_submodule(parent)
+    model.add_module(name, part)
+
+
+def _linear_at(model: nn.Module, path: str) -> nn.Linear:
+    linear = model.get_submodule(path)
+    assert isinstance(linear, nn.Linear)
+    return linear

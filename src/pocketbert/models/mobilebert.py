@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocketbert.configs import MobileBertConfig, PreTrainedConfig
 from pocketbert.errors import InputError
+from pocketbert.families.mobilebert import FAMILY, MobileBertConfig
 from pocketbert.models import heads
 from pocketbert.models.ops import (
     ACTIVATIONS,
@@ -30,7 +30,7 @@ from pocketbert.models.ops import (
     init_parameters,
     wide_linear,
 )
-from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, resized
+from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 from pocketbert.outputs import PreTrainingOutput
 
 TORCH_EPS = 1e-5  # what two of the published norms use under "layer_norm", whatever config.layer_norm_eps says
@@ -244,46 +244,15 @@ class MobileBertPooler(nn.Module):
         return first if self.dense is None else torch.tanh(wide_linear(self.dense, first))
 
 
-class WordTable(nn.Module):
-    """A table of a column a word [width, V]: stored the other way round from a linear layer's weight, as published."""
-
-    def __init__(self, width: int, words: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, words))
-
-
-class MobileBertPredictions(heads.Predictions):
-    """Word scores whose matrix [H, V] is the word embeddings' transpose [E, V] on top of a `dense` [H-E, V]."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
-        decoder = self.decoder
-        del self.decoder  # it comes last in the published order
-        self.dense = WordTable(config.hidden_size - decoder.in_features, config.vocab_size)
-        self.decoder = decoder
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map [..., H] to [..., V]."""
-        x = self.transform(hidden).to(self.decoder.weight.dtype)
-        narrow, rest = x.tensor_split([self.decoder.in_features], dim=-1)  # [..., E], [..., H-E]
-        return self.decoder(narrow) + rest @ self.dense.weight
-
-    def resize(self, size: int, std: float) -> None:
-        """Follow a vocabulary of another size on the second axis of `dense` too."""
-        super().resize(size, std)
-        self.dense.weight = resized(self.dense.weight, size, 1, std)
-
-
 # ── the public classes ──
 
 MobileBertForPreTrainingOutput = PreTrainingOutput
 
 
 class MobileBertPreTrainedModel(PreTrainedModel):
-    """What all MobileBERT classes share: configuration and prefix."""
+    """Base of all MobileBERT classes."""
 
-    config_class = MobileBertConfig
-    base_model_prefix = "mobilebert"
+    family = FAMILY
 
 
 class MobileBertModel(MobileBertPreTrainedModel, EncoderModel):
@@ -302,14 +271,12 @@ class MobileBertForPreTraining(MobileBertPreTrainedModel, heads.ForPreTraining):
     """MobileBERT with masked words and next-sentence prediction."""
 
     encoder_class = MobileBertModel
-    predictions_class = MobileBertPredictions
 
 
 class MobileBertForMaskedLM(MobileBertPreTrainedModel, heads.ForMaskedLM):
     """MobileBERT that fills masked words."""
 
     encoder_class = MobileBertModel
-    predictions_class = MobileBertPredictions
 
 
 class MobileBertForNextSentencePrediction(MobileBertPreTrainedModel, heads.ForNextSentencePrediction):

@@ -1,4 +1,4 @@
-"""The few operations that are the same in all three models.
+"""The few operations and layers that are the same in all models.
 
 Shapes: B batch, S sequence, H hidden, h heads, d width of a head (H = h·d).
 """
@@ -6,19 +6,14 @@ Shapes: B batch, S sequence, H hidden, h heads, d width of a head (H = h·d).
 from __future__ import annotations
 
 import math
-import platform
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+
+from pocketbert.models.cpu import drop_out, linear
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -43,19 +38,19 @@ ACTIVATIONS: dict[str, Activation] = {
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """Examples laid end to end in a batch of one row: nothing is padded, but inside attention.
+    """Examples laid end to end in a batch of one row: nothing is padded, except inside attention.
 
-    It goes where models take an `attention_mask`; position ids count from 0 in each example.
+    It takes the place of an `attention_mask`; position ids count from 0 in each example.
     """
 
     starts: Tensor
-    """[examples + 1] the places where they begin, and the number of tokens."""
+    """[examples + 1] where each example starts, and the number of tokens."""
     places: Tensor
-    """[tokens] where each token stands in the padded examples, laid end to end."""
+    """[tokens] the position of each token in the padded examples, laid end to end."""
     real: Tensor
-    """[examples, longest] which places of the padded examples hold a token."""
+    """[examples, longest] whether a position of the padded examples is a token."""
     full: bool
-    """Whether all are of one length."""
+    """Whether all examples have the same length."""
 
     @staticmethod
     def of(starts: Tensor, longest: int) -> Packing:
@@ -99,13 +94,13 @@ def attend(
         key: [B, S, h·d].
         value: [B, S, h·d].
         heads: h.
-        keep: boolean mask as `keep_mask` returns it, None to attend everywhere, or how [1, tokens, h·d] are packed.
+        keep: boolean mask as `keep_mask` returns it, None to attend everywhere, or the packing of [1, tokens, h·d].
         dropout: rate on the probabilities; 0 outside training.
         with_weights: compute the probabilities explicitly and return them, instead of the fused kernel.
 
     Returns:
-        The context [B, S, h·d], and the probabilities [B, h, S, S] (before dropout) or None; of a packed batch
-        those of the padded examples.
+        The context [B, S, h·d], and the probabilities [B, h, S, S] (before dropout) or None; for a packed batch those
+        of the padded examples.
     """
     if isinstance(keep, Packing):
         mask = None if keep.full else keep_mask(keep.real)
@@ -131,21 +126,7 @@ def attend(
     return context.transpose(1, 2).flatten(-2), weights if with_weights else None  # [B, S, h·d]
 
 
-# ── dropout ──
-
-
-def drop_out(x: Tensor, rate: float) -> Tensor:
-    """`F.dropout`; on a CPU by 16 random bits an element, in a quarter of the time.
-
-    PyTorch draws a number for each element there, one after the other, which was an eighth of a training step. 16 bits
-    make `rate` a multiple of 2⁻¹⁶, and what is kept is scaled by just that.
-    """
-    dropped = round(rate * 2**16)
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or not 0 < dropped < 2**16:
-        return F.dropout(x, rate)
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # None: up to the largest
-    kept = bits.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
-    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+# ── layers ──
 
 
 class Dropout(nn.Dropout):
@@ -154,76 +135,6 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         """Map [...] to [...]."""
         return drop_out(x, self.p) if self.training else x
-
-
-# ── linear layers ──
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear`, [..., I] to [..., O] with `weight` [O, I]; in fp32, on AMD's processors since Zen 5, by oneDNN.
-
-    PyTorch gives products in fp32 to MKL, which uses AVX-512 on Intel's processors alone: on an EPYC of Zen 5 it takes
-    more than twice as long as oneDNN. On those before, whose units are no wider than AVX2, it is the faster, by 5 to
-    25 % of a training step on Zen 4, mostly in the gradients of weights.
-    """
-    if not _for_onednn(x, weight):
-        return F.linear(x, weight, bias)
-    product = _OneDnnLinear.apply if torch.is_grad_enabled() else _onednn_product
-    return product(x.reshape(-1, x.size(-1)), weight, bias).view(*x.shape[:-1], weight.size(0))
-
-
-def _for_onednn(x: Tensor, weight: Tensor) -> bool:
-    return bool(
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()  # compilers and exporters know F.linear
-        and torch.backends.mkldnn.enabled
-        and torch.backends.mkldnn.is_available()
-        and "AVX512" in torch.backends.cpu.get_cpu_capability()
-        and half_used_by_mkl(_processor())
-        and x.numel() > 0
-    )
-
-
-@cache
-def _processor() -> str:
-    """What the system says of it."""
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-
-
-def half_used_by_mkl(processor: str) -> bool:
-    """Whether a processor, as Linux or Windows describes it, is AMD's and has units of 512 bits: of Zen 5 or later."""
-    family = re.search(r"\bfamily\s*:?\s*(\d+)", processor, re.IGNORECASE)
-    return "AuthenticAMD" in processor and family is not None and int(family[1]) >= 26
-
-
-def _onednn_product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
-    return out
-
-
-class _OneDnnLinear(Function):
-    """`F.linear` on rows [N, I]; all three products are oneDNN's, which reads transposed matrices where they are."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(rows, weight)
-        return _onednn_product(rows, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        rows, weight = ctx.saved_tensors
-        grad = grad.contiguous()
-        return (
-            _onednn_product(grad, weight.t(), None) if ctx.needs_input_grad[0] else None,
-            _onednn_product(grad.t(), rows.t(), None) if ctx.needs_input_grad[1] else None,
-            grad.sum(0) if ctx.needs_input_grad[2] else None,
-        )
 
 
 class Linear(nn.Linear):
@@ -267,6 +178,22 @@ class NoNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., width] to the same shape."""
         return x * self.weight + self.bias
+
+
+class WordTable(nn.Module):
+    """A matrix with one column per word, [width, V]: the transpose of a linear layer's weight, as published."""
+
+    def __init__(self, width: int, words: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, words))
+
+
+class FirstToken(nn.Module):
+    """The pooler of families without one: the first token's hidden state, [B, S, H] to [B, H]."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map [B, S, H] to [B, H]."""
+        return hidden[:, 0]
 
 
 def init_parameters(model: nn.Module, std: float, names: set[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A PyTorch model as a `features.Predictor`: features in, arrays out, nothing padded on either side."""
+"""A PyTorch model as a `features.Predictor`: features in, arrays out, without padding on either side."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from pocketbert.models.heads import ForMultipleChoice
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.outputs import ModelOutput
 
-TOKENS_A_BATCH = 4096
+TOKENS_PER_BATCH = 4096
 PER_TOKEN = ("start_logits", "end_logits", "last_hidden_state", "prediction_logits")
 
 
 class TorchPredictor:
-    """Runs a model over inputs of any lengths, in batches of like length.
+    """Runs a model over inputs of any lengths, in batches of similar lengths.
 
-    A MobileBERT whose trigram sees padding gets batches of equal length only, so that no answer depends on what else
-    is in the batch. For multiple choice every input is one choice, and its logits have the shape [1].
+    A model that reads padding gets batches of equal lengths only, so that no output depends on the rest of the batch.
+    For multiple choice every input is one choice, and its logits have the shape [1].
     """
 
-    def __init__(self, model: PreTrainedModel, tokens_a_batch: int = TOKENS_A_BATCH) -> None:
-        self.model, self.tokens_a_batch = model.eval(), tokens_a_batch
-        config = model.config
-        leaks = getattr(config, "trigram_input", False) and not getattr(config, "mask_aware_trigram", False)
-        self.equal_lengths = bool(leaks)
+    def __init__(self, model: PreTrainedModel, tokens_per_batch: int = TOKENS_PER_BATCH) -> None:
+        self.model, self.tokens_per_batch = model.eval(), tokens_per_batch
+        self.equal_lengths = model.config.reads_padding
 
     @torch.inference_mode()
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
@@ -51,11 +49,11 @@ class TorchPredictor:
         return results
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indices of inputs of like length, together at most `tokens_a_batch` tokens with padding."""
+        """Indices of inputs of similar lengths, together at most `tokens_per_batch` tokens with padding."""
         order = sorted(range(len(lengths)), key=lambda i: lengths[i])
         cuts, start = [0], 0
         for end, i in enumerate(order):
-            too_many = (end - start + 1) * lengths[i] > self.tokens_a_batch
+            too_many = (end - start + 1) * lengths[i] > self.tokens_per_batch
             unequal = self.equal_lengths and lengths[i] != lengths[order[start]]
             if end > start and (too_many or unequal):
                 cuts.append(start := end)

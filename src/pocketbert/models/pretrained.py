@@ -1,4 +1,4 @@
-"""What every model class can do: be loaded and saved under the official names, be resized, trade time for memory."""
+"""The base of all model classes: loading and saving under the official names, resizing, gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pocketbert.checkpoints import atomic_write
-from pocketbert.checkpoints.models import TIED, Fit, LoadingInfo, fit_tensors, read_model, save_config
-from pocketbert.configs import PreTrainedConfig
+from pocketbert.checkpoints.models import Fit, LoadingInfo, fit_tensors, read_model, save_config
 from pocketbert.errors import ConfigError, InputError
+from pocketbert.families.config import PreTrainedConfig
+from pocketbert.families.family import Family
 from pocketbert.models.ops import Packing, init_parameters, keep_mask
 from pocketbert.outputs import BaseModelOutputWithPooling, ModelOutput
 
@@ -23,10 +24,18 @@ Output = TypeVar("Output", bound=ModelOutput)
 
 
 class PreTrainedModel(nn.Module):
-    """Base of all model classes; a family sets its configuration class and the official name of its encoder."""
+    """Base of all model classes; those of a family set `family`."""
 
+    family: ClassVar[Family]
+    #: Both are those of the family.
     config_class: ClassVar[type[PreTrainedConfig]]
     base_model_prefix: ClassVar[str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take over the configuration class and the encoder's name from the family."""
+        super().__init_subclass__(**options)
+        if "family" in vars(cls):
+            cls.config_class, cls.base_model_prefix = cls.family.config_class, cls.family.prefix
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
@@ -60,12 +69,12 @@ class PreTrainedModel(nn.Module):
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The word embeddings [V, E]."""
-        embeddings = self.base_model.embeddings.word_embeddings
-        assert isinstance(embeddings, nn.Embedding)
-        return embeddings
+        table = self.base_model.get_submodule(self.family.word_table.removesuffix(".weight"))
+        assert isinstance(table, nn.Embedding)
+        return table
 
     def tie_weights(self) -> None:
-        """Share what the head shares with the encoder; a model without a word head shares nothing."""
+        """Share the parameters that the head has in common with the encoder; only word scores do."""
 
     # ── training ──
 
@@ -87,7 +96,8 @@ class PreTrainedModel(nn.Module):
         self.config = base.config = self.config.replace(vocab_size=new_num_tokens)
         new = nn.Embedding(new_num_tokens, old.embedding_dim, old.padding_idx, device=old.weight.device)
         new.weight = resized(old.weight, new_num_tokens, 0, self.config.initializer_range)
-        base.embeddings.word_embeddings = new
+        path, _, name = self.family.word_table.removesuffix(".weight").rpartition(".")
+        setattr(base.get_submodule(path), name, new)
         return new
 
     # ── files ──
@@ -126,20 +136,20 @@ class PreTrainedModel(nn.Module):
             revision: a branch, tag or commit on the hub.
             cache_dir: where downloads are kept, instead of the hub's default.
             local_files_only: never download.
-            dtype: type of the parameters; files in fp16 are read as fp32 unless this says otherwise.
-            ignore_mismatched_sizes: start a head fresh where its shape differs from the file's (another number of
-                labels); the encoder must always fit.
-            output_loading_info: return which parameters started fresh and which of the file were not used, too,
-                instead of logging it.
+            dtype: type of the parameters, whatever the file's.
+            ignore_mismatched_sizes: initialise a head randomly where its shape differs from the file's (another number
+                of labels); the encoder must always fit.
+            output_loading_info: also return which parameters were initialised randomly and which tensors of the file
+                were not used, instead of logging it.
             **config_changes: fields of the configuration to change, as `num_labels=3`.
 
         Raises:
-            CheckpointError: a file is missing or damaged, or it is not of this model (lists every name), or quantised.
+            CheckpointError: a file is missing or damaged, does not fit this model (lists every name), or is quantised.
             ConfigError: `config.json` is of another family, or cannot be built.
         """
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         config, tensors = read_model(name_or_path, cls.config_class, config, where, config_changes)
-        with torch.device("meta"):  # neither memory nor random numbers for what the file is about to fill
+        with torch.device("meta"):  # neither memory nor random numbers for parameters that the file fills
             model = cls(config)
         model = model.to(dtype).to_empty(device="cpu")
         model.tie_weights()
@@ -157,50 +167,44 @@ class PreTrainedModel(nn.Module):
         """
         tensors = {name: t.detach().cpu().contiguous() for name, t in (state_dict or self.state_dict()).items()}
         if self.config.tie_word_embeddings:
-            tensors = {name: t for name, t in tensors.items() if name not in TIED}
+            tensors = {name: t for name, t in tensors.items() if name not in self.family.tied}
         with atomic_write(Path(folder) / "model.safetensors") as file:
             file.write(serialise(tensors, metadata={"format": "pt"}))
         save_config(self.config, folder, type(self).__name__, str(self.dtype).removeprefix("torch."))
 
     def _load(self, tensors: Mapping[str, np.ndarray], source: str, ignore_mismatched_sizes: bool) -> Fit:
-        """Copy what fits; draw anew what the file may lack; refuse the rest."""
+        """Copy the tensors that fit; initialise those that the file may lack; refuse the rest."""
         own = dict(self.named_parameters(remove_duplicate=False))
         fit = fit_tensors(
             {name: parameter.shape for name, parameter in own.items()},
             tensors,
-            self.base_model_prefix,
+            self.family,
             tied=self.config.tie_word_embeddings,
             model=type(self).__name__,
             source=source,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )
         with torch.no_grad():
-            for mine, theirs in fit.taken.items():
-                own[mine].copy_(torch.from_numpy(np.ascontiguousarray(tensors[theirs])))
+            for name, stored in fit.taken.items():
+                own[name].copy_(torch.from_numpy(np.ascontiguousarray(tensors[stored])))
         init_parameters(self, self.config.initializer_range, fit.fresh)
         return fit
 
 
 class EncoderModel(PreTrainedModel):
-    """Embeddings, then layers, then the pooler: the pass that all three families share.
+    """Embeddings, then layers, then the pooler: the pass that all families share.
 
-    A family's class sets `embeddings`, `encoder` and `pooler`.
+    A family's class sets `embeddings`, `pooler`, and its layers under the path `family.layers`.
     """
 
-    #: What the published files call the list of layers inside `encoder`.
-    layers_name: ClassVar[str] = "layer"
-    #: SqueezeBERT's published classes always carry a pooler, the others only where a head reads it.
-    always_pools: ClassVar[bool] = False
-
     embeddings: nn.Module
-    encoder: nn.ModuleDict
     pooler: nn.Module | None
     gradient_checkpointing = False
 
     @property
     def layers(self) -> list[nn.Module]:
         """The layers: each maps (hidden, keep, with_weights) to (hidden, probabilities or None)."""
-        return list(self.encoder[self.layers_name].children())
+        return list(self.get_submodule(self.family.layers).children())
 
     def forward(
         self,
@@ -263,7 +267,7 @@ class EncoderModel(PreTrainedModel):
             hidden_states=tuple(states) if with_states else None,
             attentions=tuple(weights) if with_weights else None,
         )
-        return as_asked(output, self.config, return_dict)
+        return as_requested(output, self.config, return_dict)
 
     def _embed(self, input_ids: Tensor | None, attention_mask: Tensor | Packing | None, *rest: Tensor | None) -> Tensor:
         try:
@@ -282,8 +286,8 @@ class EncoderModel(PreTrainedModel):
             raise InputError("; ".join(wrong)) from None
 
 
-def as_asked(output: Output, config: PreTrainedConfig, return_dict: bool | None) -> Output | tuple[Any, ...]:
-    """`output` itself, or the tuple of its fields if `return_dict` (or else the configuration) says so."""
+def as_requested(output: Output, config: PreTrainedConfig, return_dict: bool | None) -> Output | tuple[Any, ...]:
+    """`output` itself, or the tuple of its fields if `return_dict`, by default the configuration's, is False."""
     return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
 
@@ -292,6 +296,6 @@ def resized(old: Tensor, size: int, axis: int, std: float) -> nn.Parameter:
     shape = list(old.shape)
     shape[axis] = size
     new = torch.empty(shape, dtype=old.dtype, device=old.device).normal_(0.0, std)
-    kept = min(size, old.size(axis))
-    new.narrow(axis, 0, kept).copy_(old.detach().narrow(axis, 0, kept))
+    common = min(size, old.size(axis))
+    new.narrow(axis, 0, common).copy_(old.detach().narrow(axis, 0, common))
     return nn.Parameter(new)

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pocketbert.configs import SqueezeBertConfig
+from pocketbert.families.squeezebert import FAMILY, SqueezeBertConfig
 from pocketbert.models import heads
 from pocketbert.models.bert import BertEmbeddings, BertPooler
-from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Packing, attend, init_parameters, linear
+from pocketbert.models.cpu import linear
+from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Packing, attend, init_parameters
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 # ── the block-diagonal product ──
@@ -172,17 +173,13 @@ class SqueezeBertLayer(nn.Module):
 
 
 class SqueezeBertPreTrainedModel(PreTrainedModel):
-    """What all SqueezeBERT classes share: configuration and prefix."""
+    """Base of all SqueezeBERT classes."""
 
-    config_class = SqueezeBertConfig
-    base_model_prefix = "transformer"
+    family = FAMILY
 
 
 class SqueezeBertModel(SqueezeBertPreTrainedModel, EncoderModel):
     """SqueezeBERT's encoder."""
-
-    layers_name = "layers"
-    always_pools = True
 
     def __init__(self, config: SqueezeBertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)

@@ -28,7 +28,7 @@ from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.errors import ConfigError
 from pocketbert.features import IGNORED, Features
 from pocketbert.models.auto import load_trained
-from pocketbert.models.inherit import inherit
+from pocketbert.models.init_from_teacher import init_from_teacher
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.classification import TextClassification, encode_table, table_texts
 from pocketbert.recipes.distill_options import DistillOptions
@@ -107,7 +107,7 @@ class Distilling(Lesson):
         for pairs, teacher in zip(self.pairs, self.teachers, strict=True):
             check_pairs(pairs, student.config.num_hidden_layers, teacher.config.num_hidden_layers)
         if begins and options.from_teacher:
-            fresh = inherit(student, self.teachers[0], self.pairs[0])
+            fresh = init_from_teacher(student, self.teachers[0], self.pairs[0])
             of = sum(1 for _ in student.parameters())
             self.tell(f"{of - len(fresh)} of {of} tensors begin as those of {options.teacher[0]}")
         return self.tokenizer, student

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from pocketbert.checkpoints.files import read_json
-from pocketbert.checkpoints.models import HEADS
 from pocketbert.configs import PRESETS, AutoConfig, PreTrainedConfig
 from pocketbert.corpus.vocabulary import train_vocabulary
 from pocketbert.errors import ConfigError
@@ -57,8 +56,8 @@ def prepare(
             options.model, config=config, ignore_mismatched_sizes=not fits, output_loading_info=True
         )
         if missing := set(info["missing_keys"]):
-            tell(f"{options.model} has no {', '.join(sorted(missing))}: these start fresh")
-        heads = {name for name, _ in model.named_parameters() if name.startswith(HEADS)}
+            tell(f"{options.model} lacks {', '.join(sorted(missing))}: initialised randomly")
+        heads = {name for name, _ in model.named_parameters() if name.startswith(model.family.head_prefixes)}
         if not fits and not heads <= missing:
             init_parameters(model, config.initializer_range, heads)
             names = ", ".join(list(theirs.id2label.values())[:10])

@@ -21,6 +21,7 @@ import pocketbert
 from pocketbert.checkpoints import write_text
 from pocketbert.checkpoints.files import read_json
 from pocketbert.errors import CheckpointError, ConfigError
+from pocketbert.machine import processor_name
 from pocketbert.training.state import latest_state
 
 # These decide where a run happens and what is seen of it, not what comes out, but for the order of sums. Data files,
@@ -191,17 +192,8 @@ def _commit() -> str | None:
 def _machine() -> dict[str, Any]:
     return {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _processor() -> str:
-    try:  # where Linux keeps the name that platform.processor() gives elsewhere
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

@@ -19,7 +19,7 @@ from rich.console import Console
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import ConfigError
 from pocketbert.models.auto import load_trained
-from pocketbert.models.inherit import inherit
+from pocketbert.models.init_from_teacher import init_from_teacher
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.pretrain import Course, PretrainResult, pretrain
 from pocketbert.recipes.pretraining_recipes import Phase
@@ -64,7 +64,7 @@ class TransferCourse(Course):
     def model(self) -> PreTrainedModel:
         """A fresh student with its teacher's embeddings and heads."""
         student = super().model()
-        fresh = [name for name in inherit(student, self.teacher, []) if place_of(name) == 0]
+        fresh = [name for name in init_from_teacher(student, self.teacher, []) if place_of(name) == 0]
         of = sum(place_of(name) == 0 for name, _ in student.named_parameters())
         self.tell(f"{of - len(fresh)} of {of} tensors outside the layers begin as those of {self.options.teacher}")
         return student

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pocketbert.configs import PreTrainedConfig
-from pocketbert.runtime.lowering import PREFIXES, SMOOTHING, lower
+from pocketbert.families import family_of
+from pocketbert.families.config import PreTrainedConfig
+from pocketbert.runtime.lowering import SMOOTHING, lower
 from pocketbert.runtime.plan import Plan
 from pocketbert.runtime.quantize import quantize
 from pocketbert.runtime.smoothing import apply_factors
@@ -21,8 +22,8 @@ def load_plan(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head:
             the file.
     """
     plan = lower(config, tensors, head)
-    prefix, smoothed = PREFIXES[config.model_type], [name for name in tensors if name.endswith(SMOOTHING)]
-    factors = {f"{name.removeprefix(prefix).removesuffix(SMOOTHING)}.weight": tensors[name] for name in smoothed}
+    family, smoothed = family_of(config), [name for name in tensors if name.endswith(SMOOTHING)]
+    factors = {f"{family.short(name).removesuffix(SMOOTHING)}.weight": tensors[name] for name in smoothed}
     plan = apply_factors(plan, factors)
     if config.quantized:  # a folder of an older version has the table of words in fp32
         plan = quantize(plan)

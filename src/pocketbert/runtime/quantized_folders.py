@@ -18,16 +18,17 @@ import numpy as np
 
 from pocketbert.checkpoints import read_tensors, resolve, write_tensors
 from pocketbert.checkpoints.files import new_folder, refuse_existing
-from pocketbert.configs import AutoConfig, PreTrainedConfig
+from pocketbert.configs import AutoConfig
 from pocketbert.errors import CheckpointError, InputError
+from pocketbert.families import family_of
+from pocketbert.families.config import PreTrainedConfig
+from pocketbert.families.family import Family
 from pocketbert.metrics import Metrics, refuse_loss
 from pocketbert.runtime.load import load_plan
-from pocketbert.runtime.lowering import PREFIXES, SMOOTHING, head_of
+from pocketbert.runtime.lowering import SMOOTHING
 from pocketbert.runtime.plan import Plan
 from pocketbert.runtime.quantize import matrices, quantize_rows, unquantized_matrices
 from pocketbert.runtime.smoothing import find_factors, norm_scopes, scale_columns
-
-TRANSPOSED = {"cls.predictions.dense.weight"}  # is [in, out] in MobileBERT's files
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def quantize_folder(
     out = Path(out)
     refuse_existing(out)
     config = AutoConfig.from_pretrained(model, revision=revision)
-    tensors = read_tensors(model, revision=revision)
+    family, tensors = family_of(config), read_tensors(model, revision=revision)
     if config.quantized and measure is not None:
         raise InputError(f"{model} is already in int8: there is no original to compare it with")
     try:
@@ -86,9 +87,10 @@ def quantize_folder(
     unquantized = {name: reason for plan in plans for name, reason in unquantized_matrices(plan).items()}
     if not config.quantized:
         if config.tie_word_embeddings:  # then some files hold the table of words twice
-            tensors.pop("cls.predictions.decoder.weight", None)
+            for name in family.tied[:1]:
+                tensors.pop(name, None)
         chosen = {name for plan in plans for matrix in matrices(plan) for name in _official(plan, matrix)}
-        tensors = _quantized(tensors, plans[0], chosen, PREFIXES[config.model_type], model)
+        tensors = _quantized(tensors, plans[0], chosen, family, model)
         how = {"quant_method": "pocketbert", "bits": 8, "fp32": unquantized}
         config = config.replace(extra=config.extra | {"quantization_config": how})
 
@@ -108,8 +110,8 @@ def quantize_folder(
 
 
 def _plans(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray]) -> list[Plan]:
-    """Of the encoder, and of the head if the file has what it takes."""
-    plans, head = [load_plan(config, tensors, "Model")], head_of(config)
+    """The plan of the encoder, and that with the head if the file has all of its tensors."""
+    plans, head = [load_plan(config, tensors, "Model")], config.saved_head
     if head != "Model":
         with contextlib.suppress(CheckpointError):
             plans.append(load_plan(config, tensors, head))
@@ -122,9 +124,9 @@ def _official(plan: Plan, matrix: str) -> tuple[str, ...]:
 
 
 def _quantized(
-    tensors: Mapping[str, np.ndarray], encoder: Plan, chosen: set[str], prefix: str, source: object
+    tensors: Mapping[str, np.ndarray], encoder: Plan, chosen: set[str], family: Family, source: object
 ) -> dict[str, np.ndarray]:
-    """The contents of the new file."""
+    """The tensors of the new file."""
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{source} is damaged: {name} contains NaN or infinity")
@@ -136,18 +138,19 @@ def _quantized(
         for name in _official(encoder, step.weight)
         if scope.norm.weight in factors
     }
-    made: dict[str, np.ndarray] = {}
+    transposed = () if family.words is None or family.words.rest is None else (f"{family.words.rest}.weight",)
+    written: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
-        plain = name.removeprefix(prefix)
-        made[name] = tensor
+        plain = family.short(name)
+        written[name] = tensor
         if plain in chosen:
-            rows = tensor.T if plain in TRANSPOSED else tensor.reshape(len(tensor), -1)
+            rows = tensor.T if plain in transposed else tensor.reshape(len(tensor), -1)
             rows = scale_columns(rows, *columns[plain]) if plain in columns else rows
-            whole, made[f"{name}_scale"] = quantize_rows(rows)
-            made[name] = whole.T if plain in TRANSPOSED else whole.reshape(tensor.shape)
+            whole, written[f"{name}_scale"] = quantize_rows(rows)
+            written[name] = whole.T if plain in transposed else whole.reshape(tensor.shape)
         if plain in factors:
-            made[f"{name.removesuffix('.weight')}{SMOOTHING}"] = factors[plain]
-    return made
+            written[f"{name.removesuffix('.weight')}{SMOOTHING}"] = factors[plain]
+    return written
 
 
 def _copy_companions(source: Path, folder: Path) -> None:

@@ -167,10 +167,9 @@ def load(where: str, threads: int) -> Pipeline:
     """A model folder or hub name as the pipeline of its own task."""
     from pocketbert.configs import AutoConfig
     from pocketbert.runtime.engine import Engine
-    from pocketbert.runtime.lowering import head_of
     from pocketbert.tokenization import AutoTokenizer
 
-    head = head_of(AutoConfig.from_pretrained(where))
+    head = AutoConfig.from_pretrained(where).saved_head
     head = "ForMaskedLM" if head == "ForPreTraining" else head  # whose words are all that a task asks for
     kind = next((kind for kind in TASKS.values() if kind.head == head), None)
     if kind is None:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from pocketbert.configs import MobileBertConfig
 from pocketbert.errors import InputError
+from pocketbert.families.mobilebert import FAMILY, MobileBertConfig
 from pocketbert.tf import heads
 from pocketbert.tf.encoder import Embeddings, MainLayer, Pooler
 from pocketbert.tf.layers import ACTIVATIONS, Attention, Block, LayerNorm, Linear, NoNorm, Tensor, drawn
@@ -202,8 +202,7 @@ TFMobileBertForPreTrainingOutput = TFPreTrainingOutput
 class TFMobileBertPreTrainedModel(TFPreTrainedModel):
     """What all MobileBERT classes share: configuration and encoder."""
 
-    config_class = MobileBertConfig
-    base_model_prefix = "mobilebert"
+    family = FAMILY
     main_layer_class = TFMobileBertMainLayer
     predictions_class = Predictions
 

@@ -13,11 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from pocketbert.checkpoints import write_tensors
-from pocketbert.checkpoints.models import TIED, Fit, LoadingInfo, fit_tensors, read_model, save_config
+from pocketbert.checkpoints.models import Fit, LoadingInfo, fit_tensors, read_model, save_config
 from pocketbert.checkpoints.names import keras_name
 from pocketbert.checkpoints.safetensors_files import Tensors
-from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import ConfigError, InputError
+from pocketbert.families.config import PreTrainedConfig
+from pocketbert.families.family import Family
 from pocketbert.tf.encoder import MainLayer
 from pocketbert.tf.layers import Tensor
 from pocketbert.tf.outputs import TFBaseModelOutputWithPooling, TFModelOutput
@@ -26,13 +27,15 @@ Output = TypeVar("Output", bound=TFModelOutput)
 
 
 class TFPreTrainedModel(keras.Model):
-    """Base of all TensorFlow classes; a family sets its configuration class, its encoder and that one's name.
+    """Base of all TensorFlow classes; those of a family set `family` and `main_layer_class`.
 
     Inputs come as keywords, or packed in the first argument: a dict by name, or a list or tuple in the order of
     `call`. Keras's `fit` takes the labels as `y`, or in such a dict; it minimises what `compile` is told to, or else
     the loss of the head.
     """
 
+    family: ClassVar[Family]
+    #: Both are those of the family.
     config_class: ClassVar[type[PreTrainedConfig]]
     base_model_prefix: ClassVar[str]
     main_layer_class: ClassVar[type[MainLayer]]
@@ -48,6 +51,8 @@ class TFPreTrainedModel(keras.Model):
     def __init_subclass__(cls, **named: Any) -> None:
         """Let Keras find the class by its name in `.keras` files, once `pocketbert.tf` is imported."""
         super().__init_subclass__(**named)
+        if "family" in vars(cls):
+            cls.config_class, cls.base_model_prefix = cls.family.config_class, cls.family.prefix
         keras.saving.register_keras_serializable("pocketbert")(cls)
 
     def __init__(self, config: PreTrainedConfig, name: str | None = None) -> None:
@@ -241,22 +246,23 @@ class TFPreTrainedModel(keras.Model):
         own = self._named_weights()
         shapes = {name: list(reversed(v.shape)) if turned else list(v.shape) for name, (v, turned) in own.items()}
         tied = self.config.tie_word_embeddings
-        if tied and "cls.predictions.bias" in own:
-            table = f"{self.base_model_prefix}.embeddings.word_embeddings.weight"
-            shapes |= dict(zip(TIED, (shapes[table], shapes["cls.predictions.bias"]), strict=True))
+        words = self.family.words
+        if tied and words is not None and words.bias in own:
+            table = f"{self.base_model_prefix}.{self.family.word_table}"
+            shapes |= dict(zip(words.tied, (shapes[table], shapes[words.bias]), strict=False))
         fit = fit_tensors(
             shapes,
             tensors,
-            self.base_model_prefix,
+            self.family,
             tied=tied,
             model=type(self).__name__,
             source=source,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )
-        for mine, theirs in fit.taken.items():
-            if mine in own:  # what is tied is there once
-                variable, transposed = own[mine]
-                variable.assign(np.ascontiguousarray(tensors[theirs].T if transposed else tensors[theirs]))
+        for name, stored in fit.taken.items():
+            if name in own:  # tied tensors exist once
+                variable, transposed = own[name]
+                variable.assign(np.ascontiguousarray(tensors[stored].T if transposed else tensors[stored]))
         return fit
 
 

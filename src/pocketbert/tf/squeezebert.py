@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import keras
 
-from pocketbert.configs import SqueezeBertConfig
+from pocketbert.families.squeezebert import FAMILY, SqueezeBertConfig
 from pocketbert.tf import heads
 from pocketbert.tf.encoder import Embeddings, MainLayer, Pooler
 from pocketbert.tf.layers import ACTIVATIONS, Attention, Block, GroupedLinear, LayerNorm, Tensor
@@ -83,8 +83,7 @@ class TFSqueezeBertMainLayer(MainLayer):
 class TFSqueezeBertPreTrainedModel(TFPreTrainedModel):
     """What all SqueezeBERT classes share: configuration and encoder."""
 
-    config_class = SqueezeBertConfig
-    base_model_prefix = "transformer"
+    family = FAMILY
     main_layer_class = TFSqueezeBertMainLayer
 
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocketbert.features import IGNORED
-from pocketbert.models.ops import Packing, wide_linear
+from pocketbert.models.heads import ForPreTraining
+from pocketbert.models.ops import Packing
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.training.distributed import Ranks
 from pocketbert.training.objectives import Batch, Objective
@@ -33,7 +34,9 @@ class Pretraining(Objective):
     def __init__(self, model: PreTrainedModel, *, pairs: bool = True) -> None:
         super().__init__(model)
         if not pairs:
-            model.cls.seq_relationship.requires_grad_(False)  # type: ignore[union-attr]
+            assert isinstance(model, ForPreTraining)
+            for layer in model.head_layers:
+                layer.requires_grad_(False)
             if model.base_model.pooler is not None:
                 model.base_model.pooler.requires_grad_(False)
 
@@ -87,9 +90,9 @@ def scores(
     model: torch.nn.Module, hidden: Tensor, pooled: Tensor, batch: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Word scores [M, V] at the masked places of [1, N, H], and scores of pairs [E, 2] of [E, H], in fp32."""
-    heads = model.cls
-    words = heads.predictions(hidden[0, batch["masked_positions"]])  # type: ignore[operator, union-attr]
-    return words.float(), wide_linear(heads.seq_relationship, pooled).float()  # type: ignore[union-attr, arg-type]
+    assert isinstance(model, ForPreTraining)
+    words = model.score_words(hidden[0, batch["masked_positions"]])
+    return words.float(), model.apply_layers(pooled).float()
 
 
 @torch.no_grad()

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from pocketbert.configs import MobileBertConfig, PreTrainedConfig
 from pocketbert.errors import ConfigError
+from pocketbert.models.cpu import drop_out
 from pocketbert.models.mobilebert import MobileBertSelfAttention
-from pocketbert.models.ops import NoNorm, drop_out, wide_linear
+from pocketbert.models.ops import NoNorm, wide_linear
 
 DECAY = 0.999  # of the moving averages, as published; of young ones (1 + n) / (10 + n) after n batches, if that is less
 LEAST = -16.0  # published: -6, of which many add up; beside 0 this has no weight in 8 bits

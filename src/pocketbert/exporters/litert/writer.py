@@ -24,7 +24,6 @@ from pocketbert.exporters.tensorflow_graph import MASKED_SCORE, compute
 from pocketbert.exporters.verify import Outputs
 from pocketbert.exporters.writer import Writer
 from pocketbert.features import Features, pad
-from pocketbert.runtime.lowering import head_of
 from pocketbert.runtime.plan import Plan
 
 CALIBRATION_TEXTS = 100  # as many as the published model was calibrated on
@@ -108,7 +107,7 @@ class LiteRtWriter(Writer):
 
 def default_length(config: PreTrainedConfig) -> int:
     """Tokens per text of a model's files, unless the options set it."""
-    return min(384 if head_of(config) == "ForQuestionAnswering" else 128, config.max_position_embeddings)
+    return min(384 if config.saved_head == "ForQuestionAnswering" else 128, config.max_position_embeddings)
 
 
 def _relative_logits(logits: np.ndarray) -> np.ndarray:

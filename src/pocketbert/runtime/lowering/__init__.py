@@ -11,27 +11,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pocketbert.configs import BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
-from pocketbert.runtime.lowering import bert, mobilebert, squeezebert
+from pocketbert.families import family_of
+from pocketbert.families.config import PreTrainedConfig
 from pocketbert.runtime.lowering.builder import Builder
 from pocketbert.runtime.lowering.heads import lower_head
 from pocketbert.runtime.plan import Plan
 
-PREFIXES = {"bert": "bert.", "squeezebert": "transformer.", "mobilebert": "mobilebert."}
-LOWERED = (
-    "Model", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification", "ForQuestionAnswering",
-    "ForMaskedLM", "ForNextSentencePrediction", "ForPreTraining",
-)  # fmt: skip
 SMOOTHING = ".balance"  # behind the name of a norm: the factors that its features were divided by
-
-
-def head_of(config: PreTrainedConfig) -> str:
-    """The head that the checkpoint was saved with, for `lower`; the bare encoder if `config.json` names none."""
-    for name in config.architectures:
-        for head in LOWERED:
-            if name.endswith(head):
-                return head
-    return "Model"
 
 
 def lower(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str) -> Plan:
@@ -40,21 +26,20 @@ def lower(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str
     Args:
         config: of the model.
         tensors: by their official names, with or without the encoder's prefix. Smoothing factors are ignored.
-        head: the part of a class name after the family: "Model", "ForSequenceClassification", …
+        head: a key of `families.family.HEADS`: "Model", "ForSequenceClassification", …
 
     Raises:
         CheckpointError: a tensor is missing, or does not have the shape that the configuration requires. The message
             continues the name of the file.
     """
-    prefix = PREFIXES[config.model_type]
-    names = {name.removeprefix(prefix): name for name in tensors if not name.endswith(SMOOTHING)}
-    build = Builder(names, tensors, head)
-    if isinstance(config, MobileBertConfig):
-        hidden = mobilebert.lower_encoder(build, config)
-    elif isinstance(config, SqueezeBertConfig):
-        hidden = squeezebert.lower_encoder(build, config)
-    else:
-        assert isinstance(config, BertConfig)
-        hidden = bert.lower_encoder(build, config)
-    outputs = dict(lower_head(build, config, head, hidden))
+    family = family_of(config)
+    names = {family.short(name): name for name in tensors if not name.endswith(SMOOTHING)}
+    return lower_with(Builder(family, names, tensors, head), config)
+
+
+def lower_with(build: Builder, config: PreTrainedConfig) -> Plan:
+    """The plan of a model whose tensors come from a builder; see `lower`."""
+    family = build.family
+    hidden = family.load(f"{family.lowering}.lower_encoder")(build, config)
+    outputs = dict(lower_head(build, config, hidden))
     return build.plan(outputs, config.max_position_embeddings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pocketbert.configs import BertConfig, PreTrainedConfig
+from pocketbert.families.bert import BertConfig, BertFields
 from pocketbert.runtime.lowering.builder import Builder, scaled
 from pocketbert.runtime.plan import Columns, Index
 
@@ -33,7 +33,7 @@ def lower_encoder(build: Builder, config: BertConfig) -> Columns:
     return hidden
 
 
-def lower_embeddings(build: Builder, config: PreTrainedConfig) -> Columns:
+def lower_embeddings(build: Builder, config: BertFields) -> Columns:
     """Word + position + segment, normalised: SqueezeBERT's are the same."""
     hidden = Columns("hidden", config.hidden_size)
     sizes: tuple[tuple[str, Index, int], ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketbert.errors import CheckpointError
+from pocketbert.families.family import Family
 from pocketbert.runtime.plan import (
     Attention,
     Columns,
@@ -25,7 +27,6 @@ from pocketbert.runtime.plan import (
 )
 
 Array = npt.NDArray[np.floating]
-HEADS = ("cls.", "classifier.", "qa_outputs.", "pooler.")  # a checkpoint of another task may lack these
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Builder:
     It keeps none of the checkpoint's tensors, which may be read one by one.
     """
 
+    family: Family
     names: Mapping[str, str]  # the names without the encoder's prefix → those of the checkpoint
     checkpoint: Mapping[str, np.ndarray]
     head: str
@@ -87,27 +89,31 @@ class Builder:
     # ── reading the checkpoint ──
 
     def tensor(self, name: str, *shape: int) -> Array:
-        """The tensor `name` in float64, which must have this shape, or one that squeezes to it; never int8."""
+        """The tensor `name` in float64, which must have this shape and not be int8."""
         tensor = self.take(name, shape)
         if tensor.dtype == np.int8:
             raise CheckpointError(f"does not fit this model: it has {name} in int8, which only matrices can be")
         return tensor.astype(np.float64)
 
     def take(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
-        """The tensor `name` in the type that it has, reshaped."""
+        """The tensor `name` in the type that it has, which must have this shape."""
         self.require(name)
         tensor = self.checkpoint[self.names[name]]
         self.used.add(name)
-        if tensor.size != np.prod(shape) or tensor.shape[: len(shape)] != shape:
+        if tensor.shape != shape:
             raise CheckpointError(
                 f"does not fit this model: it has {name} of shape {list(tensor.shape)}, expected {list(shape)}"
             )
-        return tensor.reshape(shape)
+        return tensor
 
-    def matrix(self, name: str, out: int, into: int, *, transposed: bool = False) -> Matrix:
-        """The matrix `name`, in int8 if the checkpoint's is; `transposed` if that is stored as [into, out]."""
-        tensor: npt.NDArray[Any] = self.take(name, (into, out) if transposed else (out, into))
-        tensor = tensor.T if transposed else tensor
+    def matrix(self, name: str, out: int, into: int, *kernel: int, transposed: bool = False) -> Matrix:
+        """The matrix `name`, in int8 if the checkpoint's is.
+
+        It is stored as [out, into], of a convolution as [out, into, *kernel] with sizes of 1; or `transposed`, as
+        [into, out].
+        """
+        tensor: npt.NDArray[Any] = self.take(name, (into, out) if transposed else (out, into, *kernel))
+        tensor = tensor.T if transposed else tensor.reshape(out, into)
         if tensor.dtype != np.int8:
             return tensor if tensor.dtype.kind == "f" else tensor.astype(np.float64)
         scales = self.tensor(f"{name}_scale", out)
@@ -115,17 +121,21 @@ class Builder:
             raise CheckpointError(f"is damaged: {name}_scale contains values that are not positive numbers")
         return Int8(tensor, scales)
 
-    def dense(self, name: str, out: int, into: int) -> Affine:
-        """Weight and bias of the linear layer `name`."""
+    def dense(self, name: str, out: int, into: int, *kernel: int) -> Affine:
+        """Weight and bias of the linear layer `name`, or of a convolution; see `matrix`."""
         self.require(f"{name}.weight", f"{name}.bias")
-        return self.matrix(f"{name}.weight", out, into), self.tensor(f"{name}.bias", out)
+        return self.matrix(f"{name}.weight", out, into, *kernel), self.tensor(f"{name}.bias", out)
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has this tensor."""
+        return name in self.names
 
     def require(self, *names: str) -> None:
         """Raise `CheckpointError` if the checkpoint lacks one of these tensors."""
         missing = sorted(set(names) - self.names.keys())
         if not missing:
             return
-        if not all(name.startswith(HEADS) for name in missing):
+        if not all(map(self.family.is_optional, missing)):
             raise CheckpointError(f"does not fit this model: it lacks {', '.join(missing)}")
         raise CheckpointError(
             f"lacks {', '.join(missing)}, so the outputs would be random: use a checkpoint that was fine-tuned for "
@@ -134,10 +144,14 @@ class Builder:
 
     def refuse_unused(self) -> None:
         """Raise `CheckpointError` for tensors that no step uses, except heads of other tasks and what may be idle."""
-        idle = (*HEADS, "embeddings.embedding_transformation.")
-        rest = sorted(name for name in self.names.keys() - self.used if not name.startswith(idle))
-        if foreign := [name for name in rest if ".bottleneck.attention." not in name]:
-            raise CheckpointError(f"does not fit this model: it has {', '.join(foreign)}")
+        idle = [re.compile(pattern) for pattern in self.family.idle]
+        unknown = [
+            name
+            for name in sorted(self.names.keys() - self.used)
+            if not self.family.is_optional(name) and not any(pattern.match(name) for pattern in idle)
+        ]
+        if unknown:
+            raise CheckpointError(f"does not fit this model: it has {', '.join(unknown)}")
 
     # ── writing the plan ──
 

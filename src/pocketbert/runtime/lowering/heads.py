@@ -1,4 +1,4 @@
-"""The heads → the last steps of a plan."""
+"""The heads → the last steps of a plan: a `Family` has the names of their layers."""
 
 from __future__ import annotations
 
@@ -6,91 +6,86 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import CheckpointError
+from pocketbert.families.config import PreTrainedConfig
+from pocketbert.families.family import HEADS
 from pocketbert.runtime.lowering.builder import Builder
 from pocketbert.runtime.plan import Columns, Linear
 
 Output = tuple[str, Columns | tuple[Columns, int]]
 
 
-def lower_head(build: Builder, config: PreTrainedConfig, head: str, hidden: Columns) -> Iterator[Output]:
-    """Add the steps of a head; returns the outputs of the plan by name."""
-    width = config.hidden_size
+def lower_head(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Iterator[Output]:
+    """Add the steps of the builder's head; returns the outputs of the plan by name."""
+    family, head = build.family, build.head
+    if head not in family.heads:
+        raise CheckpointError(f"cannot be run as a {family.class_name(head)}: this family has no such head")
+    kind = HEADS[head]
     if head == "Model":
-        yield "last_hidden_state", hidden
-        if _has_pooler(build, config):
-            yield "pooler_output", _pool(build, config, hidden)
-    elif head in ("ForSequenceClassification", "ForMultipleChoice"):
-        count = config.num_labels if head == "ForSequenceClassification" else 1
-        logits = Columns("logits", count)
-        build.linear(_pool(build, config, hidden), logits, "classifier", *build.dense("classifier", count, width))
-        yield "logits", logits
-    elif head == "ForNextSentencePrediction":
-        yield "logits", _pair(build, config, hidden)
-    elif head == "ForTokenClassification":
-        logits = Columns("logits", config.num_labels)
-        build.linear(hidden, logits, "classifier", *build.dense("classifier", config.num_labels, width))
-        yield "logits", logits
-    elif head == "ForQuestionAnswering":
-        logits = Columns("logits", 2)
-        build.linear(hidden, logits, "qa_outputs", *build.dense("qa_outputs", 2, width))
-        yield "start_logits", (logits, 0)
-        yield "end_logits", (logits, 1)
-    elif head == "ForMaskedLM":
-        yield "logits", _words(build, config, hidden)
-    elif head == "ForPreTraining":
-        pair = _pair(build, config, hidden)
-        yield "logits", _words(build, config, hidden)  # not prediction_logits, which no loader of word heads looks for
-        yield "seq_relationship_logits", pair
+        yield kind.outputs[0], hidden
+        if _has_pooled_output(build, config):
+            yield kind.outputs[1], _pool(build, config, hidden)
+        return
+    names = kind.outputs[1:] if kind.words else kind.outputs  # the first output of a word head is its word scores
+    if names:
+        source = _pool(build, config, hidden) if kind.pooled else hidden
+        scores = Columns("scores", config.num_labels if kind.scores is None else kind.scores)
+        _apply_layers(build, config, source, scores)
+    if kind.words:
+        yield kind.outputs[0], _score_words(build, config, hidden)
+    if len(names) == 1:
+        yield names[0], scores
     else:
-        raise CheckpointError(f"there is no plan for a head {head!r}")
+        yield from ((name, (scores, i)) for i, name in enumerate(names))
 
 
-def _has_pooler(build: Builder, config: PreTrainedConfig) -> bool:
-    return not getattr(config, "classifier_activation", True) or "pooler.dense.weight" in build.names
+def _apply_layers(build: Builder, config: PreTrainedConfig, source: Columns, scores: Columns) -> None:
+    layers = build.family.heads[build.head]
+    for layer in layers:
+        target = scores if layer is layers[-1] else Columns(layer.name, config.hidden_size)
+        weights = build.dense(layer.name, target.width, source.width)
+        build.linear(source, target, layer.name, *weights, activation=layer.activation)
+        source = target
+
+
+def _has_pooled_output(build: Builder, config: PreTrainedConfig) -> bool:
+    """Whether the encoder alone has a pooled output: not if it needs a layer that the checkpoint lacks."""
+    pooler = build.family.pooler
+    return pooler is not None and (not config.has_pooler_layer or build.has(f"{pooler.name}.weight"))
 
 
 def _pool(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
-    first, pooled = Columns("first", hidden.width), Columns("pooled", hidden.width)
+    pooler, first, pooled = build.family.pooler, Columns("first", hidden.width), Columns("pooled", hidden.width)
     build.gather(hidden, first)
-    if not getattr(config, "classifier_activation", True):
+    if pooler is None or not config.has_pooler_layer:
         return first
-    dense = build.dense("pooler.dense", hidden.width, hidden.width)
-    build.linear(first, pooled, "pooler.dense", *dense, activation="tanh")
+    dense = build.dense(pooler.name, hidden.width, hidden.width)
+    build.linear(first, pooled, pooler.name, *dense, activation=pooler.activation)
     return pooled
 
 
-def _pair(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
-    name, pair = "cls.seq_relationship", Columns("pair", 2)
-    build.linear(_pool(build, config, hidden), pair, name, *build.dense(name, 2, hidden.width))
-    return pair
-
-
-def _words(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
-    name, width = "cls.predictions.transform", config.hidden_size
-    selected, transformed, logits = (
-        Columns("selected", width),
-        Columns("transformed", width),
-        Columns("logits", config.vocab_size),
-    )
+def _score_words(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
+    family, words, narrow = build.family, build.family.words, config.embedding_size
+    assert words is not None
+    width = narrow if words.rest is None else hidden.width
+    selected, transformed = Columns("selected", hidden.width), Columns("transformed", width)
+    logits = Columns("logits", config.vocab_size)
     build.gather(hidden, selected, selected=True)
-    dense = build.dense(f"{name}.dense", width, width)
-    build.linear(selected, transformed, f"{name}.dense", *dense, activation=config.hidden_act)
-    build.norm(transformed, transformed, f"{name}.LayerNorm", config.layer_norm_eps)
-    narrow = getattr(config, "embedding_size", width)
+    dense = build.dense(words.transform, width, hidden.width)
+    build.linear(selected, transformed, words.transform, *dense, activation=config.hidden_act)
+    build.norm(transformed, transformed, words.norm, config.layer_norm_eps)
     tied = config.tie_word_embeddings
-    table = "embeddings.word_embeddings.weight" if tied else "cls.predictions.decoder.weight"
-    if table in build.tensors:  # as it was looked up
+    table = family.word_table if tied else f"{words.decoder}.weight"
+    if table in build.tensors:  # as the embeddings look it up
         scales = f"{table}.scales" if f"{table}.scales" in build.tensors else None
     else:
         _, scales = build.keep_matrix(table, build.matrix(table, config.vocab_size, narrow))
-    untied = "cls.predictions.decoder.bias"
-    bias = build.tensor(untied if not tied and untied in build.names else "cls.predictions.bias", config.vocab_size)
+    untied = f"{words.decoder}.bias"
+    bias = build.tensor(untied if not tied and build.has(untied) else words.bias, config.vocab_size)
     source = Columns("transformed", narrow)
-    build.steps.append(Linear(source, logits, table, build.keep("cls.predictions.bias", bias), scales))
-    if narrow < width:  # MobileBERT: a further matrix for what the embeddings are too narrow for
-        source, name = Columns("transformed", width - narrow, narrow), "cls.predictions.dense"
-        rest = build.matrix(f"{name}.weight", config.vocab_size, width - narrow, transposed=True)
-        build.linear(source, logits, name, rest, np.zeros(config.vocab_size), residual=logits)
+    build.steps.append(Linear(source, logits, table, build.keep(words.bias, bias), scales))
+    if words.rest is not None and narrow < width:
+        source = Columns("transformed", width - narrow, narrow)
+        rest = build.matrix(f"{words.rest}.weight", config.vocab_size, width - narrow, transposed=True)
+        build.linear(source, logits, words.rest, rest, np.zeros(config.vocab_size), residual=logits)
     return logits

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pocketbert.configs import MobileBertConfig
+from pocketbert.families.mobilebert import MobileBertConfig
 from pocketbert.runtime.lowering.builder import Affine, Array, Builder, composed, scaled, stacked, widened
 from pocketbert.runtime.plan import Columns, Index
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pocketbert.configs import SqueezeBertConfig
+from pocketbert.families.squeezebert import SqueezeBertConfig
 from pocketbert.runtime.lowering.bert import lower_embeddings
 from pocketbert.runtime.lowering.builder import Builder, scaled
 from pocketbert.runtime.plan import Columns
@@ -20,7 +20,7 @@ def lower_encoder(build: Builder, config: SqueezeBertConfig) -> Columns:
         at = f"encoder.layers.{i}."
         for part, target in parts.items():
             factor = scale if part == "query" else 1.0
-            weight, bias = build.dense(f"{at}attention.{part}", width, width // groups[part])
+            weight, bias = build.dense(f"{at}attention.{part}", width, width // groups[part], 1)
             weight, bias = scaled(weight, factor), bias * factor
             build.linear(hidden, target, f"{at}attention.{part}", weight, bias, groups=groups[part])
         build.attention(parts["query"], parts["key"], parts["value"], context, config.num_attention_heads)
@@ -29,7 +29,7 @@ def lower_encoder(build: Builder, config: SqueezeBertConfig) -> Columns:
             name: str, source: Columns, target: Columns, groups: int, activation: str | None = None,
             residual: Columns | None = None,
         ) -> None:  # fmt: skip
-            dense = build.dense(f"{name}.conv1d", target.width, source.width // groups)
+            dense = build.dense(f"{name}.conv1d", target.width, source.width // groups, 1)
             build.linear(
                 source, target, f"{name}.conv1d", *dense, groups=groups, activation=activation, residual=residual
             )

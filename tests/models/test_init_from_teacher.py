@@ -6,7 +6,7 @@ import torch
 from pocketbert.configs import BertConfig, SqueezeBertConfig
 from pocketbert.errors import ConfigError
 from pocketbert.models.bert import BertForSequenceClassification
-from pocketbert.models.inherit import inherit
+from pocketbert.models.init_from_teacher import init_from_teacher
 from pocketbert.models.squeezebert import SqueezeBertForSequenceClassification
 
 SHAPE: dict[str, Any] = {
@@ -35,7 +35,7 @@ def student(groups: int, **changes: Any) -> Any:
 
 def test_with_one_group_the_student_is_the_teacher() -> None:
     of, to = teacher(), student(1)
-    assert inherit(to, of, [(i, i) for i in range(5)]) == []
+    assert init_from_teacher(to, of, [(i, i) for i in range(5)]) == []
     ids = torch.randint(1, 40, (3, 9))
     with torch.no_grad():
         torch.testing.assert_close(to(input_ids=ids).logits, of(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
@@ -44,7 +44,7 @@ def test_with_one_group_the_student_is_the_teacher() -> None:
 @pytest.mark.parametrize("groups", [2, 4])
 def test_groups_take_the_blocks_on_the_diagonal(groups: int) -> None:
     of, to = teacher(), student(groups, num_hidden_layers=2)
-    assert inherit(to, of, [(0, 0), (1, 2), (2, 4)]) == []
+    assert init_from_teacher(to, of, [(0, 0), (1, 2), (2, 4)]) == []
     for here, there in ((0, 1), (1, 3)):
         grouped, full = to.transformer.encoder["layers"][here], of.bert.encoder["layer"][there]
         for mine, theirs in (
@@ -63,7 +63,7 @@ def test_groups_take_the_blocks_on_the_diagonal(groups: int) -> None:
 def test_what_does_not_fit_stays_fresh() -> None:
     of, to = teacher(num_labels=3), student(1, max_position_embeddings=8)
     before = to.classifier.weight.clone()
-    fresh = inherit(to, of, [(1, 1), (2, 2), (3, 4)])
+    fresh = init_from_teacher(to, of, [(1, 1), (2, 2), (3, 4)])
     layer = [name for name, _ in to.named_parameters() if "layers.3." in name]
     assert sorted(fresh) == sorted([*layer, "classifier.weight", "classifier.bias"])
     assert torch.equal(to.classifier.weight, before)
@@ -81,7 +81,7 @@ def test_of_a_squeezebert_too() -> None:
     with torch.no_grad():
         for parameter in of.parameters():
             parameter.normal_()
-    assert inherit(to, of, [(0, 0), (1, 2), (2, 4)]) == []
+    assert init_from_teacher(to, of, [(0, 0), (1, 2), (2, 4)]) == []
     assert torch.equal(
         to.transformer.encoder["layers"][1].output.conv1d.weight,
         of.transformer.encoder["layers"][3].output.conv1d.weight,
@@ -89,5 +89,5 @@ def test_of_a_squeezebert_too() -> None:
 
 
 def test_another_width_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"24 wide.*48 wide"):
-        inherit(student(1), teacher(hidden_size=48, vocab_size=50), [(1, 1)])
+    with pytest.raises(ConfigError, match=r"48 wide.*24 wide"):
+        init_from_teacher(student(1), teacher(hidden_size=48, vocab_size=50), [(1, 1)])

@@ -1,0 +1,86 @@
+"""BERT (Devlin et al. 2018, https://arxiv.org/abs/1810.04805): configuration and description."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pocketbert.errors import ConfigError
+from pocketbert.families.config import PreTrainedConfig
+from pocketbert.families.family import Dense, Family
+from pocketbert.families.original import NameTable, OriginalFormat, bert_rules
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertFields(PreTrainedConfig):
+    """The fields that the configurations of BERT, SqueezeBERT and MobileBERT share."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("type_vocab_size", self.type_vocab_size >= 1, "must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig(BertFields):
+    """Plain BERT (Devlin et al. 2018), encoder only; the defaults are BERT-base uncased."""
+
+    model_type: ClassVar[str] = "bert"
+
+    classifier_dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        only_supported = {
+            "is_decoder": False,
+            "add_cross_attention": False,
+            "position_embedding_type": "absolute",
+            "embedding_size": self.hidden_size,
+        }
+        for key, only in only_supported.items():
+            if self.extra.get(key, only) != only:
+                raise ConfigError(f"BertConfig: {key}={self.extra[key]!r} is not supported, only {only!r}")
+
+
+_PAIR = (Dense("cls.seq_relationship"),)
+_CLASSIFIER = (Dense("classifier", dropout=True),)
+#: The heads of BERT and of the families that took them over, with the layers of each.
+BERT_HEADS = {
+    "Model": (),
+    "ForPreTraining": _PAIR,
+    "ForMaskedLM": (),
+    "ForNextSentencePrediction": _PAIR,
+    "ForSequenceClassification": _CLASSIFIER,
+    "ForMultipleChoice": _CLASSIFIER,
+    "ForTokenClassification": _CLASSIFIER,
+    "ForQuestionAnswering": (Dense("qa_outputs"),),
+}
+#: Defaults of Google's configuration class that differ from the published class's.
+GOOGLE_DEFAULTS = {"type_vocab_size": 16}
+
+FAMILY = Family(
+    model_type="bert",
+    name="Bert",
+    config_class=BertConfig,
+    presets={"bert-base-uncased": BertConfig()},
+    prefix="bert",
+    models="pocketbert.models.bert",
+    lowering="pocketbert.runtime.lowering.bert",
+    heads=BERT_HEADS,
+    original=OriginalFormat(
+        config_file="bert_config.json",
+        config_defaults=GOOGLE_DEFAULTS,
+        tables=(NameTable("bert", bert_rules("bert", "LayerNorm")),),
+    ),
+    benchmark=("BERT-base", "bert-base-uncased"),
+    graph_forms=("fused",),
+)
