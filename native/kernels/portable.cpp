@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "kernels.h"
-#include "rows.h"
+#include "row_ops.h"
 
 namespace pocketbert {
 namespace {
@@ -22,7 +22,7 @@ float activate(float x, Activation activation) {
     return x;
 }
 
-void finish(const float* products, int row, int first, int columns, const Epilogue& e, float* out) {
+void apply_epilogue(const float* products, int row, int first, int columns, const Epilogue& e, float* out) {
     for (int j = 0; j < columns; ++j) {
         float y = activate(products[j] + e.bias[row * e.bias_stride + first + j], e.activation);
         if (e.residual) {
@@ -40,7 +40,7 @@ void linear_f32(const float* x, std::ptrdiff_t x_stride, int m, const float* pac
             float sums[PANEL] = {};
             for (int i = 0; i < k; ++i)
                 for (int j = 0; j < PANEL; ++j) sums[j] += x[row * x_stride + i] * packed[std::ptrdiff_t(i) * PANEL + j];
-            finish(sums, row, first, std::min(PANEL, n - first), epilogue, out + row * out_stride + first);
+            apply_epilogue(sums, row, first, std::min(PANEL, n - first), epilogue, out + row * out_stride + first);
         }
 }
 
@@ -60,7 +60,7 @@ void linear_s8(const std::int8_t* q, const float* scales, const std::int32_t* su
             float products[PANEL];
             for (int j = 0; j < PANEL; ++j)
                 products[j] = static_cast<float>(dots[j] - 128 * sums[row]) * (scales[row] * weight_scales[first + j]);
-            finish(products, row, first, std::min(PANEL, n - first), epilogue, out + row * out_stride + first);
+            apply_epilogue(products, row, first, std::min(PANEL, n - first), epilogue, out + row * out_stride + first);
         }
 }
 
@@ -96,8 +96,53 @@ void softmax(float* x, int k) {
     for (int i = 0; i < k; ++i) x[i] /= sum;
 }
 
+// Sums that depend on their last value cannot be folded, so floats need no memory; bytes come from short arrays, one of
+// which changes.
+std::int64_t peak_f32(int rounds) {
+    constexpr int SUMS = 64;
+    volatile float unknown = 0.5f;
+    const float a = unknown;
+    float sums[SUMS];
+    for (int i = 0; i < SUMS; ++i) sums[i] = static_cast<float>(i);
+    for (int round = 0; round < rounds; ++round)
+        for (int i = 0; i < SUMS; ++i) sums[i] = sums[i] * a + a;
+    for (const float sum : sums) unknown = sum;
+    return std::int64_t(2) * SUMS * rounds;
+}
+
+std::int64_t peak_s8(int rounds) {
+    constexpr int BYTES = 1024;
+    std::int8_t a[BYTES], b[BYTES];
+    for (int i = 0; i < BYTES; ++i) a[i] = b[i] = static_cast<std::int8_t>(i);
+    [[maybe_unused]] volatile std::int32_t last = 0;
+    for (int round = 0; round < rounds; ++round) {
+        std::int32_t sum = 0;
+        for (int i = 0; i < BYTES; ++i) sum += std::int32_t(a[i]) * std::int32_t(b[i]);
+        a[round % BYTES] = static_cast<std::int8_t>(sum);
+        last = sum;
+    }
+    return std::int64_t(2) * BYTES * rounds;
+}
+
+constexpr Kernels table() {
+    Kernels kernels{};
+    kernels.name = "portable";
+    kernels.linear_f32 = linear_f32;
+    kernels.linear_s8 = linear_s8;
+    kernels.quantize = quantize;
+    kernels.add_s8 = add_s8;
+    kernels.find_outliers = find_outliers;
+    kernels.add_outliers = add_outliers;
+    kernels.layer_norm = layer_norm;
+    kernels.softmax = softmax;
+    kernels.int8_dot = "plain C++";
+    kernels.peak_f32 = peak_f32;
+    kernels.peak_s8 = peak_s8;
+    return kernels;
+}
+
 }  // namespace
 
-const Kernels portable_kernels = {"portable", linear_f32, linear_s8, quantize, add_s8, find_outliers, add_outliers, layer_norm, softmax, nullptr};
+constexpr Kernels portable_kernels = table();
 
 }  // namespace pocketbert

@@ -1,29 +1,23 @@
-// Attention in bfloat16, for processors that have AVX-512 BF16 besides VNNI: twice the products of fp32, a quarter of
-// the time to pack. Scores, the softmax and all sums stay in fp32.
-#include <immintrin.h>
-
+// AVX-512 once more, with attention in bfloat16 for processors that have AVX-512 BF16 besides VNNI: twice the products of
+// fp32, a quarter of the time to pack. Scores, the softmax and all sums stay in fp32.
 #include <algorithm>
 
-#include "kernels.h"
+#include "avx512.h"
 
 namespace pocketbert {
 namespace {
 
-constexpr int ROWS = 6;  // queries at a time: 6 by 4 vectors of accumulators, as in kernels_avx512.cpp
-constexpr int LANES = 16;
+constexpr int ROWS = Avx512::ROWS_F32;  // queries of a tile, by a panel of keys or of columns
+constexpr int LANES = Avx512::LANES;
 constexpr int VECTORS = PANEL / LANES;
 
-#define INLINE inline __attribute__((always_inline))
+INLINE __mmask16 first_lanes(int count) { return Avx512::first_lanes(count); }
 
-// sum += a[0] * b[0] + a[1] * b[1] in every lane, which holds two bfloat16. As an instruction: see kernels_avx512.cpp.
+// sum += a[0] * b[0] + a[1] * b[1] in every lane, which holds two bfloat16. As an instruction: see avx512.h.
 INLINE void dot(__m512& sum, __m512i a, __m512i b) { __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
 
-INLINE __mmask16 lanes(int left) {
-    return left >= LANES ? __mmask16(0xFFFF) : left <= 0 ? __mmask16(0) : __mmask16((1u << left) - 1);
-}
-
 // 2^x. The polynomial is exact to 7.5e-5, 26 times as fine as the bfloat16 that comes of it. NaN stays NaN.
-INLINE __m512 exp2_16(__m512 x) {
+INLINE __m512 exp2(__m512 x) {
     const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
     __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.07802454f), r, _mm512_set1_ps(0.2260672f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.69583349f));
@@ -31,9 +25,10 @@ INLINE __m512 exp2_16(__m512 x) {
     return _mm512_scalef_ps(p, x);
 }
 
-// 32 floats from `left` that there are, as 16 pairs of bfloat16, zeros behind.
+// The first `left` of 32 floats, zeros behind them, as 16 pairs of bfloat16.
 INLINE __m512i pairs_of(const float* x, int left) {
-    const __m512 low = _mm512_maskz_loadu_ps(lanes(left), x), high = _mm512_maskz_loadu_ps(lanes(left - LANES), x + LANES);
+    const __m512 low = _mm512_maskz_loadu_ps(first_lanes(left), x);
+    const __m512 high = _mm512_maskz_loadu_ps(first_lanes(left - LANES), x + LANES);
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
@@ -90,7 +85,7 @@ void pack_values(const float* values, std::ptrdiff_t stride, int length, int dep
         for (int row = 0; row < length; row += 2, packed += PANEL)
             for (int v = 0; v < PANEL; v += LANES) {
                 const float* from = values + row * stride + first + v;
-                const __mmask16 mask = lanes(depth - first - v), second = row + 1 < length ? mask : __mmask16(0);
+                const __mmask16 mask = first_lanes(depth - first - v), second = row + 1 < length ? mask : __mmask16(0);
                 const __m512i high = half(_mm512_maskz_loadu_ps(second, second ? from + stride : from));
                 _mm512_store_si512(packed + v, _mm512_or_si512(half(_mm512_maskz_loadu_ps(mask, from)), _mm512_slli_epi32(high, 16)));
             }
@@ -126,11 +121,11 @@ INLINE void tile(const std::uint32_t* x, std::ptrdiff_t x_stride, const std::uin
 INLINE float exponentials(const float* scores, int length, std::uint32_t* out) {
     __m512 largest = _mm512_set1_ps(-3.0e38f);
     for (int i = 0; i < length; i += LANES)
-        largest = _mm512_mask_max_ps(largest, lanes(length - i), largest, _mm512_load_ps(scores + i));
+        largest = _mm512_mask_max_ps(largest, first_lanes(length - i), largest, _mm512_load_ps(scores + i));
     const __m512 scale = _mm512_set1_ps(1.44269504f);
     const __m512 shift = _mm512_set1_ps(-1.44269504f * _mm512_reduce_max_ps(largest));
     const auto power = [&](int i) {
-        return _mm512_maskz_mov_ps(lanes(length - i), exp2_16(_mm512_fmadd_ps(_mm512_load_ps(scores + i), scale, shift)));
+        return _mm512_maskz_mov_ps(first_lanes(length - i), exp2(_mm512_fmadd_ps(_mm512_load_ps(scores + i), scale, shift)));
     };
     __m512 sum = _mm512_setzero_ps();
     for (int i = 0; i < length; i += 2 * LANES, out += LANES) {
@@ -152,7 +147,7 @@ struct Memory {  // parts of the scratch, each a whole number of cache lines
 };
 
 template <int M>
-void few_rows(const float* query, std::ptrdiff_t query_stride, int length, int depth, const Memory& memory,
+void tile_of_queries(const float* query, std::ptrdiff_t query_stride, int length, int depth, const Memory& memory,
               std::uint32_t* scratch, float* out, std::ptrdiff_t out_stride) {
     const std::uint32_t *keys = scratch, *values = keys + memory.keys;
     float* scores = reinterpret_cast<float*>(scratch + memory.keys + memory.values);
@@ -176,15 +171,9 @@ void few_rows(const float* query, std::ptrdiff_t query_stride, int length, int d
         else tile<M, 2>(powers, memory.length_pairs, panel, length_pairs, sums[0], PANEL);  // a head of 32
         for (int r = 0; r < M; ++r)
             for (int i = 0; i < columns; i += LANES)
-                _mm512_mask_storeu_ps(out + r * out_stride + first + i, lanes(columns - i),
+                _mm512_mask_storeu_ps(out + r * out_stride + first + i, first_lanes(columns - i),
                                       _mm512_mul_ps(_mm512_load_ps(sums[r] + i), _mm512_set1_ps(inverse[r])));
     }
-}
-
-template <int M, class... Args>
-void rows(int m, Args&&... args) {  // few_rows for m of them, found by recursion
-    if (m >= M) few_rows<M>(args...);
-    else if constexpr (M > 1) rows<M - 1>(m, args...);
 }
 
 std::size_t scratch_bytes(int length, int depth) {
@@ -200,12 +189,28 @@ void attention(const float* query, std::ptrdiff_t query_stride, const float* key
     pack_keys(key, key_stride, length, depth, packed);
     pack_values(value, value_stride, length, depth, packed + memory.keys);
     for (int row = 0; row < length; row += ROWS)
-        rows<ROWS>(length - row, query + row * query_stride, query_stride, length, depth, memory, packed,
-                   out + row * out_stride, out_stride);
+        with_constant<ROWS>(length - row, [&](auto rows) {
+            tile_of_queries<decltype(rows)::value>(query + row * query_stride, query_stride, length, depth, memory, packed,
+                                                   out + row * out_stride, out_stride);
+        });
+}
+
+std::int64_t peak_bf16(int rounds) {
+    const __m512i a = _mm512_setzero_si512();
+    return peak_loop(rounds, 2 * LANES, _mm512_setzero_ps(), [&](__m512& sum) { dot(sum, a, a); });
+}
+
+constexpr Bf16Attention bf16_attention = {scratch_bytes, attention, 5e-3f};
+
+constexpr Kernels table() {
+    Kernels kernels = Loops<Avx512>::table("avx512bf16");
+    kernels.bf16_attention = &bf16_attention;
+    kernels.peak_bf16 = peak_bf16;
+    return kernels;
 }
 
 }  // namespace
 
-const Bf16Attention avx512_bf16_attention = {scratch_bytes, attention};
+constexpr Kernels avx512bf16_kernels = table();
 
 }  // namespace pocketbert

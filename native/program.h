@@ -1,14 +1,16 @@
-// Runs plans: see src/pocketbert/runtime/plan.py, whose steps these are. Knows no architecture.
+// A plan that is built step by step and run: see src/pocketbert/runtime/plan.py, whose steps these are. Knows no
+// architecture. program.cpp builds and validates, execute.cpp runs.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <vector>
 
 #include "arena.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "pool.h"
 
 namespace pocketbert {
@@ -18,9 +20,9 @@ class Aligned {  // a vector whose memory starts on a cache line
 public:
     Aligned() = default;
     explicit Aligned(std::size_t size) { resize(size); }
-    void resize(std::size_t size) {  // what was there is lost
+    void resize(std::size_t size) {  // the old values are lost
         size_ = 0;
-        memory_ = {};  // first, so that old and new are not there together
+        memory_ = {};  // first, so that old and new memory are not allocated together
         memory_.assign(size * sizeof(T) + 64, 0);
         size_ = size;
     }
@@ -41,7 +43,17 @@ struct Columns {
     int buffer, start, width;
 };
 
-// A matrix or vector that somebody else owns, and what keeps it alive.
+inline bool overlap(Columns a, Columns b) {
+    return a.buffer == b.buffer && a.start < b.start + b.width && b.start < a.start + a.width;
+}
+
+inline bool same(Columns a, Columns b) { return a.buffer == b.buffer && a.start == b.start && a.width == b.width; }
+
+inline void require(bool holds, const char* rule) {
+    if (!holds) throw std::invalid_argument(rule);
+}
+
+// A matrix or vector in memory of another owner, which `owner` keeps alive.
 template <class T>
 struct View {
     const T* data = nullptr;
@@ -58,7 +70,7 @@ public:
     Program(const Program&) = delete;
     Program& operator=(const Program&) = delete;
 
-    // ── building: every call is checked, and throws std::invalid_argument before it changes anything ──
+    // ── building: every call is validated, and throws std::invalid_argument before it changes anything ──
 
     // A buffer of `width` columns. A local one lives within one row program and is never seen from outside.
     int buffer(int width, bool local);
@@ -68,33 +80,33 @@ public:
                 const Columns* residual, View<float> residual_scale);
     void linear_s8(Columns source, Columns target, View<std::int8_t> weight, View<float> weight_scales, View<float> bias,
                    int groups, Activation activation, const Columns* residual, View<float> residual_scale,
-                   View<float> exact);
+                   View<float> outlier_weight);
     void layer_norm(Columns source, Columns target, View<float> weight, View<float> bias, float eps);
     // With `bfloat16`, in that precision if the kernels have it.
     void attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16);
-    // From here on a row is one of those that the caller asks for, or the first of a sequence. `source` is of all tokens.
-    void pick(Columns source, Columns target, bool asked);
+    // From here on the rows are those that the caller selects, or the first of every sequence. `source` has all tokens.
+    void gather(Columns source, Columns target, bool selected);
 
     // ── running ──
 
-    // Sequence s is ids[starts[s]] to ids[starts[s + 1] - 1]; `asked` are the numbers of tokens, and null stands for all
-    // of them. Calls from several threads take turns.
+    // Sequence s is ids[starts[s]] to ids[starts[s + 1] - 1]; `selected_rows` are numbers of tokens, null selects all.
+    // Calls from several threads take turns.
     void run(const std::int32_t* ids, const std::int32_t* segments, int tokens, const std::int32_t* starts,
-             int sequences, const std::int32_t* asked = nullptr, int asked_count = 0);
-    // The rows of the last run, a row a token or a row of those that were picked, to be read before the next one.
+             int sequences, const std::int32_t* selected_rows = nullptr, int selected_count = 0);
+    // The rows of the last run, one per token or per gathered row, to be read before the next one.
     int rows(Columns columns) const;
     void read(Columns columns, float* out) const;
 
-    // What runs have made for themselves, and keep for the next ones. It is as much as the largest of them needed.
+    // The memory that runs keep for later ones: as much as the largest of them needed.
     std::size_t workspace_bytes() const;
     const char* kernels() const { return kernels_.name; }
     const std::shared_ptr<Pool>& pool() const { return pool_; }
     std::mutex& mutex() { return *mutex_; }  // to be held while building, running and reading
-    // For the child of a fork, which has other threads. What a run of the parent's may have left half done stays behind.
-    void start_anew(std::shared_ptr<Pool> pool);
+    // For the child of a fork, which has other threads. What a run of the parent may have left half done is abandoned.
+    void reset_after_fork(std::shared_ptr<Pool> pool);
 
 private:
-    enum class RowsOf { tokens, firsts, asked };
+    enum class RowsOf { tokens, firsts, selected };
     struct Buffer {
         int width;
         bool local;
@@ -115,15 +127,15 @@ private:
         Aligned<float> bias, residual_scale, weight_scales;
         float* packed;  // in the arena, as is the next
         std::uint8_t* packed_s8;
-        bool by_group;  // goes group by group together with the step before, whose target is its source
-        int outliers;   // how many features of a row are multiplied in fp32 at most
+        bool fused_with_previous;  // runs group by group together with the step before, whose target is its source
+        int outliers;              // the most features of a row that are multiplied in fp32
         float eps;
     };
     struct Stage {
-        enum Kind { rows, attention, pick } kind;
+        enum Kind { rows, attention, gather } kind;
         std::vector<Step> steps;
         Columns query, key, value, target;
-        RowsOf picked;
+        RowsOf gathered;
         int heads;
         bool bfloat16;
     };
@@ -137,17 +149,17 @@ private:
         // Copies: another thread may change the caller's arrays after they were checked.
         std::vector<std::int32_t> ids, segments, starts;
         int tokens, sequences;
-        std::vector<std::int32_t> asked;        // tokens
-        std::vector<std::int32_t> sequence_of;  // by token
+        std::vector<std::int32_t> selected_rows;  // numbers of tokens
+        std::vector<std::int32_t> sequence_of;    // by token
     };
 
     void start(std::shared_ptr<Pool> pool);
-    void leave_behind();
+    void abandon_parent_state();
     void check(Columns columns, bool reads, RowsOf rows) const;
     void check(Columns columns, bool reads) const { check(columns, reads, rows_of_); }
-    void wrote(Columns columns);
+    void mark_written(Columns columns);
     void end_rows();
-    static bool by_group(const Step& a, const Step& b);
+    static bool can_fuse(const Step& a, const Step& b);
     void add_step(Step step);
     void add_lookup(Step step, Columns target, int entries, int width, Index index, bool add);
     template <class T>
@@ -173,13 +185,13 @@ private:
     std::vector<Buffer> buffers_;
     std::vector<Stage> stages_;
     Arena weights_;
-    std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1, widest_exact_ = 0, most_outliers_ = 0;
-    RowsOf rows_of_ = RowsOf::tokens;  // what the next step has a row of
-    bool asks_ = false;
+    std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1, widest_outlier_step_ = 0, most_outliers_ = 0;
+    RowsOf rows_of_ = RowsOf::tokens;  // the rows of the next step
+    bool selects_ = false;             // a gather takes the rows that the caller selects
 
     std::vector<Aligned<float>> memory_;  // by buffer
     std::vector<Scratch> scratch_;        // by thread
-    int tokens_ = 0, sequences_ = 0, asked_ = 0;
+    int tokens_ = 0, sequences_ = 0, selected_ = 0;
 };
 
 }  // namespace pocketbert

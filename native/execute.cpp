@@ -1,0 +1,326 @@
+#include <algorithm>
+#include <iterator>
+#include <numeric>
+
+#include "program.h"
+
+namespace pocketbert {
+namespace {
+
+constexpr int BLOCK = 96;    // rows that go through a row program together
+constexpr int QUERIES = 48;  // rows of scores that are computed together
+constexpr int MAX_TASKS = 1 << 30;
+
+}  // namespace
+
+void Program::check_batch(const Batch& batch) const {
+    require(batch.starts[0] == 0 && batch.starts[batch.sequences] == batch.tokens, "starts must begin at 0 and end at the number of tokens");
+    for (const std::int32_t row : batch.selected_rows)
+        require(row >= 0 && row < batch.tokens, "a selected row is not a token of the batch");
+    int longest = 0;
+    for (int s = 0; s < batch.sequences; ++s) {
+        require(batch.starts[s] < batch.starts[s + 1], "every sequence must have a token");
+        longest = std::max(longest, batch.starts[s + 1] - batch.starts[s]);
+    }
+    for (const Stage& stage : stages_) {
+        require(stage.kind != Stage::attention || std::int64_t(batch.sequences) * stage.heads <= MAX_TASKS,
+                "too many sequences");
+        for (const Step& step : stage.steps) {
+            if (step.kind != Step::lookup) continue;
+            if (step.index == Index::position) {
+                require(longest <= step.entries, "a sequence is longer than the table of positions");
+                continue;
+            }
+            for (const std::int32_t id : step.index == Index::segment ? batch.segments : batch.ids)
+                require(id >= 0 && id < step.entries, "an id is outside its table");
+        }
+    }
+}
+
+void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tokens, const std::int32_t* starts,
+                  int sequences, const std::int32_t* selected_rows, int selected_count) {
+    Batch batch{{ids, ids + tokens}, {segments, segments + tokens}, {starts, starts + sequences + 1}, tokens, sequences, {}, {}};
+    require(selects_ || !selected_rows, "this program gathers no selected rows");
+    if (selected_rows) {
+        batch.selected_rows.assign(selected_rows, selected_rows + selected_count);
+    } else if (selects_) {
+        batch.selected_rows.resize(static_cast<std::size_t>(tokens));
+        std::iota(batch.selected_rows.begin(), batch.selected_rows.end(), 0);
+    }
+    check_batch(batch);
+    batch.sequence_of.reserve(static_cast<std::size_t>(tokens));
+    for (int s = 0; s < sequences; ++s)
+        batch.sequence_of.insert(batch.sequence_of.end(), batch.starts[s + 1] - batch.starts[s], s);
+    tokens_ = tokens, sequences_ = sequences, selected_ = static_cast<int>(batch.selected_rows.size());
+
+    for (std::size_t b = 0; b < buffers_.size(); ++b) {
+        const std::size_t size = std::size_t(count(buffers_[b].rows)) * buffers_[b].width;
+        if (!buffers_[b].local && memory_[b].size() < size) memory_[b].resize(size);
+    }
+    make_scratch(batch);
+    const Pool::ActiveScope active(*pool_);
+    const auto enter_thread = [&] {
+        if (kernels_.enter_thread) kernels_.enter_thread();
+    };
+
+    int rows = tokens;
+    for (const Stage& stage : stages_) {
+        if (stage.kind == Stage::rows) {
+            // Blocks as even as they can be, and a whole number of them for every thread.
+            const int threads = pool_->threads();
+            const int blocks = std::min(rows, round_up(std::max(1, (rows + BLOCK - 1) / BLOCK), threads));
+            pool_->run(blocks, [&](int block, int thread) {
+                enter_thread();
+                const int first = static_cast<int>(std::int64_t(rows) * block / blocks);
+                const int last = static_cast<int>(std::int64_t(rows) * (block + 1) / blocks);
+                run_rows(stage, batch, first, last, scratch_[static_cast<std::size_t>(thread)]);
+            });
+        } else if (stage.kind == Stage::attention) {
+            pool_->run(sequences * stage.heads, [&](int task, int thread) {
+                enter_thread();
+                run_attention(stage, batch, task / stage.heads, task % stage.heads,
+                              scratch_[static_cast<std::size_t>(thread)]);
+            });
+        } else {
+            const bool selected = stage.gathered == RowsOf::selected;
+            const std::vector<std::int32_t>& sources = selected ? batch.selected_rows : batch.starts;
+            rows = count(stage.gathered);
+            for (int row = 0; row < rows; ++row)
+                std::copy_n(at(stage.query, sources[row], 0, scratch_[0]), stage.query.width,
+                            at(stage.target, row, 0, scratch_[0]));
+        }
+    }
+}
+
+// All memory is allocated here, before the threads run, so that none of them can fail.
+void Program::make_scratch(const Batch& batch) {
+    std::size_t longest = 0, packed = 0, widest = 0, attention = 0;
+    for (int s = 0; s < batch.sequences; ++s)
+        longest = std::max(longest, static_cast<std::size_t>(batch.starts[s + 1] - batch.starts[s]));
+    const std::size_t panels = (longest + PANEL - 1) / PANEL * PANEL;
+    for (const Stage& stage : stages_) {
+        if (stage.kind != Stage::attention) continue;
+        const int depth = stage.target.width / stage.heads, depth_panels = round_up(depth, PANEL);
+        if (stage.bfloat16) {
+            attention = std::max(attention, kernels_.bf16_attention->scratch_bytes(static_cast<int>(longest), depth));
+            continue;
+        }
+        packed = std::max(packed, panels * depth + longest * depth_panels);
+        widest = std::max({widest, panels, static_cast<std::size_t>(depth_panels)});
+    }
+    const auto grow = [](auto& memory, std::size_t size) {
+        if (memory.size() < size) memory.resize(size);
+    };
+    for (Scratch& scratch : scratch_) {
+        grow(scratch.local, local_width_ * BLOCK + 1);
+        grow(scratch.q, widest_source_ * BLOCK);
+        grow(scratch.scales, most_groups_ * BLOCK);
+        grow(scratch.sums, most_groups_ * BLOCK);
+        grow(scratch.biases, widest_outlier_step_ * BLOCK);
+        grow(scratch.row, widest_outlier_step_);
+        grow(scratch.outliers, most_outliers_ * BLOCK);
+        grow(scratch.outlier_counts, BLOCK);
+        grow(scratch.packed, packed);
+        grow(scratch.zeros, widest);
+        grow(scratch.attention, attention);
+        grow(scratch.scores, packed ? panels * QUERIES : 0);
+    }
+}
+
+float* Program::at(Columns c, int row, int first_row, Scratch& scratch) {
+    const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
+    if (buffer.local)
+        return scratch.local.data() + buffer.offset * BLOCK + std::ptrdiff_t(row - first_row) * buffer.width + c.start;
+    return memory_[static_cast<std::size_t>(c.buffer)].data() + std::ptrdiff_t(row) * buffer.width + c.start;
+}
+
+void Program::run_rows(const Stage& stage, const Batch& batch, int first, int last, Scratch& scratch) {
+    const Step* quantised = nullptr;  // the step whose source is in the scratch, quantised
+    for (std::size_t i = 0; i < stage.steps.size(); ++i) {
+        const Step& step = stage.steps[i];
+        if (i + 1 < stage.steps.size() && stage.steps[i + 1].fused_with_previous) {
+            const Step& next = stage.steps[++i];
+            for (int g = 0; g < step.groups; ++g)
+                for (const Step* each : {&step, &next}) {
+                    if (each->kind == Step::linear_s8) quantize(*each, {g, 1}, first, last, scratch);
+                    run_linear(*each, {g, 1}, first, last, scratch);
+                }
+            quantised = nullptr;
+            continue;
+        }
+        switch (step.kind) {
+            case Step::lookup: run_lookup(step, batch, first, last, scratch); break;
+            case Step::linear: run_linear(step, {0, step.groups}, first, last, scratch); break;
+            case Step::linear_s8:
+                if (!quantised || quantised->groups != step.groups || !same(quantised->source, step.source) ||
+                    quantised->outliers != step.outliers) {
+                    quantize(step, {0, step.groups}, first, last, scratch);
+                    quantised = &step;
+                }
+                run_linear(step, {0, step.groups}, first, last, scratch);
+                break;
+            case Step::layer_norm: {
+                const int width = step.target.width;
+                for (int row = first; row < last; ++row)
+                    kernels_.layer_norm(at(step.source, row, first, scratch), width, step.packed, step.bias.data(),
+                                        step.eps, at(step.target, row, first, scratch));
+                break;
+            }
+        }
+        if (quantised && overlap(quantised->source, step.target)) quantised = nullptr;
+    }
+}
+
+void Program::run_lookup(const Step& step, const Batch& batch, int first, int last, Scratch& scratch) {
+    for (int row = first; row < last; ++row) {
+        const int s = batch.sequence_of[static_cast<std::size_t>(row)];
+        int entry = -1;  // zeros
+        switch (step.index) {
+            case Index::word: entry = batch.ids[row]; break;
+            case Index::next_word: entry = row + 1 < batch.starts[s + 1] ? batch.ids[row + 1] : -1; break;
+            case Index::previous_word: entry = row > batch.starts[s] ? batch.ids[row - 1] : -1; break;
+            case Index::position: entry = row - batch.starts[s]; break;
+            case Index::segment: entry = batch.segments[row]; break;
+        }
+        float* out = at(step.target, row, first, scratch);
+        const int width = step.target.width;
+        const std::ptrdiff_t offset = std::ptrdiff_t(std::max(entry, 0)) * width;
+        if (entry < 0) {
+            if (!step.add) std::fill_n(out, width, 0.0f);
+        } else if (step.table_s8.owner) {
+            if (!step.add) std::fill_n(out, width, 0.0f);
+            kernels_.add_s8(step.table_s8.data + offset, step.table_scales.data[entry], width, out);
+        } else if (step.add) {
+            const float* values = step.table.data + offset;
+            for (int i = 0; i < width; ++i) out[i] += values[i];
+        } else {
+            std::copy_n(step.table.data + offset, width, out);
+        }
+    }
+}
+
+void Program::quantize(const Step& step, Groups groups, int first, int last, Scratch& scratch) {
+    const int k = step.source.width / step.groups, rows = last - first, padded = round_up(k, 4);
+    for (int row = 0; row < rows; ++row) {
+        const float* x = at(step.source, first + row, first, scratch);
+        if (step.outliers) {
+            std::int32_t* indices = scratch.outliers.data() + std::ptrdiff_t(row) * step.outliers;
+            const int count = kernels_.find_outliers(x, k, step.outliers, indices);
+            scratch.outlier_counts.data()[row] = count;
+            if (count) {  // the rounded values are zero there
+                x = std::copy_n(x, k, scratch.row.data()) - k;
+                for (int i = 0; i < count; ++i) scratch.row.data()[indices[i]] = 0.0f;
+            }
+        }
+        for (int g = 0; g < groups.count; ++g) {
+            const std::ptrdiff_t index = std::ptrdiff_t(g) * rows + row;
+            kernels_.quantize(x + std::ptrdiff_t(groups.first + g) * k, k, scratch.q.data() + index * padded,
+                              scratch.scales.data() + index, scratch.sums.data() + index);
+        }
+    }
+}
+
+void Program::run_linear(const Step& step, Groups groups, int first, int last, Scratch& scratch) {
+    const int rows = last - first;
+    const int n = step.target.width / step.groups, k = step.source.width / step.groups, padded = round_up(k, 4);
+    const auto stride = [&](Columns c) { return std::ptrdiff_t(buffers_[static_cast<std::size_t>(c.buffer)].width); };
+    const std::ptrdiff_t target_stride = stride(step.target);
+    float* out = at(step.target, first, first, scratch);
+    for (int g = groups.first; g < groups.first + groups.count; ++g) {
+        const std::ptrdiff_t shift = std::ptrdiff_t(g) * n;
+        Epilogue epilogue{step.bias.data() + shift, 0, step.activation, nullptr, 0, nullptr};
+        if (step.has_residual) {
+            epilogue.residual = at(step.residual, first, first, scratch) + shift;
+            epilogue.residual_stride = stride(step.residual);
+            if (step.residual_scale.size()) epilogue.residual_scale = step.residual_scale.data() + shift;
+        }
+        if (step.kind == Step::linear) {
+            const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * k;
+            kernels_.linear_f32(at(step.source, first, first, scratch) + std::ptrdiff_t(g) * k, stride(step.source), rows,
+                                step.packed + panel * g, n, k, epilogue, out + shift, target_stride);
+        } else {
+            const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * padded;
+            const std::ptrdiff_t index = std::ptrdiff_t(g - groups.first) * rows;
+            const std::int32_t* counts = scratch.outlier_counts.data();
+            if (step.outliers && std::any_of(counts, counts + rows, [](int count) { return count > 0; })) {
+                epilogue.bias = scratch.biases.data();
+                epilogue.bias_stride = round_up(n, PANEL);
+                for (int row = 0; row < rows; ++row)
+                    kernels_.add_outliers(at(step.source, first + row, first, scratch),
+                                          scratch.outliers.data() + std::ptrdiff_t(row) * step.outliers,
+                                          counts[row], step.packed, step.bias.data(), n, k,
+                                          scratch.biases.data() + row * epilogue.bias_stride);
+            }
+            kernels_.linear_s8(scratch.q.data() + index * padded, scratch.scales.data() + index,
+                               scratch.sums.data() + index, rows, step.packed_s8 + panel * g,
+                               step.weight_scales.data() + shift, n, k, epilogue, out + shift, target_stride);
+        }
+    }
+}
+
+void Program::run_attention(const Stage& stage, const Batch& batch, int sequence, int head, Scratch& scratch) {
+    const int start = batch.starts[sequence], length = batch.starts[sequence + 1] - start;
+    const int depth = stage.target.width / stage.heads;
+    const auto part = [&](Columns c) { return Columns{c.buffer, c.start + head * depth, depth}; };
+    const auto stride = [&](Columns c) { return std::ptrdiff_t(buffers_[static_cast<std::size_t>(c.buffer)].width); };
+    if (stage.bfloat16) {
+        kernels_.bf16_attention->run(at(part(stage.query), start, 0, scratch), stride(stage.query),
+                                     at(part(stage.key), start, 0, scratch), stride(stage.key),
+                                     at(part(stage.value), start, 0, scratch), stride(stage.value), length, depth,
+                                     at(part(stage.target), start, 0, scratch), stride(stage.target),
+                                     scratch.attention.data());
+        return;
+    }
+    const std::size_t keys = static_cast<std::size_t>(round_up(length, PANEL)) * depth;
+    const int score_stride = round_up(length, 16);
+    pack_f32(at(part(stage.key), start, 0, scratch), stride(stage.key), 1, length, depth, scratch.packed.data());
+    float* packed_values = scratch.packed.data() + keys;
+    pack_f32(at(part(stage.value), start, 0, scratch), 1, stride(stage.value), depth, length, packed_values);
+    const Epilogue plain{scratch.zeros.data(), 0, Activation::none, nullptr, 0, nullptr};
+    for (int row = 0; row < length; row += QUERIES) {
+        const int rows = std::min(QUERIES, length - row);
+        float* scores = scratch.scores.data();
+        kernels_.linear_f32(at(part(stage.query), start + row, 0, scratch), stride(stage.query), rows,
+                            scratch.packed.data(), length, depth, plain, scores, score_stride);
+        for (int i = 0; i < rows; ++i) kernels_.softmax(scores + std::ptrdiff_t(i) * score_stride, length);
+        kernels_.linear_f32(scores, score_stride, rows, packed_values, depth, length, plain,
+                            at(part(stage.target), start + row, 0, scratch), stride(stage.target));
+    }
+}
+
+std::size_t Program::workspace_bytes() const {
+    std::size_t bytes = 0;
+    for (const Aligned<float>& memory : memory_) bytes += memory.bytes();
+    for (const Scratch& s : scratch_) {
+        for (const auto* memory : {&s.local, &s.scores, &s.packed, &s.zeros, &s.scales, &s.biases, &s.row})
+            bytes += memory->bytes();
+        for (const auto* memory : {&s.sums, &s.outliers, &s.outlier_counts}) bytes += memory->bytes();
+        bytes += s.q.bytes() + s.attention.bytes();
+    }
+    return bytes;
+}
+
+int Program::rows(Columns c) const {
+    require(c.buffer >= 0 && c.buffer < static_cast<int>(buffers_.size()), "no such buffer");
+    const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
+    require(c.width > 0 && c.start >= 0 && c.start <= buffer.width - c.width, "columns are beyond their buffer");
+    const auto after = buffer.written.upper_bound(c.start);
+    require(!buffer.local && after != buffer.written.begin() && std::prev(after)->second >= c.start + c.width,
+            "an output must be a buffer that is written and not local");
+    return count(buffer.rows);
+}
+
+// Of the last run.
+int Program::count(RowsOf rows) const {
+    return rows == RowsOf::tokens ? tokens_ : rows == RowsOf::selected ? selected_ : sequences_;
+}
+
+void Program::read(Columns c, float* out) const {
+    const int count = rows(c);
+    if (count == 0) return;
+    const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
+    const float* from = memory_[static_cast<std::size_t>(c.buffer)].data() + c.start;
+    for (int row = 0; row < count; ++row) std::copy_n(from + std::ptrdiff_t(row) * buffer.width, c.width, out + std::ptrdiff_t(row) * c.width);
+}
+
+}  // namespace pocketbert

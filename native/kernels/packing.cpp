@@ -1,0 +1,33 @@
+#include <algorithm>
+
+#include "kernels.h"
+
+namespace pocketbert {
+
+void pack_f32(const float* weight, std::ptrdiff_t stride_n, std::ptrdiff_t stride_k, int n, int k, float* packed) {
+    for (int first = 0; first < n; first += PANEL) {
+        const int columns = std::min(PANEL, n - first);
+        if (columns < PANEL) std::fill_n(packed, std::ptrdiff_t(k) * PANEL, 0.0f);
+        const float* from = weight + first * stride_n;
+        // Whichever way the source is contiguous, it is read along that way.
+        if (stride_n == 1)
+            for (int i = 0; i < k; ++i) std::copy_n(from + i * stride_k, columns, packed + std::ptrdiff_t(i) * PANEL);
+        else
+            for (int j = 0; j < columns; ++j)
+                for (int i = 0; i < k; ++i) packed[std::ptrdiff_t(i) * PANEL + j] = from[j * stride_n + i * stride_k];
+        packed += std::ptrdiff_t(k) * PANEL;
+    }
+}
+
+void pack_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed) {
+    const int quads = round_up(k, 4) / 4;
+    for (int first = 0; first < n; first += PANEL)
+        for (int quad = 0; quad < quads; ++quad)
+            for (int j = 0; j < PANEL; ++j)
+                for (int i = quad * 4; i < quad * 4 + 4; ++i) {
+                    const bool inside = first + j < n && i < k;
+                    *packed++ = static_cast<std::uint8_t>(inside ? weight[std::ptrdiff_t(first + j) * k + i] + 128 : 128);
+                }
+}
+
+}  // namespace pocketbert

@@ -1,0 +1,12 @@
+// The most operations per second that this machine can do: loops of nothing but multiply-adds in registers.
+#pragma once
+
+#include "kernels/kernels.h"
+#include "pool.h"
+
+namespace pocketbert {
+
+// Operations per second of all threads of the pool together: the best of several tries, a tenth of a second in all.
+double operations_per_second(Pool& pool, const Kernels& kernels, PeakLoop loop);
+
+}  // namespace pocketbert
