@@ -1,4 +1,4 @@
-// The Python side: arrays in, arrays out; every array's type, shape and layout is checked here, its sense in Program.
+// The Python side: arrays in, arrays out. Types, shapes and layouts of arrays are validated here, their meaning in Program.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
+
 #include <chrono>
 #include <cstring>
 #include <limits>
@@ -14,8 +15,8 @@
 #include <stdexcept>
 #include <thread>
 
-#include "executor.h"
-#include "limit.h"
+#include "peak_flops.h"
+#include "program.h"
 
 namespace nb = nanobind;
 using namespace pocketbert;
@@ -26,20 +27,20 @@ template <class T>
 using Matrix = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Place = std::tuple<int, int, int>;  // buffer, start, width
+using BufferColumns = std::tuple<int, int, int>;  // buffer, start, width
 
 int narrow(std::size_t n) {
     if (n > static_cast<std::size_t>(std::numeric_limits<int>::max() / 8)) throw std::invalid_argument("an array is too large");
     return static_cast<int>(n);
 }
 
-Columns columns(const Place& place) { return {std::get<0>(place), std::get<1>(place), std::get<2>(place)}; }
+Columns columns(const BufferColumns& c) { return {std::get<0>(c), std::get<1>(c), std::get<2>(c)}; }
 
 template <class T, class Array>
 View<T> view_of(const Array& array, int rows, int width) {
     if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) == 0)
         return {array.data(), rows, width, std::make_shared<Array>(array)};
-    const auto copy = std::make_shared<std::vector<T>>(array.size());  // a file may hold numbers at odd addresses
+    const auto copy = std::make_shared<std::vector<T>>(array.size());  // a file may have numbers at odd addresses
     std::memcpy(copy->data(), array.data(), array.size() * sizeof(T));
     return {copy->data(), rows, width, copy};
 }
@@ -65,9 +66,9 @@ Activation activation(const std::string& name) {
         {"gelu_fast", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh}, {"relu", Activation::relu},
         {"relu6", Activation::relu6}, {"silu", Activation::silu}, {"swish", Activation::silu}, {"tanh", Activation::tanh},
     };
-    const auto found = known.find(name);
-    if (found == known.end()) throw std::invalid_argument("unknown activation: " + name);
-    return found->second;
+    const auto entry = known.find(name);
+    if (entry == known.end()) throw std::invalid_argument("unknown activation: " + name);
+    return entry->second;
 }
 
 Index index(const std::string& name) {
@@ -75,13 +76,13 @@ Index index(const std::string& name) {
         {"word", Index::word}, {"next word", Index::next_word}, {"previous word", Index::previous_word},
         {"position", Index::position}, {"segment", Index::segment},
     };
-    const auto found = known.find(name);
-    if (found == known.end()) throw std::invalid_argument("unknown index: " + name);
-    return found->second;
+    const auto entry = known.find(name);
+    if (entry == known.end()) throw std::invalid_argument("unknown index: " + name);
+    return entry->second;
 }
 
-// One pool a number of threads, shared by all programs. The child of a fork has no threads, so it gets new pools; the
-// old ones, whose threads stayed behind, are never destroyed.
+// One pool per number of threads, shared by all programs. The child of a fork has no threads, so it gets new pools; the
+// old ones, whose threads exist in the parent only, are never destroyed.
 std::shared_ptr<Pool> shared_pool(int threads) {
     static std::map<std::pair<int, int>, std::shared_ptr<Pool>>& pools =
         *new std::map<std::pair<int, int>, std::shared_ptr<Pool>>;
@@ -91,16 +92,16 @@ std::shared_ptr<Pool> shared_pool(int threads) {
     return pool;
 }
 
-// An array that must be of the type and layout asked for: nothing is converted behind anybody's back.
-auto exact(const char* name) { return nb::arg(name).noconvert(); }
+// An array that must have the type and layout of the parameter: nothing is converted silently.
+auto unconverted(const char* name) { return nb::arg(name).noconvert(); }
 
-// What a call must hold. The GIL is held here, so that no two threads of a forked child start the program anew.
+// The mutex that a call must hold. The GIL is held here, so that no two threads of a forked child reset the program.
 std::mutex& mutex_of(Program& program) {
-    if (!program.pool()->is_of_this_process()) program.start_anew(shared_pool(program.pool()->threads()));
+    if (!program.pool()->is_of_this_process()) program.reset_after_fork(shared_pool(program.pool()->threads()));
     return program.mutex();
 }
 
-// A method that adds to the program; it waits until nobody runs it.
+// A method that adds to the program; it waits until the program is not running.
 template <class... Arguments>
 auto building(void (*add)(Program&, Arguments...)) {
     return [add](Program& program, Arguments... arguments) {
@@ -109,18 +110,23 @@ auto building(void (*add)(Program&, Arguments...)) {
     };
 }
 
-std::unique_ptr<Program> make(int threads, const std::optional<std::string>& kernels) {
+// The set of this name; the only place that compares names of kernels.
+const Kernels& find_kernels(const std::string& name) {
     std::string names;
-    for (const Kernels* found : available_kernels()) {
-        if (!kernels || *kernels == found->name) return std::make_unique<Program>(*found, shared_pool(threads));
-        names += std::string(names.empty() ? "" : ", ") + found->name;
+    for (const Kernels* kernels : available_kernels()) {
+        if (name == kernels->name) return *kernels;
+        names += std::string(names.empty() ? "" : ", ") + kernels->name;
     }
-    throw std::invalid_argument("there are no kernels " + *kernels + " here, but " + names);
+    throw std::invalid_argument("no kernels " + name + " on this processor, which has " + names);
 }
 
-// Lets other threads have the GIL, until Python exits: it ends a daemon thread that asks for the GIL then, and with it
-// the whole process, as C++ cannot be left so. Therefore the exit waits for those that run, and later ones keep the GIL,
-// which guards what is counted here.
+std::unique_ptr<Program> make_program(int threads, const std::optional<std::string>& kernels) {
+    return std::make_unique<Program>(kernels ? find_kernels(*kernels) : *available_kernels().front(), shared_pool(threads));
+}
+
+// Releases the GIL, until Python exits: then Python ends a daemon thread that acquires the GIL, and with it the whole
+// process, as C++ cannot be left so. Therefore the exit waits for the threads that run, and later ones keep the GIL, which
+// guards the counters here.
 class WithoutGil {
 public:
     WithoutGil() {
@@ -154,21 +160,21 @@ private:
 };
 
 nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std::int32_t>& segments,
-             const Vector<std::int32_t>& starts, const std::vector<Place>& outputs,
-             const std::optional<Vector<std::int32_t>>& asked) {
-    if (segments.shape(0) != ids.shape(0)) throw std::invalid_argument("there is a segment for every token");
-    if (starts.shape(0) < 1) throw std::invalid_argument("starts has an entry more than there are sequences");
+             const Vector<std::int32_t>& starts, const std::vector<BufferColumns>& outputs,
+             const std::optional<Vector<std::int32_t>>& selected_rows) {
+    if (segments.shape(0) != ids.shape(0)) throw std::invalid_argument("every token needs a segment");
+    if (starts.shape(0) < 1) throw std::invalid_argument("starts must have one entry more than there are sequences");
     std::vector<std::unique_ptr<float[]>> data;
     std::vector<std::pair<std::size_t, std::size_t>> shapes;
     {
-        const auto words = view(ids), kinds = view(segments), begins = view(starts);
-        const auto rows = asked ? view(*asked) : View<std::int32_t>{};
+        const auto token_ids = view(ids), segment_ids = view(segments), begins = view(starts);
+        const auto rows = selected_rows ? view(*selected_rows) : View<std::int32_t>{};
         std::mutex& mutex = mutex_of(program);
         const WithoutGil release;
         const std::lock_guard<std::mutex> turn(mutex);
-        program.run(words.data, kinds.data, words.width, begins.data, begins.width - 1, rows.data, rows.width);
-        for (const Place& place : outputs) {
-            const Columns c = columns(place);
+        program.run(token_ids.data, segment_ids.data, token_ids.width, begins.data, begins.width - 1, rows.data, rows.width);
+        for (const BufferColumns& output : outputs) {
+            const Columns c = columns(output);
             const auto count = static_cast<std::size_t>(program.rows(c));
             shapes.emplace_back(count, static_cast<std::size_t>(c.width));
             data.emplace_back(new float[count * shapes.back().second + 1]);
@@ -185,34 +191,44 @@ nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std
     return arrays;
 }
 
-std::optional<double> limit(const std::string& arithmetic, int threads, const std::string& kernels) {
-    static const std::map<std::string, Arithmetic> known = {
-        {"fp32", Arithmetic::f32}, {"bf16", Arithmetic::bf16}, {"int8", Arithmetic::s8}};
-    const auto found = known.find(arithmetic);
-    if (found == known.end()) throw std::invalid_argument("unknown arithmetic: " + arithmetic);
-    Loop loop = nullptr;
-    for (const Kernels* one : available_kernels())
-        if (kernels == one->name) loop = find_loop(*one, found->second);
-    if (!loop) return std::nullopt;
+PeakLoop peak_loop(const Kernels& kernels, const std::string& arithmetic) {
+    if (arithmetic == "fp32") return kernels.peak_f32;
+    if (arithmetic == "bf16") return kernels.peak_bf16;
+    if (arithmetic == "int8") return kernels.peak_s8;
+    throw std::invalid_argument("unknown arithmetic: " + arithmetic);
+}
+
+std::optional<double> peak_flops(const std::string& arithmetic, int threads, const std::string& name) {
+    const Kernels& kernels = find_kernels(name);
+    const PeakLoop loop = peak_loop(kernels, arithmetic);
     const std::shared_ptr<Pool> pool = shared_pool(threads);
+    if (!loop) return std::nullopt;
     const WithoutGil release;
-    return operations_a_second(*pool, loop);
+    return operations_per_second(*pool, kernels, loop);
 }
 
 }  // namespace
 
 NB_MODULE(_core, m) {
     m.doc() = "Runs plans natively; see pocketbert.runtime.engine.";
-    nb::set_leak_warnings(false);  // a daemon thread may hold a program to the end
+    nb::set_leak_warnings(false);  // a daemon thread may keep a program until the end
     nb::module_::import_("atexit").attr("register")(nb::cpp_function(&WithoutGil::close));
-    m.def("limit", &limit, nb::arg("arithmetic"), nb::arg("threads"), nb::arg("kernels"));
+    nb::class_<Kernels>(m, "Capabilities")
+        .def_prop_ro("bf16_attention", [](const Kernels& k) { return k.bf16_attention != nullptr; })
+        .def_prop_ro("int8_dot", [](const Kernels& k) { return k.int8_dot; })
+        .def_prop_ro("tolerance", [](const Kernels& k) { return k.tolerance; })
+        .def_prop_ro("attention_tolerance", [](const Kernels& k) {
+            return k.bf16_attention ? k.bf16_attention->tolerance : k.tolerance;
+        });
+    m.def("capabilities", &find_kernels, nb::arg("kernels"), nb::rv_policy::reference);
+    m.def("peak_flops", &peak_flops, nb::arg("arithmetic"), nb::arg("threads"), nb::arg("kernels"));
     m.def("available_kernels", [] {
         std::vector<std::string> names;
         for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
         return names;
     });
     nb::class_<Program>(m, "Program")
-        .def(nb::new_(&make), nb::arg("threads"), nb::arg("kernels") = nb::none())
+        .def(nb::new_(&make_program), nb::arg("threads"), nb::arg("kernels") = nb::none())
         .def_prop_ro("kernels", &Program::kernels)
         .def_prop_ro("workspace_bytes", [](Program& p) {
             const std::lock_guard<std::mutex> turn(mutex_of(p));
@@ -222,38 +238,38 @@ NB_MODULE(_core, m) {
             const std::lock_guard<std::mutex> turn(mutex_of(p));
             return p.buffer(width, local);
         }, nb::arg("width"), nb::arg("local"))
-        .def("lookup", building(+[](Program& p, Place target, Matrix<float> table, const std::string& which, bool add) {
+        .def("lookup", building(+[](Program& p, BufferColumns target, Matrix<float> table, const std::string& which, bool add) {
             p.lookup(columns(target), view(table), index(which), add);
-        }), nb::arg("target"), exact("table"), nb::arg("index"), nb::arg("add"))
-        .def("lookup_s8", building(+[](Program& p, Place target, Matrix<std::int8_t> table, Vector<float> scales,
+        }), nb::arg("target"), unconverted("table"), nb::arg("index"), nb::arg("add"))
+        .def("lookup_s8", building(+[](Program& p, BufferColumns target, Matrix<std::int8_t> table, Vector<float> scales,
                              const std::string& which, bool add) {
             p.lookup_s8(columns(target), view(table), view(scales), index(which), add);
-        }), nb::arg("target"), exact("table"), exact("table_scales"), nb::arg("index"), nb::arg("add"))
-        .def("linear", building(+[](Program& p, Place source, Place target, Matrix<float> weight, Vector<float> bias, int groups,
-                          const std::string& act, std::optional<Place> residual, std::optional<Vector<float>> scale) {
+        }), nb::arg("target"), unconverted("table"), unconverted("table_scales"), nb::arg("index"), nb::arg("add"))
+        .def("linear", building(+[](Program& p, BufferColumns source, BufferColumns target, Matrix<float> weight, Vector<float> bias, int groups,
+                          const std::string& act, std::optional<BufferColumns> residual, std::optional<Vector<float>> scale) {
             const Columns r = residual ? columns(*residual) : Columns{};
             p.linear(columns(source), columns(target), view(weight), view(bias), groups, activation(act),
                      residual ? &r : nullptr, view(scale));
-        }), nb::arg("source"), nb::arg("target"), exact("weight"), exact("bias"), nb::arg("groups"),
-           nb::arg("activation"), nb::arg("residual").none(), exact("residual_scale").none())
-        .def("linear_s8", building(+[](Program& p, Place source, Place target, Matrix<std::int8_t> weight, Vector<float> scales,
-                             Vector<float> bias, int groups, const std::string& act, std::optional<Place> residual,
-                             std::optional<Vector<float>> scale, std::optional<Matrix<float>> exact) {
+        }), nb::arg("source"), nb::arg("target"), unconverted("weight"), unconverted("bias"), nb::arg("groups"),
+           nb::arg("activation"), nb::arg("residual").none(), unconverted("residual_scale").none())
+        .def("linear_s8", building(+[](Program& p, BufferColumns source, BufferColumns target, Matrix<std::int8_t> weight, Vector<float> scales,
+                             Vector<float> bias, int groups, const std::string& act, std::optional<BufferColumns> residual,
+                             std::optional<Vector<float>> scale, std::optional<Matrix<float>> outlier_weight) {
             const Columns r = residual ? columns(*residual) : Columns{};
             p.linear_s8(columns(source), columns(target), view(weight), view(scales), view(bias), groups,
-                        activation(act), residual ? &r : nullptr, view(scale), view(exact));
-        }), nb::arg("source"), nb::arg("target"), exact("weight"), exact("weight_scales"), exact("bias"),
-           nb::arg("groups"), nb::arg("activation"), nb::arg("residual").none(), exact("residual_scale").none(),
-           exact("exact").none())
-        .def("layer_norm", building(+[](Program& p, Place source, Place target, Vector<float> weight, Vector<float> bias, float eps) {
+                        activation(act), residual ? &r : nullptr, view(scale), view(outlier_weight));
+        }), nb::arg("source"), nb::arg("target"), unconverted("weight"), unconverted("weight_scales"), unconverted("bias"),
+           nb::arg("groups"), nb::arg("activation"), nb::arg("residual").none(), unconverted("residual_scale").none(),
+           unconverted("outlier_weight").none())
+        .def("layer_norm", building(+[](Program& p, BufferColumns source, BufferColumns target, Vector<float> weight, Vector<float> bias, float eps) {
             p.layer_norm(columns(source), columns(target), view(weight), view(bias), eps);
-        }), nb::arg("source"), nb::arg("target"), exact("weight"), exact("bias"), nb::arg("eps"))
-        .def("attention", building(+[](Program& p, Place query, Place key, Place value, Place target, int heads, bool bfloat16) {
+        }), nb::arg("source"), nb::arg("target"), unconverted("weight"), unconverted("bias"), nb::arg("eps"))
+        .def("attention", building(+[](Program& p, BufferColumns query, BufferColumns key, BufferColumns value, BufferColumns target, int heads, bool bfloat16) {
             p.attention(columns(query), columns(key), columns(value), columns(target), heads, bfloat16);
         }))
-        .def("pick", building(+[](Program& p, Place source, Place target, bool asked) {
-            p.pick(columns(source), columns(target), asked);
-        }), nb::arg("source"), nb::arg("target"), nb::arg("asked"))
-        .def("run", &run, exact("ids"), exact("segments"), exact("starts"), nb::arg("outputs"),
-             exact("asked") = nb::none());
+        .def("gather", building(+[](Program& p, BufferColumns source, BufferColumns target, bool selected) {
+            p.gather(columns(source), columns(target), selected);
+        }), nb::arg("source"), nb::arg("target"), nb::arg("selected"))
+        .def("run", &run, unconverted("ids"), unconverted("segments"), unconverted("starts"), nb::arg("outputs"),
+             unconverted("selected_rows") = nb::none());
 }

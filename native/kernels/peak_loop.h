@@ -9,7 +9,7 @@ namespace pocketbert {
 namespace {
 
 template <class T>
-INLINE void hide(T& value) {  // from the compiler, which could otherwise multiply it itself
+INLINE void hide(T& value) {  // from the compiler, which could otherwise multiply it itself, or take two sums for one
     __asm__ volatile("" : "+m"(value));
 }
 
@@ -20,7 +20,11 @@ INLINE std::int64_t peak_loop(int rounds, int products, Vector zeros, const Add&
     constexpr int SUMS = 12, STEPS = 2 * SUMS;
     Vector sums[SUMS];
 #pragma GCC unroll 12
-    for (int i = 0; i < SUMS; ++i) sums[i] = zeros;
+    for (int i = 0; i < SUMS; ++i) {
+        Vector first = zeros;
+        hide(first);
+        sums[i] = first;
+    }
     for (int round = 0; round < rounds; ++round)
 #pragma GCC unroll 24
         for (int i = 0; i < STEPS; ++i) add(sums[i % SUMS]);

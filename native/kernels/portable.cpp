@@ -135,6 +135,7 @@ constexpr Kernels table() {
     kernels.add_outliers = add_outliers;
     kernels.layer_norm = layer_norm;
     kernels.softmax = softmax;
+    kernels.tolerance = 1e-5f;  // from NumPy
     kernels.int8_dot = "plain C++";
     kernels.peak_f32 = peak_f32;
     kernels.peak_s8 = peak_s8;

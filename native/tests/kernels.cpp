@@ -1,7 +1,7 @@
 // Compares all kernels that this processor has with the portable ones, on random shapes and values: kernels [CASES
 // [SEED]]. Whole numbers must be the same, and so must a row's bits however many rows go with it; nothing may be written
 // beside a result. `kernels speed` tells how fast the products are, on one core, the kernels taking turns.
-#include "../kernels.h"
+#include "../kernels/kernels.h"
 
 #include <algorithm>
 #include <chrono>

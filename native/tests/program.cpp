@@ -1,6 +1,6 @@
 // Runs whole programs from several threads at once on one pool, for the thread sanitizer: batches of all shapes, which
 // must give the bits that they give alone.
-#include "../executor.h"
+#include "../program.h"
 
 #include <cstdio>
 #include <cstdlib>

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from helpers.families import FAMILIES
 from pocketbert import cli
 from pocketbert.bench import measure
-from pocketbert.bench.limit import operations
 from pocketbert.bench.peers import OURS, PEERS, OnnxRuntime, Peer, Transformers
+from pocketbert.bench.roofline import operations
 from pocketbert.bench.subjects import PUBLISHED, Subject, from_folder, with_random_weights
 from pocketbert.checkpoints import write_tensors
 from pocketbert.configs import PRESETS, BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig

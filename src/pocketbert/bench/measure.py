@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pocketbert.bench.limit import machine_limit, operations
 from pocketbert.bench.peers import OURS, PEERS, Peer, Run, Shape, versions
+from pocketbert.bench.roofline import machine_peak, operations
 from pocketbert.bench.subjects import Subject
 from pocketbert.features import Features
 from pocketbert.machine import processor_name
@@ -84,7 +84,7 @@ class Report:
     threads: int = field(default_factory=usable_threads)
     date: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
     versions: Mapping[str, str] = field(default_factory=versions)
-    limit: dict[str, float] = field(default_factory=machine_limit)
+    limit: dict[str, float] = field(default_factory=machine_peak)
     operations: dict[str, dict[str, int]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     shapes: list[Row] = field(default_factory=list)

@@ -199,7 +199,7 @@ class _Native:
                 query, key, value = (self._place(c) for c in (stage.query, stage.key, stage.value))
                 self.program.attention(query, key, value, self._place(stage.target), stage.heads, stage.bfloat16)
             else:
-                self.program.pick(self._place(stage.source), self._place(stage.target), stage.selected)
+                self.program.gather(self._place(stage.source), self._place(stage.target), stage.selected)
 
     def _place(self, columns: Columns) -> tuple[int, int, int]:
         return self.numbers[columns.buffer], columns.start, columns.width

@@ -1,11 +1,10 @@
-"""How much arithmetic a pass takes, and how much of it this machine can do in a second at most."""
+"""The operations of one pass, and the most operations per second that this machine can do."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
-from pocketbert.runtime.engine import native_core, usable_threads
+from pocketbert.runtime.engine import backend
 from pocketbert.runtime.plan import Attention, Gather, Linear, Plan, Rows
 
 ARITHMETIC = ("fp32", "bf16", "int8")
@@ -28,18 +27,16 @@ def operations(plan: Plan, lengths: Sequence[int]) -> int:
     return total
 
 
-def machine_limit(threads: int | None = None) -> dict[str, float]:
-    """Operations a second by arithmetic, measured with all threads on the kernels that the engine would take.
+def machine_peak(threads: int | None = None) -> dict[str, float]:
+    """Operations per second by arithmetic, measured with all threads on the kernels that the engine would use.
 
-    Loops of multiply-adds in registers: no memory is read, so no program for these kernels can be faster. What the
-    processor has no instructions for is missing, and everything is where the native core was not built.
+    Loops of multiply-adds in registers: no memory is read, so no program for these kernels can be faster. An arithmetic
+    that the processor has no instructions for is missing; the result is empty where the native core was not built.
     """
-    core = native_core()
-    if core is None:
+    kernels, usable = backend()
+    if kernels is None:
         return {}
-    from pocketbert._core import limit
+    from pocketbert._core import peak_flops
 
-    threads = threads or usable_threads()
-    kernels = core(1, os.environ.get("POCKETBERT_KERNEL")).kernels
-    rates = {arithmetic: limit(arithmetic, threads, kernels) for arithmetic in ARITHMETIC}
+    rates = {arithmetic: peak_flops(arithmetic, threads or usable, kernels) for arithmetic in ARITHMETIC}
     return {arithmetic: rate for arithmetic, rate in rates.items() if rate is not None}
