@@ -31,12 +31,12 @@ from pocketbert.exporters.verify import VerifiedFile
 from pocketbert.features import Predictor
 from pocketbert.models.auto import load_trained
 from pocketbert.models.predict import TorchPredictor
-from pocketbert.recipes.evaluate import read_evaluation
-from pocketbert.recipes.task import Evaluation
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.load import load_plan
 from pocketbert.runtime.quantize import quantize
 from pocketbert.runtime.smoothing import smooth
+from pocketbert.tasks.evaluate import read_evaluation
+from pocketbert.tasks.evaluation import Evaluation
 
 Scores = Mapping[str, float]
 

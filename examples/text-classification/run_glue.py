@@ -21,10 +21,10 @@ from pocketbert.data.glue import glue_task
 from pocketbert.errors import ConfigError, PocketBertError
 from pocketbert.models.auto import load_trained
 from pocketbert.models.predict import TorchPredictor
-from pocketbert.recipes.evaluate import read_evaluation
 from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
-from pocketbert.recipes.submission import submit
+from pocketbert.tasks.evaluate import read_evaluation
+from pocketbert.tasks.submission import submit
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -50,7 +50,7 @@ def test_from_a_table_to_answers(run: Run, flags: list[str | Path], data: Path, 
     assert " ms |" in (folder / "README.md").read_text()
     assert line["folder"] == str(folder)
     assert list(line["metrics"]) == ["accuracy", "macro_f1", "loss"]
-    assert "examples to learn from" in outcome.err
+    assert "training examples" in outcome.err
 
     [answer] = run("classify", "--model", folder, "the film is great").lines
     assert answer["label"] in ("good", "bad")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pocketbert.data.conll import Sentence, Sentences, is_entity, read_conll, to_iob2
 from pocketbert.decode import chunks
 from pocketbert.errors import DataError
-from pocketbert.recipes.tagging import check_tags
+from pocketbert.tasks.tagging import check_tags
 
 IOB1 = "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\n\nBonn NNP I-NP I-LOC\nRome NNP I-NP B-LOC\n"
 

@@ -203,13 +203,12 @@ def test_an_encoder_from_raw_text(text: Make, tmp_path: Path) -> None:
 
 
 def test_the_words_are_there_and_not_the_masks(text: Make) -> None:
-    from pocketbert.recipes.raw_text import RawText
+    from pocketbert.tasks.raw_text import RawText
 
     options = text(accumulation=3)
     raw = RawText(options)
     words = AutoTokenizer.from_pretrained(options.data)
-    raw.encode(words, 16)
-    batches = raw.batches()
+    batches = raw.encode(words, BertConfig(), 16).batches(batch_size=8, parts=3, seed=options.seed)
     assert batches.batches_before(0) == 0
     shards = [raw.corpora["train"].shards[i].tokens.tolist() for i in range(len(raw.corpora["train"].shards))]
     known = {tuple(shard[i : i + 2]) for shard in shards for i in range(len(shard) - 1)}

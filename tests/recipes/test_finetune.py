@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 import pocketbert
+from helpers.evaluation import metrics_of
 from helpers.labelled import reviews, write_csv
 from helpers.processes import kill_when, newest
 from helpers.tokenizers import SPECIAL
@@ -22,7 +23,6 @@ from pocketbert.configs import AutoConfig
 from pocketbert.data.batches import LabelledBatches
 from pocketbert.errors import CheckpointError, ConfigError, DataError, PocketBertError, TrainingInterrupted
 from pocketbert.models.auto import AutoModel, AutoModelForSequenceClassification
-from pocketbert.recipes.evaluate import evaluate
 from pocketbert.recipes.finetune import FinetuneResult, finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tokenization import AutoTokenizer
@@ -51,7 +51,7 @@ def test_from_a_table_to_a_model_that_answers(options: Options, tmp_path: Path) 
     ]  # fmt: skip
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "bad", 1: "good"}
     fresh = write_csv(tmp_path / "fresh.csv", reviews(40, seed=9))
-    assert evaluate(result.folder, fresh)["accuracy"] >= 0.9
+    assert metrics_of(result.folder, fresh)["accuracy"] >= 0.9
 
     for folder in (result.folder, result.folder / "last"):
         model = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -83,7 +83,7 @@ def test_the_folder_holds_the_best_model_not_the_last(options: Options, tmp_path
     losses = [entry["loss"] for entry in result.history]
     assert result.best_step == result.history[int(np.argmin(losses))]["step"] < result.steps
     for folder, loss in ((result.folder, min(losses)), (result.folder / "last", losses[-1])):
-        assert evaluate(folder, data)["loss"] == pytest.approx(loss, abs=1e-6)
+        assert metrics_of(folder, data)["loss"] == pytest.approx(loss, abs=1e-6)
     assert losses[-1] > min(losses) + 0.1
 
 
@@ -174,7 +174,7 @@ def test_two_runs_at_once_are_refused(options: Options) -> None:
                 finetune(options(resume=True))
 
     finetune(options(), console=Second())
-    assert lines[0].startswith("72 examples to learn from")
+    assert lines[0].startswith("72 training examples")
     assert lines[-1].startswith("step 18 of 18")
     finetune(options(resume=True))  # the folder is free again
 
@@ -251,7 +251,7 @@ def test_labels_are_matched_by_name(
     assert "fresh" not in log_of(caplog)
     assert result.metrics["accuracy"] == 1.0
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "good", 1: "bad"}
-    assert evaluate(base.folder, options().data, labels=("good", "bad"))["accuracy"] >= 0.9
+    assert metrics_of(base.folder, options().data, labels=("good", "bad"))["accuracy"] >= 0.9
 
 
 def test_a_missing_head_is_said_once(
@@ -265,7 +265,7 @@ def test_a_missing_head_is_said_once(
     [said] = [line for line in log_of(caplog).splitlines() if "fresh" in line]
     assert said.endswith("headless lacks classifier.bias, classifier.weight: initialised randomly")
     with caplog.at_level(logging.INFO, "pocketbert"), pytest.raises(CheckpointError, match="outputs would be random"):
-        evaluate(tmp_path / "headless", options().data)
+        metrics_of(tmp_path / "headless", options().data)
     assert log_of(caplog).count("fresh") == 1
 
 
@@ -298,7 +298,7 @@ def test_regression_of_pairs(options: Options, tmp_path: Path, caplog: pytest.Lo
     assert result.metrics["pearson"] > 0.9
     config = AutoConfig.from_pretrained(result.folder)
     assert (config.num_labels, config.problem_type) == (1, "regression")
-    assert evaluate(result.folder, data)["pearson"] > 0.9
+    assert metrics_of(result.folder, data)["pearson"] > 0.9
 
 
 def test_a_label_that_only_the_evaluation_file_has(options: Options, tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_glue_names_metrics_and_any_order_of_labels(options: Options, tmp_path: 
     _, *lines = (result.folder / "evaluation" / "predictions.tsv").read_text().splitlines()
     assert {line.split("\t")[1] for line in lines} == {"equivalent", "not_equivalent"}  # the file has 1 and 0
     expected = {name: pytest.approx(value, abs=1e-6) for name, value in result.metrics.items()}
-    assert evaluate(result.folder, data, glue="mrpc") == expected
+    assert metrics_of(result.folder, data, glue="mrpc") == expected
 
     # The same model with its labels the other way round: the same score, F1 of the same class.
     stored = json.loads((result.folder / "config.json").read_text())
@@ -352,14 +352,14 @@ def test_glue_names_metrics_and_any_order_of_labels(options: Options, tmp_path: 
     from safetensors.torch import save_file
 
     save_file(tensors, result.folder / "model.safetensors")
-    assert evaluate(result.folder, data, glue="mrpc") == expected
+    assert metrics_of(result.folder, data, glue="mrpc") == expected
 
     # Without names, only the user can say what the labels mean.
     stored |= {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
     (result.folder / "config.json").write_text(json.dumps(stored))
     with pytest.raises(ConfigError, match=r"\(LABEL_0, LABEL_1\) are not those of mrpc .* --labels"):
-        evaluate(result.folder, data, glue="mrpc")
-    assert evaluate(result.folder, data, glue="mrpc", labels=("equivalent", "not_equivalent")) == expected
+        metrics_of(result.folder, data, glue="mrpc")
+    assert metrics_of(result.folder, data, glue="mrpc", labels=("equivalent", "not_equivalent")) == expected
 
 
 def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None
         ({"epochs": 0}, "--epochs 0 must be positive"),
         ({"epochs": float("inf")}, "--epochs inf must be positive and finite"),
         ({"warmup": 1.5}, r"--warmup 1.5 must lie in \[0, 1\]"),
-        ({"precision": "fp8"}, "--precision fp8 must be auto, fp32 or bf16"),
+        ({"precision": "fp8"}, "--precision fp8 must be one of auto, fp32, bf16"),
         ({"device": "toaster"}, "--device toaster cannot be used"),
         ({"vocab_size": 5}, "at least 100"),
         ({"data": "nowhere.csv"}, "there is no such file"),
@@ -434,7 +434,7 @@ def test_a_bar_on_a_terminal(options: Options) -> None:
     console = Console(force_terminal=True, width=120, record=True, file=io.StringIO())
     finetune(options(), console=console)
     text = console.export_text()
-    assert "72 examples to learn from, 8 in dev (columns text, label); 2 labels: bad, good" in text
+    assert "72 training examples, 8 dev examples (columns text, label); 2 labels: bad, good" in text
     assert "18/18" in text
     assert "step 18 of 18: accuracy" in text
 
@@ -458,7 +458,7 @@ def test_quantization_aware(options: Options, config: Callable[..., str], tmp_pa
     assert result.metrics["loss"] < 0.1
     assert AutoConfig.from_pretrained(result.folder).hidden_act == "relu6"
     fresh = write_csv(tmp_path / "fresh.csv", reviews(40, seed=9))
-    assert evaluate(result.folder, fresh)["accuracy"] >= 0.9
+    assert metrics_of(result.folder, fresh)["accuracy"] >= 0.9
     state = latest_state(result.folder / "checkpoints")
     assert state is not None
     assert any("ranges." in name for name in read_tensors(state / "weights.safetensors"))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from helpers.evaluation import metrics_of
 from helpers.processes import ask
 from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.cli import app
@@ -20,11 +21,11 @@ from pocketbert.errors import ConfigError, DataError, InputError
 from pocketbert.features import Features
 from pocketbert.metrics import glue_average, glue_score
 from pocketbert.models.squeezebert import SqueezeBertForSequenceClassification
-from pocketbert.recipes.evaluate import evaluate, read_evaluation
 from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
-from pocketbert.recipes.submission import FILES, submit
 from pocketbert.runtime.engine import Engine
+from pocketbert.tasks.evaluate import read_evaluation
+from pocketbert.tasks.submission import FILES, submit
 
 Options = Callable[..., FinetuneOptions]
 ROOT = Path(__file__).parents[2]
@@ -114,7 +115,7 @@ def test_numbers_and_similarities_in_one_zip(glue: Path, tmp_path: Path, caplog:
     missing = submit(evaluation, Engine.from_pretrained(model, evaluation.head), glue, path)
     assert missing == [name for name in FILES if name != "MRPC.tsv"]
     assert len(FILES) == 11
-    assert "has 36 rows, GLUE's test set 1,725: the benchmark will refuse MRPC.tsv" in caplog.text
+    assert "has 36 rows, GLUE's test set 1,725: the benchmark will reject MRPC.tsv" in caplog.text
 
     model = save(tmp_path / "stsb", ("similarity",), (0,))
     evaluation = read_evaluation(model, glue, glue="sts-b")
@@ -139,12 +140,12 @@ def test_what_cannot_be_submitted(glue: Path, tmp_path: Path, caplog: pytest.Log
     evaluation = read_evaluation(model, glue, glue="mnli")
     engine = Engine.from_pretrained(model, evaluation.head)
     (tmp_path / "x.zip").write_text("no zip")
-    with pytest.raises(ConfigError, match=r"x\.zip is there and is no zip"):
+    with pytest.raises(ConfigError, match=r"x\.zip exists and is not a zip file"):
         submit(evaluation, engine, glue, tmp_path / "x.zip")
     (glue / "AX" / "diagnostic.tsv").unlink()
     (glue / "AX").rmdir()
     assert "AX.tsv" in submit(evaluation, engine, glue, tmp_path / "y.zip")
-    assert "has no folder AX: the diagnostic set is left out" in caplog.text
+    assert "has no folder AX: skipping the diagnostic set" in caplog.text
     (glue / "MNLI" / "test_matched.tsv").unlink()
     with pytest.raises(DataError, match=r"nor the file test_matched\.tsv"):
         submit(evaluation, engine, glue, tmp_path / "z.zip")
@@ -153,7 +154,7 @@ def test_what_cannot_be_submitted(glue: Path, tmp_path: Path, caplog: pytest.Log
         read_evaluation(model, glue, glue="ax")
     table = tmp_path / "a.csv"
     table.write_text("text,label\none,neutral\ntwo,entailment\n")
-    with pytest.raises(ConfigError, match="say which task"):
+    with pytest.raises(ConfigError, match="name the task"):
         submit(read_evaluation(model, table), engine, glue, tmp_path / "z.zip")
 
 
@@ -184,7 +185,7 @@ def test_numbers_in_batches_of_one(options: Options, glue: Path, tmp_path: Path,
     path.write_text("\n".join(path.read_text().splitlines()[: count + 1]))
     result = finetune(options(data=glue, glue="sts-b", batch_size=1 if count == 1 else 5, epochs=1, metric="loss"))
     assert np.isfinite(list(result.metrics.values())).all()
-    again = evaluate(result.folder, glue, glue="sts-b", device="cpu")
+    again = metrics_of(result.folder, glue, glue="sts-b")
     assert again == pytest.approx(result.metrics, abs=1e-6)
 
 

@@ -22,7 +22,6 @@ from pocketbert.configs import AutoConfig, BertConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.families import family_of
 from pocketbert.pipelines import BUNDLED
-from pocketbert.recipes.evaluate import read_evaluation
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.load import load_plan
 from pocketbert.runtime.lowering import lower
@@ -30,6 +29,7 @@ from pocketbert.runtime.plan import Linear, Lookup, Plan
 from pocketbert.runtime.quantize import matrices, quantize, unquantized_matrices
 from pocketbert.runtime.quantized_folders import quantize_folder
 from pocketbert.runtime.smoothing import apply_factors, find_factors, norm_scopes, smooth
+from pocketbert.tasks.evaluate import read_evaluation
 
 HEADS = ("Model", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
 

@@ -9,7 +9,6 @@ import click
 
 from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, Declaration, Function, argument, command, option
-from pocketbert.cli.runs import import_recipe
 
 if TYPE_CHECKING:
     from pocketbert.features import Predictor
@@ -78,7 +77,7 @@ def evaluate(
     """Evaluate a model on labelled data of its task."""
     from pocketbert.errors import require
     from pocketbert.exporters.load import find_export, load_export, model_folder
-    from pocketbert.recipes.evaluate import read_evaluation
+    from pocketbert.tasks.evaluate import read_evaluation
 
     if submission is not None and about_data["glue"] is None:
         raise click.UsageError("--submission is for GLUE: say which task with --glue")
@@ -104,7 +103,7 @@ def evaluate(
     if output is not None:
         evaluation.write(output)
     if submission is not None:
-        from pocketbert.recipes.submission import submit
+        from pocketbert.tasks.submission import submit
 
         with console.progress("examples of the test set") as advance:
             missing = submit(evaluation, predictor, data, submission, advance)
@@ -124,8 +123,8 @@ def _predictor(model: str, head: str, device: str | None) -> Predictor:
         from pocketbert.runtime.engine import Engine
 
         return Engine.from_pretrained(model, head)
-    choose_device = import_recipe("models").choose_device
     from pocketbert.models.auto import load_trained
+    from pocketbert.models.device import choose_device
     from pocketbert.models.predict import TorchPredictor
 
     return TorchPredictor(load_trained(model, head).to(choose_device(device)))

@@ -47,8 +47,8 @@ def quantize(json: bool | None, **values: Any) -> None:
 
 def _measure(options: QuantizeOptions, advance: Callable[[int, float], None]) -> Any:
     """A function that evaluates a model folder on the engine; the data is read once."""
-    from pocketbert.recipes.evaluate import read_evaluation
     from pocketbert.runtime.engine import Engine
+    from pocketbert.tasks.evaluate import read_evaluation
 
     assert options.eval_data is not None
     evaluation = read_evaluation(options.model, options.eval_data, glue=options.glue)

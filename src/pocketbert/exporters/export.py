@@ -73,7 +73,7 @@ def export(
 
 def _evaluation(options: ExportOptions, length: int | None, advance: Callable[[int, float], None] | None) -> Measure:
     """The measure of a predictor on `options.eval_data`, with at most `length` tokens per input."""
-    from pocketbert.recipes.evaluate import read_evaluation
+    from pocketbert.tasks.evaluate import read_evaluation
 
     assert options.eval_data is not None
     evaluation = read_evaluation(options.model, options.eval_data, glue=options.glue, max_length=length)

@@ -30,14 +30,14 @@ from pocketbert.features import IGNORED, Features
 from pocketbert.models.auto import load_trained
 from pocketbert.models.init_from_teacher import init_from_teacher
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.recipes.classification import TextClassification, encode_table, table_texts
 from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune import FinetuneResult, Lesson, learn
 from pocketbert.recipes.models import prepare, read_tokenizer
-from pocketbert.recipes.raw_text import RawText
-from pocketbert.recipes.tagging import Tagging
-from pocketbert.recipes.task import Scores
-from pocketbert.recipes.tasks import find_task
+from pocketbert.tasks import find_task
+from pocketbert.tasks.base import EncodedTask, Task
+from pocketbert.tasks.classification import TextClassification, encode_table, table_texts
+from pocketbert.tasks.evaluation import Scores
+from pocketbert.tasks.raw_text import RawText
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.distillation import Distillation, check_pairs, pair_layers
 from pocketbert.training.objectives import Objective
@@ -98,8 +98,7 @@ class Distilling(Lesson):
         begins = latest_state(folder / "checkpoints") is None
         wanted = self._pruned() if begins and options.keep_vocabulary is not None else None
         self.tokenizer, student = prepare(folder, options, self.task, self.tell, wanted)
-        words = student.config.vocab_size
-        self.teachers = [self._teacher(name, words).to(self.device) for name in options.teacher]
+        self.teachers = [self._teacher(name, student.config).to(self.device) for name in options.teacher]
         self.pairs = [
             options.layers or pair_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
             for teacher in self.teachers
@@ -112,12 +111,13 @@ class Distilling(Lesson):
             self.tell(f"{of - len(fresh)} of {of} tensors begin as those of {options.teacher[0]}")
         return self.tokenizer, student
 
-    def objective(self, model: PreTrainedModel) -> tuple[Objective, Batches]:
+    def objective(self, model: PreTrainedModel, max_length: int) -> tuple[Objective, Batches]:
         """All losses; of texts on altered and unlabelled ones as well."""
+        self.encoded: Any = self.task.encode(self.tokenizer, model.config, max_length)
         if isinstance(self.task, TextClassification):
-            self._add_texts(self.task)
-        batches = self.task.batches()
-        caches = self._ask(inputs_of(self.task.features))
+            self.encoded = self._with_more_texts(self.task, self.encoded)
+        batches: Any = self.batches()
+        caches = self._ask(inputs_of(self.encoded.features))
         if caches:
             return self._distillation(model, []), TaughtBatches(batches, caches)
         return self._distillation(model, self.teachers), batches
@@ -128,11 +128,11 @@ class Distilling(Lesson):
 
     # ── teachers ──
 
-    def _teacher(self, name: str, words: int) -> PreTrainedModel:
+    def _teacher(self, name: str, student: PreTrainedConfig) -> PreTrainedModel:
         """A teacher that speaks the student's ids and labels: its embeddings [words, …] and its head in their order."""
         teacher = self.read[name]
-        order = self._order_of_labels(name, teacher.config)
-        rows = self._rows_of_pieces(name, words)
+        order = self._order_of_labels(name, teacher.config, student)
+        rows = self._rows_of_pieces(name, student.vocab_size)
         with torch.no_grad():
             embeddings = teacher.get_input_embeddings()
             table = embeddings.weight[rows].clone()
@@ -143,11 +143,11 @@ class Distilling(Lesson):
                 head.bias.copy_(head.bias[order].clone())
         return teacher
 
-    def _order_of_labels(self, name: str, config: PreTrainedConfig) -> list[int] | None:
+    def _order_of_labels(self, name: str, config: PreTrainedConfig, student: PreTrainedConfig) -> list[int] | None:
         """For each label of the data its place among the teacher's; None where the head has no labels."""
-        if self.task.name not in (TextClassification.name, Tagging.name):
+        ours = self.task.label_names(student) if isinstance(self.task, Task) else None
+        if ours is None:
             return None
-        ours = self.task.names
         theirs = self.options.teacher_labels or tuple(config.id2label[i] for i in sorted(config.id2label))
         if len(theirs) != config.num_labels:
             raise ConfigError(f"{name} has {config.num_labels} labels, not {len(theirs)} ({', '.join(theirs)})")
@@ -202,20 +202,21 @@ class Distilling(Lesson):
 
     # ── examples ──
 
-    def _add_texts(self, task: TextClassification) -> None:
-        """To the labelled texts, add altered and unlabelled ones, which have no label."""
-        features = list(task.features)
+    def _with_more_texts(self, task: TextClassification, encoded: EncodedTask[Example]) -> EncodedTask[Example]:
+        """Add altered and unlabelled texts, which have no label, to the labelled ones."""
+        features: list[Any] = list(encoded.features)
+        max_length = encoded.evaluation.max_length
         further = [Example(text, pair, None, 0) for text, pair in zip(*self._altered(task.train), strict=True)]
         if further:
-            features += encode_table(replace(task.train, examples=further), self.tokenizer, task.max_length)
+            features += encode_table(replace(task.train, examples=further), self.tokenizer, max_length)
         if self.unlabelled is not None:
-            features += encode_table(self.unlabelled, self.tokenizer, task.max_length)
-        labels = task.labels.encode(task.train)
+            features += encode_table(self.unlabelled, self.tokenizer, max_length)
+        labels: Any = encoded.targets["labels"]
         shape = len(features) - len(labels), *labels.shape[1:]
         none = np.full(shape, math.nan if task.labels.regression else IGNORED, labels.dtype)
         if len(none):
             self.tell(f"{len(none):,} further texts without labels")
-        task.features, task.targets = features, {"labels": np.concatenate([labels, none])}
+        return replace(encoded, features=features, targets={"labels": np.concatenate([labels, none])})
 
     def _altered(self, table: Table) -> tuple[list[str], list[str | None]]:
         # The same for every seed of a run, so that what teachers say can be kept for all of them.
@@ -268,10 +269,11 @@ class Imitating(Distilling):
 
     task: RawText  # type: ignore[assignment]
 
-    def objective(self, model: PreTrainedModel) -> tuple[Objective, Batches]:
+    def objective(self, model: PreTrainedModel, max_length: int) -> tuple[Objective, Batches]:
         """Both losses, with the teachers beside the student: what they make of a corpus is not kept."""
-        self._check_lengths(self.task.max_length)
-        return self._distillation(model, self.teachers), self.task.batches()
+        self.encoded = self.task.encode(self.tokenizer, model.config, max_length)
+        self._check_lengths(max_length)
+        return self._distillation(model, self.teachers), self.batches()
 
     def metrics(self) -> list[str]:
         """The loss, and its terms."""
@@ -282,7 +284,7 @@ class Imitating(Distilling):
     @torch.no_grad()
     def evaluate(self, objective: Objective) -> Scores:
         """The losses on text that was kept back."""
-        parts = list(self.task.held_out())
+        parts = list(self.encoded.held_out())
         totals: Counter[str] = Counter()
         for part in parts:
             totals.update(objective.units(part))

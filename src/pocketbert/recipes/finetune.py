@@ -20,14 +20,16 @@ from rich.console import Console
 
 from pocketbert.data.batches import Batches, random_words
 from pocketbert.errors import CheckpointError, ConfigError
+from pocketbert.models.device import choose_device
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune_options import FinetuneOptions
-from pocketbert.recipes.models import choose_device, prepare
+from pocketbert.recipes.models import prepare
 from pocketbert.recipes.record import Record, claim, held
 from pocketbert.recipes.report import write_reports
-from pocketbert.recipes.task import Material, Scores, Task
-from pocketbert.recipes.tasks import find_task
+from pocketbert.tasks import find_task
+from pocketbert.tasks.base import Task, TrainingData
+from pocketbert.tasks.evaluation import Scores
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.loop import Plan, train
 from pocketbert.training.objectives import ExampleLoss, Objective, TokenLoss
@@ -101,31 +103,38 @@ class Lesson:
 
     def prepare(self, folder: Path) -> tuple[BertTokenizer, PreTrainedModel]:
         """Tokenizer and model, both also written to `folder`."""
-        return prepare(folder, self.options, self.task, self.tell)
+        self.tokenizer, model = prepare(folder, self.options, self.task, self.tell)
+        return self.tokenizer, model
 
-    def objective(self, model: PreTrainedModel) -> tuple[Objective, Batches]:
-        """What is learned, and from which batches; the task is encoded."""
-        return (TokenLoss if self.task.per_token else ExampleLoss)(model), self.task.batches()
+    def objective(self, model: PreTrainedModel, max_length: int) -> tuple[Objective, Batches]:
+        """What is learned, and from which batches."""
+        self.encoded: Any = self.task.encode(self.tokenizer, model.config, max_length)
+        return (TokenLoss if self.task.per_token else ExampleLoss)(model), self.batches()
+
+    def batches(self) -> Batches:
+        """The training batches."""
+        options = self.options
+        return self.encoded.batches(batch_size=options.batch_size, parts=options.accumulation, seed=options.seed)
 
     # ── how it is measured ──
 
     def metrics(self) -> list[str]:
         """The names of the metrics, the deciding one first."""
-        return self.task.evaluation.metrics()
+        return self.encoded.evaluation.metrics()
 
     def evaluate(self, objective: Objective) -> Scores:
         """The metrics of the model as it is."""
         assert isinstance(objective.model, PreTrainedModel)
-        return self.task.evaluation(TorchPredictor(objective.model))
+        return self.encoded.evaluation(TorchPredictor(objective.model))
 
     def write(self, folder: Path) -> None:
         """Write to `folder` what the model said when it was last measured."""
-        self.task.evaluation.write(folder)
+        self.encoded.evaluation.write(folder)
 
 
 def learn(
     options: FinetuneOptions,
-    task_class: type[Material],
+    task_class: type[TrainingData],
     lesson_class: type[Lesson],
     *,
     console: Console | None,
@@ -148,8 +157,8 @@ def learn(
         with torch.random.fork_rng([]):
             torch.manual_seed(int(random_words(options.seed, "weights", 0, 1)[0]))
             tokenizer, model = lesson.prepare(folder)
-            task.encode(tokenizer, min(options.max_length or task.usual_length, model.config.max_position_embeddings))
-            objective, batches = lesson.objective(model)
+            longest = min(options.max_length or task.usual_length, model.config.max_position_embeddings)
+            objective, batches = lesson.objective(model, longest)
         if options.quantization_aware:
             objective.ranges = make_quantization_aware(model)
         objective.to(device)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from pocketbert.checkpoints.files import read_json
 from pocketbert.configs import PRESETS, AutoConfig, PreTrainedConfig
 from pocketbert.corpus.vocabulary import train_vocabulary
@@ -15,7 +13,7 @@ from pocketbert.models.auto import model_class
 from pocketbert.models.ops import init_parameters
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune_options import FinetuneOptions
-from pocketbert.recipes.task import Material
+from pocketbert.tasks.base import TrainingData
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.quantization import bounded
 from pocketbert.training.state import latest_state
@@ -24,7 +22,7 @@ from pocketbert.training.state import latest_state
 def prepare(
     folder: Path,
     options: FinetuneOptions,
-    task: Material,
+    data: TrainingData,
     tell: Callable[[str], None],
     tokenizer: BertTokenizer | None = None,
 ) -> tuple[BertTokenizer, PreTrainedModel]:
@@ -36,23 +34,23 @@ def prepare(
     if state is not None:  # its weights replace whatever these are
         tell(f"resuming from {state}")
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        config, _ = task.adapt(AutoConfig.from_pretrained(folder))
-        return tokenizer, model_class(config, task.head)(config)
+        config, _ = data.configure(AutoConfig.from_pretrained(folder))
+        return tokenizer, model_class(config, data.head)(config)
     if options.from_scratch is not None:
-        config, _ = task.adapt(_ready(_scratch_config(options.from_scratch), options, tell))
-        tokenizer = tokenizer or _scratch_tokenizer(options, task)
+        config, _ = data.configure(_ready(_scratch_config(options.from_scratch), options, tell))
+        tokenizer = tokenizer or _scratch_tokenizer(options, data)
         if not len(tokenizer) <= config.vocab_size < len(tokenizer) + 64:  # up to 63 rows of padding are customary
             tell(f"vocab_size is {len(tokenizer)}, as the tokenizer has it, instead of {config.vocab_size}")
             config = config.replace(vocab_size=len(tokenizer))
-        model = model_class(config, task.head)(config.replace(pad_token_id=tokenizer.pad_token_id))
+        model = model_class(config, data.head)(config.replace(pad_token_id=tokenizer.pad_token_id))
     else:
         assert options.model is not None
         tokenizer = tokenizer or read_tokenizer(options.tokenizer or options.model)
         theirs = AutoConfig.from_pretrained(options.model)
-        config, fits = task.adapt(_ready(theirs, options, tell))
+        config, fits = data.configure(_ready(theirs, options, tell))
         # Heads of different tasks can have the same names and shapes.
-        fits = fits and theirs.tuned_for in (None, task.head)
-        model, info = model_class(config, task.head).from_pretrained(
+        fits = fits and theirs.tuned_for in (None, data.head)
+        model, info = model_class(config, data.head).from_pretrained(
             options.model, config=config, ignore_mismatched_sizes=not fits, output_loading_info=True
         )
         if missing := set(info["missing_keys"]):
@@ -62,7 +60,7 @@ def prepare(
             init_parameters(model, config.initializer_range, heads)
             names = ", ".join(list(theirs.id2label.values())[:10])
             other = f"the labels of {options.model} ({names}) are not those of the data"
-            other = other if theirs.tuned_for in (None, task.head) else f"{options.model} was made for another task"
+            other = other if theirs.tuned_for in (None, data.head) else f"{options.model} was made for another task"
             tell(f"{other}: the head starts fresh")
         if len(tokenizer) > config.vocab_size:
             raise ConfigError(
@@ -99,9 +97,9 @@ def _scratch_config(name: str) -> PreTrainedConfig:
     raise ConfigError(f"--from-scratch {name} is neither a file nor a folder, and no preset: {', '.join(PRESETS)}")
 
 
-def _scratch_tokenizer(options: FinetuneOptions, task: Material) -> BertTokenizer:
+def _scratch_tokenizer(options: FinetuneOptions, data: TrainingData) -> BertTokenizer:
     if options.vocab_size is not None:
-        return BertTokenizer(vocab=train_vocabulary(list(task.texts()), options.vocab_size))
+        return BertTokenizer(vocab=train_vocabulary(list(data.texts()), options.vocab_size))
     assert options.tokenizer is not None
     return read_tokenizer(options.tokenizer)
 
@@ -109,15 +107,3 @@ def _scratch_tokenizer(options: FinetuneOptions, task: Material) -> BertTokenize
 def read_tokenizer(name: str) -> BertTokenizer:
     """The tokenizer of a folder or hub name, or of a `vocab.txt`."""
     return BertTokenizer(vocab_file=name) if Path(name).is_file() else AutoTokenizer.from_pretrained(name)
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device of this name; without one a GPU, if there is any. Raises `ConfigError`."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
-    return device

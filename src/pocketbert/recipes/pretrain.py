@@ -26,9 +26,10 @@ from pocketbert.corpus.pretraining_batches import PretrainingBatches
 from pocketbert.data.batches import Ahead, random_words
 from pocketbert.errors import ConfigError, DataError, TrainingError
 from pocketbert.models.auto import AutoModelForPreTraining
+from pocketbert.models.device import choose_device
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune import curves
-from pocketbert.recipes.models import begin, choose_device
+from pocketbert.recipes.models import begin
 from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.pretraining_recipes import Phase
 from pocketbert.recipes.record import Record, claim, held

@@ -1,8 +1,8 @@
-"""What the GLUE benchmark wants to be sent: one zip, with a table of predictions for each test set.
+"""Submissions to the GLUE benchmark: one zip file, with a table of predictions for each test set.
 
 https://gluebenchmark.com/faq. Every table has the header `index`, `prediction` and a row for every row of the test set:
-numbers of classes, or their names for MNLI, AX, QNLI and RTE, or for STS-B a similarity from 0 to 5. The diagnostic set
-is answered by the model of MNLI.
+numbers of classes, or their names for MNLI, AX, QNLI and RTE, or for STS-B a similarity from 0 to 5. The model of MNLI
+predicts the diagnostic set as well.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pocketbert.data.glue import GLUE, GlueTask, glue_task, read_glue
 from pocketbert.data.tables import Table
 from pocketbert.errors import ConfigError
 from pocketbert.features import Predictor
-from pocketbert.recipes.classification import TextEvaluation
-from pocketbert.recipes.task import Advance, Evaluation
+from pocketbert.tasks.classification import TextEvaluation
+from pocketbert.tasks.evaluation import Advance, Evaluation
 
 logger = logging.getLogger("pocketbert")
 
@@ -37,71 +37,72 @@ def submit(
     path: str | Path,
     advance: Advance | None = None,
 ) -> list[str]:
-    """Predict the test set of a task, and put the table into the zip `path`, beside those of other tasks.
+    """Predict the test set of a task, and add the table to the zip file `path`, beside those of other tasks.
 
     Args:
-        evaluation: of the model, on the development set of the task.
+        evaluation: the evaluation of the model on the dev set of the task.
         predictor: the model.
-        data: the folder of the task, or of all of them.
-        path: the zip; made if it is not there.
-        advance: called with the number of examples done, and the fraction of all that they are.
+        data: the folder of the task, or of all tasks.
+        path: the zip file; created if it does not exist.
+        advance: called with the number of finished examples, and their fraction of all examples.
 
     Returns:
-        The files that the zip still lacks.
+        The files that the zip file still lacks.
 
     Raises:
-        ConfigError: the evaluation is of no GLUE task, or `path` is there and no zip.
-        DataError: the test set is missing, or damaged.
+        ConfigError: the evaluation is not of a GLUE task, or `path` exists and is not a zip file.
+        DataError: the test set is missing or damaged.
     """
     if not isinstance(evaluation, TextEvaluation) or evaluation.glue is None:
-        raise ConfigError("a submission is for GLUE: say which task (--glue)")
+        raise ConfigError("a submission is for GLUE: name the task (--glue)")
     path, task = Path(path), glue_task(evaluation.glue)
     sets = [(task, read_glue(data, evaluation.glue, "test"))]
     if task is GLUE["mnli"]:
         sets += _diagnostics(Path(data))
     if path.exists() and not zipfile.is_zipfile(path):
-        raise ConfigError(f"{path} is there and is no zip: choose another name")
-    tables: dict[str, str] = {}
-    total, done = sum(len(table) for _, found in sets for table in found.values()), 0
-    for of, found in sets:
-        for (file, rows), table in zip(of.submission, found.values(), strict=True):
+        raise ConfigError(f"{path} exists and is not a zip file: choose another name")
+    files: dict[str, str] = {}
+    total, done = sum(len(table) for _, tables in sets for table in tables.values()), 0
+    for glue, test_sets in sets:
+        for (file, rows), table in zip(glue.submission, test_sets.values(), strict=True):
             if len(table) != rows:
                 logger.warning(
-                    "%s has %s rows, GLUE's test set %s: the benchmark will refuse %s",
+                    "%s has %s rows, GLUE's test set %s: the benchmark will reject %s",
                     table.path, f"{len(table):,}", f"{rows:,}", file,
                 )  # fmt: skip
             logits = []
-            for one in evaluation.predict(predictor, table.examples):
-                logits.append(one)
+            for prediction in evaluation.predict(predictor, table.examples):
+                logits.append(prediction)
                 done += 1
                 if advance is not None:
                     advance(done, done / total)
-            tables[file] = _table(table, of, evaluation.labels.names, np.stack(logits))
-    there = _write(path, tables)
-    return [file for file in FILES if file not in there]
+            files[file] = _table(table, glue, evaluation.labels.names, np.stack(logits))
+    complete = _write(path, files)
+    return [file for file in FILES if file not in complete]
 
 
 def _diagnostics(data: Path) -> list[tuple[GlueTask, dict[str, Table]]]:
-    folder = next((one for one in (data / "AX", data.parent / "AX") if one.is_dir()), None)
+    folder = next((path for path in (data / "AX", data.parent / "AX") if path.is_dir()), None)
     if folder is None and data.exists():
-        logger.warning("%s has no folder AX: the diagnostic set is left out", data)
+        logger.warning("%s has no folder AX: skipping the diagnostic set", data)
         return []
     return [(GLUE["ax"], read_glue(folder or data, "ax", "test"))]
 
 
 def _table(table: Table, task: GlueTask, names: Sequence[str], logits: npt.NDArray[Any]) -> str:
-    """The predictions for a test set; `names` are the labels in the order of the model."""
+    """Return the table of predictions for a test set; `names` are the labels in the order of the model's outputs."""
     if not task.names:
         written = [f"{x:.3f}" for x in np.clip(logits.reshape(len(table)), 0.0, _LARGEST_SIMILARITY).tolist()]
     else:
-        said = [names[i] for i in logits.argmax(axis=1)]
-        written = [str(task.names.index(name)) for name in said] if task.numbers else said
+        written = [names[i] for i in logits.argmax(axis=1)]
+        if task.numbers:
+            written = [str(task.names.index(name)) for name in written]
     rows = (f"{index}\t{prediction}\n" for index, prediction in enumerate(written))
     return "index\tprediction\n" + "".join(rows)
 
 
 def _write(path: Path, tables: dict[str, str]) -> set[str]:
-    """Put `tables` into the zip; returns the names of all files in it."""
+    """Add `tables` to the zip file; return the names of all files in it."""
     contents: dict[str, bytes] = {}
     if path.exists():
         with zipfile.ZipFile(path) as before:
@@ -109,6 +110,6 @@ def _write(path: Path, tables: dict[str, str]) -> set[str]:
     contents |= {name: text.encode() for name, text in tables.items()}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name in sorted(contents):
-            # A date would make the same predictions another file.
+            # Without a date, so that the same predictions give the same bytes.
             archive.writestr(zipfile.ZipInfo(name), contents[name], zipfile.ZIP_DEFLATED)
     return set(contents)

@@ -1,0 +1,120 @@
+"""Multiple choice: the text that fits a prompt best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.data.choices import Choice, Choices, read_choices
+from pocketbert.data.examples import Examples, hold_out_groups
+from pocketbert.decode import Output
+from pocketbert.errors import DataError
+from pocketbert.features import Features, encode_choices
+from pocketbert.metrics import accuracy
+from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.tasks.base import Targets, Task
+from pocketbert.tasks.evaluation import Evaluation, Scores, cross_entropy, write_tsv
+from pocketbert.tokenization import BertTokenizer
+
+Logits = npt.NDArray[np.floating[Any]]
+
+
+class ChoiceEvaluation(Evaluation[Choice, Logits]):
+    """Evaluation on prompts with choices. A prediction is an array of [choices] logits."""
+
+    head = "ForMultipleChoice"
+    chunk = 128
+
+    def encode(self, examples: Sequence[Choice]) -> list[list[Features]]:
+        """Return one input per choice."""
+        prompts, choices = [example.prompt for example in examples], [example.choices for example in examples]
+        return encode_choices(self.tokenizer, prompts, choices, max_length=self.max_length)
+
+    def decode(self, example: Choice, inputs: Sequence[Features], outputs: Sequence[Output]) -> Logits:
+        """Return [choices] logits."""
+        return np.concatenate([output["logits"] for output in outputs])
+
+    def score(self, rows: Examples[Choice], predictions: Sequence[Logits]) -> Scores:
+        """Return the accuracy and the mean loss."""
+        gold = [example.label for example in rows.examples]
+        losses = [cross_entropy(logits, label) for logits, label in zip(predictions, gold, strict=True)]
+        return {
+            "accuracy": accuracy([int(logits.argmax()) for logits in predictions], gold),
+            "loss": float(np.mean(losses)),
+        }
+
+    def set_metrics(self) -> list[str]:
+        """Return the names of the metrics of a set."""
+        return ["accuracy", "loss"]
+
+    def write_set(self, folder: Path, rows: Examples[Choice], predictions: Sequence[Logits]) -> None:
+        """Write `predictions.tsv`: label and prediction by number, and both texts where they differ."""
+        lines = []
+        for example, logits in zip(rows.examples, predictions, strict=True):
+            label, chosen = example.label, int(logits.argmax())
+            texts = (example.prompt, example.choices[label], example.choices[chosen])
+            lines.append((str(example.line), str(label), str(chosen), *(texts if chosen != label else ("", "", ""))))
+        write_tsv(folder / "predictions.tsv", ("line", "label", "predicted", "prompt", "right", "chosen"), lines)
+
+
+class MultipleChoice(Task[Choice]):
+    """Prompts with choices."""
+
+    name = "multiple-choice"
+    head = ChoiceEvaluation.head
+
+    train: Choices
+    sets: Mapping[str, Choices]
+
+    def __init__(self, options: FinetuneOptions) -> None:
+        super().__init__(options)
+        self.train = read_choices(options.data)
+        if options.eval_data is not None:
+            self.sets = {"dev": read_choices(options.eval_data)}
+        else:
+            prompts = [example.prompt for example in self.train.examples]  # all questions on a passage stay together
+            self.train, held = hold_out_groups(self.train, lambda i: prompts[i], options.eval_fraction, options.seed)
+            self.sets = {"dev": held}
+        width = len(self.train.examples[0].choices)
+        for example in self.train.examples:
+            if len(example.choices) != width:
+                raise DataError(
+                    f"{self.train.path}, line {example.line}: has {len(example.choices)} choices where the first "
+                    f"question has {width}; training needs the same number for all: leave the others out"
+                )
+        if len({example.label for example in self.train.examples}) < 2:
+            raise DataError(
+                f"{self.train.path}: all {len(self.train)} questions have the label {self.train.examples[0].label}; "
+                "two labels are needed: are they lost?"
+            )
+
+    def file_facts(self, rows: Examples[Choice]) -> dict[str, Any]:
+        """Return the number of choices."""
+        return {"choices": len(rows.examples[0].choices)}
+
+    def describe(self) -> str:
+        """Return a description in one line, for the log."""
+        return f"{self.counts()}; {len(self.train.examples[0].choices)} choices each"
+
+    def texts(self) -> Iterator[str]:
+        """Yield all prompts and choices of the training data."""
+        for example in self.train.examples:
+            yield example.prompt
+            yield from example.choices
+
+    def configure(self, config: PreTrainedConfig) -> tuple[PreTrainedConfig, bool]:
+        """Return `config` with the usual number of labels: the head has one score per choice, and no labels."""
+        return config.replace(num_labels=2, problem_type=None), True
+
+    def evaluation(self, tokenizer: BertTokenizer, config: PreTrainedConfig, max_length: int) -> ChoiceEvaluation:
+        """Return the evaluation on the dev sets."""
+        return ChoiceEvaluation(self.sets, tokenizer, max_length)
+
+    def targets(self, groups: list[list[Any]], config: PreTrainedConfig) -> tuple[list[list[Features]], Targets]:
+        """Return one input per choice, and the number of the right choice."""
+        return groups, {"labels": np.array([example.label for example in self.train.examples], dtype=np.int64)}

@@ -1,0 +1,179 @@
+"""Evaluation of a model on labelled data, on the engine, in PyTorch, or in the format of an exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pocketbert.configs import AutoConfig, PreTrainedConfig
+from pocketbert.data.choices import read_choices
+from pocketbert.data.glue import glue_task, read_glue
+from pocketbert.data.labels import Labels
+from pocketbert.data.squad import read_squad
+from pocketbert.data.tables import read_table
+from pocketbert.errors import ConfigError, require
+from pocketbert.features import Predictor
+from pocketbert.tasks.choices import ChoiceEvaluation
+from pocketbert.tasks.classification import TextEvaluation
+from pocketbert.tasks.evaluate_options import EvaluateOptions
+from pocketbert.tasks.evaluation import Advance, Evaluation
+from pocketbert.tasks.questions import AnswerEvaluation, QuestionAnswering
+from pocketbert.tasks.submission import submit
+from pocketbert.tasks.tagging import TagEvaluation, read_sentences
+from pocketbert.tokenization import AutoTokenizer
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Result of an evaluation."""
+
+    metrics: dict[str, float]
+    """The main metric first."""
+    missing: tuple[str, ...] = ()
+    """Files that the submission still lacks."""
+
+
+def evaluate(options: EvaluateOptions, *, advance: Advance | None = None) -> EvaluateResult:
+    """Evaluate a model on labelled data of its task.
+
+    It runs on the engine, or with a `device` in PyTorch; an exported file runs in the library of its format.
+
+    Args:
+        options: model, data and outputs.
+        advance: called with the number of finished examples, and their fraction of all examples.
+
+    Raises:
+        DataError: the data is invalid, or has labels that the model does not have.
+        ConfigError: the model's labels differ from the task's, or an option does not apply to the task.
+        CheckpointError: the model cannot be read, or has no head.
+        MissingExtraError: `device` needs the extra `train`, an exported file the extra of its format.
+    """
+    from pocketbert.exporters.load import find_export, load_export, model_folder
+
+    model, max_length = str(options.model), options.max_length
+    file, exported = find_export(options.model), None
+    if file is not None:
+        if options.device is not None:
+            raise ConfigError(f"--device runs PyTorch, which cannot run {file}: leave it out")
+        model, exported = str(model_folder(file)), load_export(file)
+        if exported.max_tokens is not None:
+            max_length = min(max_length or exported.max_tokens, exported.max_tokens)
+    evaluation = read_evaluation(
+        model,
+        options.data,
+        glue=options.glue,
+        text_column=options.text_column,
+        text_pair_column=options.text_pair_column,
+        label_column=options.label_column,
+        labels=options.labels,
+        max_length=max_length,
+    )
+    predictor = exported or _load_predictor(model, evaluation.head, options.device)
+    metrics = evaluation(predictor, advance)
+    if options.output is not None:
+        evaluation.write(Path(options.output))
+    missing: list[str] = []
+    if options.submission is not None:
+        missing = submit(evaluation, predictor, options.data, options.submission, advance)
+    return EvaluateResult(metrics, tuple(missing))
+
+
+def _load_predictor(model: str, head: str, device: str | None) -> Predictor:
+    """Load a model folder on the engine, or in PyTorch on a device."""
+    if device is None:
+        from pocketbert.runtime.engine import Engine
+
+        return Engine.from_pretrained(model, head)
+    require("train")
+    from pocketbert.models.auto import load_trained
+    from pocketbert.models.device import choose_device
+    from pocketbert.models.predict import TorchPredictor
+
+    return TorchPredictor(load_trained(model, head).to(choose_device(device)))
+
+
+def read_evaluation(
+    model: str | Path,
+    data: str | Path,
+    *,
+    glue: str | None = None,
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
+    labels: Sequence[str] | None = None,
+    max_length: int | None = None,
+) -> Evaluation[Any, Any]:
+    """Return the evaluation of a model on data of its task.
+
+    The task follows from the model's head; a model without a known head is taken for a text classifier.
+
+    Args:
+        model: a folder or a name on the hub.
+        data: a file in a layout of the task, or with `glue` a folder.
+        glue: the task whose official dev set to use.
+        text_column: see `EvaluateOptions`, as for the following.
+        text_pair_column: column of the second text.
+        label_column: column of the label.
+        labels: names of the model's labels.
+        max_length: maximum tokens per input.
+
+    Raises:
+        DataError: the data is invalid, or has labels that the model does not have.
+        ConfigError: the model's labels differ from the task's, or an option does not apply to the task.
+    """
+    config = AutoConfig.from_pretrained(model)
+    head = config.tuned_for or TextEvaluation.head
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    usual = QuestionAnswering.usual_length if head == AnswerEvaluation.head else 512
+    length = min(max_length or usual, config.max_position_embeddings)
+    columns = {"text_column": text_column, "label_column": label_column}
+    foreign: dict[str, Any] = {"glue": glue, "text_pair_column": text_pair_column}
+    foreign |= {} if head == TagEvaluation.head else {**columns, "labels": labels}
+    wrong = [name for name, value in foreign.items() if value is not None]
+    if head != TextEvaluation.head and wrong:
+        raise ConfigError(f"--{wrong[0].replace('_', '-')} does not apply to {model}, a …{head}; leave it out")
+    if head == AnswerEvaluation.head:
+        return AnswerEvaluation({"dev": read_squad(data)}, tokenizer, length)
+    if head == ChoiceEvaluation.head:
+        return ChoiceEvaluation({"dev": read_choices(data)}, tokenizer, length)
+    if head == TagEvaluation.head:
+        tags = _names(model, config, labels)
+        return TagEvaluation({"dev": read_sentences(data, text_column, label_column)}, tags, tokenizer, length)
+    own = _labels(config, _names(model, config, labels))
+    if glue is not None:
+        own = _glue_labels(own, glue, model)
+        return TextEvaluation(read_glue(data, glue, "dev"), own, tokenizer, length, glue)
+    table = read_table(data, text=text_column, text_pair=text_pair_column, label=label_column)
+    return TextEvaluation({"dev": table}, own, tokenizer, length)
+
+
+def _names(model: str | Path, config: PreTrainedConfig, labels: Sequence[str] | None) -> tuple[str, ...]:
+    names = tuple(labels or (config.id2label[i] for i in sorted(config.id2label)))
+    if len(names) != config.num_labels:
+        raise ConfigError(f"{model} has {config.num_labels} labels, not {len(names)} ({', '.join(names)})")
+    return names
+
+
+def _labels(config: PreTrainedConfig, names: tuple[str, ...]) -> Labels:
+    several = config.problem_type == "multi_label_classification"
+    return Labels(() if config.num_labels == 1 and not several else names, numbered=names, several=several)
+
+
+def _glue_labels(own: Labels, glue: str, model: str | Path) -> Labels:
+    """Return the labels of a GLUE task in the order of a model's labels.
+
+    Raises:
+        ConfigError: the model has other labels.
+    """
+    official = glue_task(glue).labels
+    reordered = official if official.regression == own.regression else None
+    if reordered is not None and not official.regression:
+        reordered = official.reordered(dict(enumerate(own.names)))
+    if reordered is None:
+        raise ConfigError(
+            f"the labels of {model} ({', '.join(own.numbered)}) are not those of {glue} "
+            f"({', '.join(official.names)}); if they mean the same, name them in the model's order with --labels"
+        )
+    return reordered

@@ -1,0 +1,113 @@
+"""Evaluation of a model on labelled examples of a task, on any `features.Predictor`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from pocketbert.checkpoints import write_text
+from pocketbert.data.examples import Examples
+from pocketbert.decode import Output
+from pocketbert.features import Features, Predictor
+from pocketbert.tokenization import BertTokenizer
+
+E = TypeVar("E")  # an example
+P = TypeVar("P")  # the prediction for one example; small, as the predictions of all examples are in memory
+Advance = Callable[[int, float], None]
+Scores = dict[str, float]
+
+
+class Evaluation(ABC, Generic[E, P]):
+    """Labelled examples, and how the outputs of a model for them are decoded and scored.
+
+    Inputs and outputs of `chunk` examples are in memory at a time, whatever the size of the data.
+
+    Args:
+        sets: name → examples; with several sets, the name precedes the metric ("matched_accuracy").
+        tokenizer: the tokenizer of the model.
+        max_length: maximum tokens per input.
+    """
+
+    head: ClassVar[str]  # the name of a model class without its family
+    chunk: ClassVar[int] = 512
+
+    def __init__(self, sets: Mapping[str, Examples[E]], tokenizer: BertTokenizer, max_length: int) -> None:
+        self.sets, self.tokenizer, self.max_length = dict(sets), tokenizer, max_length
+        self.predicted: dict[str, list[P]] = {}
+
+    @abstractmethod
+    def encode(self, examples: Sequence[E]) -> list[list[Features]]:
+        """Return the inputs of each example: one, or one per window or choice."""
+
+    @abstractmethod
+    def decode(self, example: E, inputs: Sequence[Any], outputs: Sequence[Output]) -> P:
+        """Return the prediction for an example, from the outputs for its inputs."""
+
+    @abstractmethod
+    def score(self, rows: Examples[E], predictions: Sequence[P]) -> Scores:
+        """Return the metrics of a set, the main metric first."""
+
+    @abstractmethod
+    def set_metrics(self) -> list[str]:
+        """Return the names of the metrics of a set."""
+
+    def metrics(self) -> list[str]:
+        """Return the names of all metrics."""
+        return [self._prefix(name) + metric for name in self.sets for metric in self.set_metrics()]
+
+    def __call__(self, predictor: Predictor, advance: Advance | None = None) -> Scores:
+        """Return the metrics of a model.
+
+        Args:
+            predictor: the model.
+            advance: called with the number of finished examples, and their fraction of all examples.
+        """
+        scores: Scores = {}
+        total, done = sum(map(len, self.sets.values())), 0
+        for name, rows in self.sets.items():
+            self.predicted[name] = []
+            for prediction in self.predict(predictor, rows.examples):
+                self.predicted[name].append(prediction)
+                done += 1
+                if advance is not None:
+                    advance(done, done / total)
+            values = self.score(rows, self.predicted[name])
+            scores |= {self._prefix(name) + metric: value for metric, value in values.items()}
+        return scores
+
+    def predict(self, predictor: Predictor, examples: Sequence[E]) -> Iterator[P]:
+        """Yield the prediction of a model for each example, labelled or not."""
+        for start in range(0, len(examples), self.chunk):
+            chunk = examples[start : start + self.chunk]
+            groups = self.encode(chunk)
+            outputs = iter(predictor([features for group in groups for features in group]))
+            for example, inputs in zip(chunk, groups, strict=True):
+                yield self.decode(example, inputs, [next(outputs) for _ in inputs])
+
+    def write(self, folder: Path) -> None:
+        """Write the predictions of the latest call to `folder`, one subfolder per set if there are several."""
+        for name, predictions in self.predicted.items():
+            self.write_set(folder / name if len(self.sets) > 1 else folder, self.sets[name], predictions)
+
+    @abstractmethod
+    def write_set(self, folder: Path, rows: Examples[E], predictions: Sequence[P]) -> None:
+        """Write the predictions for a set in the usual files of the task."""
+
+    def _prefix(self, name: str) -> str:
+        return f"{name}_" if len(self.sets) > 1 else ""
+
+
+def cross_entropy(logits: np.ndarray, label: int) -> float:
+    """Return the cross-entropy of [classes] logits against a class."""
+    wide = logits.astype(np.float64) - float(logits.max())
+    return float(np.log(np.exp(wide).sum()) - wide[label])
+
+
+def write_tsv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table of tab-separated values; tabs and line breaks inside a value become spaces."""
+    lines = ("\t".join(" ".join(cell.split()) for cell in row) for row in (header, *rows))
+    write_text(path, "\n".join(lines) + "\n")

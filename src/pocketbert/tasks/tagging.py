@@ -1,0 +1,216 @@
+"""Token classification: one tag per word (entities, parts of speech), from CoNLL files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketbert.checkpoints import write_text
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.data.conll import Sentence, Sentences, read_conll, to_iob2
+from pocketbert.data.examples import Examples, hold_out_groups
+from pocketbert.decode import Output, chunks, softmax, word_tags
+from pocketbert.errors import ConfigError, DataError
+from pocketbert.features import Features, Tokens, encode_words
+from pocketbert.metrics import entity_f1
+from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.tasks.base import Targets, Task
+from pocketbert.tasks.evaluation import Evaluation, Scores, write_tsv
+from pocketbert.tokenization import BertTokenizer
+
+
+class TagPrediction(NamedTuple):
+    """Prediction for a sentence."""
+
+    tags: list[str]
+    unread: int  # words without a token: truncated, or dropped by the tokenizer
+    losses: list[float]  # one per word with a token
+
+
+class TagEvaluation(Evaluation[Sentence, TagPrediction]):
+    """Evaluation on tagged sentences.
+
+    Entities count whole, with boundaries and type, as conlleval and seqeval's default mode count them, whatever scheme
+    file and model use. Words without a token (truncated, or dropped by the tokenizer) count as "O".
+
+    Args:
+        sets: name → sentences.
+        tags: the tags of the model in the order of their ids.
+        tokenizer: the tokenizer of the model.
+        max_length: maximum tokens per sentence.
+    """
+
+    head = "ForTokenClassification"
+
+    def __init__(
+        self, sets: Mapping[str, Sentences], tags: Sequence[str], tokenizer: BertTokenizer, max_length: int
+    ) -> None:
+        super().__init__(sets, tokenizer, max_length)
+        self.tags = tuple(tags)
+        self.entities = all(rows.entities for rows in sets.values())
+        for rows in sets.values():
+            check_tags(rows, self.tags)
+
+    def encode(self, examples: Sequence[Sentence]) -> list[list[Features]]:
+        """Return one input per sentence."""
+        words = [sentence.words for sentence in examples]
+        return [[tokens] for tokens in encode_words(self.tokenizer, words, max_length=self.max_length)]
+
+    def decode(self, example: Sentence, inputs: Sequence[Tokens], outputs: Sequence[Output]) -> TagPrediction:
+        """Return a tag for every word."""
+        [tokens], logits = inputs, outputs[0]["logits"]
+        first = tokens.first_tokens
+        ids = {tag: i for i, tag in enumerate(self.tags)}
+        gold = to_iob2(example.tags) if self.entities else example.tags
+        probabilities = softmax(logits[first].astype(np.float64))
+        losses = [
+            float(-np.log(max(row[ids[gold[word]]], 1e-12)))
+            for row, word in zip(probabilities, tokens.word_ids[first].tolist(), strict=True)
+            if gold[word] in ids  # not where file and model use different schemes
+        ]
+        tags = word_tags(logits, tokens, dict(enumerate(self.tags)))
+        return TagPrediction(tags, tokens.words - int(first.sum()), losses)
+
+    def score(self, rows: Examples[Sentence], predictions: Sequence[TagPrediction]) -> Scores:
+        """Return entity F1, precision and recall where the tags mark entities; word accuracy; the mean loss."""
+        gold = [sentence.tags for sentence in rows.examples]
+        predicted = [prediction.tags for prediction in predictions]
+        if self.entities:
+            gold, predicted = [tuple(to_iob2(tags)) for tags in gold], [to_iob2(tags) for tags in predicted]
+        pairs = [pair for tags, other in zip(gold, predicted, strict=True) for pair in zip(tags, other, strict=True)]
+        losses = [loss for prediction in predictions for loss in prediction.losses]
+        words = {"accuracy": sum(a == b for a, b in pairs) / len(pairs), "loss": float(np.mean(losses or [np.nan]))}
+        if not self.entities:
+            return words
+        scores = entity_f1(predicted, gold)
+        return {"f1": scores["f1"], "precision": scores["precision"], "recall": scores["recall"], **words}
+
+    def set_metrics(self) -> list[str]:
+        """Return the names of the metrics of a set."""
+        return [*(("f1", "precision", "recall") if self.entities else ()), "accuracy", "loss"]
+
+    def write_set(self, folder: Path, rows: Examples[Sentence], predictions: Sequence[TagPrediction]) -> None:
+        """Write `predictions.conll` (word, tag, predicted tag), for conlleval, and `entities.tsv`: F1 per type."""
+        both = list(zip(rows.examples, predictions, strict=True))
+        sentences = (
+            "".join(
+                f"{word} {tag} {predicted}\n"
+                for word, tag, predicted in zip(sentence.words, sentence.tags, prediction.tags, strict=True)
+            )
+            for sentence, prediction in both
+        )
+        write_text(folder / "predictions.conll", "\n".join(sentences))
+        if self.entities:
+            kinds = (
+                kind
+                for sentence, prediction in both
+                for tags in (sentence.tags, prediction.tags)
+                for kind, _, _ in chunks(tags)
+            )
+            header = ("type", "f1", "precision", "recall", "entities")
+            table = []
+            for kind in sorted(set(kinds)):
+                gold, predicted = (
+                    [[tag if tag[2:] == kind else "O" for tag in tagged.tags] for tagged in side]
+                    for side in (rows.examples, predictions)
+                )
+                scores = entity_f1(predicted, gold)
+                count = sum(len(chunks(tags)) for tags in gold)
+                values = [f"{scores[name]:.4f}" for name in header[1:4]]
+                table.append((kind, *values, str(count)))
+            write_tsv(folder / "entities.tsv", header, table)
+
+
+class Tagging(Task[Sentence]):
+    """Sentences of tagged words. The target of a word stands at its first token."""
+
+    name = "token-classification"
+    head = TagEvaluation.head
+    per_token = True
+
+    train: Sentences
+    sets: Mapping[str, Sentences]
+
+    def __init__(self, options: FinetuneOptions) -> None:
+        super().__init__(options)
+        self.train = read_sentences(options.data, options.text_column, options.label_column)
+        if options.eval_data is not None:
+            self.sets = {"dev": read_sentences(options.eval_data, options.text_column, options.label_column)}
+        else:
+            self.train, held = hold_out_groups(self.train, lambda i: i, options.eval_fraction, options.seed)
+            self.sets = {"dev": held}
+        self.tags = options.labels or tuple(self.train.tags())
+        if len(self.tags) < 2:
+            raise DataError(f"{self.train.path}: all words have the tag {self.tags[0]!r}; two tags are needed")
+        check_tags(self.train, self.tags)
+        for rows in self.sets.values():
+            check_tags(rows, self.tags)
+
+    def label_names(self, config: PreTrainedConfig) -> tuple[str, ...]:
+        """Return the tags in the order of the model's outputs, if they have the same names."""
+        tags = tuple(config.id2label[i] for i in sorted(config.id2label))
+        return tags if sorted(tags) == sorted(self.tags) else self.tags
+
+    def file_facts(self, rows: Examples[Sentence]) -> dict[str, Any]:
+        """Return the number of words, and the frequency of each tag."""
+        counts = Counter(chain.from_iterable(sentence.tags for sentence in rows.examples))
+        return {"words": sum(counts.values()), "labels": counts}
+
+    def describe(self) -> str:
+        """Return a description in one line, for the log."""
+        return f"{self.counts()} (sentences); {len(self.tags)} tags: {', '.join(self.tags[:10])}"
+
+    def texts(self) -> Iterator[str]:
+        """Return all training sentences."""
+        return (" ".join(sentence.words) for sentence in self.train.examples)
+
+    def configure(self, config: PreTrainedConfig) -> tuple[PreTrainedConfig, bool]:
+        """Return `config` for these tags, and whether a head that was trained with `config` has the same tags."""
+        tags = self.label_names(config)
+        fits = sorted(config.id2label.values()) == sorted(self.tags)
+        return config.replace(id2label=dict(enumerate(tags)), problem_type=None), fits
+
+    def evaluation(self, tokenizer: BertTokenizer, config: PreTrainedConfig, max_length: int) -> TagEvaluation:
+        """Return the evaluation on the dev sets."""
+        return TagEvaluation(self.sets, self.label_names(config), tokenizer, max_length)
+
+    def targets(self, groups: list[list[Any]], config: PreTrainedConfig) -> tuple[list[Features], Targets]:
+        """Return one input per sentence, and the tag of each word at its first token; drop sentences without words."""
+        ids, entities = {tag: i for i, tag in enumerate(self.label_names(config))}, self.train.entities
+        features: list[Features] = []
+        targets: list[npt.NDArray[np.int64]] = []
+        for sentence, [tokens] in zip(self.train.examples, groups, strict=True):
+            labels = tokens.align([ids[tag] for tag in (to_iob2(sentence.tags) if entities else sentence.tags)])
+            if (labels >= 0).any():
+                features.append(tokens)
+                targets.append(labels)
+        return features, {"labels": targets}
+
+
+def read_sentences(path: str | Path, word_column: str | None = None, tag_column: str | None = None) -> Sentences:
+    """Read sentences; the columns are numbers from 1, written as on the command line."""
+    numbers: dict[str, int] = {}
+    for name, flag, value in (("word", "text", word_column), ("tag", "label", tag_column)):
+        if value is not None:
+            if not value.isdecimal() or int(value) < 1:
+                raise ConfigError(f"--{flag}-column {value}: columns of CoNLL files are numbers, from 1")
+            numbers[f"{name}_column"] = int(value)
+    return read_conll(path, **numbers)
+
+
+def check_tags(rows: Sentences, tags: Sequence[str]) -> None:
+    """Raise `DataError` where the tag of a word (of entities: its type) is not among `tags`."""
+    known = {tag[2:] for tag in tags if tag != "O"} if rows.entities else set(tags)
+    for sentence in rows.examples:
+        for i, tag in enumerate(sentence.tags):
+            if (tag[2:] if rows.entities else tag) not in known and not (rows.entities and tag == "O"):
+                raise DataError(
+                    f"{rows.path}, line {sentence.line + i}: the tag {tag!r} of {sentence.words[i]!r:.40} is not a tag "
+                    f"of the model ({', '.join(tags[:20])})"
+                )
