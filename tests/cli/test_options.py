@@ -19,6 +19,7 @@ from pocketbert.cli import options as cli_options
 from pocketbert.cli.commands import command
 from pocketbert.corpus.prepare_options import PrepareOptions
 from pocketbert.errors import ConfigError
+from pocketbert.exporters.options import ExportOptions
 from pocketbert.options import Options, Panel, argument, option, option_fields
 from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune_options import FinetuneOptions
@@ -38,12 +39,14 @@ DATACLASSES: dict[str, tuple[Sequence[type], Sequence[str]]] = {
     "finetune": ([FinetuneOptions], ["a.csv", "--output", "out", "--model", "m"]),
     "distill": ([DistillOptions], ["a.csv", "--output", "out", "--student", "m", "--teacher", "t"]),
     "quantize": ([QuantizeOptions], ["model", "out"]),
+    "export": ([ExportOptions], ["model", "out"]),
     "serve": ([Settings, Limits], []),
     "bench": ([BenchOptions], []),
 }
 # What only the command line has: the form of the output, several runs in one command, files that it reads itself.
 OF_THE_COMMAND_LINE = {
     **{name: {"json"} for name in NAMES},
+    "export": {"json", "calibrate", "text"},
     "serve": {"model", "api_keys"},
     "finetune": {"json", "preset", "seeds", "search"},
     "distill": {"json", "preset", "seeds", "search"},
@@ -52,7 +55,7 @@ OF_THE_COMMAND_LINE = {
 }
 NOT_OFFERED = {"distill": {"vocab_size"}}  # the student shares its teacher's tokens
 # Their counterparts in Python are the arguments of pipelines, or there is none.
-WITHOUT_DATACLASS = {"classify", "tag", "answer", "fill-mask", "choose", "embed", "info", "evaluate", "export"}
+WITHOUT_DATACLASS = {"classify", "tag", "answer", "fill-mask", "choose", "embed", "info", "evaluate"}
 
 
 def command_named(name: str) -> click.Command:

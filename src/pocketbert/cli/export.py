@@ -31,10 +31,10 @@ MOST = 1000  # texts to compare or calibrate on
     ]
 )
 @options_of(ExportOptions)
-@option("--calibrate", type=PATH, metavar="FILE", help="File of typical texts to calibrate --precision integer on.")
+@option("--calibrate", type=PATH, metavar="FILE", help="File of typical texts, to calibrate --precision integer on.")
 @option(
     "--text", type=PATH, metavar="FILE", default_text="built-in sentences",
-    help=f"File of texts to compare the outputs on; the first {MOST} are read.",
+    help=f"File of texts on which to compare outputs; the first {MOST} are read.",
 )  # fmt: skip
 @console.json_option
 def export(calibrate: Path | None, text: Path | None, json: bool | None, **values: Any) -> None:

@@ -24,16 +24,18 @@ class ExportOptions(Options):
     precisions: tuple[str, ...] = field(
         default=("fp32",),
         metadata=option(
-            "Precision of the weights, or with integer, for litert, of all tensors; repeat it for several files.",
+            "Precision of the weights; integer, for litert, is 8-bit integers throughout. Repeat it for several files.",
             names=["--precision"],
             choices=tuple(dict.fromkeys(name for format_ in FORMATS.values() for name in format_.files)),
             repeated=True,
         ),
     )
-    opset: int | None = field(default=None, metadata=option("Opset of an onnx file.", metavar="N", default="17"))
+    opset: int | None = field(
+        default=None, metadata=option("Version of the ONNX operator set.", metavar="N", default="17")
+    )
     max_length: int | None = field(
         default=None,
-        metadata=option("Tokens per text of a litert file.", metavar="N", default="128; 384 for question answering"),
+        metadata=option("Tokens per input of a litert file.", metavar="N", default="128; 384 for question answering"),
     )
     calibration: Sequence[str] | None = None
     """Typical texts to calibrate the precision integer on; the first 100 are read."""
@@ -49,7 +51,7 @@ class ExportOptions(Options):
     )
     force: bool = field(
         default=False,
-        metadata=option("Accept any difference in 8 bits, and a loss of more than a point of the first metric."),
+        metadata=option("Accept any difference of 8-bit files, and a loss of more than a point of the first metric."),
     )
     revision: str | None = None
     """Branch, tag or commit on the hub."""
