@@ -177,7 +177,7 @@ def test_texts_as_transformers(ours: BertTokenizer, theirs: Any, value: str) -> 
     assert_same(ours([value], **EVERYTHING), theirs([value], **EVERYTHING))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(value=text)
 def test_random_texts_as_transformers(ours: BertTokenizer, theirs: Any, value: str) -> None:
     assert_same(ours([value], **EVERYTHING), theirs([value], **EVERYTHING))
@@ -187,7 +187,7 @@ def test_random_texts_as_transformers(ours: BertTokenizer, theirs: Any, value: s
     assert ours.tokenize(value) == theirs.tokenize(value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     value=text,
     lower=st.booleans(),
@@ -204,7 +204,7 @@ def test_options_as_transformers(value: str, lower: bool, accents: bool | None, 
     assert BertTokenizer(**options).encode(value) == transformers.BertTokenizer(**options).encode(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     pairs=st.lists(st.tuples(full_text, full_text), min_size=1, max_size=4),
     truncation=st.sampled_from([True, False, "longest_first", "only_first", "only_second"]),
@@ -264,7 +264,7 @@ def test_strides_that_the_backend_aborts_at_are_refused(ours: BertTokenizer, the
     assert_same(mine, theirs("a", long, truncation=True, max_length=12, **call))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sentences=st.lists(st.lists(text, min_size=1, max_size=6), min_size=1, max_size=3), pad=st.booleans())
 def test_split_words_as_transformers(ours: BertTokenizer, theirs: Any, sentences: list[list[str]], pad: bool) -> None:
     call: dict[str, Any] = {"is_split_into_words": True, "padding": pad, "truncation": True, "max_length": 12}
@@ -323,7 +323,7 @@ def test_padding_afterwards_as_transformers(ours: BertTokenizer, theirs: Any) ->
 # Words that are not split, and no basic step: as the pure-Python tokenizer
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(value=st.lists(st.text(alphabet=_CHARACTERS, min_size=1, max_size=8), max_size=8).map(" ".join))
 def test_without_basic_step_as_the_python_tokenizer(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
     vocab = write_vocab(tmp_path_factory.mktemp("vocab") / "vocab.txt")
@@ -730,7 +730,7 @@ def test_damaged_json(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path).tokenize("low") == ["low"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_mutated_tokenizer_json(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Any change of any value gives a tokenizer or our error."""
@@ -751,7 +751,7 @@ def test_mutated_tokenizer_json(tmp_path_factory: pytest.TempPathFactory, data: 
         pass
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_the_quick_reader_reads_what_the_library_reads(data: st.DataObject) -> None:
     words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4)
@@ -787,7 +787,6 @@ def test_the_quick_reader_reads_what_the_library_reads(data: st.DataObject) -> N
 
 
 @given(st.text(max_size=40), st.one_of(st.none(), st.text(max_size=40)), st.booleans(), st.booleans())
-@settings(deadline=None)
 def test_one_text_is_encoded_as_in_a_batch(text: str, pair: str | None, special: bool, cut: bool) -> None:
     tokenizer = BertTokenizer(vocab=numbered(WIDE))
     options: dict[str, Any] = {"add_special_tokens": special, "return_offsets_mapping": True}

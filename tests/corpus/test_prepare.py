@@ -259,7 +259,6 @@ SCRIPT = """
     sources._PART = 2000
     if __name__ == "__main__":
         source, out, engine, workers = sys.argv[1:]
-        print("go", flush=True)
         prepare(
             PrepareOptions(
                 sources=(source,), output=out, vocab_size=150, engine=engine, workers=int(workers), held_out=0.1
@@ -270,26 +269,21 @@ SCRIPT = """
 
 @pytest.mark.usefixtures("small_parts")
 def test_a_killed_run_continues_to_identical_shards(tmp_path: Path) -> None:
-    """SIGKILL at several moments, one after the other, then to the end."""
-    source = write_text(tmp_path / "a.txt", texts(400))
+    """SIGKILL in the midst of each phase, one after the other, then to the end."""
+    source = write_text(tmp_path / "a.txt", texts(200))
     run(source, tmp_path / "whole", tokenizer=None, vocab_size=150)
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     command = [sys.executable, str(script), str(source), str(tmp_path / "killed"), "local", "1"]
     environment = os.environ | {"PYTHONPATH": str(Path(sources.__file__).parents[2])}
-    killed = 0
-    for moment in (0.05, 0.15, 0.3):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(moment)
+    for files, count in (("signatures-*", 10), ("vocabulary-*", 1), ("train-*.safetensors", 10)):
+        process = subprocess.Popen(command, env=environment)
+        while len(list((tmp_path / "killed").rglob(files))) < count:
+            assert process.poll() is None
+            time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        process.stdout.close()
-        if (tmp_path / "killed" / "manifest.json").exists():
-            break
+        assert process.wait() == -signal.SIGKILL
         assert not list((tmp_path / "killed").glob("manifest*"))
-    assert killed >= 2
     run(source, tmp_path / "killed", tokenizer=None, vocab_size=150)
     left = contents(tmp_path / "killed")
     there = {name: data for name, data in left.items() if not name.endswith(".tmp")}  # of a file that never was

@@ -22,7 +22,7 @@ def test_random_words_are_the_same_everywhere() -> None:
 
 
 @given(LENGTHS, st.integers(1, 40), st.integers(0, 3), st.integers(1, 5), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_example_exactly_once_an_epoch(
     lengths: list[int], size: int, seed: int, window: int, by_tokens: bool
 ) -> None:
@@ -38,7 +38,7 @@ def test_every_example_exactly_once_an_epoch(
 
 
 @given(LENGTHS, st.integers(1, 40), st.lists(st.integers(0, 300), min_size=1, max_size=8), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_batch_does_not_depend_on_what_was_asked_before(
     lengths: list[int], size: int, steps: list[int], by_tokens: bool
 ) -> None:

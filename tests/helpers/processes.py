@@ -47,7 +47,7 @@ def ask(script: Path, *arguments: object, folder: Path) -> tuple[list[list[str]]
     shell.chmod(0o755)
     environment = {**os.environ, "PATH": f"{shell.parent}:{os.environ['PATH']}"}
     command = [str(script), *map(str, arguments)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     return [line.split("\0")[:-1] for line in notes.read_text().splitlines()], ran.stderr
 

@@ -74,7 +74,7 @@ class Service:
         """Stop it; what it wrote."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=300)
         assert out == ""
         return err
 
@@ -137,5 +137,5 @@ class Held:
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, Any]]:
         self.busy.set()
-        assert self.go.wait(60)
+        assert self.go.wait(300)
         return self.predictor(inputs)

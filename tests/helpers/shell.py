@@ -51,5 +51,5 @@ def start(arguments: Sequence[str | Path], **options: Any) -> "subprocess.Popen[
 def shell(*arguments: str | Path, stdin: str = "", **options: Any) -> Outcome:
     """Run a command as a process of its own."""
     process = start(arguments, **options)
-    out, err = process.communicate(stdin, timeout=120)
+    out, err = process.communicate(stdin, timeout=300)
     return Outcome(process.returncode, out, err)

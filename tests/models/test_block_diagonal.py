@@ -23,7 +23,7 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     return F.linear(x, torch.block_diag(*weight.squeeze(-1).chunk(groups)), bias)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes, st.integers(0, 2**31), st.booleans())
 def test_equals_the_dense_product_and_its_gradients(
     shape: tuple[list[int], int, int, int], seed: int, strided: bool

@@ -47,7 +47,7 @@ def test_processors(processor: str, half: bool) -> None:
     assert half_used_by_mkl(processor) == half
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shape=shapes, seed=st.integers(0, 2**31), strided=st.booleans(), with_bias=st.booleans())
 def test_equals_pytorch_and_its_gradients(
     library: str, shape: tuple[list[int], int, int], seed: int, strided: bool, with_bias: bool

@@ -412,11 +412,19 @@ def test_a_tokenizer_of_another_model(options: Options, base: FinetuneResult, tm
 
 
 def test_texts_longer_than_the_model_reads_are_cut(
-    options: Options, config: Callable[..., str], tmp_path: Path
+    options: Options, config: Callable[..., str], base: FinetuneResult, tmp_path: Path
 ) -> None:
-    rows = [(f"{text} " * 20, label) for text, label in reviews(40)]
-    data = write_csv(tmp_path / "long.csv", rows)
-    finetune(options(data=data, from_scratch=config(max_position_embeddings=32), epochs=0.2))
+    """What comes after the 32 tokens that it reads changes no bit."""
+    scratch, weights = config(max_position_embeddings=32), []
+    for end in ("the end", "a weak film"):
+        data = write_csv(tmp_path / "long.csv", [(f"{text} " * 20 + end, label) for text, label in reviews(40)])
+        result = finetune(
+            options(
+                data=data, from_scratch=scratch, tokenizer=str(base.folder), epochs=0.2, output=tmp_path / end
+            )
+        )  # fmt: skip
+        weights.append((result.folder / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 def test_learning_curves(options: Options, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def random_plan(seed: int, widths: list[int], groups: int, heads: int, activatio
     return quantize(plan, smallest=0) if int8 else plan
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
     unit=st.integers(1, 23),
@@ -137,7 +137,7 @@ def test_lengths(length: int, kernels: str) -> None:
             close(got[key], expected, 0.1 if int8 else 1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**31),
     depth=st.sampled_from([1, 2, 3, 16, 31, 32, 33, 48, 63, 64, 65, 96, 130]),
@@ -178,7 +178,7 @@ def test_attention_in_bfloat16(seed: int, depth: int, heads: int, lengths: list[
         close(got, fp32, 3e-2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**31),
     width=st.integers(32, 300),

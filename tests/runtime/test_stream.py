@@ -45,7 +45,7 @@ def job(**limits: int) -> Job:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     inputs=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=4), max_size=300),
     pauses=st.sets(st.integers(0, 300), max_size=5),

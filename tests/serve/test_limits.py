@@ -393,7 +393,7 @@ def test_what_was_accepted_is_answered_before_the_end(models: dict[str, Path]) -
         begun.send(json.dumps(FINE).encode())
         assert begun.getresponse().status == 200
         begun.close()
-        assert service.process.wait(30) == 0
+        assert service.process.wait(300) == 0
 
 
 def test_logs_have_everything_but_texts(models: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:

@@ -54,7 +54,7 @@ def test_a_stall_is_not_hidden() -> None:
 
     found = asyncio.run(against(answer, lambda port: open_loop(port, [REQUEST], 100, 0.4)))
     assert found.statuses == Counter({"200": 40})
-    assert sum(seconds >= 0.5 for seconds in found.latencies) == 20
+    assert sum(seconds >= 0.5 for seconds in found.latencies) >= 20  # more, where the machine is slow
     assert found.seconds >= 0.5
 
 
