@@ -296,7 +296,8 @@ def test_numbers_at_odd_addresses() -> None:
     assert np.array_equal(found[0], table[7])
 
 
-def test_hostile_programs() -> None:
+def test_hostile_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FUZZER.parent)  # where a script looks for the modules beside it
     fuzz = runpy.run_path(str(FUZZER))["fuzz"]
     counts = fuzz(0, 400, seed=7)
     assert counts["compared"] > 100
