@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
+from helpers.pairs import in_turn
 from pocketbert.errors import PocketBertError, TokenizerError
 from pocketbert.tokenization import (
     AutoTokenizer,
@@ -500,22 +501,24 @@ def save_and_compare(ours: BertTokenizer, folder: Path) -> Any:
     return theirs
 
 
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"do_lower_case": False},
+    {"strip_accents": False, "tokenize_chinese_chars": False},
+    {"model_max_length": 128, "padding_side": "left", "truncation_side": "left"},
+    {"never_split": ["USA", "C++"]},
+    {"do_basic_tokenize": False},
+    {"clean_text": False},
+    {"additional_special_tokens": ["<E1>", "[unused0]"]},
+    {"cls_token": "who", "mask_token": AddedToken("run", lstrip=True)},
+]
+
+
 @pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"do_lower_case": False},
-        {"strip_accents": False, "tokenize_chinese_chars": False},
-        {"model_max_length": 128, "padding_side": "left", "truncation_side": "left"},
-        {"never_split": ["USA", "C++"]},
-        {"do_basic_tokenize": False},
-        {"clean_text": False},
-        {"additional_special_tokens": ["<E1>", "[unused0]"]},
-        {"cls_token": "who", "mask_token": AddedToken("run", lstrip=True)},
-    ],
-    ids=lambda options: ",".join(options) or "default",
+    ("options", "config"),
+    in_turn([(SETTINGS, [None, "bert", "squeezebert"])]),
+    ids=lambda value: ",".join(value) or "default" if isinstance(value, dict) else str(value),
 )
-@pytest.mark.parametrize("config", [None, "bert", "squeezebert"])
 def test_saved_folder_in_transformers(tmp_path: Path, options: dict[str, Any], config: str | None) -> None:
     if config:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": config}))

@@ -409,7 +409,7 @@ def test_bad_requests(tmp_path: Path) -> None:
     source = write_text(tmp_path / "a.txt", texts(5))
     with pytest.raises(ConfigError, match="give either --tokenizer or --vocab-size"):
         run(source, tmp_path / "out", vocab_size=100)
-    with pytest.raises(ConfigError, match="--held-out 1.0 must lie in"):
+    with pytest.raises(ConfigError, match=r"--held-out 1\.0 must lie in"):
         run(source, tmp_path / "out", held_out=1.0)
     with pytest.raises(ConfigError, match="--seed -1 must not be negative"):
         run(source, tmp_path / "out", seed=-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -92,10 +92,12 @@ def pairs() -> Iterator[tuple[str, str]]:
                 yield name, head
 
 
-def each_in_turn(heads: Sequence[str] = HEADS) -> list[tuple[str, str]]:
+def each_in_turn(
+    heads: Sequence[str] = HEADS, configs: Mapping[str, PreTrainedConfig] = CONFIGS
+) -> list[tuple[str, str]]:
     """Every configuration with some head, and some configuration of each family with every head that it has."""
-    families = [[name for name, config in CONFIGS.items() if config.model_type == family] for family in FAMILIES]
-    groups = [(names, [head for head in heads if our_class(CONFIGS[names[0]], head)]) for names in families]
+    families = [[name for name, config in configs.items() if config.model_type == family] for family in FAMILIES]
+    groups = [(names, [head for head in heads if our_class(configs[names[0]], head)]) for names in families]
     return [(name, head) for name, head in in_turn(groups)]
 
 

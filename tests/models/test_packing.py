@@ -29,10 +29,14 @@ CONFIGS: list[PreTrainedConfig] = [
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["bert", "squeezebert", "mobilebert", "ib-bert"])
-@pytest.mark.parametrize("lengths", [[12], [1], [5, 12, 1, 7], [6, 6, 6]])
-def test_packed_equals_one_by_one(config: PreTrainedConfig, lengths: list[int]) -> None:
+def test_packed_equals_one_by_one(config: PreTrainedConfig) -> None:
     """Hidden states, pooled vectors, attention and gradients: no example sees another."""
-    random = np.random.default_rng()
+    for lengths in ([12], [1], [5, 12, 1, 7], [6, 6, 6]):
+        equals_one_by_one(config, lengths)
+
+
+def equals_one_by_one(config: PreTrainedConfig, lengths: list[int]) -> None:
+    random = np.random.default_rng(sum(lengths))
     model = AutoModelForPreTraining.from_config(config).eval()
     tokens, starts = sum(lengths), np.cumsum([0, *lengths])
     ids = torch.from_numpy(random.integers(1, 50, size=tokens))[None]

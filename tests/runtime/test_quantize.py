@@ -74,8 +74,7 @@ def test_hidden_states_stay_near(name: str, tmp_path: Path) -> None:
         assert cosine.min() > 0.999
 
 
-@pytest.mark.parametrize("name", list(WIDE))
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("name", "head"), each_in_turn(HEADS, WIDE))
 def test_folder_and_memory_agree(name: str, head: str, tmp_path: Path) -> None:
     """The same steps in int8 with the same weights, but for the last bit of scales into which something was folded."""
     original = save(WIDE[name], head, tmp_path / "a")
