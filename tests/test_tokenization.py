@@ -38,7 +38,7 @@ from pocketbert.tokenization import (
     SqueezeBertTokenizer,
     SqueezeBertTokenizerFast,
 )
-from pocketbert.tokenizer_files import _parse
+from pocketbert.tokenization.files import _parse
 
 DATA = Path(os.environ.get("POCKETBERT_DATA", ""))
 needs_data = pytest.mark.skipif(not os.environ.get("POCKETBERT_DATA"), reason="POCKETBERT_DATA is not set")

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pocketbert.errors import InputError, TokenizerError
 
 if TYPE_CHECKING:
-    from pocketbert.encoding import BatchEncoding
     from pocketbert.tokenization import BertTokenizer
+    from pocketbert.tokenization.encoding import BatchEncoding
 
 Ints = NDArray[np.int32]
 

@@ -1,10 +1,8 @@
-"""WordPiece tokenizers of BERT, SqueezeBERT and MobileBERT, on the `tokenizers` library.
+"""WordPiece tokenizers of all families, on the `tokenizers` library.
 
-The three families share one algorithm and one set of special tokens, so there is one class under the published names.
-Arguments, results and files follow transformers: each side reads the folders that the other writes, to equal ids.
-
-A call changes nothing in its tokenizer. `tokenizers` keeps truncation and padding as state, so each combination of
-settings gets a backend of its own (microseconds: all share one vocabulary), and threads cannot disturb each other.
+The families share one algorithm and one set of special tokens, so there is one class under the published names.
+Arguments, results and files follow transformers: each side reads the folders that the other writes, to equal ids. A
+call changes nothing in its tokenizer.
 """
 
 from __future__ import annotations
@@ -12,67 +10,29 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from tokenizers import AddedToken, Encoding, Tokenizer, decoders, pre_tokenizers, processors
-from tokenizers.models import WordPiece
+from tokenizers import Encoding, decoders, pre_tokenizers
 from tokenizers.normalizers import BertNormalizer
 
-from pocketbert.encoding import BatchEncoding, as_batch, as_list, as_tensors, broken_text
 from pocketbert.errors import TokenizerError
-from pocketbert.families import FAMILIES
-from pocketbert.tokenizer_files import (
+from pocketbert.tokenization.encoding import BatchEncoding, as_batch, as_list, as_tensors, broken_text
+from pocketbert.tokenization.files import (
     NO_LIMIT,
     STORED_OPTIONS,
-    TOKEN_NAMES,
     TOKENIZER_FILES,
     FilePath,
-    Token,
-    as_token,
-    as_tokens,
     check,
     one_of,
-    read_backend,
-    read_json_if_any,
     stored_options,
 )
-
-__all__ = [
-    "AutoTokenizer", "BatchEncoding", "BertTokenizer", "BertTokenizerFast", "MobileBertTokenizer",
-    "MobileBertTokenizerFast", "SqueezeBertTokenizer", "SqueezeBertTokenizerFast",
-]  # fmt: skip
-
-_MAX_BACKENDS = 32
+from pocketbert.tokenization.vocabulary import Padding, Truncation, Vocabulary
 
 logger = logging.getLogger(__name__)
 
 
-class _Truncation(NamedTuple):
-    max_length: int
-    stride: int
-    strategy: str
-    direction: str
-
-
-class _Padding(NamedTuple):
-    length: int | None
-    direction: str
-    pad_id: int
-    pad_token: str
-    pad_to_multiple_of: int | None
-
-
-def _special(name: str) -> tuple[property, property]:
-    """Read-only properties of a special token's text and of its id; `add_special_tokens` changes them."""
-    return (
-        property(lambda self: self.special_tokens_map[name]),
-        property(lambda self: self._backend.token_to_id(self.special_tokens_map[name])),
-    )
-
-
-class BertTokenizer:
+class BertTokenizer(Vocabulary):
     """WordPiece tokenizer of BERT.
 
     Args:
@@ -106,142 +66,6 @@ class BertTokenizer:
     """
 
     model_input_names = ("input_ids", "token_type_ids", "attention_mask")
-
-    unk_token, unk_token_id = _special("unk_token")
-    sep_token, sep_token_id = _special("sep_token")
-    pad_token, pad_token_id = _special("pad_token")
-    cls_token, cls_token_id = _special("cls_token")
-    mask_token, mask_token_id = _special("mask_token")
-    pad_token_type_id = 0
-
-    def __init__(
-        self,
-        vocab_file: FilePath | None = None,
-        tokenizer_file: FilePath | None = None,
-        *,
-        vocab: Mapping[str, int] | None = None,
-        do_lower_case: bool | None = None,
-        do_basic_tokenize: bool | None = None,
-        never_split: Iterable[str] | None = None,
-        unk_token: Token | None = None,
-        sep_token: Token = "[SEP]",
-        pad_token: Token = "[PAD]",
-        cls_token: Token = "[CLS]",
-        mask_token: Token = "[MASK]",
-        additional_special_tokens: Iterable[Token] = (),
-        added_tokens_decoder: Mapping[int, AddedToken] | None = None,
-        tokenize_chinese_chars: bool | None = None,
-        strip_accents: bool | None = None,
-        clean_text: bool | None = None,
-        wordpieces_prefix: str | None = None,
-        model_max_length: int = 512,
-        padding_side: str = "right",
-        truncation_side: str = "right",
-    ) -> None:
-        switches = {
-            "lowercase": do_lower_case,
-            "strip_accents": strip_accents,
-            "handle_chinese_chars": tokenize_chinese_chars,
-            "clean_text": clean_text,
-        }
-        for name, value in (switches | {"do_basic_tokenize": do_basic_tokenize}).items():
-            check(name, value, bool | None, "true, false or None")
-        check("wordpieces_prefix", wordpieces_prefix, str | None, "a text")
-        check("model_max_length", model_max_length, int, "a whole number")
-        if model_max_length < 1:
-            raise TokenizerError(f"{model_max_length=} must be at least 1")
-        self.model_max_length = model_max_length
-        self._warned = False
-        self.padding_side = one_of("padding_side", padding_side, "left", "right")
-        self.truncation_side = one_of("truncation_side", truncation_side, "left", "right")
-
-        stored = read_backend(vocab_file, tokenizer_file, vocab)
-        self._model: WordPiece = stored.model
-        if wordpieces_prefix is not None:
-            self._model.continuing_subword_prefix = wordpieces_prefix
-        self.wordpieces_prefix: str = self._model.continuing_subword_prefix
-        self._normalizer, self._pre_tokenizer = stored.normalizer, stored.pre_tokenizer
-        self._set_basic_step(switches, do_basic_tokenize)
-
-        # In the order of their ids: `tokenizers` numbers what the vocabulary lacks in the order of addition.
-        decoder = added_tokens_decoder or {}
-        added = {token.content: token for _, token in sorted(stored.get_added_tokens_decoder().items())}
-        added |= {token.content: token for _, token in sorted(decoder.items())}
-        given = (unk_token or self._model.unk_token, sep_token, pad_token, cls_token, mask_token)
-        named = dict(zip(TOKEN_NAMES, (as_token(token, True, added) for token in given), strict=True))
-        for name, token in named.items():
-            known = self._model.token_to_id(token.content) is not None
-            if not known and (name == "unk_token" or token.content not in added):
-                raise TokenizerError(
-                    f"the vocabulary has no {token.content!r}: it is damaged, or it calls this token by another name, "
-                    f"to be given as {name}=…"
-                )
-        self.special_tokens_map = {name: token.content for name, token in named.items()}
-        self._model.unk_token = self.unk_token
-        others = [as_token(token, True, added) for token in as_tokens(additional_special_tokens)]
-        special = {token.content: token for token in (*named.values(), *others)}
-        self.never_split = sorted({str(word) for word in as_tokens(never_split or ())} - set(special))
-        for word in self.never_split:
-            if self._model.token_to_id(word) is None and word not in added:
-                raise TokenizerError(f"never_split word {word!r} is not in the vocabulary; `add_tokens` can add it")
-        kept = [AddedToken(word, single_word=True, normalized=False) for word in self.never_split]
-        self._assemble([*added.values(), *special.values(), *kept])
-        for index, token in decoder.items():
-            if (found := self._backend.token_to_id(token.content)) != index:
-                raise TokenizerError(
-                    f"added token {token.content!r} should have id {index} but gets {found}: the added tokens belong "
-                    "to another vocabulary"
-                )
-
-    def _set_basic_step(self, switches: Mapping[str, bool | None], do_basic_tokenize: bool | None) -> None:
-        """Normaliser and pre-tokenizer: as stored, changed where an option was given."""
-        self.do_basic_tokenize = do_basic_tokenize is not False
-        if not self.do_basic_tokenize:
-            self._normalizer, self._pre_tokenizer = None, pre_tokenizers.WhitespaceSplit()
-        basic = self._normalizer if isinstance(self._normalizer, BertNormalizer) else BertNormalizer()
-        options = {name: getattr(basic, name) if switch is None else switch for name, switch in switches.items()}
-        if isinstance(self._normalizer, BertNormalizer):  # any other stored normaliser is its file's own affair
-            self._normalizer = BertNormalizer(**options)
-        self.do_lower_case, self.strip_accents = options["lowercase"], options["strip_accents"]
-        self.tokenize_chinese_chars, self.clean_text = options["handle_chinese_chars"], options["clean_text"]
-
-    def _assemble(self, added: Iterable[AddedToken]) -> None:
-        """Put the backend together anew; of two added tokens with the same text the later one counts."""
-        self._added = list({token.content: token for token in added}.values())
-        self._backend = self._new_backend()
-        self._special_ids = {self.convert_tokens_to_ids(token.content) for token in self._added if token.special}
-        self._configured: dict[tuple[_Truncation | None, _Padding | None], Tokenizer] = {}
-
-    def _new_backend(self) -> Tokenizer:
-        backend = Tokenizer(self._model)
-        backend.normalizer = self._normalizer
-        backend.pre_tokenizer = self._pre_tokenizer
-        backend.decoder = decoders.WordPiece(prefix=self.wordpieces_prefix)
-        backend.add_tokens(self._added)
-        cls, sep = self.cls_token, self.sep_token
-        backend.post_processor = processors.TemplateProcessing(
-            single=[f"{cls}:0", "$A:0", f"{sep}:0"],
-            pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
-            special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
-        )
-        return backend
-
-    def _backend_for(self, truncation: _Truncation | None, padding: _Padding | None) -> Tokenizer:
-        """The backend with these settings, which are never changed afterwards."""
-        backend = self._configured.get((truncation, padding))
-        if backend is None:
-            backend = self._new_backend()
-            if truncation is not None:
-                backend.enable_truncation(**truncation._asdict())
-            if padding is not None:
-                backend.enable_padding(**padding._asdict())
-            if len(self._configured) >= _MAX_BACKENDS:
-                self._configured.clear()
-            self._configured[truncation, padding] = backend
-        return backend
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_configured": {}}  # a pickle of each would hold the whole vocabulary
 
     # Text → ids
 
@@ -345,7 +169,7 @@ class BertTokenizer:
 
     def _truncation(
         self, truncation: bool | str | None, max_length: int | None, stride: int, special: int, padding: bool | str
-    ) -> _Truncation | None:
+    ) -> Truncation | None:
         if truncation is None:
             truncation = max_length is not None and padding is False
         if truncation is False or truncation == "do_not_truncate":
@@ -360,9 +184,9 @@ class BertTokenizer:
         bound = max(1, length - max(special, 1))
         if not 0 <= stride < bound:
             raise TokenizerError(f"stride={stride} must be at least 0 and below {bound} for max_length={length}")
-        return _Truncation(length, stride, strategy, self.truncation_side)
+        return Truncation(length, stride, strategy, self.truncation_side)
 
-    def _padding(self, padding: bool | str, max_length: int | None, pad_to_multiple_of: int | None) -> _Padding | None:
+    def _padding(self, padding: bool | str, max_length: int | None, pad_to_multiple_of: int | None) -> Padding | None:
         if padding is False or padding == "do_not_pad":
             return None
         strategy = "longest" if padding is True else one_of("padding", padding, "longest", "max_length")
@@ -371,9 +195,9 @@ class BertTokenizer:
             length = self.model_max_length if max_length is None else max_length
             if length >= NO_LIMIT:
                 return None
-        return _Padding(length, self.padding_side, self.pad_token_id, self.pad_token, pad_to_multiple_of or None)
+        return Padding(length, self.padding_side, self.pad_token_id, self.pad_token, pad_to_multiple_of or None)
 
-    def _check_stride(self, inputs: list[Any], cut: _Truncation, special: int, split: bool) -> None:
+    def _check_stride(self, inputs: list[Any], cut: Truncation, special: int, split: bool) -> None:
         """Refuse pairs of which a text would be cut to `stride` tokens or fewer, where `tokenizers` aborts."""
         pairs = [(position, item) for position, item in enumerate(inputs) if isinstance(item, tuple)]
         texts = [text for _, pair in pairs for text in pair]
@@ -467,27 +291,6 @@ class BertTokenizer:
         """Text of each row of ids; see `decode`."""
         return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in sequences]
 
-    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """Id of a token, or of each of a list; the unknown token's where the vocabulary has none."""
-        if not isinstance(tokens, str):
-            return [self.convert_tokens_to_ids(token) for token in tokens]
-        index = self._backend.token_to_id(tokens)
-        return self.unk_token_id if index is None else index
-
-    def convert_ids_to_tokens(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> Any:
-        """Token of an id, or of each of a list. Raises `TokenizerError` for an id that no token has."""
-        if isinstance(ids, int):
-            token = self._backend.id_to_token(ids) if 0 <= ids < 2**32 else None
-            if token is None:
-                raise TokenizerError(f"id {ids} is not in the vocabulary of {len(self)} tokens")
-            return token
-        skipped = self._special_ids if skip_special_tokens else ()
-        return [self.convert_ids_to_tokens(int(index)) for index in ids if index not in skipped]
-
-    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Tokens joined by spaces, the pieces of a word without."""
-        return " ".join(tokens).replace(f" {self.wordpieces_prefix}", "").strip()
-
     # Rows of ids
 
     def build_inputs_with_special_tokens(
@@ -518,54 +321,6 @@ class BertTokenizer:
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """How many special tokens a row gets: 2, or 3 of a pair."""
         return 3 if pair else 2
-
-    # The vocabulary
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens of the vocabulary, without added ones; `len(tokenizer)` counts those too."""
-        return int(self._backend.get_vocab_size(with_added_tokens=False))
-
-    def __len__(self) -> int:
-        return int(self._backend.get_vocab_size(with_added_tokens=True))
-
-    def get_vocab(self) -> dict[str, int]:
-        """Token → id, added tokens included."""
-        return dict(self._backend.get_vocab(with_added_tokens=True))
-
-    @property
-    def all_special_ids(self) -> list[int]:
-        """Ids of the five named special tokens, then of all other special ones."""
-        named = map(self.convert_tokens_to_ids, self.special_tokens_map.values())
-        return list(dict.fromkeys([*named, *sorted(self._special_ids)]))
-
-    @property
-    def all_special_tokens(self) -> list[str]:
-        """The tokens of `all_special_ids`."""
-        return list(self.convert_ids_to_tokens(self.all_special_ids))
-
-    def add_tokens(self, new_tokens: Token | Sequence[Token], special_tokens: bool = False) -> int:
-        """Add tokens that no text is split at; the model's embeddings must be resized to `len(tokenizer)`.
-
-        Returns:
-            How many were not in the vocabulary. Not to be called while other threads encode.
-        """
-        tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else as_tokens(new_tokens)
-        before = len(self)
-        self._assemble([*self._added, *(as_token(token, special_tokens) for token in tokens)])
-        return len(self) - before
-
-    def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
-        """Rename named special tokens (`cls_token` …) and add `additional_special_tokens`; see `add_tokens`."""
-        given = dict(special_tokens_dict)
-        others = [as_token(token, True) for token in as_tokens(given.pop("additional_special_tokens", ()))]
-        named = {one_of("special token", name, *TOKEN_NAMES): as_token(token, True) for name, token in given.items()}
-        renamed = self.special_tokens_map | {name: token.content for name, token in named.items()}
-        if self._model.token_to_id(renamed["unk_token"]) is None:
-            raise TokenizerError(f"unk_token={renamed['unk_token']!r} is not in the vocabulary")
-        self._model.unk_token = renamed["unk_token"]
-        self.special_tokens_map = renamed
-        return self.add_tokens([*named.values(), *others], special_tokens=True)
 
     # Files
 
@@ -618,18 +373,6 @@ class BertTokenizer:
         (vocab,) = self.save_vocabulary(folder)
         return str(folder / "tokenizer.json"), str(folder / "tokenizer_config.json"), vocab
 
-    def save_vocabulary(self, save_directory: FilePath, filename_prefix: str | None = None) -> tuple[str]:
-        """Write `[prefix-]vocab.txt`, one token a line in the order of ids, without added tokens; returns its path."""
-        from pocketbert.checkpoints import write_text
-
-        path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}vocab.txt"
-        vocab = self._backend.get_vocab(with_added_tokens=False)
-        tokens = sorted(vocab, key=lambda token: vocab[token])
-        if vocab[tokens[-1]] != len(tokens) - 1:
-            logger.warning("%s: the ids have gaps, so tokens read back from this file get other ids", path)
-        write_text(path, "".join(f"{token}\n" for token in tokens))
-        return (str(path),)
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({len(self)} tokens, do_lower_case={self.do_lower_case}, "
@@ -649,34 +392,3 @@ class MobileBertTokenizer(BertTokenizer):
 BertTokenizerFast = BertTokenizer
 SqueezeBertTokenizerFast = SqueezeBertTokenizer
 MobileBertTokenizerFast = MobileBertTokenizer
-
-
-class AutoTokenizer:
-    """The tokenizer class that a folder or hub name asks for."""
-
-    @staticmethod
-    def from_pretrained(
-        name_or_path: FilePath,
-        *,
-        revision: str | None = None,
-        cache_dir: FilePath | None = None,
-        local_files_only: bool = False,
-        **options: Any,
-    ) -> BertTokenizer:
-        """Read a tokenizer: `tokenizer_class` of tokenizer_config.json decides, then `model_type` of config.json."""
-        from pocketbert.checkpoints import resolve
-
-        folder = resolve(
-            name_or_path,
-            files=(*TOKENIZER_FILES, "config.json"),
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-        by_model = {family.model_type: family.tokenizer for family in FAMILIES.values()}
-        by_name = {path.rpartition(".")[2]: path for path in by_model.values()}
-        name = str(read_json_if_any(folder / "tokenizer_config.json").get("tokenizer_class")).removesuffix("Fast")
-        model_type = str(read_json_if_any(folder / "config.json").get("model_type"))
-        module, _, kind = by_name.get(name, by_model.get(model_type, FAMILIES["bert"].tokenizer)).rpartition(".")
-        tokenizer: BertTokenizer = getattr(import_module(module), kind).from_pretrained(folder, **options)
-        return tokenizer

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Encoding
 
 from pocketbert.errors import MissingExtraError, TokenizerError
-from pocketbert.tokenizer_files import one_of
+from pocketbert.tokenization.files import one_of
 
 
 class BatchEncoding(dict[str, Any]):

@@ -1,0 +1,174 @@
+"""Pipelines with one result per text: labels, choices, vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pocketbert import decode
+from pocketbert.errors import InputError
+from pocketbert.features import (
+    Features,
+    encode_choices,
+    encode_texts,
+)
+from pocketbert.pipelines.base import Output, Pipeline, Result, alone, fields_of
+from pocketbert.runtime.stream import Job
+
+
+class TextClassification(Pipeline):
+    """Label texts, or pairs of texts given as `{"text": …, "text_pair": …}`."""
+
+    task = "text-classification"
+    head = "ForSequenceClassification"
+    bundled = "sst2"
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        """As all pipelines, but one text without `top_k` gives a list of one result: so the field has it."""
+        result = super().__call__(inputs, **options)
+        return [result] if isinstance(inputs, str) and "top_k" not in self.options | options else result
+
+    def job(self, *, top_k: int | None = 0, function_to_apply: str | None = None) -> Job:
+        """The best `{"label", "score"}` of each text; with `top_k` a list of so many, of all if it is None.
+
+        The score is a probability, or for regression the number itself, unless `function_to_apply` ("softmax",
+        "sigmoid" or "none") says otherwise.
+        """
+
+        def encode(inputs: list[Any]) -> list[list[Features]]:
+            texts, pairs = inputs, None
+            if any(isinstance(one, Mapping) for one in inputs):
+                texts, pairs = map(list, fields_of(inputs, "text", "text_pair"))
+            return alone(encode_texts(self.tokenizer, texts, pairs, max_length=self.max_length))
+
+        def read(text: Any, features: Sequence[Features], outputs: Sequence[Output]) -> Result | list[Result]:
+            scores = decode.label_scores(
+                self._array(outputs[0], "logits", 1),
+                problem_type=self.config.problem_type,
+                function_to_apply=function_to_apply,
+            )
+            best = decode.labels(scores, self.config.id2label, 1 if top_k == 0 else top_k)
+            return best[0] if top_k == 0 else best
+
+        return Job(encode, read)
+
+
+class ZeroShotClassification(Pipeline):
+    """Label texts with labels of your own, by asking a language-inference model whether each follows from the text."""
+
+    task = "zero-shot-classification"
+    head = "ForSequenceClassification"
+
+    def __call__(self, inputs: Any, candidate_labels: str | Sequence[str] | None = None, **options: Any) -> Any:
+        """As all pipelines; `candidate_labels` may be the second argument."""
+        if candidate_labels is not None:
+            options["candidate_labels"] = candidate_labels
+        return super().__call__(inputs, **options)
+
+    def job(
+        self,
+        *,
+        candidate_labels: str | Sequence[str] = (),
+        hypothesis_template: str = "This example is {}.",
+        multi_label: bool = False,
+        entailment: str | None = None,
+        contradiction: str | None = None,
+    ) -> Job:
+        """`{"sequence", "labels", "scores"}` of each text, best label first.
+
+        The scores of a text add up to 1; with `multi_label`, or with one label alone, each label is judged for itself,
+        entailment against contradiction. `candidate_labels` is a list, or a text with commas. A model whose labels do
+        not say what they are (LABEL_0, …) needs the names of those that mean `entailment` and `contradiction`.
+        """
+        if isinstance(candidate_labels, str):
+            candidate_labels = [label.strip() for label in candidate_labels.split(",") if label.strip()]
+        if not candidate_labels:
+            raise InputError("zero-shot-classification needs candidate_labels to choose from")
+        if "{}" not in hypothesis_template:
+            raise InputError(f"hypothesis_template={hypothesis_template!r} must hold {{}} where the label goes")
+        hypotheses = [hypothesis_template.replace("{}", str(label)) for label in candidate_labels]
+        count, names = len(hypotheses), dict(enumerate(candidate_labels))
+        entails = self._label("entailment", entailment, ("entail",))
+        alone = multi_label or count == 1
+        contradicts = self._label("contradiction", contradiction, ("contradict", "not_entail")) if alone else None
+
+        def encode(inputs: list[Any]) -> list[list[Features]]:
+            features = encode_texts(
+                self.tokenizer,
+                [text for text in inputs for _ in hypotheses],
+                hypotheses * len(inputs),
+                max_length=self.max_length,
+                truncation="only_first",
+            )
+            return [features[start : start + count] for start in range(0, len(features), count)]
+
+        def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> Result:
+            rows = np.stack([self._array(output, "logits", 1) for output in outputs])
+            found = decode.labels(decode.entailment(rows, entails, contradicts), names)
+            return {
+                "sequence": text,
+                "labels": [one["label"] for one in found],
+                "scores": [one["score"] for one in found],
+            }
+
+        return Job(encode, read, inputs=max(1, Job.inputs // count), characters=Job.characters // count)
+
+    def _label(self, role: str, name: str | None, beginnings: tuple[str, ...]) -> int:
+        """The index of the label called `name`, or of the one whose name begins like the role's."""
+        for index, label in self.config.id2label.items():
+            if label == name or (name is None and label.lower().startswith(beginnings)):
+                return index
+        known = ", ".join(self.config.id2label.values())
+        raise InputError(f"the model's labels are {known}: pass {role}=… with the name of the one that means {role}")
+
+
+class MultipleChoice(Pipeline):
+    """Choose how a text goes on, or which answer fits a question."""
+
+    task = "multiple-choice"
+    head = "ForMultipleChoice"
+
+    def __call__(self, inputs: Any = None, *, prompt: Any = None, choices: Any = None, **options: Any) -> Any:
+        """Judge `choices` for `prompt`, or inputs `{"prompt": …, "choices": […]}`."""
+        return super().__call__({"prompt": prompt, "choices": choices} if inputs is None else inputs, **options)
+
+    def job(self) -> Job:
+        """All choices of each input as `{"choice", "index", "score"}`, best first; the scores add up to 1."""
+
+        def encode(inputs: list[Any]) -> list[list[Features]]:
+            prompts, choices = fields_of(inputs, "prompt", "choices")
+            for position, options in enumerate(choices):
+                if not isinstance(options, list | tuple) or not options:
+                    raise InputError(f"choices must be a list of texts, not {options!r:.60}", position)
+            return encode_choices(self.tokenizer, prompts, choices, max_length=self.max_length)
+
+        def read(one: Any, features: Sequence[Features], outputs: Sequence[Output]) -> list[Result]:
+            logits = np.concatenate([self._array(output, "logits", 1) for output in outputs])
+            return decode.choices(logits, one["choices"])
+
+        return Job(encode, read)
+
+
+class FeatureExtraction(Pipeline):
+    """Turn texts into vectors."""
+
+    task = "feature-extraction"
+    head = "Model"
+
+    def job(self, *, pooling: str | None = None, normalize: bool = False) -> Job:
+        """The last hidden states of each text, nested lists [1, tokens, hidden]; with `pooling` one vector [hidden].
+
+        `pooling` is "mean" (of all tokens) or "cls"; `normalize` gives the vector length 1.
+        """
+        if normalize and pooling is None:
+            raise InputError("normalize needs pooling='mean' or 'cls': it is for one vector a text")
+
+        def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> list[Any]:
+            hidden = self._array(outputs[0], "last_hidden_state", 2)
+            return [hidden.tolist()] if pooling is None else decode.pool(hidden, pooling, normalize=normalize).tolist()
+
+        # A number in a list takes 32 bytes: 25 kB a vector, or a token, of a model as wide as BERT-base.
+        few = {"inputs": 256} if pooling else {"inputs": 64, "characters": 1 << 13}
+        return Job(lambda inputs: alone(encode_texts(self.tokenizer, inputs, max_length=self.max_length)), read, **few)

@@ -1,0 +1,41 @@
+"""The tokenizer class of a model folder."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from pocketbert.families import FAMILIES
+from pocketbert.tokenization.files import TOKENIZER_FILES, FilePath, read_json_if_any
+from pocketbert.tokenization.tokenizers import BertTokenizer
+
+
+class AutoTokenizer:
+    """The tokenizer class that a folder or hub name asks for."""
+
+    @staticmethod
+    def from_pretrained(
+        name_or_path: FilePath,
+        *,
+        revision: str | None = None,
+        cache_dir: FilePath | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> BertTokenizer:
+        """Read a tokenizer: `tokenizer_class` of tokenizer_config.json decides, then `model_type` of config.json."""
+        from pocketbert.checkpoints import resolve
+
+        folder = resolve(
+            name_or_path,
+            files=(*TOKENIZER_FILES, "config.json"),
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        by_model = {family.model_type: family.tokenizer for family in FAMILIES.values()}
+        by_name = {path.rpartition(".")[2]: path for path in by_model.values()}
+        name = str(read_json_if_any(folder / "tokenizer_config.json").get("tokenizer_class")).removesuffix("Fast")
+        model_type = str(read_json_if_any(folder / "config.json").get("model_type"))
+        module, _, kind = by_name.get(name, by_model.get(model_type, FAMILIES["bert"].tokenizer)).rpartition(".")
+        tokenizer: BertTokenizer = getattr(import_module(module), kind).from_pretrained(folder, **options)
+        return tokenizer
