@@ -58,14 +58,14 @@ def test_submission(run: Run, models: Models, tmp_path: Path) -> None:
         (tmp_path / f"{name}.tsv").write_text("\n".join([header, *lines]))
     done = run("evaluate", models["classify"], tmp_path, "--glue", "sst-2", "--submission", tmp_path / "a.zip")
     assert list(done.lines[0]) == ["accuracy", "loss", "score"]
-    assert "a.zip: it still lacks CoLA.tsv, MRPC.tsv" in " ".join(done.err.split())
+    assert "a.zip: the submission still lacks CoLA.tsv, MRPC.tsv" in " ".join(done.err.split())
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         rows = archive.read("SST-2.tsv").decode().splitlines()
     assert rows[0] == "index\tprediction"
     assert [row.split("\t")[0] for row in rows[1:]] == [str(i) for i in range(6)]
     wrong = run("evaluate", models["classify"], tmp_path / "dev.tsv", "--submission", tmp_path / "b.zip")
     assert wrong.code == 2
-    assert "say which task with --glue" in " ".join(wrong.err.split())
+    assert "--submission needs --glue" in " ".join(wrong.err.split())
 
 
 def test_files_of_another_task(run: Run, models: Models, data: dict[str, Path]) -> None:

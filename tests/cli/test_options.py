@@ -27,6 +27,7 @@ from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.transfer_options import TransferOptions
 from pocketbert.runtime.quantize_options import QuantizeOptions
 from pocketbert.serve.settings import Limits, Settings
+from pocketbert.tasks.evaluate_options import EvaluateOptions
 
 Run = Callable[..., Outcome]
 NAMES = list(cli.app.list_commands(click.Context(cli.app)))
@@ -38,6 +39,7 @@ DATACLASSES: dict[str, tuple[Sequence[type], Sequence[str]]] = {
     "transfer": ([TransferOptions], ["corpus", "out", "--teacher", "t"]),
     "finetune": ([FinetuneOptions], ["a.csv", "--output", "out", "--model", "m"]),
     "distill": ([DistillOptions], ["a.csv", "--output", "out", "--student", "m", "--teacher", "t"]),
+    "evaluate": ([EvaluateOptions], ["model", "a.csv"]),
     "quantize": ([QuantizeOptions], ["model", "out"]),
     "export": ([ExportOptions], ["model", "out"]),
     "serve": ([Settings, Limits], []),
@@ -55,7 +57,7 @@ OF_THE_COMMAND_LINE = {
 }
 NOT_OFFERED = {"distill": {"vocab_size"}}  # the student shares its teacher's tokens
 # Their counterparts in Python are the arguments of pipelines, or there is none.
-WITHOUT_DATACLASS = {"classify", "tag", "answer", "fill-mask", "choose", "embed", "info", "evaluate"}
+WITHOUT_DATACLASS = {"classify", "tag", "answer", "fill-mask", "choose", "embed", "info"}
 
 
 def command_named(name: str) -> click.Command:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pocketbert.errors import ConfigError
 from pocketbert.options import Panel
-from pocketbert.recipes.finetune_options import DATA, START, TASKS, FinetuneOptions
+from pocketbert.recipes.finetune_options import DATA, START, FinetuneOptions
+from pocketbert.tasks import TASKS
 from pocketbert.training.settings import DistillationWeights
 
 DISTILLATION = Panel("Distillation")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument
+from pocketbert.tasks import TASKS
 from pocketbert.training.settings import PRECISIONS
 
 DATA = Panel("Data")
@@ -15,7 +16,6 @@ START = Panel("Initial model")
 TRAINING = Panel("Training")
 EVALUATION = Panel("Evaluation")
 RUN = Panel("Run")
-TASKS = ("text-classification", "token-classification", "question-answering", "multiple-choice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class FinetuneOptions(Options):
         metadata=DATA.option(
             "Task: text-classification, token-classification, question-answering or multiple-choice.",
             "TASK",
-            choices=TASKS,
+            choices=list(TASKS),
         ),
     )
     model: str | None = field(

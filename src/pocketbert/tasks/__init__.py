@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pocketbert.errors import ConfigError
-from pocketbert.tasks.base import Task
-from pocketbert.tasks.choices import MultipleChoice
-from pocketbert.tasks.classification import TextClassification
-from pocketbert.tasks.questions import QuestionAnswering
-from pocketbert.tasks.tagging import Tagging
 
-TASKS: dict[str, type[Task[Any]]] = {
-    task.name: task for task in (TextClassification, Tagging, QuestionAnswering, MultipleChoice)
+if TYPE_CHECKING:
+    from pocketbert.tasks.base import Task
+
+#: Name → module and class, which are imported when the task is used.
+TASKS = {
+    "text-classification": "pocketbert.tasks.classification:TextClassification",
+    "token-classification": "pocketbert.tasks.tagging:Tagging",
+    "question-answering": "pocketbert.tasks.questions:QuestionAnswering",
+    "multiple-choice": "pocketbert.tasks.choices:MultipleChoice",
 }
 
 
@@ -20,4 +23,6 @@ def find_task(name: str) -> type[Task[Any]]:
     """Return the task of this name. Raises `ConfigError` for an unknown name."""
     if name not in TASKS:
         raise ConfigError(f"--task {name} must be one of {', '.join(TASKS)}")
-    return TASKS[name]
+    module, _, class_name = TASKS[name].partition(":")
+    task: type[Task[Any]] = getattr(import_module(module), class_name)
+    return task

@@ -52,6 +52,8 @@ def evaluate(options: EvaluateOptions, *, advance: Advance | None = None) -> Eva
     """
     from pocketbert.exporters.load import find_export, load_export, model_folder
 
+    if options.device is not None:
+        require("train")
     model, max_length = str(options.model), options.max_length
     file, exported = find_export(options.model), None
     if file is not None:
@@ -86,7 +88,6 @@ def _load_predictor(model: str, head: str, device: str | None) -> Predictor:
         from pocketbert.runtime.engine import Engine
 
         return Engine.from_pretrained(model, head)
-    require("train")
     from pocketbert.models.auto import load_trained
     from pocketbert.models.device import choose_device
     from pocketbert.models.predict import TorchPredictor

@@ -2,44 +2,77 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocketbert.errors import ConfigError
+from pocketbert.options import Options, Panel, argument
+
+DATA = Panel("Data")
+RUN = Panel("Run")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
+class EvaluateOptions(Options):
     """Options of `evaluate`; the command's options have the same names.
 
     Raises `ConfigError` for values that contradict each other.
     """
 
-    model: str | Path
-    """The model: a folder, a name on the hub, or an exported file."""
-    data: str | Path
-    """Labelled data of the model's task: a file, or with `glue` a folder."""
+    model: str | Path = field(metadata=argument("Model folder, hub name or exported file."))
+    data: Path | str = field(
+        metadata=argument("Labelled data: a file in one of the formats of the model's task; with --glue a folder.")
+    )
 
-    glue: str | None = None
-    """The GLUE task whose official files `data` holds, such as sst-2."""
-    text_column: str | None = None
-    """Column of the text [default: recognised by name]; for tagging, the number of the column of words."""
-    text_pair_column: str | None = None
-    """Column of the second text, for pairs."""
-    label_column: str | None = None
-    """Column of the label [default: recognised by name]; for tagging, the number of the column of tags."""
-    labels: tuple[str, ...] | None = None
-    """Names of the model's labels, in the order of its outputs [default: those of its configuration]."""
-    max_length: int | None = None
-    """Maximum tokens per input [default: 512; question answering: 384]."""
+    glue: str | None = field(
+        default=None, metadata=DATA.option("GLUE task whose official files DATA holds: sst-2, mrpc, …", "TASK")
+    )
+    text_column: str | None = field(
+        default=None,
+        metadata=DATA.option(
+            "Column of the text; for token classification, number of the column of words.", "NAME", default="detected"
+        ),
+    )
+    text_pair_column: str | None = field(
+        default=None, metadata=DATA.option("Column of the second text, for text pairs.", "NAME", default="detected")
+    )
+    label_column: str | None = field(
+        default=None,
+        metadata=DATA.option(
+            "Column of the label; for token classification, number of the column of tags.", "NAME", default="detected"
+        ),
+    )
+    labels: tuple[str, ...] | None = field(
+        default=None,
+        metadata=DATA.option(
+            "Names of the model's labels in the order of their ids.", "A,B,C", default="those in the model's config"
+        ),
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata=DATA.option(
+            "Maximum number of tokens per input; longer ones are truncated.",
+            "N",
+            default="512; 384 for question answering",
+        ),
+    )
 
-    output: str | Path | None = None
-    """A folder for the predictions, in the usual files of the task."""
-    submission: str | Path | None = None
-    """A zip file for predictions on the GLUE test set, in the format of the benchmark."""
-    device: str | None = None
-    """Run in PyTorch on this device: cpu, cuda or cuda:1 [default: the engine, without PyTorch]."""
+    output: Path | str | None = field(
+        default=None,
+        metadata=RUN.option(
+            "Folder for the predictions, in the usual files of the task.", "FOLDER", names=["--output", "-o"]
+        ),
+    )
+    submission: Path | str | None = field(
+        default=None,
+        metadata=RUN.option("With --glue: file for predictions on the test set, as the benchmark takes them.", "ZIP"),
+    )
+    device: str | None = field(
+        default=None,
+        metadata=RUN.option("PyTorch device: cpu, cuda, cuda:1, …", "NAME", default="cpu, without PyTorch"),
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.submission is not None and self.glue is None:
-            raise ConfigError("--submission is for GLUE: name the task with --glue")
+            raise ConfigError("--submission needs --glue, the task")
