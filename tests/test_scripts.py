@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -295,3 +295,133 @@ def test_check_native_names_what_is_missing_first(tmp_path: Path) -> None:
     assert (run.returncode, run.stdout) == (1, "")
     assert {"missing: g++", "missing: clang++"} <= set(run.stderr.splitlines())
     assert run.stderr.splitlines()[-1] == "install them, or check the rest with --partial"
+
+
+# ── benchmarks/compare.py ──
+
+
+@pytest.fixture
+def compare(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Compare two results of the same columns."""
+
+    def run(
+        columns: str, before: Sequence[str], after: Sequence[str], *flags: str
+    ) -> "subprocess.CompletedProcess[str]":
+        for name, rows in (("before.csv", before), ("after.csv", after)):
+            (tmp_path / name).write_text("\n".join([columns, *rows]) + "\n")
+        command = [sys.executable, str(ROOT / "benchmarks" / "compare.py"), "before.csv", "after.csv", *flags]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run
+
+
+ENGINES = "model,engine,batch,ms,rounds,share"
+
+
+def test_what_became_slower_is_named(compare: Any) -> None:
+    before = ["bert,PocketBERT int8,1,10.0,9,0.5", "bert,PocketBERT int8,8,50.0,9,0.5"]
+    after = ["bert,PocketBERT int8,1,10.4,7,0.5", "bert,PocketBERT int8,8,53.0,7,0.47"]
+    run = compare(ENGINES, before, after)
+    assert run.returncode == 1
+    *rows, total = run.stdout.splitlines()
+    assert [row.split()[-1] for row in rows] == ["%", "%", "WORSE", "WORSE"]  # of 4 %, 0 %, 6 % and 6 %
+    assert "bert · PocketBERT int8 · 8" in rows[2]
+    assert "+6.0 %" in rows[2]
+    assert total == "2 of 4 measures are worse by more than 5 %"
+    assert compare(ENGINES, before, after, "--threshold", "7").returncode == 0
+    assert "1 of 4" not in compare(ENGINES, before, after, "--threshold", "3").stdout
+
+
+def test_more_is_better_per_second_and_for_accuracy(compare: Any) -> None:
+    run = compare("task,texts_per_second,accuracy,loss", ["a,100,0.9,0.5"], ["a,150,0.8,0.4"])
+    assert [row.split()[-1] for row in run.stdout.splitlines()[:-1]] == ["better", "WORSE", "better"]
+
+
+def test_rows_of_measures_with_units_and_repeated_rows(compare: Any) -> None:
+    columns = "measure,value,unit,verdict"
+    run = compare(columns, ["start,0.4,s,reached", "answers per second,90,,"], ["start,0.5,s,missed"])
+    assert run.stdout.splitlines()[0].endswith("WORSE")
+    rounds = [f"{i},local,{seconds}" for i, seconds in enumerate((9.0, 1.0, 8.0))]
+    assert "8" in compare("round,engine,seconds", rounds, rounds).stdout  # the median
+
+
+def test_results_without_anything_in_common(compare: Any) -> None:
+    run = compare(ENGINES, ["bert,a,1,10,9,0.5"], ["bert,b,1,10,9,0.5"])
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "no row and measure in common" in run.stderr
+
+
+def test_every_kept_result_can_be_compared() -> None:
+    """Each names measures whose direction is known; those of kill_and_resume measure nothing."""
+    module: Any = load("benchmarks/compare.py")
+    unknown = [path.name for path in (ROOT / "benchmarks" / "results").glob("*.csv") if not module.read(path)]
+    assert not [name for name in unknown if not name.startswith(("kill-and-resume", "mutants"))]
+
+
+# ── scripts/check_words ──
+
+
+def test_banned_phrases_are_found_in_prose_alone(tmp_path: Path) -> None:
+    page, code = tmp_path / "page.md", tmp_path / "code.py"
+    page.write_text(
+        "Tokens per text.\n\n```text\n9 tokens a text\n```\nIt has `9 tokens a text`.\nOr 9 tokens a text.\n"
+    )
+    code.write_text('"""What learns."""\nwhat_learns = 1\nprint("a good end")\n')
+    command = [sys.executable, str(ROOT / "scripts" / "check_words"), str(page), str(code)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert [line.rsplit("/", 1)[-1] for line in run.stdout.splitlines()] == [
+        "page.md:7: 'tokens a text': write per",
+        "code.py:1: 'What learns': write a noun: training, inference, requests …",
+        "code.py:3: 'a good end': write graceful shutdown",
+    ]
+
+
+# ── scripts/mutation.py ──
+
+
+def test_mutants_of_python_change_one_place_and_compile() -> None:
+    module: Any = load("scripts/mutation.py")
+    source = (
+        "def f(a: int, b: int = 1) -> int:\n"
+        '    """Not 1 < 2."""\n'
+        "    if a < b and not é:  # 3 > 2\n"
+        "        call(a, b)\n"
+        "    return a + 2\n"
+    )
+    found = list(module.python_mutants("models", "f.py", source))
+    changed = {(m.kind, source.encode()[: m.start].decode().count("\n") + 1, m.before, m.after) for m in found}
+    assert changed == {
+        ("constant", 1, "1", "2"),
+        ("negation", 3, "a < b and not é", "not (a < b and not é)"),
+        ("and, or", 3, "and", "or"),
+        ("comparison", 3, "<", "<="),
+        ("negation", 3, "not é", "é"),
+        ("statement", 4, "call(a, b)", "pass"),
+        ("arguments", 4, "a, b", "b, a"),
+        ("return", 5, "return a + 2", "return None"),
+        ("arithmetic", 5, "+", "-"),
+        ("constant", 5, "2", "3"),
+    }
+    for m in found:
+        text = source.encode()
+        compile(text[: m.start] + m.after.encode() + text[m.end :], "f.py", "exec")
+
+
+def test_mutants_of_cpp_leave_comments_texts_and_templates_alone() -> None:
+    module: Any = load("scripts/mutation.py")
+    source = (
+        "#include <a>\n"
+        "template <class T> // 1 < 2\n"
+        "bool f(View<float> x, int n) {\n"
+        '    say("1 < 2");\n'
+        "    return x.n < n && true;\n"
+        "}\n"
+    )
+    changed = {(m.kind, m.line, m.before, m.after) for m in module.cpp_mutants("f.cpp", source)}
+    assert changed == {
+        ("statement", 4, 'say("1 < 2")', ""),
+        ("comparison", 5, "<", "<="),
+        ("and, or", 5, "&&", "||"),
+        ("boolean", 5, "true", "false"),
+    }
