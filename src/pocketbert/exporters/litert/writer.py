@@ -32,13 +32,13 @@ MASKED_SCORE_IN_8_BITS = -16.0
 SMALLEST_SHARE = 1 / 256  # the smallest probability above 0 in 8 bits
 OUTPUTS = {
     PROBABILITY: "Probability of each label.",
-    PROBABILITY_OF_EACH: "Probability of each label, by itself.",
-    "logits": "A score for each label, word, or tag; or the number that was learned.",
-    "end_logits": "Where the answer ends: a score for each token.",
-    "start_logits": "Where the answer starts: a score for each token.",
-    "last_hidden_state": "What each token means.",
-    "pooler_output": "What the text means.",
-    "seq_relationship_logits": "Whether the second text follows the first, or not.",
+    PROBABILITY_OF_EACH: "Independent probability of each label.",
+    "logits": "Score of each label, token or tag; or the predicted number.",
+    "end_logits": "Score of each token as the end of the answer.",
+    "start_logits": "Score of each token as the start of the answer.",
+    "last_hidden_state": "Hidden state of each token.",
+    "pooler_output": "Pooled sentence representation.",
+    "seq_relationship_logits": "Scores of the second text as the continuation of the first, and as a random text.",
 }
 
 
@@ -77,7 +77,7 @@ class LiteRtWriter(Writer):
         content = add_metadata(
             convert(source.fp32_plan, source.max_tokens, precision, scores=scores, calibration=self.calibration),
             name=f"{type(source.config).__name__.removesuffix('Config')}{source.head}",
-            description=f"Made by PocketBERT, in {precision}.",
+            description=f"Exported by PocketBERT in {precision}.",
             outputs={name: text for name, text in OUTPUTS.items() if name in names},
             vocabulary="".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__)),
             labels=None if scores == "logits" else [source.config.id2label[i] for i in sorted(source.config.id2label)],
