@@ -94,8 +94,8 @@ class Inside:
 
     def __init__(self, *models: tuple[str, str | Path], limits: Limits | None = None) -> None:
         named = tuple((name, str(path)) for name, path in models)
-        self.gate = load_app(Settings(named, limits=limits or Limits(), log=False))
-        self.models = self.gate.metrics.models
+        self.guard = load_app(Settings(named, limits=limits or Limits(), log=False))
+        self.models = self.guard.metrics.models
 
     def __enter__(self) -> "Inside":
         return self
@@ -124,7 +124,7 @@ class Inside:
         async def send(message: Any) -> None:
             messages.append(message)
 
-        await self.gate(scope, receive, send)
+        await self.guard(scope, receive, send)
         answered = {k.decode(): v.decode() for k, v in messages[0]["headers"]}
         return Reply(messages[0]["status"], answered, b"".join(one.get("body", b"") for one in messages[1:]))
 

@@ -9,7 +9,7 @@ import pytest
 
 from pocketbert.features import Features
 from pocketbert.pipelines import BUNDLED
-from pocketbert.serve.batching import PATIENCE, Busy, Queue, Request, Worker
+from pocketbert.serve.batching import PATIENCE, Queue, Request, ServerBusyError, Worker
 from pocketbert.serve.models import load
 
 
@@ -106,7 +106,7 @@ def test_an_eighth_of_a_batch_stays_with_the_shortest() -> None:
 def test_who_has_gone_is_not_computed() -> None:
     gone, there = request(5), request(6)
     queue = waiting(gone, there)
-    gone.given_up = True
+    gone.cancelled = True
     assert take(queue, 0.0) == [[6]]
     assert queue.tokens == 0
 
@@ -141,7 +141,7 @@ def test_what_is_shorter_goes_before() -> None:
     worker = stopped(queue)
     filled(queue, request(100), request(10, 10), request(30))
     queue.running, queue.pace = 50, 0.5
-    assert [worker.wait(queue, tokens) for tokens in (5, 20, 30, 500)] == [25, 35, 50, 100]
+    assert [worker.expected_wait(queue, tokens) for tokens in (5, 20, 30, 500)] == [25, 35, 50, 100]
     assert worker.backlog == 100
 
 
@@ -151,10 +151,10 @@ def test_other_models_take_turns_and_no_more() -> None:
     one.pace = two.pace = 1.0
     worker = stopped(one, two)
     filled(two, request(*[10] * 1000))
-    assert worker.wait(one, 5) == 10  # a batch of the other model
+    assert worker.expected_wait(one, 5) == 10  # a batch of the other model
     one.add(request(5))
-    assert worker.wait(one, 5) == 5 + 15
-    assert worker.wait(two, 7) == 0 + 5
+    assert worker.expected_wait(one, 5) == 5 + 15
+    assert worker.expected_wait(two, 7) == 0 + 5
     assert worker.backlog == 10_005
 
 
@@ -189,7 +189,7 @@ def test_too_long_a_queue_is_refused_with_a_time() -> None:
     async def ask() -> None:
         there = [asyncio.create_task(worker.run(queue, [sequence(10)], 5.0)) for _ in range(4)]
         await asyncio.sleep(0)
-        with pytest.raises(Busy) as refusal:
+        with pytest.raises(ServerBusyError) as refusal:
             await worker.run(queue, [sequence(10)], 2.5)
         assert refusal.value.seconds == pytest.approx(1.5)  # of four seconds it may wait so many
         assert queue.tokens == 40

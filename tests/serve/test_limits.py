@@ -23,7 +23,7 @@ from helpers.service import Held, Inside, Service, running
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.serve import server
 from pocketbert.serve.app import load_app
-from pocketbert.serve.gate import FEW, Crowd
+from pocketbert.serve.middleware import MIN_ACTIVE, LoadTracker
 from pocketbert.serve.settings import Limits, Settings, named, read_keys
 
 SECRET = "unrepeatable"
@@ -89,12 +89,12 @@ def test_a_long_line_ends_a_stream(strict: Service) -> None:
 def test_too_many_texts_or_tokens(strict: Service, path: str, body: Any) -> None:
     status, _, found = ask(strict, path, body)
     assert status == 413
-    assert "are allowed" in json.dumps(found)
+    assert "the limit is" in json.dumps(found)
 
 
 def test_too_many_gaps(strict: Service) -> None:
     status, _, found = ask(strict, "/v1/fill-mask", {"inputs": "[MASK] " * 40})
-    assert (status, found["error"]["message"]) == (422, "input 0: it has more than 32 gaps")
+    assert (status, found["error"]["message"]) == (422, "input 0: the text has more than 32 masks")
 
 
 def test_over_long_texts_are_cut_or_refused(strict: Service) -> None:
@@ -102,7 +102,7 @@ def test_over_long_texts_are_cut_or_refused(strict: Service) -> None:
     status, _, found = ask(strict, "/v1/classify", long)
     assert (status, found["usage"]) == (200, {"tokens": 64, "truncated": [0]})
     status, _, found = ask(strict, "/v1/classify", {**long, "truncate": False})
-    assert (status, found["error"]["message"]) == (422, "input 0: it is longer than the 64 tokens that nli reads")
+    assert (status, found["error"]["message"]) == (422, "input 0: the text exceeds the 64 tokens that nli reads")
 
 
 # ── sense ──
@@ -122,7 +122,7 @@ def test_over_long_texts_are_cut_or_refused(strict: Service) -> None:
         ({"inputs": "a", "topk": 1}, 422, "topk"),
         ({"inputs": "a", "model": "other"}, 404, "GET /v1/models"),
         ({"inputs": "a", "model": "fill"}, 422, "fill is a model for fill-mask"),
-        (b'{"inputs": "\\ud800"}', 422, "half a character"),
+        (b'{"inputs": "\\ud800"}', 422, "unpaired surrogate"),
         ({"inputs": "a", "labels": ["b"], "template": "no place"}, 422, "{}"),
     ],
 )
@@ -135,7 +135,7 @@ def test_what_makes_no_sense(strict: Service, body: Any, status: int, told: str)
 
 def test_what_fuzzing_found(service: Service) -> None:
     half = b'{"inputs": "a [MASK]", "targets": ["film", "\\ud800"]}'
-    assert "half a character" in service.ask("/v1/fill-mask", half).json["error"]["message"]
+    assert "unpaired surrogate" in service.ask("/v1/fill-mask", half).json["error"]["message"]
     long = {"inputs": "a", "model": "nli", "labels": ["film " * 80, "b"]}
     assert service.ask("/v1/classify", long).status == 422
 
@@ -280,7 +280,7 @@ def test_a_crowd_is_refused_before_it_is_read(models: dict[str, Path]) -> None:
         raise AssertionError("read in vain")
 
     async def ask() -> None:
-        service.gate.crowd = crowd(20, seconds=0.15)
+        service.guard.load = crowd(20, seconds=0.15)
         refused = await service.ask("/v1/classify", FINE, unread)
         assert (refused.status, refused.headers["retry-after"]) == (429, "3")  # in 2.5 s its turn would come
         assert refused.json["error"]["type"] == "rate_limit_error"
@@ -295,10 +295,10 @@ def test_a_crowd_is_refused_before_it_is_read(models: dict[str, Path]) -> None:
 # ── what is too much, on a clock that the tests turn ──
 
 
-def crowd(here: int, seconds: float) -> Crowd:
+def crowd(here: int, seconds: float) -> LoadTracker:
     """So many requests, answered one by one, each after so many seconds."""
     now = 0.0
-    made = Crowd(lambda: now)
+    made = LoadTracker(lambda: now)
     for _ in range(here):
         made.__enter__()
     for _ in range(100):
@@ -311,12 +311,12 @@ def crowd(here: int, seconds: float) -> Crowd:
 def test_a_newcomer_waits_for_all_that_are_here() -> None:
     assert crowd(100, 0.01).wait == pytest.approx(1, rel=0.02)
     assert crowd(20, 0.15).wait == pytest.approx(3, rel=0.1)
-    assert crowd(FEW - 1, 9.0).wait == 0
+    assert crowd(MIN_ACTIVE - 1, 9.0).wait == 0
 
 
 def test_how_long_one_takes_alone_says_nothing_about_many() -> None:
     now = 0.0
-    made = Crowd(lambda: now)
+    made = LoadTracker(lambda: now)
     for _ in range(50):
         with made:
             now += 1
@@ -327,7 +327,7 @@ def test_how_long_one_takes_alone_says_nothing_about_many() -> None:
 
 def test_the_latest_second_counts() -> None:
     now = 0.0
-    made = Crowd(lambda: now)
+    made = LoadTracker(lambda: now)
     for _ in range(100):
         made.__enter__()
     for seconds in (1.0, 0.01):
@@ -343,7 +343,7 @@ def test_the_latest_second_counts() -> None:
 def test_three_times_too_much(seconds: float, batch: int) -> None:
     """Fast models and slow ones: who is let in waits about as long as allowed, and no time is lost."""
     draws, now, done = random.Random(0), 0.0, 0.0
-    made, here, running, latencies = Crowd(lambda: now), deque[float](), list[float](), list[float]()
+    made, here, running, latencies = LoadTracker(lambda: now), deque[float](), list[float](), list[float]()
     while now < 8:
         arrival = now + draws.expovariate(3 / seconds)
         while running and done <= arrival:
@@ -460,7 +460,7 @@ def test_as_many_connections_as_the_system_permits() -> None:
     before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(before, 200), most))
-        server._many_connections()
+        server._raise_connection_limit()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))

@@ -122,7 +122,7 @@ def test_errors_are_shown_and_go_away(page: Page) -> None:
     page.type("text", "a [MASK]")
     page.until(lambda: page.find("#answer .bar"))
     page.find("#field-text")[0].send_keys("\ue009a\ue000\ue003")  # all of it is deleted
-    page.until(lambda: "take an example" in page.text("#answer"))
+    page.until(lambda: "choose an example" in page.text("#answer"))
     assert not page.find("#tokens span")
 
 

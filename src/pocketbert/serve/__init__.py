@@ -1,1 +1,1 @@
-"""HTTP: the pipelines as a service, with a page to try them."""
+"""The pipelines over HTTP."""

@@ -1,4 +1,4 @@
-"""The application: routes, errors, page, and the gate before all of them."""
+"""The application: routes, error handlers, page, and the middleware around all of them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from starlette.responses import PlainTextResponse, Response
 
 from pocketbert.errors import InputError, TokenizerError
 from pocketbert.serve import compatible, metrics, v1
-from pocketbert.serve.batching import Busy
-from pocketbert.serve.errors import Json, error, told
-from pocketbert.serve.gate import Gate
-from pocketbert.serve.models import Models, TooMuch
-from pocketbert.serve.service import Refused, Service
+from pocketbert.serve.batching import ServerBusyError
+from pocketbert.serve.errors import JsonResponse, error_response, format_validation_error
+from pocketbert.serve.middleware import RequestGuard
+from pocketbert.serve.models import Models, RequestTooLargeError
+from pocketbert.serve.service import RequestError, Service
 from pocketbert.serve.settings import Settings
 
-LOWER = 10  # niceness: a ninth of the share of time that the other threads get
+NICENESS = 10  # of compute threads: a ninth of the processor time that the other threads get
 PAGE = Path(__file__).parent / "page.html"
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
@@ -34,8 +34,8 @@ _POLICY = (
 )
 
 
-def create_app(settings: Settings, models: Models) -> Gate:
-    """The ASGI application of a service; `draining` of the result refuses new requests."""
+def create_app(settings: Settings, models: Models) -> RequestGuard:
+    """The ASGI application of a service; it rejects new requests while its attribute `draining` is set."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -46,14 +46,14 @@ def create_app(settings: Settings, models: Models) -> Gate:
         title="PocketBERT",
         version="1",
         description="Small BERTs, fast on ordinary machines.",
-        docs_url=None,  # both would load scripts from elsewhere
+        docs_url=None,  # both would load scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
     )
     app.state.service = Service(settings, models)
     app.include_router(v1.router, tags=["tasks"])
     app.include_router(compatible.router, tags=["compatible"])
-    _errors(app)
+    _add_error_handlers(app)
     measured = metrics.Metrics(models)
     inner: Any = app
     if settings.cors:
@@ -62,29 +62,29 @@ def create_app(settings: Settings, models: Models) -> Gate:
         inner = CORSMiddleware(
             app, allow_origins=settings.cors, allow_methods=["GET", "POST"], allow_headers=["*"], max_age=600
         )
-    gate = Gate(inner, settings, measured)
-    _house(app, gate)
-    return gate
+    guard = RequestGuard(inner, settings, measured)
+    _add_service_routes(app, guard)
+    return guard
 
 
-def load_app(settings: Settings) -> Gate:
-    """The application with its models read: what a worker begins with.
+def load_app(settings: Settings) -> RequestGuard:
+    """Load the models and create the application.
 
-    The threads that compute give way to the one that reads and refuses, which needs little but needs it at once: who is
-    late in being read waits as well. They are begun by one of low priority, which they inherit, on Linux.
+    The compute threads yield to the event loop, which needs little processor time but needs it at once: a request that
+    is read late also waits late. They inherit the low priority of the thread that starts them, on Linux.
     """
-    with ThreadPoolExecutor(1, initializer=_give_way) as loading:
+    with ThreadPoolExecutor(1, initializer=_lower_priority) as loading:
         return create_app(settings, loading.submit(Models, settings).result())
 
 
-def _give_way() -> None:
-    if sys.platform == "linux":  # elsewhere it would be the priority of the process
+def _lower_priority() -> None:
+    if sys.platform == "linux":  # elsewhere the priority is that of the whole process
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + LOWER))
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS))
 
 
-def _house(app: FastAPI, gate: Gate) -> None:
-    """The page, the health of the service, its metrics."""
+def _add_service_routes(app: FastAPI, guard: RequestGuard) -> None:
+    """Add the page, the health checks and the metrics."""
     page = PAGE.read_bytes()
 
     @app.get("/", include_in_schema=False)
@@ -93,57 +93,61 @@ def _house(app: FastAPI, gate: Gate) -> None:
 
     @app.get("/live", tags=["service"], response_model=None)
     async def live() -> Response:
-        """The process answers."""
-        return Json({"status": "ok"})
+        """Liveness: the process responds."""
+        return JsonResponse({"status": "ok"})
 
     async def ready() -> Response:
-        """The service takes requests: 503 while it is being stopped."""
-        return error("/", 503, "the service is being stopped") if gate.draining else Json({"status": "ok"})
+        """Readiness: the service accepts requests; 503 while it shuts down."""
+        if guard.draining:
+            return error_response("/", 503, "the service is shutting down")
+        return JsonResponse({"status": "ok"})
 
     for path in ("/ready", "/health", "/ping"):
         app.get(path, tags=["service"], response_model=None, operation_id=path[1:], responses={503: {}})(ready)
 
     @app.get("/metrics", tags=["service"], response_class=PlainTextResponse)
     async def show_metrics() -> Response:
-        """Metrics as Prometheus reads them."""
-        return Response(gate.metrics.text(), headers={"content-type": metrics.TYPE})
+        """Metrics in Prometheus's text format."""
+        return Response(guard.metrics.text(), headers={"content-type": metrics.TYPE})
 
 
-def _errors(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, problem: RequestValidationError) -> Response:
         problems = problem.errors()
         if problems and problems[0]["type"] == "json_invalid":
-            return error(request.url.path, 400, "the body is not JSON")
-        message, field = told(problems)
-        return error(request.url.path, 422, message, field=field)
+            return error_response(request.url.path, 400, "the body is not JSON")
+        message, field = format_validation_error(problems)
+        return error_response(request.url.path, 422, message, field=field)
 
     @app.exception_handler(InputError)
-    async def wrong(request: Request, problem: InputError) -> Response:
-        return error(request.url.path, 422, str(problem)[:500], field="inputs")
+    async def wrong_input(request: Request, problem: InputError) -> Response:
+        return error_response(request.url.path, 422, str(problem)[:500], field="inputs")
 
     @app.exception_handler(TokenizerError)
-    async def unreadable(request: Request, problem: TokenizerError) -> Response:
-        return error(request.url.path, 422, str(problem)[:500], field="inputs")
+    async def not_tokenizable(request: Request, problem: TokenizerError) -> Response:
+        return error_response(request.url.path, 422, str(problem)[:500], field="inputs")
 
-    @app.exception_handler(TooMuch)
-    async def too_much(request: Request, problem: TooMuch) -> Response:
-        return error(request.url.path, 413, str(problem))
+    @app.exception_handler(RequestTooLargeError)
+    async def too_large(request: Request, problem: RequestTooLargeError) -> Response:
+        return error_response(request.url.path, 413, str(problem))
 
-    @app.exception_handler(Busy)
-    async def busy(request: Request, problem: Busy) -> Response:
-        return error(request.url.path, 429, "too much to do: ask again in a moment", retry=problem.seconds)
+    @app.exception_handler(ServerBusyError)
+    async def busy(request: Request, problem: ServerBusyError) -> Response:
+        message = "the service is overloaded: retry in a moment"
+        return error_response(request.url.path, 429, message, retry=problem.seconds)
 
-    @app.exception_handler(Refused)
-    async def refused(request: Request, problem: Refused) -> Response:
-        return error(request.url.path, problem.status, str(problem), retry=1 if problem.status == 503 else None)
+    @app.exception_handler(RequestError)
+    async def rejected(request: Request, problem: RequestError) -> Response:
+        retry = 1 if problem.status == 503 else None
+        return error_response(request.url.path, problem.status, str(problem), retry=retry)
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, problem: HTTPException) -> Response:
-        answer = error(request.url.path, problem.status_code, str(problem.detail))
-        answer.headers.update(problem.headers or {})
-        return answer
+    async def http_error(request: Request, problem: HTTPException) -> Response:
+        response = error_response(request.url.path, problem.status_code, str(problem.detail))
+        response.headers.update(problem.headers or {})
+        return response
 
     @app.exception_handler(Exception)
-    async def broken(request: Request, problem: Exception) -> Response:
-        return error(request.url.path, 500, "something went wrong here, not in the request; the log says more")
+    async def internal_error(request: Request, problem: Exception) -> Response:
+        return error_response(request.url.path, 500, "internal error; the service's log has the details")

@@ -1,13 +1,13 @@
-"""Requests join batches: a queue a model, and one thread that computes.
+"""Dynamic batching: one queue per model, and one thread that computes.
 
-A batch holds sequences of many requests, laid end to end without padding, up to a budget of tokens. A request that
-finds the engine idle starts at once; while it computes, others gather. Of these the one with the least left to do goes
-first, so that short texts do not wait for long ones nor one text for a thousand. Who has waited for `PATIENCE` seconds
-goes first in seven eighths of every batch, oldest first, so that nobody starves: when more comes than can be answered,
-all have waited, and short ones must not keep passing the long. A sequence's answer has the same bits in any batch: that
-is the engine's promise, and what makes all of this invisible.
+A batch contains sequences of many requests, laid end to end without padding, up to a budget of tokens. A request that
+finds the engine idle starts at once; during its batch, others gather in the queue. Of these the request with the fewest
+remaining tokens goes first, so that short texts do not wait for long ones, nor one text for a thousand. Requests that
+have waited for `PATIENCE` seconds go first in seven eighths of every batch, oldest first, so that none starves: under
+overload all requests have waited that long, and short ones must not keep overtaking long ones. The result of a sequence
+has the same bits in any batch: the engine guarantees it, and so batching is invisible to clients.
 
-One thread computes for all models, a batch of each in turn, because an engine's own threads take all processors.
+One thread computes for all models, one batch of each in turn, because an engine's own threads use all processors.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from typing import Any
 from pocketbert.features import Features, Predictor
 
 PATIENCE = 0.25  # seconds
-TOKENS = 256  # of a batch, for each thread of the engine: larger ones are no faster, and keep newcomers waiting
+TOKENS = 256  # of a batch, per thread of the engine: larger batches are no faster, and delay new requests
 
 logger = logging.getLogger("pocketbert.serve")
 Output = dict[str, Any]
 
 
-class Busy(Exception):
-    """A request would have to wait too long; `seconds` is when to ask again."""
+class ServerBusyError(Exception):
+    """A request would have to wait too long; `seconds` is when to retry."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"ask again in {seconds:.1f} s")
+        super().__init__(f"retry in {seconds:.1f} s")
         self.seconds = seconds
 
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """Sequences that are answered together."""
+    """Sequences that are completed together."""
 
     sequences: Sequence[Features]
     arrived: float
-    done: Callable[[Request], None] = lambda request: None  # called in the thread that computes
+    on_done: Callable[[Request], None] = lambda request: None  # called in the compute thread
     tokens: int = 0  # not yet in a batch
-    next: int = 0  # the first sequence not yet in a batch
+    next: int = 0  # index of the first sequence not yet in a batch
     missing: int = 0  # sequences without outputs
     started: float = 0.0
     ended: float = 0.0
     outputs: list[Output] = field(default_factory=list)
     error: Exception | None = None
-    given_up: bool = False
+    cancelled: bool = False
 
     def __post_init__(self) -> None:
         self.missing = len(self.sequences)
@@ -60,60 +60,60 @@ class Request:
         self.outputs = [{} for _ in self.sequences]
 
 
-Batch = list[tuple[Request, int]]  # requests, and which of their sequences
+Batch = list[tuple[Request, int]]  # requests, each with the index of a sequence
 
 
 @dataclass(frozen=True)
-class Report:
-    """What there is to say about a batch."""
+class BatchReport:
+    """Measurements of one batch."""
 
     sequences: int
     tokens: int
     seconds: float
-    waits: list[float]  # of the requests that began with it
+    waits: list[float]  # of the requests that started with it
 
 
 class Queue:
-    """The requests that wait for one model."""
+    """The waiting requests of one model."""
 
     def __init__(self, predictor: Predictor, tokens: int = TOKENS) -> None:
         self.predictor, self.budget = predictor, tokens
         self.waiting: list[Request] = []  # oldest first
-        self.observe: Callable[[Report], None] = lambda report: None
-        self.pace = 0.0  # seconds a token in full batches; 0 as long as there was none
-        self.queued = self.running = 0  # tokens that wait, and in the engine
-        self.served = 0  # the number of its latest batch, among those of all queues
+        self.observe: Callable[[BatchReport], None] = lambda report: None
+        self.pace = 0.0  # seconds per token in full batches; 0 before the first one
+        self.queued = self.running = 0  # tokens in the queue, and in the engine
+        self.served = 0  # number of this queue's latest batch, among the batches of all queues
 
     @property
     def tokens(self) -> int:
-        """In all that wait, and in the batch that runs."""
+        """In the queue and in the running batch."""
         return self.queued + self.running
 
     def add(self, request: Request) -> None:
-        """Let a request wait."""
+        """Append a request."""
         self.waiting.append(request)
         self.queued += request.tokens
 
-    def before(self, tokens: int) -> int:
-        """Tokens that go before a newcomer of so many."""
+    def tokens_before(self, tokens: int) -> int:
+        """Tokens that are computed before a new request of `tokens` tokens."""
         return self.running + sum(request.tokens for request in self.waiting if request.tokens <= tokens)
 
     def take(self, now: float) -> Batch:
-        """The next batch."""
-        self.waiting = [one for one in self.waiting if not one.given_up]
-        self.queued = sum(one.tokens for one in self.waiting)
+        """Remove and return the next batch."""
+        self.waiting = [request for request in self.waiting if not request.cancelled]
+        self.queued = sum(request.tokens for request in self.waiting)
         batch: Batch = []
-        late = [one for one in self.waiting if now - one.arrived > PATIENCE]
-        used = self._draw(batch, late, self.budget * 7 // 8)
-        used += self._draw(batch, sorted(self.waiting, key=lambda one: one.tokens), self.budget - used)
-        self._draw(batch, late, self.budget - used)
+        late = [request for request in self.waiting if now - request.arrived > PATIENCE]
+        used = self._fill(batch, late, self.budget * 7 // 8)
+        used += self._fill(batch, sorted(self.waiting, key=lambda request: request.tokens), self.budget - used)
+        self._fill(batch, late, self.budget - used)
         for request, _ in batch:
             request.started = request.started or now
-        self.waiting = [one for one in self.waiting if one.next < len(one.sequences)]
+        self.waiting = [request for request in self.waiting if request.next < len(request.sequences)]
         return batch
 
-    def _draw(self, batch: Batch, requests: Iterable[Request], room: int) -> int:
-        """Add what fits into `room`, and one sequence if there is none yet; returns how many tokens."""
+    def _fill(self, batch: Batch, requests: Iterable[Request], room: int) -> int:
+        """Add sequences that fit into `room` tokens, and any one to an empty batch; returns the number of tokens."""
         used = 0
         for request in requests:
             while request.next < len(request.sequences):
@@ -128,34 +128,34 @@ class Queue:
         return used
 
     def compute(self, batch: Batch) -> None:
-        """Run a batch, and hand out what is complete."""
-        begun = time.monotonic()
+        """Run a batch, and complete the requests that have all their outputs."""
+        started = time.monotonic()
         sequences = [request.sequences[index] for request, index in batch]
         tokens = sum(map(len, sequences))
         try:
             outputs = self.predictor(sequences)
-        except Exception as error:  # a bug: those who wait must hear of it, and the next batch may do better
+        except Exception as error:  # a bug: its requests must get a response, and the next batch may succeed
             logger.exception("a batch of %d sequences failed", len(sequences))
             for request in {id(request): request for request, _ in batch}.values():
-                request.error, request.given_up, request.ended = error, True, time.monotonic()
-                request.done(request)
+                request.error, request.cancelled, request.ended = error, True, time.monotonic()
+                request.on_done(request)
             return
         ended = time.monotonic()
         if tokens >= self.budget // 2:
-            pace = (ended - begun) / tokens
+            pace = (ended - started) / tokens
             self.pace = 0.8 * self.pace + 0.2 * pace if self.pace else pace
         first = [request for request, index in batch if index == 0]
-        self.observe(Report(len(batch), tokens, ended - begun, [begun - one.arrived for one in first]))
+        self.observe(BatchReport(len(batch), tokens, ended - started, [started - request.arrived for request in first]))
         for (request, index), output in zip(batch, outputs, strict=True):
             request.outputs[index] = output
             request.missing -= 1
-            if not request.missing and not request.given_up:
+            if not request.missing and not request.cancelled:
                 request.ended = ended
-                request.done(request)
+                request.on_done(request)
 
 
 class Worker:
-    """The thread that computes, in turn for all queues."""
+    """The compute thread, which serves all queues in turn."""
 
     def __init__(self, queues: Sequence[Queue]) -> None:
         self.queues = queues
@@ -166,28 +166,28 @@ class Worker:
 
     @property
     def backlog(self) -> float:
-        """Seconds until all that is here is done: nobody waits longer than that."""
-        return sum(one.tokens * one.pace for one in self.queues)
+        """Seconds until all queues are empty: an upper bound of any wait."""
+        return sum(queue.tokens * queue.pace for queue in self.queues)
 
-    def wait(self, queue: Queue, tokens: int) -> float:
-        """Seconds that a newcomer of so many tokens may have to wait for the engine, by its measured speed.
+    def expected_wait(self, queue: Queue, tokens: int) -> float:
+        """Longest wait of a new request for the engine in seconds, by its measured pace.
 
-        In its own queue what is shorter goes first; the others have a turn for each of its batches, and one more.
+        In its own queue shorter requests go first; every other queue has one turn per batch of these, and one more.
         """
-        here = queue.before(tokens) * queue.pace
-        others = (one for one in self.queues if one is not queue)
-        return here + sum(min(one.tokens * one.pace, here + one.budget * one.pace) for one in others)
+        own = queue.tokens_before(tokens) * queue.pace
+        others = (other for other in self.queues if other is not queue)
+        return own + sum(min(other.tokens * other.pace, own + other.budget * other.pace) for other in others)
 
-    def submit(self, queue: Queue, request: Request, longest: float) -> None:
-        """Let a request wait its turn; raises `Busy` if that would take more than `longest` seconds."""
+    def submit(self, queue: Queue, request: Request, max_wait: float) -> None:
+        """Add a request to a queue; raises `ServerBusyError` if it would wait more than `max_wait` seconds."""
         with self._changed:
-            if self.backlog > longest and (seconds := self.wait(queue, request.tokens)) > longest:
-                raise Busy(seconds - longest)
+            if self.backlog > max_wait and (seconds := self.expected_wait(queue, request.tokens)) > max_wait:
+                raise ServerBusyError(seconds - max_wait)
             queue.add(request)
             self._changed.notify()
 
-    async def run(self, queue: Queue, sequences: Sequence[Features], longest: float) -> Request:
-        """Compute `sequences`; the result is in `outputs`. A caller that is cancelled gives its place up."""
+    async def run(self, queue: Queue, sequences: Sequence[Features], max_wait: float) -> Request:
+        """Compute the `outputs` of sequences. If the caller is cancelled, so is the request."""
         loop = asyncio.get_running_loop()
         finished: asyncio.Future[None] = loop.create_future()
 
@@ -195,24 +195,24 @@ class Worker:
             if not finished.done():
                 finished.set_result(None)
 
-        def done(_: Request) -> None:
+        def on_done(_: Request) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(wake)
 
-        request = Request(sequences, time.monotonic(), done)
+        request = Request(sequences, time.monotonic(), on_done)
         if sequences:
-            self.submit(queue, request, longest)
+            self.submit(queue, request, max_wait)
             try:
                 await finished
             except asyncio.CancelledError:
-                request.given_up = True
+                request.cancelled = True
                 raise
         if request.error is not None:
             raise request.error
         return request
 
     def stop(self) -> None:
-        """End the thread after the batch that runs."""
+        """End the thread after the running batch."""
         with self._changed:
             self._stopped = True
             self._changed.notify()

@@ -1,4 +1,4 @@
-"""Routes that existing clients know: text-embeddings-inference's, and the hub's under /models/NAME."""
+"""Routes of other APIs, for their clients: text-embeddings-inference's, and the hub's under /models/NAME."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from pocketbert.serve import schemas, v1
-from pocketbert.serve.errors import Json
-from pocketbert.serve.service import Refused, answer, service_of
+from pocketbert.serve.errors import JsonResponse
+from pocketbert.serve.service import RequestError, run_model, service_of
 
 
 class TeiError(BaseModel):
-    """An error as text-embeddings-inference writes it; the hub's clients read `error`."""
+    """An error in the form of text-embeddings-inference; the hub's clients read `error`."""
 
     error: str
     error_type: str
@@ -29,54 +29,54 @@ router = APIRouter(
 
 
 @router.post("/embed", response_model=list[list[float]])
-async def embed(body: schemas.TeiEmbed, request: Request) -> Response:
-    """A vector for each text."""
+async def embed(body: schemas.TeiEmbedRequest, request: Request) -> Response:
+    """Embed texts as vectors."""
     model = service_of(request).model(body.model, "feature-extraction")
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    found = await answer(request, model, texts, normalize=body.normalize, truncate=body.truncate is not False)
-    return Json(found.values)
+    truncate = body.truncate is not False
+    predictions = await run_model(request, model, texts, normalize=body.normalize, truncate=truncate)
+    return JsonResponse(predictions.values)
 
 
-@router.post("/predict", response_model=list[schemas.Label] | list[list[schemas.Label]])
-async def predict(body: schemas.TeiPredict, request: Request) -> Response:
-    """All labels of a text or a pair; of a list of them, a list."""
+@router.post("/predict", response_model=list[schemas.LabelScore] | list[list[schemas.LabelScore]])
+async def predict(body: schemas.TeiPredictRequest, request: Request) -> Response:
+    """All labels of a text or a pair; for a list of texts or pairs, a list of these."""
     model = service_of(request).model(body.model, "text-classification")
     many = not isinstance(body.inputs, str) and isinstance(body.inputs[0], list) if body.inputs else True
-    asked: list[Any] = list(body.inputs) if many else [body.inputs]
-    inputs = [_one_or_pair(one) for one in asked]
+    inputs = [_text_or_pair(one) for one in (list(body.inputs) if many else [body.inputs])]
     options: dict[str, Any] = {"top_k": None, "function_to_apply": "none" if body.raw_scores else None}
     # The pipeline takes texts or pairs, not both.
     values: list[Any] = [None] * len(inputs)
     for paired in (False, True):
-        places = [i for i, one in enumerate(inputs) if isinstance(one, dict) is paired]
-        if places:
-            picked = [inputs[i] for i in places]
-            found = await answer(request, model, picked, truncate=body.truncate is not False, **options)
-            for i, value in zip(places, found.values, strict=True):
+        indices = [i for i, one in enumerate(inputs) if isinstance(one, dict) is paired]
+        if indices:
+            alike = [inputs[i] for i in indices]
+            predictions = await run_model(request, model, alike, truncate=body.truncate is not False, **options)
+            for i, value in zip(indices, predictions.values, strict=True):
                 values[i] = value
-    return Json(values if many else values[0])
+    return JsonResponse(values if many else values[0])
 
 
-def _one_or_pair(one: str | list[str]) -> Any:
-    if isinstance(one, str):
-        return one
-    return one[0] if len(one) == 1 else {"text": one[0], "text_pair": one[1]}
+def _text_or_pair(texts: Any) -> Any:
+    if isinstance(texts, str):
+        return texts
+    return texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}
 
 
 @router.post("/tokenize", response_model=list[list[schemas.TeiToken]])
-async def tokenize(body: schemas.TeiTokenize, request: Request) -> Response:
+async def tokenize(body: schemas.TeiTokenizeRequest, request: Request) -> Response:
     """The tokens of each text, as the model reads them."""
     service = service_of(request)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     if len(texts) > service.settings.limits.texts:
-        raise Refused(413, f"{len(texts):,} texts in one request: {service.settings.limits.texts:,} are allowed")
+        raise RequestError(413, f"{len(texts):,} texts in one request: the limit is {service.settings.limits.texts:,}")
     model = service.model(body.model or next(iter(service.models)), None)
-    return Json(model.tokens(texts, body.add_special_tokens))
+    return JsonResponse(model.tokens(texts, body.add_special_tokens))
 
 
 @router.get("/info", response_model=dict[str, Any])
 async def info(request: Request) -> Response:
-    """What the default model is, and what is allowed."""
+    """Describe the default model and the limits of the service."""
     service = service_of(request)
     model, settings = next(iter(service.models.values())), service.settings
     limits = settings.limits
@@ -85,7 +85,7 @@ async def info(request: Request) -> Response:
         "text-classification": {"classifier": {"id2label": config.id2label, "label2id": config.label2id}},
         "feature-extraction": {"embedding": {"pooling": model.pooling}},
     }
-    return Json(
+    return JsonResponse(
         {
             "model_id": model.name,
             "model_sha": None,
@@ -119,18 +119,17 @@ _PARAMETERS = {
 
 
 @router.post("/models/{name}", response_model=None)
-async def model(name: str, body: schemas.HubAsked, request: Request) -> Response:
-    """The inputs of the model's task, answered in the shape of its pipeline."""
-    found = service_of(request).model(name, None)
+async def model(name: str, body: schemas.HubRequest, request: Request) -> Response:
+    """Run a model's task; inputs and results have the form of its pipeline."""
+    served = service_of(request).model(name, None)
     options = body.parameters.model_dump(exclude_none=True)
     if body.normalize is not None:
         options["normalize"] = body.normalize
-    zero_shot = found.task == "text-classification" and "candidate_labels" in options
-    task = "zero-shot-classification" if zero_shot else found.task
+    zero_shot = served.task == "text-classification" and "candidate_labels" in options
+    task = "zero-shot-classification" if zero_shot else served.task
     if unknown := sorted(options.keys() - _PARAMETERS[task]):
-        raise Refused(
-            422, f"{task} takes no {', '.join(unknown)}: it takes {', '.join(_PARAMETERS[task]) or 'nothing'}"
-        )
+        known = ", ".join(sorted(_PARAMETERS[task])) or "none"
+        raise RequestError(422, f"{task} takes no {', '.join(unknown)}; its parameters: {known}")
     if zero_shot:
         options["zero_shot"] = True
     if task == "text-classification":
@@ -140,14 +139,14 @@ async def model(name: str, body: schemas.HubAsked, request: Request) -> Response
     if task == "feature-extraction":
         options.setdefault("normalize", False)
     many = isinstance(body.inputs, list)
-    given: list[Any] = list(body.inputs) if isinstance(body.inputs, list) else [body.inputs]
-    inputs = [one if isinstance(one, str) else one.model_dump() for one in given]
-    _refuse_others(inputs, found.task)
-    answers = await answer(request, found, inputs, **options)
-    # Labels of one text come in a list of lists, and a vector in a list of vectors: so the hub has it.
+    bodies: list[Any] = list(body.inputs) if isinstance(body.inputs, list) else [body.inputs]
+    inputs = [one if isinstance(one, str) else one.model_dump() for one in bodies]
+    _check_inputs(inputs, served.task)
+    predictions = await run_model(request, served, inputs, **options)
+    # The hub returns labels of one text in a list of lists, and one vector in a list of vectors.
     nested = task in ("text-classification", "feature-extraction")
-    values = [v1.labels(one) for one in answers.values] if zero_shot else answers.values
-    return Json(values if many or nested else values[0])
+    values = [v1.label_scores(value) for value in predictions.values] if zero_shot else predictions.values
+    return JsonResponse(values if many or nested else values[0])
 
 
 _KEYS = {
@@ -156,12 +155,12 @@ _KEYS = {
 }
 
 
-def _refuse_others(inputs: list[Any], task: str) -> None:
-    """Inputs of another task are refused here: a pipeline would say so with the text of the input."""
+def _check_inputs(inputs: list[Any], task: str) -> None:
+    """Reject inputs of another task here: the error of a pipeline would repeat the text of the input."""
     wanted = _KEYS.get(task)
     for one in inputs:
         keys = set(one) if isinstance(one, dict) else None
         pair = task == "text-classification" and keys == {"text", "text_pair"}
         if keys != wanted and not pair:
             shape = "texts" if wanted is None else "objects with " + " and ".join(sorted(wanted))
-            raise Refused(422, f"the inputs of {task} are {shape}")
+            raise RequestError(422, f"the inputs of {task} must be {shape}")

@@ -1,4 +1,4 @@
-"""Errors as answers: the status, and the shape that the clients of a route read. Nothing of a request is repeated."""
+"""Error responses: the status, and the shape that the clients of a route read. Request contents are never repeated."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TYPES = {
 _TEI = {413: "Validation", 422: "Validation", 429: "Overloaded", 503: "Unhealthy", 500: "Backend"}
 
 
-class Json(Response):
-    """JSON as a client needs it: no spaces, letters as they are."""
+class JsonResponse(Response):
+    """Compact JSON in UTF-8."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """Raises `ValueError` for what is no number."""
+        """Serialize `content`; raises `ValueError` for NaN and infinity."""
         return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
     @staticmethod
@@ -39,8 +39,18 @@ class Json(Response):
         return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def error(path: str, status: int, message: str, *, field: str | None = None, retry: float | None = None) -> Response:
-    """An error for the clients of `path`: OpenAI's under /v1, elsewhere those of the hub and of TEI."""
+def error_response(
+    path: str, status: int, message: str, *, field: str | None = None, retry: float | None = None
+) -> Response:
+    """An error for the clients of `path`: OpenAI's under /v1, elsewhere those of the hub and of TEI.
+
+    Args:
+        path: of the request.
+        status: of the response.
+        message: for people.
+        field: of the body, if one is wrong.
+        retry: seconds after which the client may retry.
+    """
     kind = TYPES.get(status, "invalid_request_error")
     content: Mapping[str, Any]
     if path.startswith("/v1/"):
@@ -50,15 +60,15 @@ def error(path: str, status: int, message: str, *, field: str | None = None, ret
     headers = {} if retry is None else {"retry-after": str(max(1, math.ceil(retry)))}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Json(content, status, headers)
+    return JsonResponse(content, status, headers)
 
 
-def told(problems: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
-    """The first few of pydantic's problems in a line, without what was sent; and the field of the first."""
+def format_validation_error(problems: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+    """The first of pydantic's problems in one line, without the request's values; and the field of the first."""
     lines = []
-    for one in problems[:3]:
-        place = ".".join(str(part) for part in one["loc"][1:])[:80]
-        lines.append(f"{place}: {one['msg']}" if place else str(one["msg"]))
+    for problem in problems[:3]:
+        location = ".".join(str(part) for part in problem["loc"][1:])[:80]
+        lines.append(f"{location}: {problem['msg']}" if location else str(problem["msg"]))
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     first = next((str(part) for part in problems[0]["loc"][1:2]), None) if problems else None
     return "; ".join(lines)[:500] + more, first

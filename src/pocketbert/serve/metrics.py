@@ -1,4 +1,4 @@
-"""What Prometheus sees. With several workers each writes files, and any of them answers for all."""
+"""Metrics for Prometheus. Each of several workers writes its own to files, and any of them reports those of all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 if TYPE_CHECKING:
-    from pocketbert.serve.batching import Report
+    from pocketbert.serve.batching import BatchReport
     from pocketbert.serve.models import Model, Models
 
 FILES = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
@@ -28,47 +28,46 @@ class Metrics:
             name("requests"), "Requests, by route and status.", ["route", "status"], registry=registry
         )
         self.seconds = Histogram(
-            name("request_seconds"), "From a request's head to the end of its answer.", ["route"],
+            name("request_seconds"), "Time from the headers of a request to the end of its response.", ["route"],
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.wait = Histogram(
-            name("queue_seconds"), "From a request's texts to its first batch.", ["model"],
+            name("queue_seconds"), "Time of a request in the queue, until its first batch.", ["model"],
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.compute = Histogram(
-            name("batch_seconds"), "In the engine, a batch.", ["model"], buckets=_SECONDS, registry=registry
+            name("batch_seconds"), "Time of a batch in the engine.", ["model"], buckets=_SECONDS, registry=registry
         )
         self.fill = Histogram(
-            name("batch_fill"), "Tokens of a batch, as a share of its budget.", ["model"],
+            name("batch_fill"), "Tokens of a batch, as a fraction of its budget.", ["model"],
             buckets=(0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 2.0), registry=registry,
         )  # fmt: skip
         self.sequences = Counter(
-            name("sequences"), "Texts, pairs, windows and choices read.", ["model"], registry=registry
+            name("sequences"), "Processed sequences: texts, pairs, windows and choices.", ["model"], registry=registry
         )
-        self.tokens = Counter(name("tokens"), "Tokens read.", ["model"], registry=registry)
+        self.tokens = Counter(name("tokens"), "Processed tokens.", ["model"], registry=registry)
         self.queue = Gauge(
-            name("queue_tokens"), "Tokens that wait or are computed.", ["model"],
+            name("queue_tokens"), "Tokens in the queue and in the running batch.", ["model"],
             multiprocess_mode="livesum", registry=registry,
         )  # fmt: skip
         self.in_flight = Gauge(
-            name("requests_in_flight"), "Requests that are being answered.", multiprocess_mode="livesum",
-            registry=registry,
-        )  # fmt: skip
+            name("requests_in_flight"), "Requests in progress.", multiprocess_mode="livesum", registry=registry
+        )
         self.memory = Gauge(
-            name("memory_bytes"), "Memory of the processes.", multiprocess_mode="livesum", registry=registry
+            name("memory_bytes"), "Resident memory of the processes.", multiprocess_mode="livesum", registry=registry
         )
         self.models = models
         for model in models.values():
-            self._watch(model)
+            self._observe_batches(model)
 
-    def _watch(self, model: Model) -> None:
-        """Measure every batch of a model; looking labels up once saves most of the time."""
-        wait, compute, fill = (one.labels(model.name) for one in (self.wait, self.compute, self.fill))
+    def _observe_batches(self, model: Model) -> None:
+        """Measure every batch of a model; looking labels up only once saves most of the cost."""
+        wait, compute, fill = (metric.labels(model.name) for metric in (self.wait, self.compute, self.fill))
         sequences, tokens = self.sequences.labels(model.name), self.tokens.labels(model.name)
         self.queue.labels(model.name)
         budget = model.queue.budget
 
-        def observe(report: Report) -> None:
+        def observe(report: BatchReport) -> None:
             sequences.inc(report.sequences)
             tokens.inc(report.tokens)
             compute.observe(report.seconds)
@@ -79,10 +78,10 @@ class Metrics:
         model.queue.observe = observe
 
     def text(self) -> bytes:
-        """All of them in Prometheus's format."""
+        """All metrics in Prometheus's text format."""
         for model in self.models.values():
             self.queue.labels(model.name).set(model.queue.tokens)
-        self.memory.set(resident())
+        self.memory.set(resident_bytes())
         registry = self.registry
         if FILES in os.environ:
             registry = CollectorRegistry()
@@ -90,8 +89,8 @@ class Metrics:
         return generate_latest(registry)
 
 
-def resident() -> int:
-    """Bytes of memory that this process occupies; 0 where the system does not say."""
+def resident_bytes() -> int:
+    """Resident memory of this process in bytes; 0 where the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""The models of a service: found by name, answering through their queues."""
+"""The models of a service: by name, each with a queue."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from pocketbert.runtime.stream import Job
 from pocketbert.serve.batching import TOKENS, Queue, Worker
 from pocketbert.serve.settings import Limits, Settings
 
-AT_ONCE = 2000  # characters that are tokenised and read where they arrive; more, in a thread
-GAPS = 32  # of a text: each takes the whole vocabulary
+SMALL = 2000  # characters that are tokenized and decoded on the event loop; larger requests use a thread
+MAX_MASKS = 32  # per text: each needs scores of the whole vocabulary
 
 
-class TooMuch(Exception):
-    """A request holds more than one may."""
+class RequestTooLargeError(Exception):
+    """A request exceeds a limit."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The answers to some inputs, and what they took."""
+class Predictions:
+    """The results of some inputs, and their cost."""
 
     values: list[Any]
     tokens: int
-    cut: list[int]  # the inputs of which an end was not read
+    truncated: list[int]  # indices of the inputs that were not read to their end
     wait: float = 0.0  # seconds in the queue
     compute: float = 0.0
 
@@ -43,115 +43,117 @@ class Model:
         self.name, self.pipeline, self.queue = name, pipeline, queue
         self.task = pipeline.task
         self._worker, self._limits = worker, limits
-        self.zero_shot = None  # what asks whether labels of your own follow
+        self.zero_shot = None  # the pipeline for labels of the request
         if self.task == "text-classification":
             self.zero_shot = ZeroShotClassification(pipeline.predictor, pipeline.tokenizer, pipeline.config)
         self.pooling = "mean"
 
     @property
     def labels(self) -> list[str] | None:
-        """What it tells apart, if it does."""
-        named = self.task in ("text-classification", "token-classification")
-        return list(self.pipeline.config.id2label.values()) if named else None
+        """The labels of a classifier or tagger; None for other tasks."""
+        labelled = self.task in ("text-classification", "token-classification")
+        return list(self.pipeline.config.id2label.values()) if labelled else None
 
-    async def answer(
+    async def predict(
         self,
         inputs: Sequence[Any],
         *,
         truncate: bool = True,
         zero_shot: bool = False,
         **options: Any,
-    ) -> Answers:
-        """Answer inputs of the pipeline, with the options of its `job`.
+    ) -> Predictions:
+        """Run the pipeline on inputs, with the options of its `job`.
 
         Raises:
-            InputError: an input or an option is wrong; `position` says which input, where it is one.
-            TooMuch: there are more texts or tokens than a request may hold.
-            Busy: there is no room in the queue.
+            InputError: an input or an option is wrong; `position` is the index of the input, if it is one.
+            RequestTooLargeError: there are more texts or tokens than a request may have.
+            ServerBusyError: the wait would be too long.
         """
         pipeline = self.zero_shot if zero_shot else self.pipeline
         assert pipeline is not None
-        _refuse_many(inputs, options, self._limits.texts)
+        _check_count(inputs, options, self._limits.texts)
         job = pipeline.job(**options)
-        small = _characters(inputs) <= AT_ONCE
+        small = _size(inputs) <= SMALL
         if small:
             groups = self._encode(job, inputs, truncate)
         else:
             groups = await asyncio.to_thread(self._encode, job, inputs, truncate)
-        tokens = sum(len(one) for group in groups for one in group)
+        tokens = sum(len(sequence) for group in groups for sequence in group)
         if tokens > self._limits.tokens:
-            raise TooMuch(f"{tokens:,} tokens in one request: {self._limits.tokens:,} are allowed")
-        flat = [one for group in groups for one in group]
-        request = await self._worker.run(self.queue, flat, self._limits.wait)
+            raise RequestTooLargeError(f"{tokens:,} tokens in one request: the limit is {self._limits.tokens:,}")
+        sequences = [sequence for group in groups for sequence in group]
+        request = await self._worker.run(self.queue, sequences, self._limits.wait)
 
-        def read() -> list[Any]:
-            rest = iter(request.outputs)
+        def decode() -> list[Any]:
+            outputs = iter(request.outputs)
             return [
-                job.decode(one, group, [next(rest) for _ in group]) for one, group in zip(inputs, groups, strict=True)
+                job.decode(one, group, [next(outputs) for _ in group])
+                for one, group in zip(inputs, groups, strict=True)
             ]
 
-        values = read() if small else await asyncio.to_thread(read)
-        cut = [i for i, group in enumerate(groups) if any(one.cut for one in group)]
+        values = decode() if small else await asyncio.to_thread(decode)
+        truncated = [i for i, group in enumerate(groups) if any(sequence.cut for sequence in group)]
         wait, compute = request.started - request.arrived, request.ended - request.started
-        return Answers(values, tokens, cut, max(0.0, wait), compute)
+        return Predictions(values, tokens, truncated, max(0.0, wait), compute)
 
     def _encode(self, job: Job, inputs: Sequence[Any], truncate: bool) -> Sequence[Sequence[Features]]:
         groups = job.encode(list(inputs)) if inputs else []
         for position, group in enumerate(groups):
-            if not truncate and any(one.cut for one in group):
+            if not truncate and any(sequence.cut for sequence in group):
                 limit = self.pipeline.max_length
-                raise InputError(f"it is longer than the {limit} tokens that {self.name} reads", position)
-            if any(one.rows is not None and len(one.rows) > GAPS for one in group):
-                raise InputError(f"it has more than {GAPS} gaps", position)
+                raise InputError(f"the text exceeds the {limit} tokens that {self.name} reads", position)
+            if any(sequence.rows is not None and len(sequence.rows) > MAX_MASKS for sequence in group):
+                raise InputError(f"the text has more than {MAX_MASKS} masks", position)
         return groups
 
     def tokens(self, texts: list[str], special: bool) -> list[list[dict[str, Any]]]:
-        """The tokens of texts as the model reads them, with their places."""
+        """The tokens of texts as the model reads them, with their positions in the text."""
         tokenizer = self.pipeline.tokenizer
         encoded = tokenizer(
             texts, truncation=True, max_length=self.pipeline.max_length, add_special_tokens=special,
             return_offsets_mapping=True, return_special_tokens_mask=True,
         )  # fmt: skip
-        found = []
+        tokens = []
         for row in range(len(texts)):
             ids = list(encoded["input_ids"][row])
-            fields = zip(
+            columns = zip(
                 ids,
                 tokenizer.convert_ids_to_tokens(ids),
                 encoded["special_tokens_mask"][row],
                 encoded["offset_mapping"][row],
                 strict=True,
             )
-            found.append(
+            tokens.append(
                 [
-                    {"id": n, "text": text, "special": bool(mark), "start": place[0], "stop": place[1]}
-                    for n, text, mark, place in fields
+                    {"id": number, "text": text, "special": bool(mask), "start": start, "stop": stop}
+                    for number, text, mask, (start, stop) in columns
                 ]
             )
-        return found
+        return tokens
 
 
-def _refuse_many(inputs: Sequence[Any], options: Mapping[str, Any], limit: int) -> None:
+def _check_count(inputs: Sequence[Any], options: Mapping[str, Any], limit: int) -> None:
     count = len(inputs) * max(1, len(options.get("candidate_labels") or ()))
     count += sum(len(one["choices"]) - 1 for one in inputs if isinstance(one, Mapping) and "choices" in one)
     if count > limit:
-        raise TooMuch(f"{count:,} texts in one request: {limit:,} are allowed")
+        raise RequestTooLargeError(f"{count:,} texts in one request: the limit is {limit:,}")
 
 
-def _characters(one: Any) -> int:
-    if isinstance(one, str):
-        return len(one)
-    parts = one.values() if isinstance(one, Mapping) else one
-    return sum(map(_characters, parts)) + 32 * len(parts)
+def _size(inputs: Any) -> int:
+    """Characters of all texts, with 32 more per text for its fixed cost."""
+    if isinstance(inputs, str):
+        return len(inputs)
+    parts = inputs.values() if isinstance(inputs, Mapping) else inputs
+    return sum(map(_size, parts)) + 32 * len(parts)
 
 
 class Models(dict[str, Model]):
-    """All of them by name; the first is the default."""
+    """All models by name; the first is the default."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         threads = max(1, usable_threads() // settings.workers)
-        pipelines = [(name, load(where, threads), _pooling(where)) for name, where in settings.models]
+        pipelines = [(name, load(model, threads), _pooling(model)) for name, model in settings.models]
         queues = [Queue(pipeline.predictor, TOKENS * threads) for _, pipeline, _ in pipelines]
         self.worker = Worker(queues)
         for (name, pipeline, pooling), queue in zip(pipelines, queues, strict=True):
@@ -163,27 +165,32 @@ class Models(dict[str, Model]):
         return next((model for model in self.values() if model.task == task), None)
 
 
-def load(where: str, threads: int) -> Pipeline:
-    """A model folder or hub name as the pipeline of its own task."""
+def load(model: str, threads: int) -> Pipeline:
+    """Load a model folder or hub name as the pipeline of its own task.
+
+    Raises:
+        ConfigError: no task has its head.
+    """
     from pocketbert.configs import AutoConfig
     from pocketbert.runtime.engine import Engine
     from pocketbert.tokenization import AutoTokenizer
 
-    head = AutoConfig.from_pretrained(where).saved_head
-    head = "ForMaskedLM" if head == "ForPreTraining" else head  # whose words are all that a task asks for
+    head = AutoConfig.from_pretrained(model).saved_head
+    head = "ForMaskedLM" if head == "ForPreTraining" else head  # the only one of its heads that a task uses
     kind = next((kind for kind in TASKS.values() if kind.head == head), None)
     if kind is None:
-        raise ConfigError(f"{where} is a model {head}, which no task asks")
-    engine = Engine.from_pretrained(where, head, threads=threads)
+        heads = ", ".join(sorted({str(kind.head) for kind in TASKS.values()}))
+        raise ConfigError(f"{model} has the head {head}, which no task uses; served are models with {heads}")
+    engine = Engine.from_pretrained(model, head, threads=threads)
     assert engine.config is not None
-    return kind(engine, AutoTokenizer.from_pretrained(where), engine.config)
+    return kind(engine, AutoTokenizer.from_pretrained(model), engine.config)
 
 
-def _pooling(where: str) -> str:
-    """How a sentence encoder was trained to pool, where its folder says so (as sentence-transformers writes it)."""
-    path = Path(where) / "1_Pooling" / "config.json"
+def _pooling(model: str) -> str:
+    """The pooling that a sentence encoder was trained with, from the file of sentence-transformers in its folder."""
+    path = Path(model) / "1_Pooling" / "config.json"
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "mean"
-    return "cls" if isinstance(said, dict) and said.get("pooling_mode_cls_token") is True else "mean"
+    return "cls" if isinstance(config, dict) and config.get("pooling_mode_cls_token") is True else "mean"

@@ -1,4 +1,4 @@
-"""What comes in and goes out as JSON under /v1; the OpenAPI document is made of these."""
+"""JSON bodies of requests and responses; the OpenAPI document is made of these."""
 
 from __future__ import annotations
 
@@ -7,62 +7,62 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
-def _whole(text: str) -> str:
-    """JSON can spell half a character (of a surrogate pair), which is no text."""
+def _check_unicode(text: str) -> str:
+    """JSON can spell one half of a surrogate pair, which is not text."""
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError("a text holds half a character") from None
+            raise ValueError("a text contains an unpaired surrogate, one half of a character") from None
     return text
 
 
 T = TypeVar("T")
-Text = Annotated[str, AfterValidator(_whole)]
+Text = Annotated[str, AfterValidator(_check_unicode)]
 Count = Annotated[int, Field(ge=1, le=100)]
-Model = Annotated[str | None, Field(description="The name of a model; without one, the first of the task.")]
-Cut = Annotated[bool, Field(description="Cut what is too long for the model; if false, refuse it with 422.")]
+ModelName = Annotated[str | None, Field(description="Name of a model [default: the first of the task].")]
+Truncate = Annotated[bool, Field(description="Truncate texts that are too long; if false, reject them with 422.")]
 
 
 class Body(BaseModel):
-    """What is not known is refused, so that a misspelt option does not go unnoticed."""
+    """A body that rejects unknown fields, so that a misspelt option does not go unnoticed."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Pair(Body):
-    """Two texts that are judged together."""
+class TextPair(Body):
+    """Two texts that are classified together."""
 
     text: Text
     text_pair: Text
 
 
-class Question(Body):
-    """A question on a passage."""
+class QuestionInput(Body):
+    """A question about a passage."""
 
     question: Text
     context: Text
 
 
-class Choice(Body):
-    """A beginning and how it may go on, or a question and its answers."""
+class ChoiceInput(Body):
+    """A beginning with its possible continuations, or a question with its possible answers."""
 
     prompt: Text
     choices: Annotated[list[Text], Field(min_length=1)]
 
 
-class Asked(Body):
-    """What all requests have in common."""
+class TaskRequest(Body):
+    """Fields of all requests."""
 
-    model: Model = None
-    truncate: Cut = True
+    model: ModelName = None
+    truncate: Truncate = True
 
 
-class Classify(Asked):
-    """Texts or pairs to label."""
+class ClassifyRequest(TaskRequest):
+    """Texts or pairs to classify."""
 
-    inputs: Text | Pair | list[Text] | list[Pair]
-    top_k: Annotated[Count | None, Field(description="So many labels of each; all if null.")] = None
+    inputs: Text | TextPair | list[Text] | list[TextPair]
+    top_k: Annotated[Count | None, Field(description="Number of labels per input; null for all.")] = None
     labels: Annotated[
         list[Text] | None,
         Field(min_length=1, max_length=100, description="Labels of your own, for a model of language inference."),
@@ -71,22 +71,22 @@ class Classify(Asked):
     multi_label: bool = False
 
 
-class Tag(Asked):
-    """Texts to find entities in."""
+class TagRequest(TaskRequest):
+    """Texts in which to find entities."""
 
     inputs: Text | list[Text]
     aggregation: Literal["simple", "first", "average", "max"] = "first"
 
 
-class Answer(Asked):
-    """Questions to answer from their contexts, which may be of any length."""
+class AnswerRequest(TaskRequest):
+    """Questions to answer from their contexts, which may have any length."""
 
-    inputs: Question | list[Question]
+    inputs: QuestionInput | list[QuestionInput]
     top_k: Count = 1
-    allow_empty: Annotated[bool, Field(description='Let "no answer" compete.')] = False
+    allow_empty: Annotated[bool, Field(description='Consider "no answer" as well.')] = False
 
 
-class FillMask(Asked):
+class FillMaskRequest(TaskRequest):
     """Texts with [MASK] in them."""
 
     inputs: Text | list[Text]
@@ -94,41 +94,41 @@ class FillMask(Asked):
     targets: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None
 
 
-class Choose(Asked):
-    """What to choose from."""
+class ChooseRequest(TaskRequest):
+    """Prompts with their choices."""
 
-    inputs: Choice | list[Choice]
+    inputs: ChoiceInput | list[ChoiceInput]
 
 
-class Embed(Asked):
-    """Texts to turn into vectors."""
+class EmbedRequest(TaskRequest):
+    """Texts to embed."""
 
     inputs: Text | list[Text]
     pooling: Annotated[
-        Literal["mean", "cls"] | None, Field(description="If null, as the model was trained: usually the mean.")
+        Literal["mean", "cls"] | None, Field(description="[default: as the model was trained, usually the mean]")
     ] = None
     normalize: bool = True
 
 
-# ── answers ──
+# ── responses ──
 
 
 class Usage(BaseModel):
-    """What was read."""
+    """What was computed."""
 
     tokens: int
-    truncated: Annotated[list[int], Field(description="The inputs whose end was not read.")]
+    truncated: Annotated[list[int], Field(description="Indices of the inputs that were not read to their end.")]
 
 
 class Timing(BaseModel):
-    """Where the time went, in milliseconds."""
+    """Time in the queue and in the engine, in milliseconds."""
 
     wait: float
     compute: float
 
 
-class Answers(BaseModel, Generic[T]):
-    """One result an input, in order."""
+class TaskResponse(BaseModel, Generic[T]):
+    """One result per input, in order."""
 
     model: str
     results: list[T]
@@ -136,15 +136,15 @@ class Answers(BaseModel, Generic[T]):
     milliseconds: Timing
 
 
-class Label(BaseModel):
-    """A label and its probability; of a regression, the number."""
+class LabelScore(BaseModel):
+    """A label and its probability, or the predicted number of a regression."""
 
     label: str
     score: float
 
 
 class Entity(BaseModel):
-    """An entity and its place in the text, in characters."""
+    """An entity and its position in the text, in characters."""
 
     label: str
     text: str
@@ -153,8 +153,8 @@ class Entity(BaseModel):
     score: float
 
 
-class Found(BaseModel):
-    """An answer and its place in the context, in characters."""
+class AnswerSpan(BaseModel):
+    """An answer and its position in the context, in characters."""
 
     answer: str
     start: int
@@ -162,8 +162,8 @@ class Found(BaseModel):
     score: float
 
 
-class Fill(BaseModel):
-    """A word for a gap."""
+class TokenScore(BaseModel):
+    """A token for a mask, its probability, and the text with it."""
 
     token: str
     id: int
@@ -171,15 +171,15 @@ class Fill(BaseModel):
     sequence: str
 
 
-class Chosen(BaseModel):
-    """A choice and its share of the probability."""
+class ChoiceScore(BaseModel):
+    """A choice and its probability."""
 
     choice: str
     index: int
     score: float
 
 
-class Served(BaseModel):
+class ModelInfo(BaseModel):
     """A model of the service."""
 
     id: str
@@ -191,15 +191,15 @@ class Served(BaseModel):
     max_tokens: int
 
 
-class ServedList(BaseModel):
-    """The models of the service, as OpenAI lists them."""
+class ModelList(BaseModel):
+    """The models of the service, in the form of OpenAI's API."""
 
     object: Literal["list"] = "list"
-    data: list[Served]
+    data: list[ModelInfo]
 
 
 class ErrorBody(BaseModel):
-    """What was wrong."""
+    """Description of an error."""
 
     message: str
     type: str
@@ -208,7 +208,7 @@ class ErrorBody(BaseModel):
 
 
 class Error(BaseModel):
-    """An error as OpenAI's clients read it."""
+    """An error in the form of OpenAI's API."""
 
     error: ErrorBody
 
@@ -216,10 +216,10 @@ class Error(BaseModel):
 # ── OpenAI ──
 
 
-class OpenAIEmbed(BaseModel):
-    """As OpenAI's clients send it."""
+class OpenAIEmbeddingsRequest(BaseModel):
+    """A body of /v1/embeddings."""
 
-    input: Annotated[Text | list[Text], Field(description="Texts; lists of tokens are those of other models.")]
+    input: Annotated[Text | list[Text], Field(description="Texts; lists of token ids are not supported.")]
     model: str
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: None = None
@@ -229,16 +229,16 @@ class OpenAIEmbed(BaseModel):
 # ── text-embeddings-inference ──
 
 
-class TeiEmbed(BaseModel):
+class TeiEmbedRequest(BaseModel):
     """A body of /embed."""
 
     inputs: Text | list[Text]
     normalize: bool = True
     truncate: bool | None = None
-    model: Model = None
+    model: ModelName = None
 
 
-class TeiPredict(BaseModel):
+class TeiPredictRequest(BaseModel):
     """A body of /predict: a text, a pair, or a list of lists of one or two texts."""
 
     inputs: Text | Annotated[list[Text], Field(min_length=2, max_length=2)] | list[
@@ -246,19 +246,19 @@ class TeiPredict(BaseModel):
     ]  # fmt: skip
     raw_scores: bool = False
     truncate: bool | None = None
-    model: Model = None
+    model: ModelName = None
 
 
-class TeiTokenize(BaseModel):
+class TeiTokenizeRequest(BaseModel):
     """A body of /tokenize."""
 
     inputs: Text | list[Text]
     add_special_tokens: bool = True
-    model: Model = None
+    model: ModelName = None
 
 
 class TeiToken(BaseModel):
-    """A token and its place in the text, in characters."""
+    """A token and its position in the text, in characters."""
 
     id: int
     text: str
@@ -271,7 +271,7 @@ class TeiToken(BaseModel):
 
 
 class HubParameters(Body):
-    """The parameters of all tasks that hub clients send; each task takes its own."""
+    """The parameters of all tasks that hub clients send; each task has its own."""
 
     top_k: Count | None = None
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
@@ -286,10 +286,13 @@ class HubParameters(Body):
     normalize: bool | None = None
 
 
-class HubAsked(BaseModel):
-    """A body of /models/NAME: the inputs of the model's task."""
+class HubRequest(BaseModel):
+    """A body of /models/NAME: inputs of the model's task."""
 
-    inputs: Text | Pair | Question | Choice | list[Text] | list[Pair] | list[Question] | list[Choice]
+    inputs: (
+        Text | TextPair | QuestionInput | ChoiceInput
+        | list[Text] | list[TextPair] | list[QuestionInput] | list[ChoiceInput]
+    )  # fmt: skip
     parameters: HubParameters = HubParameters()
     normalize: bool | None = None
     options: dict[str, bool] | None = None

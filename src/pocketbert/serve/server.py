@@ -1,4 +1,4 @@
-"""Processes and their end: on SIGTERM new requests get 503, those under way are answered, then uvicorn stops."""
+"""Processes and their shutdown: after SIGTERM new requests get 503, active ones are completed, then uvicorn stops."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ import uvicorn
 from pocketbert.errors import ConfigError
 from pocketbert.serve.settings import Settings
 
-LINGER = 0.3  # seconds in which clients that keep connections hear of the end
-SWITCH = 0.0005  # seconds; with Python's own 5 ms the engine would wait that long for its next batch
+LINGER = 0.3  # seconds in which clients that keep connections open learn of the shutdown
+SWITCH_INTERVAL = 0.0005  # seconds; with Python's own 5 ms the engine would wait that long for its next batch
 FILES = "PROMETHEUS_MULTIPROC_DIR"
 M_MMAP_THRESHOLD, LARGE = -3, 1 << 17  # of malloc.h; and bytes
 
@@ -33,28 +33,28 @@ logger = logging.getLogger("pocketbert.serve")
 
 
 def serve(settings: Settings, ready: Callable[[int], None]) -> None:
-    """Serve until SIGTERM or SIGINT; `ready` is called with the port when requests are answered.
+    """Serve until SIGTERM or SIGINT; `ready` is called with the port once requests are accepted.
 
     Raises:
         ConfigError: the address cannot be used, or a worker does not start.
         CheckpointError: a model cannot be read.
     """
     shared = settings.workers > 1
-    _many_connections()
+    _raise_connection_limit()
     if shared and settings.port:
-        _listener(settings.host, settings.port, shared=False).close()  # nobody else's: that would be shared, too
+        _listener(settings.host, settings.port, shared=False).close()  # fails if another service shares the port
     with _listener(settings.host, settings.port, shared=shared) as listener:
         port = listener.getsockname()[1]
         if not shared:
             _run(settings, listener, lambda: ready(port))
             return
         with tempfile.TemporaryDirectory(prefix="pocketbert-") as folder:
-            os.environ[FILES] = folder  # the workers' metrics, so that any can tell those of all
+            os.environ[FILES] = folder  # metrics of the workers, so that any of them can report those of all
             _supervise(settings, port, lambda: ready(port))
 
 
 def _listener(host: str, port: int, *, shared: bool) -> socket.socket:
-    """A socket that holds an address; if it is `shared`, others may too, and the system deals the connections out."""
+    """A socket bound to an address; if `shared`, others may bind to it too, and the system distributes connections."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -67,27 +67,27 @@ def _listener(host: str, port: int, *, shared: bool) -> socket.socket:
             listener.close()
             raise
     except (OSError, OverflowError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot listen on {host} port {port}: {told}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen on {host} port {port}: {reason}") from None
     return listener
 
 
-def _many_connections() -> None:
-    """Let this process and its workers have as many as the system permits; many give 1,024 unless asked for more."""
+def _raise_connection_limit() -> None:
+    """Allow this process and its workers as many open files as the system permits; the usual limit is 1,024."""
     if sys.platform == "win32":
         return
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # "no limit" is not always one
+    with contextlib.suppress(ValueError, OSError):  # "no limit" is not always accepted
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _give_back() -> None:
-    """Have what was large go back to the system when it is freed.
+def _return_freed_memory() -> None:
+    """Make the allocator return large blocks to the system when they are freed.
 
-    glibc would learn to keep it, between small things that stay, and a service would grow for its first hours: its
-    memory is then what lives in it and the holes.
+    By default glibc adapts and keeps them, between small blocks that stay, so that a service would grow for its first
+    hours: its memory is then the live blocks and the holes between them.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
@@ -95,51 +95,51 @@ def _give_back() -> None:
 
 
 def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """One process that answers."""
+    """Serve in this process."""
     from pocketbert.serve.app import load_app
-    from pocketbert.serve.gate import Gate
+    from pocketbert.serve.middleware import RequestGuard
 
     class Server(uvicorn.Server):
-        """A server that ends well."""
+        """A server that completes active requests before it stops."""
 
-        def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+        def __init__(self, config: uvicorn.Config, guard: RequestGuard) -> None:
             super().__init__(config)
-            self.gate = gate
+            self.guard = guard
 
         async def main_loop(self) -> None:
-            """Answer until a signal comes, then what is under way."""
+            """Serve until a signal arrives, then complete active requests."""
             ready()
-            gc.freeze()  # modules and models stay: no use in looking at them again and again
+            gc.freeze()  # modules and models stay: the collector need not scan them again and again
             await super().main_loop()
-            self.gate.draining = True
+            self.guard.draining = True
             loop = asyncio.get_running_loop()
             end = loop.time() + settings.limits.time
             await asyncio.sleep(LINGER)
-            while self.gate.in_flight and loop.time() < end and not self.force_exit:
+            while self.guard.in_flight and loop.time() < end and not self.force_exit:
                 await asyncio.sleep(0.02)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            """Begin to end; the second time, end at once. Unlike uvicorn's it is not raised again: this end is good."""
+            """Start the shutdown; a second signal ends it at once. Unlike uvicorn's, it ends with status 0."""
             self.force_exit = self.should_exit
             self.should_exit = True
 
-    _give_back()
-    sys.setswitchinterval(SWITCH)
+    _return_freed_memory()
+    sys.setswitchinterval(SWITCH_INTERVAL)
     if settings.log:
-        _log()
-    gate = load_app(settings)
+        _configure_log()
+    guard = load_app(settings)
     config = uvicorn.Config(
-        gate, log_config=None, access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=30,
+        guard, log_config=None, access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=30,
         timeout_graceful_shutdown=5, ws="none",
     )  # fmt: skip
-    Server(config, gate).run(sockets=[listener])
+    Server(config, guard).run(sockets=[listener])
 
 
-# ── several ──
+# ── several workers ──
 
 
 def _supervise(settings: Settings, port: int, ready: Callable[[], None]) -> None:
-    """Processes that share a port; one that dies is replaced, unless it never answered."""
+    """Run worker processes that share a port; one that dies is replaced, unless it was never ready."""
     spawn = multiprocessing.get_context("spawn")
     stopping = False
     workers: list[tuple[BaseProcess, Event]] = []
@@ -149,26 +149,26 @@ def _supervise(settings: Settings, port: int, ready: Callable[[], None]) -> None
         stopping = True
 
     def start() -> None:
-        answers = spawn.Event()
-        process = spawn.Process(target=_work, args=(settings, port, answers), daemon=True)
+        is_ready = spawn.Event()
+        process = spawn.Process(target=_worker_main, args=(settings, port, is_ready), daemon=True)
         process.start()
-        workers.append((process, answers))
+        workers.append((process, is_ready))
 
     before = {sig: signal.signal(sig, stop) for sig in (signal.SIGTERM, signal.SIGINT)}
-    told = False
+    announced = False
     try:
         for _ in range(settings.workers):
             start()
         while not stopping:
             time.sleep(0.05)
-            if not told and all(answers.is_set() for _, answers in workers):
+            if not announced and all(is_ready.is_set() for _, is_ready in workers):
                 ready()
-                told = True
-            for process, answers in [pair for pair in workers if not pair[0].is_alive()]:
-                workers.remove((process, answers))
-                if not answers.is_set():
-                    raise ConfigError("a worker did not start: what it wrote above says why")
-                logger.error("a worker ended with status %s: another takes its place", process.exitcode)
+                announced = True
+            for process, is_ready in [pair for pair in workers if not pair[0].is_alive()]:
+                workers.remove((process, is_ready))
+                if not is_ready.is_set():
+                    raise ConfigError("a worker did not start: its error is above")
+                logger.error("a worker ended with status %s and is replaced", process.exitcode)
                 start()
     finally:
         for process, _ in workers:
@@ -179,15 +179,15 @@ def _supervise(settings: Settings, port: int, ready: Callable[[], None]) -> None
             signal.signal(sig, handler)
 
 
-def _work(settings: Settings, port: int, answers: Event) -> None:
-    """What a worker does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent says when
+def _worker_main(settings: Settings, port: int, is_ready: Event) -> None:
+    """Main function of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent ends its workers
     with _listener(settings.host, port, shared=True) as listener:
-        _run(settings, listener, answers.set)
+        _run(settings, listener, is_ready.set)
 
 
-def _log() -> None:
-    """Write what happens to standard error: a line of JSON a request, errors as they are."""
+def _configure_log() -> None:
+    """Log to standard error: a line of JSON per request, errors as they are."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     requests = logging.getLogger("pocketbert.serve.requests")

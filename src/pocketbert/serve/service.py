@@ -1,4 +1,4 @@
-"""What the routes share: the service behind a request, its models by name and task, and answers within the time."""
+"""Shared by all routes: the service behind a request, its models, and predictions within the time limit."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from fastapi import Request
 from opentelemetry import propagate, trace
 
-from pocketbert.serve.batching import Busy
-from pocketbert.serve.models import Answers, Model, Models
+from pocketbert.serve.batching import ServerBusyError
+from pocketbert.serve.models import Model, Models, Predictions
 from pocketbert.serve.settings import Settings
 
 TRACER = trace.get_tracer("pocketbert")  # does nothing until OpenTelemetry's SDK is installed and configured
-PATIENT = 0.05  # seconds between two tries of what can wait
+RETRY_INTERVAL = 0.05  # seconds between two attempts of a request that can wait
 
 
-class Refused(Exception):
-    """A request cannot be answered, for a reason with a status."""
+class RequestError(Exception):
+    """A request cannot be served; `status` is that of the response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -26,32 +26,36 @@ class Refused(Exception):
 
 
 class Service:
-    """The models and what is allowed."""
+    """The models of a service, and its settings."""
 
     def __init__(self, settings: Settings, models: Models) -> None:
         self.settings, self.models = settings, models
 
     def model(self, name: str | None, task: str | None) -> Model:
-        """The model called `name`, or the first of a task; it must do that task."""
-        found = self.models.get(name) if name is not None else self.models.of_task(task or "")
-        if found is None:
+        """The model called `name`, or the first of a task.
+
+        Raises:
+            RequestError: there is no such model, or it has another task.
+        """
+        model = self.models.get(name) if name is not None else self.models.of_task(task or "")
+        if model is None:
             wanted = "of that name" if name is not None else f"for {task}"
-            raise Refused(404, f"there is no model {wanted} here: GET /v1/models lists what is")
-        if task is not None and found.task != task:
-            raise Refused(422, f"{found.name} is a model for {found.task}, not for {task}")
-        return found
+            raise RequestError(404, f"no model {wanted}: GET /v1/models lists the models")
+        if task is not None and model.task != task:
+            raise RequestError(422, f"{model.name} is a model for {model.task}, not for {task}")
+        return model
 
 
 def service_of(request: Request) -> Service:
-    """The service that a request came to."""
+    """The service that received a request."""
     service: Service = request.app.state.service
     return service
 
 
-async def answer(
+async def run_model(
     request: Request, model: Model, inputs: Sequence[Any], *, patient: bool = False, **options: Any
-) -> Answers:
-    """`Model.answer` within the time that there is; `patient` ones wait for room in the queue."""
+) -> Predictions:
+    """`Model.predict` within the time limit; with `patient`, wait for room in the queue."""
     if model.task == "feature-extraction":
         options["pooling"] = options.get("pooling") or model.pooling
     limits = service_of(request).settings.limits
@@ -59,35 +63,35 @@ async def answer(
     with TRACER.start_as_current_span("pocketbert.answer", caller, kind=trace.SpanKind.SERVER) as span:
         try:
             async with asyncio.timeout(limits.time):
-                found = await _answer(model, inputs, patient, options)
+                predictions = await _run_patiently(model, inputs, patient, options)
         except TimeoutError:
-            raise Refused(503, f"the answer took longer than {limits.time:g} s") from None
+            raise RequestError(503, f"the response took longer than {limits.time:g} s") from None
         if span.is_recording():
             span.set_attributes(
                 {
                     "pocketbert.model": model.name,
                     "pocketbert.texts": len(inputs),
-                    "pocketbert.tokens": found.tokens,
-                    "pocketbert.wait_ms": 1000 * found.wait,
-                    "pocketbert.compute_ms": 1000 * found.compute,
+                    "pocketbert.tokens": predictions.tokens,
+                    "pocketbert.wait_ms": 1000 * predictions.wait,
+                    "pocketbert.compute_ms": 1000 * predictions.compute,
                 }
             )
-    read = request.scope["read"]
-    read.update(
+    usage = request.scope["usage"]
+    usage.update(
         model=model.name,
-        texts=read.get("texts", 0) + len(inputs),
-        tokens=read.get("tokens", 0) + found.tokens,
-        wait_ms=round(1000 * found.wait, 2),
-        compute_ms=round(1000 * found.compute, 2),
+        texts=usage.get("texts", 0) + len(inputs),
+        tokens=usage.get("tokens", 0) + predictions.tokens,
+        wait_ms=round(1000 * predictions.wait, 2),
+        compute_ms=round(1000 * predictions.compute, 2),
     )
-    return found
+    return predictions
 
 
-async def _answer(model: Model, inputs: Sequence[Any], patient: bool, options: dict[str, Any]) -> Answers:
+async def _run_patiently(model: Model, inputs: Sequence[Any], patient: bool, options: dict[str, Any]) -> Predictions:
     while True:
         try:
-            return await model.answer(inputs, **options)
-        except Busy:
+            return await model.predict(inputs, **options)
+        except ServerBusyError:
             if not patient:
                 raise
-        await asyncio.sleep(PATIENT)
+        await asyncio.sleep(RETRY_INTERVAL)

@@ -1,4 +1,4 @@
-"""/v1: each task with typed JSON, lines in and out for many texts, and OpenAI's embeddings."""
+"""/v1: each task with typed JSON, streams of lines for many texts, and OpenAI's embeddings."""
 
 from __future__ import annotations
 
@@ -16,65 +16,74 @@ from starlette.types import Receive, Scope, Send
 
 from pocketbert.errors import InputError, TokenizerError
 from pocketbert.serve import schemas
-from pocketbert.serve.errors import Json, error
-from pocketbert.serve.models import TooMuch
-from pocketbert.serve.service import Refused, Service, answer, service_of
+from pocketbert.serve.errors import JsonResponse, error_response
+from pocketbert.serve.models import RequestTooLargeError
+from pocketbert.serve.service import RequestError, Service, run_model, service_of
 from pocketbert.serve.settings import Limits
 
-WRONG: dict[int | str, dict[str, Any]] = {
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Error, "description": text}
     for status, text in (
-        (400, "The body is not JSON, or not complete."),
-        (401, "An API key is missing."),
+        (400, "The body is not JSON, or incomplete."),
+        (401, "The API key is missing or wrong."),
         (404, "There is no such model."),
-        (408, "The body took too long."),
-        (413, "There is too much in it."),
-        (422, "Something in it is wrong."),
-        (429, "There is too much to do."),
-        (503, "The service is being stopped, or an answer took too long."),
+        (408, "Receiving the body took too long."),
+        (413, "The request exceeds a size limit."),
+        (422, "A field of the request is invalid."),
+        (429, "The service is overloaded."),
+        (503, "The service is shutting down, or the response took too long."),
     )
 }
-LINES = "application/x-ndjson"
-WINDOW = 64  # texts of a stream that wait at a time
-router = APIRouter(prefix="/v1", responses=WRONG)
+NDJSON = "application/x-ndjson"
+WINDOW = 64  # texts of a stream in the queue at a time
+router = APIRouter(prefix="/v1", responses=ERROR_RESPONSES)
 
 
 # ── the tasks ──
 
 
-def _entities(text: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _entities(text: str, entities: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {"label": one["entity_group"], "text": text[one["start"] : one["end"]]}
-        | {key: one[key] for key in ("start", "end", "score")}
-        for one in found
+        {"label": entity["entity_group"], "text": text[entity["start"] : entity["end"]]}
+        | {key: entity[key] for key in ("start", "end", "score")}
+        for entity in entities
     ]
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _gaps(found: list[Any]) -> list[list[dict[str, Any]]]:
-    gaps = found if found and isinstance(found[0], list) else [found]
+def _masks(predictions: list[Any]) -> list[list[dict[str, Any]]]:
+    """The tokens for each mask of a text, under the names of the API."""
+    masks = predictions if predictions and isinstance(predictions[0], list) else [predictions]
     names = (("token", "token_str"), ("id", "token"), ("score", "score"), ("sequence", "sequence"))
-    return [[{new: one[old] for new, old in names} for one in gap] for gap in gaps]
+    return [[{ours: token[theirs] for ours, theirs in names} for token in mask] for mask in masks]
 
 
-class Task:
-    """How a body of /v1 becomes a call of a pipeline, and its value a result."""
+class TaskEndpoint:
+    """Translates a body of /v1 to a call of a pipeline, and the pipeline's value to a result.
+
+    Args:
+        path: below /v1.
+        task: of the pipeline.
+        body: the schema of the body.
+        options: maps a body to options of the pipeline's `job`.
+        result: maps an input and its value to the result.
+    """
 
     def __init__(
         self,
         path: str,
         task: str,
-        body: type[schemas.Asked],
+        body: type[schemas.TaskRequest],
         options: Callable[[Any], dict[str, Any]],
         result: Callable[[Any, Any], Any] = lambda one, value: value,
     ) -> None:
         self.path, self.task, self.body, self.options, self.result = path, task, body, options, result
 
 
-def _classify_options(body: schemas.Classify) -> dict[str, Any]:
+def _classify_options(body: schemas.ClassifyRequest) -> dict[str, Any]:
     if body.labels is None:
         return {"top_k": body.top_k}
     return {
@@ -83,130 +92,148 @@ def _classify_options(body: schemas.Classify) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def labels(value: Any) -> list[dict[str, Any]]:
-    """The labels of a text, its own or those of zero-shot classification."""
+def label_scores(value: Any) -> list[dict[str, Any]]:
+    """The labels of a text, from classification or zero-shot classification."""
     if isinstance(value, dict):  # zero-shot
         return [{"label": name, "score": score} for name, score in zip(value["labels"], value["scores"], strict=True)]
-    return _listed(value)
+    return _as_list(value)
 
 
-TASKS = {
-    one.path: one
-    for one in (
-        Task("classify", "text-classification", schemas.Classify, _classify_options, lambda _, value: labels(value)),
-        Task("tag", "token-classification", schemas.Tag, lambda b: {"aggregation_strategy": b.aggregation}, _entities),
-        Task(
+ENDPOINTS = {
+    endpoint.path: endpoint
+    for endpoint in (
+        TaskEndpoint(
+            "classify",
+            "text-classification",
+            schemas.ClassifyRequest,
+            _classify_options,
+            lambda _, value: label_scores(value),
+        ),
+        TaskEndpoint(
+            "tag",
+            "token-classification",
+            schemas.TagRequest,
+            lambda body: {"aggregation_strategy": body.aggregation},
+            _entities,
+        ),
+        TaskEndpoint(
             "answer",
             "question-answering",
-            schemas.Answer,
-            lambda b: {"top_k": b.top_k, "handle_impossible_answer": b.allow_empty},
-            lambda _, value: _listed(value),
+            schemas.AnswerRequest,
+            lambda body: {"top_k": body.top_k, "handle_impossible_answer": body.allow_empty},
+            lambda _, value: _as_list(value),
         ),
-        Task(
+        TaskEndpoint(
             "fill-mask",
             "fill-mask",
-            schemas.FillMask,
-            lambda b: {"top_k": b.top_k, "targets": b.targets},
-            lambda _, value: _gaps(value),
+            schemas.FillMaskRequest,
+            lambda body: {"top_k": body.top_k, "targets": body.targets},
+            lambda _, value: _masks(value),
         ),
-        Task("choose", "multiple-choice", schemas.Choose, lambda b: {}),
-        Task(
+        TaskEndpoint("choose", "multiple-choice", schemas.ChooseRequest, lambda body: {}),
+        TaskEndpoint(
             "embed",
             "feature-extraction",
-            schemas.Embed,
-            lambda b: {"pooling": b.pooling, "normalize": b.normalize},
+            schemas.EmbedRequest,
+            lambda body: {"pooling": body.pooling, "normalize": body.normalize},
         ),
     )
 }
 
 
 def _inputs(body: Any) -> list[Any]:
-    """The inputs of a body as the pipelines read them."""
-    return [one if isinstance(one, str) else one.model_dump() for one in _listed(body.inputs)]
+    """The inputs of a body as pipelines take them."""
+    return [one if isinstance(one, str) else one.model_dump() for one in _as_list(body.inputs)]
 
 
 async def _run(name: str, body: Any, request: Request) -> Response:
-    task, service = TASKS[name], service_of(request)
-    if LINES in request.headers.get("accept", ""):
-        return _stream(service, request, task, body, _windows(_inputs(body)))
-    model = service.model(body.model, task.task)
+    endpoint, service = ENDPOINTS[name], service_of(request)
+    if NDJSON in request.headers.get("accept", ""):
+        return _stream(service, request, endpoint, body, _windows(_inputs(body)))
+    model = service.model(body.model, endpoint.task)
     inputs = _inputs(body)
-    found = await answer(request, model, inputs, truncate=body.truncate, **task.options(body))
-    return Json(
+    predictions = await run_model(request, model, inputs, truncate=body.truncate, **endpoint.options(body))
+    wait, compute = round(1000 * predictions.wait, 3), round(1000 * predictions.compute, 3)
+    return JsonResponse(
         {
             "model": model.name,
-            "results": [task.result(one, value) for one, value in zip(inputs, found.values, strict=True)],
-            "usage": {"tokens": found.tokens, "truncated": found.cut},
-            "milliseconds": {"wait": round(1000 * found.wait, 3), "compute": round(1000 * found.compute, 3)},
+            "results": [endpoint.result(one, value) for one, value in zip(inputs, predictions.values, strict=True)],
+            "usage": {"tokens": predictions.tokens, "truncated": predictions.truncated},
+            "milliseconds": {"wait": wait, "compute": compute},
         }
     )
 
 
-@router.post("/classify", response_model=schemas.Answers[list[schemas.Label]])
-async def classify(body: schemas.Classify, request: Request) -> Response:
-    """Label texts or pairs; with `labels` of your own, if the model was trained on language inference."""
+@router.post("/classify", response_model=schemas.TaskResponse[list[schemas.LabelScore]])
+async def classify(body: schemas.ClassifyRequest, request: Request) -> Response:
+    """Classify texts or pairs; by `labels` of your own with a model that was trained on language inference."""
     return await _run("classify", body, request)
 
 
-@router.post("/tag", response_model=schemas.Answers[list[schemas.Entity]])
-async def tag(body: schemas.Tag, request: Request) -> Response:
-    """Find names of people, places and the like."""
+@router.post("/tag", response_model=schemas.TaskResponse[list[schemas.Entity]])
+async def tag(body: schemas.TagRequest, request: Request) -> Response:
+    """Find entities, such as names of people and places."""
     return await _run("tag", body, request)
 
 
-@router.post("/answer", response_model=schemas.Answers[list[schemas.Found]])
-async def answer_questions(body: schemas.Answer, request: Request) -> Response:
+@router.post("/answer", response_model=schemas.TaskResponse[list[schemas.AnswerSpan]])
+async def answer_questions(body: schemas.AnswerRequest, request: Request) -> Response:
     """Find answers in passages of any length."""
     return await _run("answer", body, request)
 
 
-@router.post("/fill-mask", response_model=schemas.Answers[list[list[schemas.Fill]]])
-async def fill_mask(body: schemas.FillMask, request: Request) -> Response:
-    """Fill gaps, written [MASK]: for each text, for each of its gaps, the best words."""
+@router.post("/fill-mask", response_model=schemas.TaskResponse[list[list[schemas.TokenScore]]])
+async def fill_mask(body: schemas.FillMaskRequest, request: Request) -> Response:
+    """Predict the tokens at [MASK]: per text and mask, the most probable ones."""
     return await _run("fill-mask", body, request)
 
 
-@router.post("/choose", response_model=schemas.Answers[list[schemas.Chosen]])
-async def choose(body: schemas.Choose, request: Request) -> Response:
-    """Choose how a text goes on, or which answer fits a question."""
+@router.post("/choose", response_model=schemas.TaskResponse[list[schemas.ChoiceScore]])
+async def choose(body: schemas.ChooseRequest, request: Request) -> Response:
+    """Score the continuations of a text, or the possible answers to a question."""
     return await _run("choose", body, request)
 
 
-@router.post("/embed", response_model=schemas.Answers[list[float]])
-async def embed(body: schemas.Embed, request: Request) -> Response:
-    """Turn texts into vectors."""
+@router.post("/embed", response_model=schemas.TaskResponse[list[float]])
+async def embed(body: schemas.EmbedRequest, request: Request) -> Response:
+    """Embed texts as vectors."""
     return await _run("embed", body, request)
 
 
-# ── lines ──
+# ── streams of lines ──
 
 
 @router.post(
     "/{task}/lines",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {LINES: {}}, "description": 'A line an input: {"index", "result"} or {"index", "error"}.'}
+        200: {
+            "content": {NDJSON: {}},
+            "description": 'One line per input: {"index", "result"} or {"index", "error"}.',
+        }
     },
-    openapi_extra={"requestBody": {"required": True, "content": {LINES: {"schema": {"type": "string"}}}}},
+    openapi_extra={"requestBody": {"required": True, "content": {NDJSON: {"schema": {"type": "string"}}}}},
 )
 async def lines(task: str, request: Request) -> Response:
-    """Answer one JSON input a line, as they come and in their order; what is not an input is a query parameter.
+    """Run a task on one JSON input per line, as they arrive and in their order; options are query parameters.
 
-    Both ways are streams: a client reads while it writes. A line that is wrong gets an error and the others go on.
+    Both directions are streams: a client can read results while it sends inputs. An invalid line gets an error, and
+    the following lines are processed.
     """
-    service, kind = service_of(request), TASKS.get(task)
-    if kind is None:
-        raise Refused(404, f"there is no task of that name: it is one of {', '.join(TASKS)}")
-    given: dict[str, Any] = {key: _value(key, text) for key, text in request.query_params.items() if key != "inputs"}
+    service, endpoint = service_of(request), ENDPOINTS.get(task)
+    if endpoint is None:
+        raise RequestError(404, f"no task of that name: choose one of {', '.join(ENDPOINTS)}")
+    options: dict[str, Any] = {key: _value(key, text) for key, text in request.query_params.items() if key != "inputs"}
     try:
-        body = kind.body.model_validate({**given, "inputs": []})
-    except ValidationError as problem:
-        raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in problem.errors()]) from None
-    return _stream(service, request, kind, body, _uploaded(request, kind, body, service.settings.limits))
+        body = endpoint.body.model_validate({**options, "inputs": []})
+    except ValidationError as error:
+        problems = [{**problem, "loc": ("query", *problem["loc"])} for problem in error.errors()]
+        raise RequestValidationError(problems) from None
+    return _stream(service, request, endpoint, body, _uploaded(request, endpoint, body, service.settings.limits))
 
 
 def _value(key: str, text: str) -> Any:
-    """A query parameter: JSON where it can be, unless it is a name."""
+    """The value of a query parameter: parsed as JSON if it is JSON, unless it is a name."""
     try:
         return text if key == "model" else json.loads(text)
     except (ValueError, RecursionError):
@@ -221,33 +248,34 @@ async def _windows(inputs: Sequence[Any]) -> AsyncIterator[Window]:
         yield list(inputs[start : start + WINDOW])
 
 
-async def _uploaded(request: Request, task: Task, body: Any, limits: Limits) -> AsyncIterator[Window]:
-    """The lines of a body, as many at a time as have come."""
+async def _uploaded(request: Request, endpoint: TaskEndpoint, body: Any, limits: Limits) -> AsyncIterator[Window]:
+    """The lines of a body, as many at a time as have arrived."""
     rest = b""
     async for part in request.stream():
-        *whole, rest = (rest + part).split(b"\n")
-        for start in range(0, len(whole), WINDOW):
-            if window := [_line(line, task, body) for line in whole[start : start + WINDOW] if line.strip()]:
+        *complete, rest = (rest + part).split(b"\n")
+        for start in range(0, len(complete), WINDOW):
+            if window := [_line(line, endpoint, body) for line in complete[start : start + WINDOW] if line.strip()]:
                 yield window
         if len(rest) > limits.body:
-            yield [Refused(413, f"a line is longer than {limits.body:,} bytes")]
+            yield [RequestError(413, f"a line is longer than {limits.body:,} bytes")]
             return
     if rest.strip():
-        yield [_line(rest, task, body)]
+        yield [_line(rest, endpoint, body)]
 
 
-def _line(line: bytes, task: Task, body: BaseModel) -> Any:
+def _line(line: bytes, endpoint: TaskEndpoint, body: BaseModel) -> Any:
+    """The input in a line, or an error in its place."""
     try:
-        one = task.body.model_validate({**body.model_dump(), "inputs": [json.loads(line)]})
-    except ValidationError as problem:
-        return Refused(422, str(problem.errors()[0]["msg"]))
+        parsed = endpoint.body.model_validate({**body.model_dump(), "inputs": [json.loads(line)]})
+    except ValidationError as error:
+        return RequestError(422, str(error.errors()[0]["msg"]))
     except (ValueError, RecursionError):
-        return Refused(400, "the line is not JSON")
-    return _inputs(one)[0]
+        return RequestError(400, "the line is not JSON")
+    return _inputs(parsed)[0]
 
 
-class _Lines(StreamingResponse):
-    """Starlette's listens for the end of the connection meanwhile, and so takes the lines that are to be read."""
+class _WriteOnlyResponse(StreamingResponse):
+    """A stream that leaves the request's body alone: Starlette's reads it, to notice when the client disconnects."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write, and do not read."""
@@ -255,78 +283,81 @@ class _Lines(StreamingResponse):
 
 
 def _stream(
-    service: Service, request: Request, task: Task, body: Any, windows: AsyncIterator[Window]
+    service: Service, request: Request, endpoint: TaskEndpoint, body: Any, windows: AsyncIterator[Window]
 ) -> StreamingResponse:
-    model, options = service.model(body.model, task.task), task.options(body)
+    model, options = service.model(body.model, endpoint.task), endpoint.options(body)
 
-    async def written() -> AsyncIterator[bytes]:
+    async def lines() -> AsyncIterator[bytes]:
         index = 0
         async for window in windows:
-            good = [one for one in window if not isinstance(one, Refused)]
-            results = iter(await _each(service, request, model, good, body.truncate, options))
+            inputs = [one for one in window if not isinstance(one, RequestError)]
+            values = iter(await _values(service, request, model, inputs, body.truncate, options))
             for one in window:
-                value = one if isinstance(one, Refused) else next(results)
-                said = {"error": str(value)} if isinstance(value, Refused) else {"result": task.result(one, value)}
-                yield Json.line({"index": index, **said})
+                value = one if isinstance(one, RequestError) else next(values)
+                failed = isinstance(value, RequestError)
+                content = {"error": str(value)} if failed else {"result": endpoint.result(one, value)}
+                yield JsonResponse.line({"index": index, **content})
                 index += 1
 
-    return _Lines(written(), media_type=LINES)
+    return _WriteOnlyResponse(lines(), media_type=NDJSON)
 
 
-async def _each(
+async def _values(
     service: Service, request: Request, model: Any, inputs: list[Any], truncate: bool, options: dict[str, Any]
 ) -> list[Any]:
-    """The values of inputs, or an error in the place of each that has none."""
+    """The values of inputs, with an error in the place of each that has none."""
     if not inputs:
         return []
     try:
-        return (await answer(request, model, inputs, truncate=truncate, patient=True, **options)).values
-    except (Refused, InputError, TokenizerError, TooMuch) as problem:
+        return (await run_model(request, model, inputs, truncate=truncate, patient=True, **options)).values
+    except (RequestError, InputError, TokenizerError, RequestTooLargeError) as error:
         if len(inputs) == 1:
-            message = problem.message if isinstance(problem, InputError) else str(problem)
-            return [Refused(422, message)]
+            message = error.message if isinstance(error, InputError) else str(error)
+            return [RequestError(422, message)]
         half = len(inputs) // 2
         return [
             value
             for part in (inputs[:half], inputs[half:])
-            for value in await _each(service, request, model, part, truncate, options)
+            for value in await _values(service, request, model, part, truncate, options)
         ]
 
 
 # ── OpenAI ──
 
 
-@router.get("/models", response_model=schemas.ServedList)
+@router.get("/models", response_model=schemas.ModelList)
 async def models(request: Request) -> Response:
-    """The models, the default first."""
-    return Json({"object": "list", "data": [_card(model) for model in service_of(request).models.values()]})
+    """List the models, the default first."""
+    return JsonResponse({"object": "list", "data": [_model_info(m) for m in service_of(request).models.values()]})
 
 
-@router.get("/models/{name}", response_model=schemas.Served)
+@router.get("/models/{name}", response_model=schemas.ModelInfo)
 async def model(name: str, request: Request) -> Response:
-    """One of them."""
-    return Json(_card(service_of(request).model(name, None)))
+    """Describe one model."""
+    return JsonResponse(_model_info(service_of(request).model(name, None)))
 
 
-def _card(model: Any) -> dict[str, Any]:
+def _model_info(model: Any) -> dict[str, Any]:
     limit = model.pipeline.max_length
-    return schemas.Served(id=model.name, task=model.task, labels=model.labels, max_tokens=limit).model_dump()
+    return schemas.ModelInfo(id=model.name, task=model.task, labels=model.labels, max_tokens=limit).model_dump()
 
 
 @router.post("/embeddings", response_model=None)
-async def embeddings(body: schemas.OpenAIEmbed, request: Request) -> Response:
-    """Vectors of length 1, as OpenAI's clients ask for them."""
-    texts = _listed(body.input)
+async def embeddings(body: schemas.OpenAIEmbeddingsRequest, request: Request) -> Response:
+    """Embed texts as vectors of length 1, in the form of OpenAI's API."""
+    texts = _as_list(body.input)
     if not texts:
-        return error("/v1/", 422, "there is nothing to embed", field="input")
+        return error_response("/v1/", 422, "input is empty: give at least one text", field="input")
     model = service_of(request).model(body.model, "feature-extraction")
-    found = await answer(request, model, texts, normalize=True)
+    predictions = await run_model(request, model, texts, normalize=True)
 
-    def written(vector: list[float]) -> list[float] | str:
+    def encoded(vector: list[float]) -> list[float] | str:
         if body.encoding_format == "float":
             return vector
         return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
 
-    data = [{"object": "embedding", "index": i, "embedding": written(vector)} for i, vector in enumerate(found.values)]
-    usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
-    return Json({"object": "list", "data": data, "model": model.name, "usage": usage})
+    data = [
+        {"object": "embedding", "index": i, "embedding": encoded(vector)} for i, vector in enumerate(predictions.values)
+    ]
+    usage = {"prompt_tokens": predictions.tokens, "total_tokens": predictions.tokens}
+    return JsonResponse({"object": "list", "data": data, "model": model.name, "usage": usage})

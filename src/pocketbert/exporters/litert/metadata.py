@@ -79,7 +79,9 @@ def _metadata(name: str, description: str, outputs: Mapping[str, str], labelled:
     import flatbuffers
 
     tables = _Tables(flatbuffers.Builder(1024))
-    vocabulary = tables.add({0: VOCABULARY, 1: "Tokens of the vocabulary, one per line.", 2: tables.byte(_VOCABULARY_FILE)})
+    vocabulary = tables.add(
+        {0: VOCABULARY, 1: "Tokens of the vocabulary, one per line.", 2: tables.byte(_VOCABULARY_FILE)}
+    )
     tokenizer = tables.add({0: tables.byte(_BERT_TOKENIZER), 1: tables.add({0: [vocabulary]})})
     input_tables = [tables.add({0: key, 1: text}) for key, text in INPUTS.items()]
     files = [tables.add({0: LABELS, 1: "Labels, in order.", 2: tables.byte(_AXIS_LABELS)})] if labelled else []

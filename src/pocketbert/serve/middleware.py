@@ -1,0 +1,207 @@
+"""ASGI middleware around the application: keys, limits and draining before a request; headers, metrics, log after it.
+
+Rejecting a request costs next to nothing, so that an overloaded service can still respond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import math
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from pocketbert.serve.errors import error_response
+from pocketbert.serve.metrics import Metrics
+from pocketbert.serve.settings import Settings
+
+logger = logging.getLogger("pocketbert.serve.requests")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+OPEN_PATHS = {"/", "/health", "/live", "/ready", "/ping", "/favicon.ico"}  # without a key, and while draining
+STREAMED = "/lines"  # the end of paths whose body is read line by line
+NDJSON = b"application/x-ndjson"  # accepted by clients that read results as they come
+MIN_ACTIVE = 16  # fewer concurrent requests hardly fill a batch, and are never rejected for their number
+_ID = re.compile(rb"[\w.-]{1,64}")
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class LoadTracker:
+    """Counts active requests, and measures how fast they are completed.
+
+    By Little's law a new request waits for as long as it takes to complete all active ones, whether the time is spent
+    on HTTP, as with small models, or in the engine.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.active, self._clock = 0, clock
+        # Of about the latest second: the time with several active requests, and the requests completed in it.
+        self._seconds = self._completed = 0.0
+        self._since = 0.0
+
+    @property
+    def wait(self) -> float:
+        """Expected wait of a new request in seconds; 0 with few active requests, or before any measurement."""
+        return self.active * self._seconds / self._completed if self.active >= MIN_ACTIVE and self._completed else 0.0
+
+    def __enter__(self) -> None:
+        """Register a request."""
+        self.active += 1
+        if self.active == 2:  # the time of a request alone predicts little about many
+            self._since = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        """Record a response."""
+        now = self._clock()
+        if self.active > 1:
+            decay = math.exp(self._since - now)
+            self._seconds = decay * self._seconds + 1 - decay
+            self._completed = decay * self._completed + 1
+        self.active -= 1
+        self._since = now
+
+
+class RequestGuard:
+    """The ASGI application around the application."""
+
+    def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
+        self.app, self.settings, self.metrics = app, settings, metrics
+        self.load = LoadTracker()
+        self.keys = [key.encode() for key in settings.keys]
+        self.draining = False
+        self.in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or reject it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path, headers = scope["path"], dict(scope["headers"])
+        log = _RequestLog(headers, send, self.draining)
+        scope["usage"] = {}  # for the log: filled in by the routes
+        guarded = path not in OPEN_PATHS
+        # Streams wait for room in the queue; other requests are rejected before their body is read.
+        waits = scope["method"] == "POST" and not path.endswith(STREAMED) and NDJSON not in headers.get(b"accept", b"")
+        self.in_flight += guarded
+        try:
+            rejection = self._rejection(scope["method"], path, headers, waits) if guarded else None
+            if rejection is None and guarded and not path.endswith(STREAMED):
+                receive, rejection = await self._body(headers, receive, path)
+            if rejection is not None:
+                await rejection(scope, receive, log.send)
+            elif waits:
+                with self.load:
+                    await self.app(scope, receive, log.send)
+            else:
+                await self.app(scope, receive, log.send)
+        finally:
+            self.in_flight -= guarded
+            self.metrics.in_flight.set(self.in_flight)
+            self._record(log, scope)
+
+    def _rejection(self, method: str, path: str, headers: dict[bytes, bytes], waits: bool) -> Any:
+        """The response to a request whose body need not be read, if it is rejected."""
+        if self.draining:
+            return error_response(path, 503, "the service is shutting down: retry in a moment", retry=1)
+        preflight = method == "OPTIONS" and self.settings.cors
+        if self.keys and not preflight and not self._has_key(headers.get(b"authorization", b"")):
+            return error_response(path, 401, "an API key is required: send it as Authorization: Bearer …")
+        if self.in_flight > self.settings.limits.queue:
+            return error_response(path, 429, "too many concurrent requests: retry in a moment", retry=1)
+        if waits and (excess := self.load.wait - self.settings.limits.wait) > 0:
+            return error_response(path, 429, "the service is overloaded: retry in a moment", retry=excess)
+        return None
+
+    def _has_key(self, header: bytes) -> bool:
+        scheme, _, key = header.partition(b" ")
+        # All keys are compared, each in constant time, so that the time reveals nothing.
+        matches = [hmac.compare_digest(key.strip(), known) for known in self.keys]
+        return scheme.lower() == b"bearer" and any(matches)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive, path: str) -> tuple[Receive, Any]:
+        """Read the body within its limits; returns a `receive` that replays it, and a rejection if there is one."""
+        limit = self.settings.limits.body
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and (len(length) > 18 or int(length) > limit):
+            return receive, _too_large(path, limit)
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self.settings.limits.time):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":  # the client has disconnected
+                        return receive, error_response(path, 400, "the body is incomplete")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > limit:
+                        return receive, _too_large(path, limit)
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError:
+            message_408 = f"the body took longer than {self.settings.limits.time:g} s"
+            return receive, error_response(path, 408, message_408)
+        body: Message | None = {"type": "http.request", "body": b"".join(parts), "more_body": False}
+
+        async def replay() -> Message:
+            nonlocal body
+            if body is None:
+                return await receive()
+            message, body = body, None
+            return message
+
+        return replay, None
+
+    def _record(self, log: _RequestLog, scope: Scope) -> None:
+        """Count a request and log it: its route and its cost, never its text."""
+        route = getattr(scope.get("route"), "path", None) or "other"
+        seconds = time.perf_counter() - log.started
+        self.metrics.requests.labels(route, str(log.status)).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        if logger.isEnabledFor(logging.INFO) and route not in OPEN_PATHS and route != "/metrics":
+            line = {
+                "time": round(time.time(), 3),
+                "request": log.id.decode(),
+                "method": scope["method"],
+                "route": route,
+                "status": log.status,
+                "ms": round(1000 * seconds, 2),
+                **scope["usage"],
+            }
+            logger.info("%s", json.dumps(line, separators=(",", ":")))
+
+
+def _too_large(path: str, limit: int) -> Any:
+    return error_response(path, 413, f"the body is larger than {limit:,} bytes")
+
+
+class _RequestLog:
+    """The start, id and status of one request; adds headers to its response."""
+
+    def __init__(self, headers: dict[bytes, bytes], send: Send, draining: bool) -> None:
+        self.started, self.status, self._send = time.perf_counter(), 0, send
+        client_id = headers.get(b"x-request-id", b"")
+        # An id is no secret: the system's randomness would be slow, and can take as long as the rest of a request.
+        self.id = client_id if _ID.fullmatch(client_id) else b"%032x" % random.getrandbits(128)
+        self._close = draining
+
+    async def send(self, message: Message) -> None:
+        """Pass a message of the response on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", self.id)]
+            if self._close:
+                message["headers"].append((b"connection", b"close"))
+        await self._send(message)
