@@ -216,7 +216,9 @@ def test_openapi(service: Service) -> None:
     paths = service.ask("/openapi.json").json["paths"]
     assert {f"/v1/{name}" for name in ("classify", "tag", "answer", "fill-mask", "choose", "embed")} <= paths.keys()
     asked = paths["/v1/classify"]["post"]
-    assert asked["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ClassifyRequest"}
+    assert asked["requestBody"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/ClassifyRequest"
+    }
     assert {"200", "413", "422", "429", "503"} <= asked["responses"].keys()
 
 
