@@ -25,7 +25,7 @@ _model = option(
     "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", required=True, help="Model folder or hub name."
 )
 _device = option(
-    "--device", metavar="NAME", default_text="cpu, without PyTorch", help="PyTorch device: cpu, cuda, cuda:1, …"
+    "--device", metavar="NAME", default_text="the engine, without PyTorch", help="PyTorch device: cpu, cuda, cuda:1, …"
 )
 
 

@@ -69,7 +69,7 @@ class EvaluateOptions(Options):
     )
     device: str | None = field(
         default=None,
-        metadata=RUN.option("PyTorch device: cpu, cuda, cuda:1, …", "NAME", default="cpu, without PyTorch"),
+        metadata=RUN.option("PyTorch device: cpu, cuda, cuda:1, …", "NAME", default="the engine, without PyTorch"),
     )
 
     def __post_init__(self) -> None:
