@@ -1,7 +1,12 @@
 """Configurations of runs of a second, and what a run wrote."""
 
+import json
 from pathlib import Path
 from typing import Any
+
+from helpers.labelled import reviews, write_csv
+from helpers.seeds import SEED
+from pocketbert.recipes.finetune_options import FinetuneOptions
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "squeezebert": {
@@ -20,7 +25,30 @@ TEACHER: dict[str, Any] = {
 }  # fmt: skip
 
 
+def config_in(folder: Path, family: str = "squeezebert", **changes: Any) -> str:
+    """The path of a configuration of `CONFIGS`, with changes."""
+    path = folder / f"{family}.json"
+    path.write_text(json.dumps({**CONFIGS[family], **changes}))
+    return str(path)
+
+
+def options_in(folder: Path, **changes: Any) -> FinetuneOptions:
+    """Options of a run of a second from scratch on 80 reviews, all of it below `folder`, with changes."""
+    data = folder / "reviews.csv"
+    if not data.exists():
+        write_csv(data, reviews(80))
+    defaults: dict[str, Any] = {
+        "data": data, "output": folder / "out", "epochs": 2, "batch_size": 8, "device": "cpu",
+        "tensorboard": False, "seed": SEED,
+    }  # fmt: skip
+    if "model" not in changes and "from_scratch" not in changes:
+        defaults["from_scratch"] = config_in(folder)
+    if "model" not in changes and "tokenizer" not in changes:
+        defaults["vocab_size"] = 120
+    return FinetuneOptions(**{**defaults, **changes})
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a run except for those that hold times."""
+    """All files of a run except for those that hold times, or its name."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "README.md"))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if "tensorboard" not in path.parts}

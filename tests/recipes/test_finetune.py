@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pocketbert
 from helpers.evaluation import metrics_of
 from helpers.labelled import reviews, write_csv
 from helpers.processes import kill_when, newest
+from helpers.runs import contents, options_in
 from helpers.tokenizers import SPECIAL
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import AutoConfig
@@ -29,12 +31,6 @@ from pocketbert.tokenization import AutoTokenizer
 from pocketbert.training.state import latest_state
 
 Options = Callable[..., FinetuneOptions]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a run except for those that hold times, or its name."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "README.md"))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files if "tensorboard" not in path.parts}
 
 
 @pytest.mark.learning
@@ -227,9 +223,15 @@ def log_of(caplog: pytest.LogCaptureFixture) -> str:
     return "\n".join(record.message for record in caplog.records)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
+    return finetune(options_in(tmp_path_factory.mktemp("base"), epochs=20, learning_rate=5e-3))
+
+
 @pytest.fixture
-def base(options: Options, tmp_path: Path) -> FinetuneResult:
-    return finetune(options(output=tmp_path / "base", epochs=20, learning_rate=5e-3))
+def base(trained: FinetuneResult, tmp_path: Path) -> FinetuneResult:
+    """A model that knows the reviews, in a folder of the test's own."""
+    return replace(trained, folder=shutil.copytree(trained.folder, tmp_path / "base"))
 
 
 @pytest.mark.learning
@@ -248,7 +250,7 @@ def test_labels_are_matched_by_name(
     save_file(tensors, base.folder / "model.safetensors")
     with caplog.at_level(logging.INFO, "pocketbert"):
         result = finetune(options(output=tmp_path / "next", model=str(base.folder), learning_rate=1e-9, epochs=0.1))
-    assert "fresh" not in log_of(caplog)
+    assert "initialised" not in log_of(caplog)
     assert result.metrics["accuracy"] == 1.0
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "good", 1: "bad"}
     assert metrics_of(base.folder, options().data, labels=("good", "bad"))["accuracy"] >= 0.9
@@ -262,11 +264,11 @@ def test_a_missing_head_is_said_once(
     caplog.clear()
     with caplog.at_level(logging.INFO, "pocketbert"):
         finetune(options(output=tmp_path / "next", model=str(tmp_path / "headless"), epochs=0.1))
-    [said] = [line for line in log_of(caplog).splitlines() if "fresh" in line]
+    [said] = [line for line in log_of(caplog).splitlines() if "initialised" in line]
     assert said.endswith("headless lacks classifier.bias, classifier.weight: initialised randomly")
     with caplog.at_level(logging.INFO, "pocketbert"), pytest.raises(CheckpointError, match="outputs would be random"):
         metrics_of(tmp_path / "headless", options().data)
-    assert log_of(caplog).count("fresh") == 1
+    assert log_of(caplog).count("initialised") == 1
 
 
 def test_other_labels_start_a_fresh_head(
