@@ -174,7 +174,7 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("belongings")
     tokenizer = pocketbert.BertTokenizer(vocab=a_vocabulary())
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
     torch.manual_seed(0)
     for name, (model, labels) in MODELS.items():
         kind = getattr(pocketbert, model)
