@@ -11,6 +11,7 @@ that the pages name stands in as a tiny one of the same class, with random weigh
 import ast
 import contextlib
 import csv
+import dataclasses
 import io
 import re
 import shlex
@@ -179,7 +180,8 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (model, labels) in MODELS.items():
         kind = getattr(pocketbert, model)
         narrow = {"embedding_size": 32, "intra_bottleneck_size": 16}
-        shape = small | {key: value for key, value in narrow.items() if hasattr(kind.config_class, key)}
+        fields = {field.name for field in dataclasses.fields(kind.config_class)}
+        shape = small | {key: value for key, value in narrow.items() if key in fields}
         config = kind.config_class(vocab_size=len(tokenizer), id2label=dict(enumerate(labels)), **shape)
         kind(config).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
