@@ -49,6 +49,9 @@ from pocketbert.models.squeezebert import SqueezeBertForSequenceClassification a
 from pocketbert.models.squeezebert import SqueezeBertForTokenClassification as SqueezeBertForTokenClassification
 from pocketbert.models.squeezebert import SqueezeBertModel as SqueezeBertModel
 from pocketbert.pipelines import pipeline as pipeline
+from pocketbert.runtime.quantize_options import QuantizeOptions as QuantizeOptions
+from pocketbert.runtime.quantized_folders import QuantizeResult as QuantizeResult
+from pocketbert.runtime.quantized_folders import quantize as quantize
 from pocketbert.tokenization import AutoTokenizer as AutoTokenizer
 from pocketbert.tokenization import BatchEncoding as BatchEncoding
 from pocketbert.tokenization import BertTokenizer as BertTokenizer

@@ -59,7 +59,7 @@ def test_a_table_for_people(run: Run, models: dict[str, Path], data: Path, tmp_p
 def test_plan(run: Run, models: dict[str, Path]) -> None:
     text = run("info", models["classify"], "--plan").text
     assert text.count("Attention") == 2
-    assert "Linear    source=pooled[0:32]  target=logits[0:2]  weight=classifier.weight" in text
+    assert "Linear    source=pooled[0:32]  target=scores[0:2]  weight=classifier.weight" in text
 
 
 def test_what_is_refused(run: Run, model: Path, models: dict[str, Path], data: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pocketbert.cli import console
@@ -13,7 +12,7 @@ from pocketbert.cli.options import build, options_of
 from pocketbert.runtime.quantize_options import QuantizeOptions
 
 if TYPE_CHECKING:
-    from pocketbert.runtime.quantized_folders import Quantized
+    from pocketbert.runtime.quantized_folders import QuantizeResult
 
 
 @command(
@@ -31,11 +30,10 @@ def quantize(json: bool | None, **values: Any) -> None:
     No data is needed, except to evaluate the result with --eval.
     """
     options = build(QuantizeOptions, values)
-    from pocketbert.runtime.quantized_folders import quantize_folder
+    from pocketbert.runtime.quantized_folders import quantize
 
     with console.progress("examples, in fp32 and in int8") as advance:
-        measure = None if options.eval_data is None else _measure(options, advance)
-        result = quantize_folder(options.model, options.output, measure=measure, force=options.force)
+        result = quantize(options, advance=advance)
     if console.use_json(json):
         console.print_json(
             {"folder": str(result.folder), "int8_weights": result.int8, "fp32_weights": result.fp32,
@@ -45,17 +43,7 @@ def quantize(json: bool | None, **values: Any) -> None:
         _print(result)
 
 
-def _measure(options: QuantizeOptions, advance: Callable[[int, float], None]) -> Any:
-    """A function that evaluates a model folder on the engine; the data is read once."""
-    from pocketbert.runtime.engine import Engine
-    from pocketbert.tasks.evaluate import read_evaluation
-
-    assert options.eval_data is not None
-    evaluation = read_evaluation(options.model, options.eval_data, glue=options.glue)
-    return lambda folder: evaluation(Engine.from_pretrained(folder, evaluation.head), advance)
-
-
-def _print(result: Quantized) -> None:
+def _print(result: QuantizeResult) -> None:
     if result.metrics:
         console.print_metrics(result.metrics)
     console.print_facts(
@@ -68,7 +56,7 @@ def _print(result: Quantized) -> None:
     )
 
 
-def _unquantized(result: Quantized) -> list[str]:
+def _unquantized(result: QuantizeResult) -> list[str]:
     """The weights that stay in fp32 and why, with one line for the same weight of all layers."""
     counts = Counter((re.sub(r"\.\d+\.", ".*.", name), reason) for name, reason in result.unquantized.items())
     return [f"{name}{f' ({count})' if count > 1 else ''}: {reason}" for (name, reason), count in counts.items()]

@@ -28,19 +28,20 @@ from pocketbert.runtime.load import load_plan
 from pocketbert.runtime.lowering import SMOOTHING
 from pocketbert.runtime.plan import Plan
 from pocketbert.runtime.quantize import matrices, quantize_rows, unquantized_matrices
+from pocketbert.runtime.quantize_options import QuantizeOptions
 from pocketbert.runtime.smoothing import find_factors, norm_scopes, scale_columns
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """What `quantize_folder` wrote.
+class QuantizeResult:
+    """A model folder with int8 weights.
 
     Attributes:
-        folder: where.
-        int8: how many weights are in int8.
-        fp32: how many numbers are not.
-        unquantized: the matrices in fp32, each with the reason.
-        metrics: {"fp32": …, "int8": …}, each by name, the deciding one first; empty if nothing was measured.
+        folder: the folder.
+        int8: number of int8 weights.
+        fp32: number of weights in fp32.
+        unquantized: name of each matrix in fp32 → the reason.
+        metrics: {"fp32": …, "int8": …}, each with the main metric first; empty without an evaluation.
     """
 
     folder: Path
@@ -50,6 +51,32 @@ class Quantized:
     metrics: Mapping[str, Metrics]
 
 
+def quantize(options: QuantizeOptions, *, advance: Callable[[int, float | None], None] | None = None) -> QuantizeResult:
+    """Write a model with int8 weights to a new folder, complete or not at all; evaluate both models on `eval_data`.
+
+    Args:
+        options: model, output and data.
+        advance: called during evaluation with the number of finished examples, and their fraction of all examples.
+
+    Raises:
+        CheckpointError: the model cannot be read, or is damaged; the output folder is in use, or cannot be written.
+        ConfigError: an option does not fit the model's task.
+        DataError: the labelled data cannot be used.
+        InputError: int8 costs too much, or the model is in int8 already and cannot be compared with an original.
+    """
+    measure = None
+    if options.eval_data is not None:
+        from pocketbert.runtime.engine import Engine
+        from pocketbert.tasks.evaluate import read_evaluation
+
+        evaluation = read_evaluation(options.model, options.eval_data, glue=options.glue)
+
+        def measure(folder: str | Path) -> Metrics:
+            return evaluation(Engine.from_pretrained(folder, evaluation.head), advance)
+
+    return quantize_folder(options.model, options.output, measure=measure, force=options.force)
+
+
 def quantize_folder(
     model: str | Path,
     out: str | Path,
@@ -57,7 +84,7 @@ def quantize_folder(
     measure: Callable[[str | Path], Metrics] | None = None,
     force: bool = False,
     revision: str | None = None,
-) -> Quantized:
+) -> QuantizeResult:
     """Write the model of a folder or hub name with int8 weights to the folder `out`, whole or not at all.
 
     `Engine.from_pretrained` reads it as it is. A model that is in int8 already is copied without a change.
@@ -106,7 +133,7 @@ def quantize_folder(
             how = config.extra["quantization_config"] | {"metrics": metrics}
             config.replace(extra=config.extra | {"quantization_config": how}).save_pretrained(folder)
     int8 = sum(tensor.size for tensor in tensors.values() if tensor.dtype == np.int8)
-    return Quantized(out, int8, sum(tensor.size for tensor in tensors.values()) - int8, unquantized, metrics)
+    return QuantizeResult(out, int8, sum(tensor.size for tensor in tensors.values()) - int8, unquantized, metrics)
 
 
 def _plans(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray]) -> list[Plan]:
