@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from helpers.families import CONFIGS, FAMILIES, HEADS, each_in_turn, our_class
+from helpers.families import CONFIGS, HEADS, each_in_turn, our_class
 from helpers.pairs import pairs_of, pairwise
+from pocketbert.families import FAMILIES
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 import transformers
 from click.testing import CliRunner
 
-from helpers.families import FAMILIES
 from pocketbert import cli
 from pocketbert.bench import measure
 from pocketbert.bench.peers import OURS, PEERS, OnnxRuntime, Peer, Transformers
@@ -42,7 +41,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 def test_random_weights_are_those_of_the_model(subject: Subject) -> None:
-    family = FAMILIES[subject.config.model_type]
+    family = subject.family.name
     theirs = getattr(transformers, f"{family}Model")(
         getattr(transformers, f"{family}Config").from_dict(subject.config.to_dict())
     )

@@ -1,87 +1,41 @@
-"""Small, unusual configurations of all three families, and the two ways from ours to transformers' classes."""
+"""Small, unusual configurations of all families, and the two ways from ours to transformers' classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
 import transformers
 
 import pocketbert
+from helpers.configs import VOCABULARY
 from helpers.pairs import in_turn
-from pocketbert import BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
+from pocketbert import PreTrainedConfig
+from pocketbert.families import FAMILIES
+from pocketbert.families.family import HEADS as HEAD_KINDS
 
-VOCABULARY = 99
-FAMILIES = {"bert": "Bert", "squeezebert": "SqueezeBert", "mobilebert": "MobileBert"}
-HEADS = (
-    "Model", "ForPreTraining", "ForMaskedLM", "ForNextSentencePrediction", "ForSequenceClassification",
-    "ForMultipleChoice", "ForTokenClassification", "ForQuestionAnswering",
-)  # fmt: skip
-
-_small: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "num_hidden_layers": 2, "max_position_embeddings": 40,
-    "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-}  # fmt: skip
-_squeeze: dict[str, Any] = {"hidden_size": 24, "embedding_size": 24, "num_attention_heads": 3, **_small}
-_mobile: dict[str, Any] = {"hidden_size": 64, "embedding_size": 32, "intermediate_size": 37, **_small}
-
+HEADS = tuple(HEAD_KINDS)
 CONFIGS: dict[str, PreTrainedConfig] = {
-    "bert": BertConfig(hidden_size=32, num_attention_heads=4, intermediate_size=48, **_small),
-    "bert, relu6, 3 segments": BertConfig(
-        hidden_size=20, num_attention_heads=5, intermediate_size=33, hidden_act="relu6", type_vocab_size=3, **_small
-    ),
-    "squeezebert": SqueezeBertConfig(
-        **(_squeeze | {"hidden_size": 32, "embedding_size": 32, "num_attention_heads": 4}), intermediate_size=64
-    ),
-    "squeezebert, a different group everywhere": SqueezeBertConfig(
-        **_squeeze, intermediate_size=48, q_groups=2, k_groups=3, v_groups=1, post_attention_groups=4,
-        intermediate_groups=6, output_groups=8,
-    ),
-    "squeezebert, no groups, other eps": SqueezeBertConfig(
-        **_squeeze, intermediate_size=50, q_groups=1, k_groups=1, v_groups=1, intermediate_groups=1, output_groups=1,
-        layer_norm_eps=1e-3, hidden_act="gelu_new",
-    ),
-    "squeezebert, a group a channel": SqueezeBertConfig(
-        **_squeeze, intermediate_size=72, q_groups=24, k_groups=12, v_groups=8, intermediate_groups=24, output_groups=24
-    ),
-    "mobilebert": MobileBertConfig(**_mobile, intra_bottleneck_size=16),
-    "mobilebert, layer_norm, raw pooler": MobileBertConfig(
-        **_mobile, intra_bottleneck_size=16, normalization_type="layer_norm", classifier_activation=False,
-        layer_norm_eps=1e-3, classifier_dropout=0.0,
-    ),
-    "mobilebert, no bottleneck, no trigram": MobileBertConfig(
-        **_mobile, use_bottleneck=False, trigram_input=False, num_feedforward_networks=1,
-        normalization_type="layer_norm",
-    ),
-    "mobilebert, no bottleneck, as wide as its embeddings": MobileBertConfig(
-        **(_mobile | {"embedding_size": 64}), use_bottleneck=False, trigram_input=False, hidden_act="silu"
-    ),
-    "mobilebert, tiny F-2": MobileBertConfig(
-        **_mobile, intra_bottleneck_size=16, use_bottleneck_attention=True, key_query_shared_bottleneck=False,
-        num_feedforward_networks=2,
-    ),
-    "mobilebert, bottleneck attention with an unused shared one": MobileBertConfig(
-        **_mobile, intra_bottleneck_size=24, use_bottleneck_attention=True
-    ),
-    "mobilebert, wide queries": MobileBertConfig(  # the one width at which transformers runs IB-BERT's structure
-        **_mobile, intra_bottleneck_size=64, key_query_shared_bottleneck=False
-    ),
-}  # fmt: skip
+    name: config
+    for model_type in FAMILIES
+    for name, config in import_module(f"helpers.configs.{model_type}").CONFIGS.items()
+}
 
 
 def theirs(config: PreTrainedConfig) -> Any:
     """`config` as transformers' class."""
     data = config.to_dict()
-    return getattr(transformers, f"{FAMILIES[config.model_type]}Config").from_dict(data)
+    return getattr(transformers, f"{FAMILIES[config.model_type].name}Config").from_dict(data)
 
 
 def our_class(config: PreTrainedConfig, head: str) -> Any:
-    return getattr(pocketbert, FAMILIES[config.model_type] + head, None)
+    return getattr(pocketbert, FAMILIES[config.model_type].class_name(head), None)
 
 
 def their_class(config: PreTrainedConfig, head: str) -> Any:
-    return getattr(transformers, FAMILIES[config.model_type] + head, None)
+    return getattr(transformers, FAMILIES[config.model_type].class_name(head), None)
 
 
 def pairs() -> Iterator[tuple[str, str]]:

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from helpers.families import CONFIGS, FAMILIES, our_class, randomise
+from helpers.families import CONFIGS, our_class, randomise
 from pocketbert import PreTrainedConfig
 from pocketbert import tf as pocketbert_tf
+from pocketbert.families import FAMILIES
 
 RELATIVE = 1e-5
 OURS = {name: config for name, config in CONFIGS.items() if config.model_type != "bert"}
@@ -18,7 +19,7 @@ LABELS = (IDS[:, 0] > SHALLOW.vocab_size // 2).astype(np.int64)
 
 
 def tf_class(config: PreTrainedConfig, head: str) -> Any:
-    return getattr(pocketbert_tf, f"TF{FAMILIES[config.model_type]}{head}")
+    return getattr(pocketbert_tf, f"TF{FAMILIES[config.model_type].class_name(head)}")
 
 
 def pair(config: PreTrainedConfig, head: str, folder: Path) -> tuple[Any, Any]:

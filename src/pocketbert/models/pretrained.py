@@ -277,9 +277,9 @@ class EncoderModel(PreTrainedModel):
                      "position_ids": self.config.max_position_embeddings}  # fmt: skip
             given = {"input_ids": input_ids, "token_type_ids": rest[0], "position_ids": rest[1]}
             wrong = [
-                f"{name} from {ids.min()} to {ids.max()} do not fit a table of {sizes[name]} rows"
-                for name, ids in given.items()
-                if ids is not None and ids.numel() and (ids.min() < 0 or ids.max() >= sizes[name])
+                f"{name} from {ids.min()} to {ids.max()} do not fit a table of {size} rows"
+                for name, size in sizes.items()
+                if size and (ids := given[name]) is not None and ids.numel() and (ids.min() < 0 or ids.max() >= size)
             ]
             if not wrong:
                 raise
