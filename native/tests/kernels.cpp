@@ -1,6 +1,6 @@
 // Compares all kernels that this processor has with the portable ones, on random shapes and values: kernels [CASES
-// [SEED]]. Whole numbers must be the same, and so must a row's bits however many rows go with it; nothing may be written
-// beside a result. `kernels speed` tells how fast the products are, on one core, the kernels taking turns.
+// [SEED]]. Whole numbers must be the same, and so must a row's bits in every batch; nothing may be written beside a
+// result. `kernels speed` prints how fast the products are on one core, the sets of kernels alternating.
 #include "../kernels/kernels.h"
 
 #include <algorithm>
@@ -53,22 +53,30 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
     return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
-// How far apart two results are: relative to the largest, or to 1 if that is more. What is not a number is so in both.
+// The largest difference of two results, relative to the largest value, or to 1 if that is more. NaN must be in both.
 float distance(const std::vector<float>& a, const std::vector<float>& b) {
-    float scale = 1.0f, most = 0.0f;
+    float scale = 1.0f, largest = 0.0f;
     for (const float x : b)
         if (std::isfinite(x)) scale = std::max(scale, std::fabs(x));
     for (std::size_t i = 0; i < a.size(); ++i) {
         if (std::isnan(a[i]) || std::isnan(b[i])) {
             if (std::isnan(a[i]) != std::isnan(b[i])) return std::numeric_limits<float>::infinity();
         } else {
-            most = std::max(most, std::fabs(a[i] - b[i]) / scale);
+            largest = std::max(largest, std::fabs(a[i] - b[i]) / scale);
         }
     }
-    return most;
+    return largest;
 }
 
-// A product, in fp32 or in int8, with everything that can come after it.
+float to_bf16(float x) {  // to nearest, ties to even
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000u;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// A product, in fp32 or in int8, with a random epilogue.
 struct Product {
     int m, n, k;
     bool int8, in_place;
@@ -120,7 +128,7 @@ struct Product {
         if (m && random.one_in(10)) scales[0] = std::numeric_limits<float>::quiet_NaN();
     }
 
-    // The nature of products: whole numbers, nothing added.
+    // Only the sums of products, which are whole numbers.
     void make_plain() {
         std::fill(bias.begin(), bias.end(), 0.0f);
         std::fill(scales.begin(), scales.end(), 1.0f);
@@ -128,7 +136,7 @@ struct Product {
         residual.clear(), residual_scale.clear(), activation = Activation::none, in_place = false;
     }
 
-    // Rows `first` to `last` in `out`, whose values before are the residual where it is in place.
+    // Rows `first` to `last` in `out`, whose old values are the residual where it is in place.
     void run(const Kernels& kernels, int first, int last, std::vector<float>& out) const {
         float* const to = out.data() + first * out_stride;
         Epilogue epilogue{bias.data() + first * bias_stride, bias_stride, activation, nullptr, 0, residual_scale.empty() ? nullptr : residual_scale.data()};
@@ -143,7 +151,7 @@ struct Product {
                                out_stride);
     }
 
-    // As many rows at a time as `block` says, into memory that holds nothing more than it needs.
+    // `block` rows at a time, into memory of the exact size.
     std::vector<float> result(const Kernels& kernels, int block, const std::vector<float>& before) const {
         std::vector<float> out = before;
         for (int row = 0; row < m; row += block) run(kernels, row, std::min(m, row + block), out);
@@ -165,9 +173,13 @@ public:
             outliers();
             norm();
             softmax();
+            if (kernels_.bf16_attention) attention(*kernels_.bf16_attention);
         }
-        std::printf("%-11s %d cases of each; the largest difference is %.1e in fp32 products, %.1e in int8 ones, %.1e in "
-                    "those of outliers, %.1e in norms, %.1e in softmax\n", kernels_.name, cases, f32_, s8_, outliers_, norm_, softmax_);
+        std::printf("%-11s (int8 by %s) %d cases of each; the largest difference is %.1e in fp32 products, %.1e in int8 "
+                    "ones, %.1e in those of outliers, %.1e in norms, %.1e in softmax", kernels_.name, kernels_.int8_dot,
+                    cases, f32_, s8_, outliers_, norm_, softmax_);
+        if (kernels_.bf16_attention) std::printf(", %.1e in attention in bfloat16", attention_);
+        std::printf("\n");
     }
 
 private:
@@ -194,13 +206,15 @@ private:
             require(same_bits(plain.result(kernels_, 100, before), plain.result(portable_kernels, 100, before)),
                     "the sums of an int8 product are wrong");
         }
-        const std::vector<float> found = p.result(kernels_, 100, before);
-        within(distance(found, p.result(portable_kernels, 100, before)), 2e-5f, p.int8 ? s8_ : f32_, "a product is off");
-        for (std::size_t i = 0; i < found.size(); ++i)
-            require(static_cast<std::ptrdiff_t>(i) % p.out_stride < p.n || found[i] == GUARD,
+        const std::vector<float> result = p.result(kernels_, 100, before);
+        within(distance(result, p.result(portable_kernels, 100, before)), kernels_.tolerance, p.int8 ? s8_ : f32_,
+               "a product is off");
+        for (std::size_t i = 0; i < result.size(); ++i)
+            require(static_cast<std::ptrdiff_t>(i) % p.out_stride < p.n || result[i] == GUARD,
                     "a product writes beside its columns");
-        require(same_bits(found, p.result(kernels_, 1, before)) && same_bits(found, p.result(kernels_, random_.between(2, 7), before)),
-                "a row's bits depend on its mates");
+        require(same_bits(result, p.result(kernels_, 1, before)) &&
+                    same_bits(result, p.result(kernels_, random_.between(2, 7), before)),
+                "a row's bits depend on the batch");
     }
 
     void rounding() {
@@ -231,32 +245,33 @@ private:
     }
 
     void outliers() {
-        const int n = random_.size(), k = random_.size(), most = random_.between(1, 1 + k / 8);
+        const int n = random_.size(), k = random_.size(), max_count = random_.between(1, 1 + k / 8);
         std::vector<float> x = random_.floats(k);
-        for (int i = 0; i < most; ++i) x[random_.between(0, k - 1)] *= std::exp2(static_cast<float>(random_.between(0, 12)));
-        std::vector<std::int32_t> which(most, -1), expected(most, -1);
-        const int count = kernels_.find_outliers(x.data(), k, most, which.data());
-        require(count == portable_kernels.find_outliers(x.data(), k, most, expected.data()) && which == expected,
-                "other features stand out");
+        for (int i = 0; i < max_count; ++i) x[random_.between(0, k - 1)] *= std::exp2(static_cast<float>(random_.between(0, 12)));
+        if (random_.one_in(10)) x[random_.between(0, k - 1)] = random_.one_in(2) ? NAN : INFINITY;
+        std::vector<std::int32_t> indices(max_count, -1), expected(max_count, -1);
+        const int count = kernels_.find_outliers(x.data(), k, max_count, indices.data());
+        require(count == portable_kernels.find_outliers(x.data(), k, max_count, expected.data()) && indices == expected,
+                "other features are outliers");
         const std::size_t columns = static_cast<std::size_t>(round_up(n, PANEL));
         const std::vector<float> packed = random_.floats(columns * k), bias = random_.floats(columns);
         std::vector<float> sums(columns), expected_sums(columns);
-        kernels_.add_outliers(x.data(), which.data(), count, packed.data(), bias.data(), n, k, sums.data());
-        portable_kernels.add_outliers(x.data(), which.data(), count, packed.data(), bias.data(), n, k, expected_sums.data());
-        within(distance(sums, expected_sums), 1e-5f, outliers_, "the product of what stands out is off");
+        kernels_.add_outliers(x.data(), indices.data(), count, packed.data(), bias.data(), n, k, sums.data());
+        portable_kernels.add_outliers(x.data(), indices.data(), count, packed.data(), bias.data(), n, k, expected_sums.data());
+        within(distance(sums, expected_sums), kernels_.tolerance, outliers_, "the product of outliers is off");
     }
 
     void norm() {
         const int k = random_.size();
         const std::vector<float> weight = random_.floats(k), bias = random_.floats(k);
-        std::vector<float> x = random_.floats(k), expected(k), found(k);
+        std::vector<float> x = random_.floats(k), expected(k), result(k);
         const float eps = random_.one_in(2) ? 1e-12f : 1e-2f;
-        if (k < 4) x[0] += 3.0f;  // values that are almost the same make of a rounding what one likes
+        if (k < 4) x[0] += 3.0f;  // a norm of values that are almost the same makes a rounding arbitrarily large
         portable_kernels.layer_norm(x.data(), k, weight.data(), bias.data(), k == 1 ? 1e-2f : eps, expected.data());
-        kernels_.layer_norm(x.data(), k, weight.data(), bias.data(), k == 1 ? 1e-2f : eps, found.data());
-        within(distance(found, expected), 1e-5f, norm_, "a norm is off");
+        kernels_.layer_norm(x.data(), k, weight.data(), bias.data(), k == 1 ? 1e-2f : eps, result.data());
+        within(distance(result, expected), kernels_.tolerance, norm_, "a norm is off");
         kernels_.layer_norm(x.data(), k, weight.data(), bias.data(), k == 1 ? 1e-2f : eps, x.data());
-        require(same_bits(x, found), "a norm in place is another");
+        require(same_bits(x, result), "a norm in place differs");
     }
 
     void softmax() {
@@ -264,16 +279,47 @@ private:
         std::vector<float> x = random_.floats(k, random_.one_in(2) ? 1.0f : 30.0f), expected = x;
         kernels_.softmax(x.data(), k);
         portable_kernels.softmax(expected.data(), k);
-        within(distance(x, expected), 1e-5f, softmax_, "a softmax is off");
+        within(distance(x, expected), kernels_.tolerance, softmax_, "a softmax is off");
+    }
+
+    void attention(const Bf16Attention& attention) {
+        const int length = random_.between(1, 150), depth = random_.between(1, 140);
+        const std::ptrdiff_t stride = depth + random_.between(0, 3);
+        const std::size_t size = static_cast<std::size_t>((length - 1) * stride + depth);
+        const std::vector<float> key = random_.floats(size), value = random_.floats(size);
+        const std::vector<float> query = random_.floats(size, 1.0f / std::sqrt(static_cast<float>(depth)));
+        std::vector<float> out(size, GUARD), expected(size, GUARD);
+        std::vector<std::uint8_t> memory(attention.scratch_bytes(length, depth) + 64);
+        void* const scratch = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64);
+        attention.run(query.data(), stride, key.data(), stride, value.data(), stride, length, depth, out.data(), stride, scratch);
+        std::vector<double> scores(length);
+        for (int row = 0; row < length; ++row) {
+            double largest = -INFINITY, sum = 0;
+            for (int i = 0; i < length; ++i) {
+                scores[i] = 0;
+                for (int j = 0; j < depth; ++j) scores[i] += double(to_bf16(query[row * stride + j])) * to_bf16(key[i * stride + j]);
+                largest = std::max(largest, scores[i]);
+            }
+            for (double& score : scores) sum += score = std::exp(score - largest);
+            for (int j = 0; j < depth; ++j) {
+                double total = 0;
+                for (int i = 0; i < length; ++i) total += double(to_bf16(static_cast<float>(scores[i]))) * to_bf16(value[i * stride + j]);
+                expected[row * stride + j] = static_cast<float>(total / sum);
+            }
+        }
+        for (std::size_t i = 0; i < size; ++i)
+            require(static_cast<std::ptrdiff_t>(i) % stride < depth || out[i] == GUARD, "attention writes beside its columns");
+        std::replace(out.begin(), out.end(), GUARD, 0.0f), std::replace(expected.begin(), expected.end(), GUARD, 0.0f);
+        within(distance(out, expected), attention.tolerance, attention_, "attention in bfloat16 is off");
     }
 
     const Kernels& kernels_;
     Random random_;
     int case_ = 0;
-    float f32_ = 0.0f, s8_ = 0.0f, outliers_ = 0.0f, norm_ = 0.0f, softmax_ = 0.0f;
+    float f32_ = 0.0f, s8_ = 0.0f, outliers_ = 0.0f, norm_ = 0.0f, softmax_ = 0.0f, attention_ = 0.0f;
 };
 
-// Billions of operations a second in products of this shape, the best of some turns.
+// Billions of operations per second in products of this shape, the best of some rounds, and the peak of the instructions.
 void speed(const std::vector<const Kernels*>& all) {
     constexpr int SHAPES[][3] = {{96, 192, 192}, {96, 192, 768}, {96, 768, 192}, {96, 768, 768}, {96, 512, 128}};
     Random random(0);
@@ -292,18 +338,31 @@ void speed(const std::vector<const Kernels*>& all) {
         }
         std::vector<float> out(std::size_t(shape[0]) * shape[1]);
         std::vector<double> best(all.size() * 2, 1e9);
-        for (int turn = 0; turn < 60; ++turn)
+        for (int round = 0; round < 60; ++round)
             for (std::size_t i = 0; i < best.size(); ++i) {
-                if (turn > 2 && all[i / 2] == &portable_kernels) continue;
+                if (round > 2 && all[i / 2] == &portable_kernels) continue;
                 const auto start = std::chrono::steady_clock::now();
-                for (int again = 0; again < 4; ++again) products[i % 2].run(*all[i / 2], 0, shape[0], out);
-                const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-                best[i] = std::min(best[i], took.count() / 4);
+                for (int repeat = 0; repeat < 4; ++repeat) products[i % 2].run(*all[i / 2], 0, shape[0], out);
+                const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+                best[i] = std::min(best[i], elapsed.count() / 4);
             }
         std::printf("%-4d %-4d %-6d", shape[0], shape[1], shape[2]);
         for (const double seconds : best) std::printf(" %16.0f", 2e-9 * shape[0] * shape[1] * shape[2] / seconds);
         std::printf("\n");
     }
+    std::printf("%-16s", "peak");
+    for (const Kernels* kernels : all)
+        for (const PeakLoop loop : {kernels->peak_f32, kernels->peak_s8}) {
+            double best = 0.0;
+            for (int round = 0; round < 60; ++round) {
+                const auto start = std::chrono::steady_clock::now();
+                const auto operations = static_cast<double>(loop(2000));
+                const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+                best = std::max(best, 1e-9 * operations / elapsed.count());
+            }
+            std::printf(" %16.0f", best);
+        }
+    std::printf("\n");
 }
 
 }  // namespace

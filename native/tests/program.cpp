@@ -1,5 +1,5 @@
 // Runs whole programs from several threads at once on one pool, for the thread sanitizer: batches of all shapes, which
-// must give the bits that they give alone.
+// must give the same bits as alone; and a set of kernels that is entered in every thread.
 #include "../program.h"
 
 #include <cstdio>
@@ -30,7 +30,7 @@ View<std::int8_t> matrix_s8(std::mt19937& random, int rows, int width) {
     return {values->data(), rows, width, values};
 }
 
-// Every kind of step; the answer is in buffer 0.
+// Every kind of step; the output is in buffer 0.
 std::unique_ptr<Program> program(const Kernels& kernels, std::shared_ptr<Pool> pool) {
     std::mt19937 random(7);
     auto made = std::make_unique<Program>(kernels, std::move(pool));
@@ -53,7 +53,7 @@ std::unique_ptr<Program> program(const Kernels& kernels, std::shared_ptr<Pool> p
     return made;
 }
 
-std::vector<float> answer(Program& made, const std::vector<std::int32_t>& ids, const std::vector<std::int32_t>& starts) {
+std::vector<float> output_of(Program& made, const std::vector<std::int32_t>& ids, const std::vector<std::int32_t>& starts) {
     const std::vector<std::int32_t> segments(ids.size(), 1);
     std::vector<float> out(ids.size() * WIDTH);
     const std::lock_guard<std::mutex> turn(made.mutex());
@@ -62,7 +62,7 @@ std::vector<float> answer(Program& made, const std::vector<std::int32_t>& ids, c
     return out;
 }
 
-void ask(Program& made, Program& alone, unsigned seed) {
+void compare(Program& made, Program& alone, unsigned seed) {
     std::mt19937 random(seed);
     for (int round = 0; round < 20; ++round) {
         std::vector<std::int32_t> ids, starts{0};
@@ -71,15 +71,38 @@ void ask(Program& made, Program& alone, unsigned seed) {
                 ids.push_back(static_cast<std::int32_t>(random() % WORDS));
             starts.push_back(static_cast<std::int32_t>(ids.size()));
         }
-        if (answer(made, ids, starts) == answer(alone, ids, starts)) continue;
-        std::puts("an answer depends on the threads");
+        if (output_of(made, ids, starts) == output_of(alone, ids, starts)) continue;
+        std::puts("an output depends on the threads");
         std::exit(1);
     }
+}
+
+// Portable kernels that need an entered thread, as those of a coprocessor would.
+thread_local bool entered = false;
+
+void enter_thread() { entered = true; }
+
+void layer_norm(const float* x, int k, const float* weight, const float* bias, float eps, float* out) {
+    if (!entered) {
+        std::puts("a kernel runs in a thread that was not entered");
+        std::exit(1);
+    }
+    portable_kernels.layer_norm(x, k, weight, bias, eps, out);
+}
+
+void check_entered_threads() {
+    Kernels kernels = portable_kernels;
+    kernels.enter_thread = enter_thread;
+    kernels.layer_norm = layer_norm;
+    const auto made = program(kernels, std::make_shared<Pool>(3)), alone = program(portable_kernels, std::make_shared<Pool>(1));
+    compare(*made, *alone, 0);
+    std::puts("every thread is entered before it runs kernels");
 }
 
 }  // namespace
 
 int main() {
+    check_entered_threads();
     for (const Kernels* each : available_kernels()) {
         const Kernels& kernels = *each;
         const auto pool = std::make_shared<Pool>(3);
@@ -88,7 +111,7 @@ int main() {
         for (unsigned caller = 0; caller < 4; ++caller)
             callers.emplace_back([&, caller] {
                 const auto alone = program(kernels, std::make_shared<Pool>(1));
-                ask(caller % 2 ? *first : *second, *alone, caller);
+                compare(caller % 2 ? *first : *second, *alone, caller);
             });
         for (std::thread& caller : callers) caller.join();
         std::printf("%s: programs from several threads are sound\n", kernels.name);
