@@ -135,10 +135,10 @@ def test_no_test_module_is_imported() -> None:
 # ── the pictures ──
 
 
-def tree(page: str) -> dict[str, str]:
-    """The paths of the first fenced tree of a page, each with its comment."""
-    picture = re.search(r"^```text\n(?P<tree>[^\n]*\n[├└].*?)^```", text(page), re.DOTALL | re.MULTILINE)
-    assert picture, f"{page} has no tree"
+def tree(page: str, root: str = r"[^\n]*") -> dict[str, str]:
+    """The paths of a page's first fenced tree with this root (a pattern), each with its comment."""
+    picture = re.search(rf"^```text\n(?P<tree>{root}\n[├└].*?)^```", text(page), re.DOTALL | re.MULTILINE)
+    assert picture, f"{page} has no tree of {root}"
     found, parents = {}, [Path()]
     for line in picture["tree"].splitlines()[1:]:
         branch = re.match(r"(?P<indent>(?:[│ ] {3})*)[├└]── (?P<name>\S+)(?: +(?P<comment>\S.*))?$", line)
@@ -179,6 +179,33 @@ def test_architecture_tree() -> None:
     assert sorted(tree("docs/architecture.md")) == sorted(
         path.relative_to(SOURCE).as_posix() for path in modules | folders
     )
+
+
+def test_architecture_tree_of_the_native_core() -> None:
+    """Every source of the native core, and nothing else, each with a comment."""
+    shown = tree("docs/architecture.md", "native")
+    sources = {path.relative_to("native") for path in tracked() if path.parts[0] == "native"}
+    assert shown.keys() == {path.as_posix() for path in sources | {path.parent for path in sources} - {Path()}}
+    assert all(shown.values())
+
+
+def test_nothing_depends_on_the_names_of_kernels() -> None:
+    """Capabilities say what a set can do; its name only chooses it, so a new set needs no change elsewhere."""
+    names = re.findall(r"^ *add_kernels\((\w+)", text("native/CMakeLists.txt"), re.MULTILINE)
+    assert names, "the list of kernels is not where this test looks"
+    name = rf"""["'](?:{"|".join(names)})["']"""
+    compared = re.compile(
+        rf"(?:[!=]=|\b(?:in|is|case|strcmp|startswith|endswith)\b)[^\"']*{name}|{name} *(?:[!=]=|\bin\b)"
+    )
+    assert compared.search(f'kernels.name == "{names[-1]}"')
+    code = [path for path in tracked() if path.parts[0] in {"src", "native", "scripts", "tests", "benchmarks", "runs"}]
+    code = [path for path in code if path.suffix in {".py", ".h", ".cpp", ""}]
+    assert not [
+        f"{path}:{number}: {line.strip()}"
+        for path in code
+        for number, line in enumerate((ROOT / path).read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if compared.search(line)
+    ]
 
 
 # ── one truth each ──
