@@ -96,8 +96,8 @@ struct Avx2 {
         return n;
     }
 
-    // ── products of bytes: sums = first_sums(sum of the row), then dot(sums, weights, four bytes of the row); peak_dot
-    // is what of dot no program can do without ──
+    // ── products of bytes: sums = first_sums(sum of the row), then dot(sums, weights, four bytes of the row). peak_dot
+    // has the instructions of dot that no program can do without ──
 
     static INLINE Bytes4 load_bytes4(const std::int8_t* q) {
         std::int32_t bytes;
@@ -132,16 +132,13 @@ struct Avx2 {
     }
     // The instruction for u8 times s8 adds two products in 16 bits, and saturates. It never does if the weights leave
     // their signs to the other factor, as 2 · 128 · 127 < 2^15.
-    static INLINE void dot(Ints& sums, Weights w, Bytes4 q) {
-        const __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(q, w.signs));
+    static INLINE void dot(Ints& sums, Weights w, Bytes4 q) { add_products(sums, w, _mm256_sign_epi8(q, w.signs)); }
+    static INLINE void peak_dot(Ints& sums, Weights w, Bytes4 q) { add_products(sums, w, q); }
+
+private:
+    static INLINE void add_products(Ints& sums, Weights w, Bytes4 q) {
+        const __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, q);
         __asm__("vpaddd %1, %0, %0" : "+x"(sums) : "x"(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
-    }
-    // The three instructions without signs, none of which can be moved out of the loop.
-    static INLINE void peak_dot(Ints& sums, Weights w, Bytes4 q) {
-        __m256i pairs;
-        __asm__("vpmaddubsw %2, %3, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
-                : "+x"(sums), "=&x"(pairs)
-                : "x"(q), "x"(w.magnitudes), "x"(_mm256_set1_epi16(1)));
     }
 #endif
 };

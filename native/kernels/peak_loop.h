@@ -13,6 +13,17 @@ INLINE void hide(T& value) {  // from the compiler, which could otherwise multip
     __asm__ volatile("" : "+m"(value));
 }
 
+#ifdef __aarch64__
+#define VECTOR_REGISTER "w"
+#else
+#define VECTOR_REGISTER "x"
+#endif
+
+template <class Vector>
+INLINE void hide_vector(Vector& value) {  // the same without memory: nothing that depends on it can leave its loop
+    __asm__ volatile("" : "+" VECTOR_REGISTER(value));
+}
+
 // Twelve independent sums hide the latency of the instruction; `add` adds so many products to one of them. Returns the
 // number of operations, a multiplication and an addition each.
 template <class Vector, class Add>

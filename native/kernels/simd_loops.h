@@ -306,16 +306,22 @@ struct Loops {
     static std::int64_t peak_f32(int rounds) {
         float factor = 0.5f;
         hide(factor);
-        const Floats a = set(factor);
-        return peak_loop(rounds, LANES, set(0.0f), [&](Floats& sum) { sum = Simd::fma(a, a, sum); });
+        Floats a = set(factor);
+        return peak_loop(rounds, LANES, set(0.0f), [&](Floats& sum) {
+            hide_vector(a);
+            sum = Simd::fma(a, a, sum);
+        });
     }
 
     static std::int64_t peak_s8(int rounds) {
         struct { alignas(64) std::uint8_t weights[4 * LANES]; std::int8_t q[4]; } bytes = {};
         hide(bytes);
         const auto w = Simd::load_weights(bytes.weights);
-        const auto a = Simd::load_bytes4(bytes.q);
-        return peak_loop(rounds, 4 * LANES, Simd::set_ints(0), [&](Ints& sums) { Simd::peak_dot(sums, w, a); });
+        auto a = Simd::load_bytes4(bytes.q);
+        return peak_loop(rounds, 4 * LANES, Simd::set_ints(0), [&](Ints& sums) {
+            hide_vector(a);
+            Simd::peak_dot(sums, w, a);
+        });
     }
 
     static constexpr Kernels table(const char* name) {
