@@ -1,6 +1,7 @@
 """The scripts beside the package: GLUE downloaded from a server of this test, and the model card's own command."""
 
 import hashlib
+import importlib.machinery
 import importlib.util
 import io
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +31,8 @@ WORDS = ("one", "two", "three", "four")
 
 
 def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    loader = importlib.machinery.SourceFileLoader(Path(path).stem, str(ROOT / path))  # also without the ending .py
+    spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -425,3 +428,42 @@ def test_mutants_of_cpp_leave_comments_texts_and_templates_alone() -> None:
         ("and, or", 5, "&&", "||"),
         ("boolean", 5, "true", "false"),
     }
+
+
+# ── scripts/same_answers ──
+
+
+def test_different_bits_fail_and_different_texts_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    module: Any = load("scripts/same_answers")
+    before = {"a": {"bits": "1", "note": "0.5"}, "b": {"bits": "2", "note": "x"}, "card": {"text": "one\ntwo"}}
+    results = {module.Job("base", "torch"): before, module.Job("here", "torch"): dict(before)}
+    assert module.report(results, "*/*", "main", True)
+    assert "all bits are those of main" in capsys.readouterr().out
+    results[module.Job("here", "torch")] |= {"card": {"text": "one\nthree"}}
+    assert module.report(results, "*/*", "main", True)
+    assert "    -two\n    +three\n" in capsys.readouterr().out
+    results[module.Job("here", "torch")] |= {"a": {"bits": "3", "note": "0.6"}}
+    assert module.report(results, "torch/b", "main", True)
+    assert not module.report(results, "*/*", "main", False)
+    shown = capsys.readouterr().out
+    assert "DIFFERENT torch/a\n    main: 1  0.5\n    here: 3  0.6\n" in shown
+    assert "three" not in shown
+    del results[module.Job("here", "torch")]["b"]  # what is gone is different
+    assert not module.report(results, "torch/b", "main", True)
+    assert "no such item" in capsys.readouterr().out
+
+
+def test_every_bit_and_every_shape_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    recorder: Any = importlib.import_module("probe.recorder")
+    probe = recorder.Probe()
+    one = np.array([0.0, 1.0], np.float32)
+    values = [
+        one, -one, one[None], one.astype(np.float64), np.nextafter(one, np.float32(2)), [one], {"x": one}, {"y": one},
+        torch.from_numpy(one).double().requires_grad_()[:1], b"01", "01", 1, 1.0, True, None,
+    ]  # fmt: skip
+    for i, value in enumerate(values):
+        probe.bits(str(i), value)
+    assert len({item["bits"] for item in probe.items.values()}) == len(values)
+    probe.bits("again", torch.from_numpy(one))
+    assert probe.items["again"] == probe.items["0"]
