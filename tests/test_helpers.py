@@ -34,6 +34,13 @@ def test_no_more_cases_than_needed() -> None:
     assert 9 <= len(pairwise(range(3), range(3), range(2), range(2))) <= 12
 
 
+def test_only_pairs_that_matter() -> None:
+    cases = pairwise(range(13), range(8), range(4), together=[(0, 2), (1, 2)])
+    assert {case[::2] for case in cases} == set(product(range(13), range(4)))
+    assert {case[1:] for case in cases} == set(product(range(8), range(4)))
+    assert len(cases) == 13 * 4
+
+
 def test_only_what_is_allowed() -> None:
     """Pairs that no allowed combination has are left out, and only these."""
 

@@ -5,24 +5,28 @@ from itertools import combinations, product
 from typing import Any
 
 Case = tuple[Any, ...]
+Factors = Sequence[tuple[int, int]]  # the numbers of each two factors
 
 
-def pairs_of(case: Case) -> set[tuple[int, int, Any, Any]]:
-    """Each two values of a case, with the numbers of their factors."""
-    return {(i, j, case[i], case[j]) for i, j in combinations(range(len(case)), 2)}
+def pairs_of(case: Case, together: Factors | None = None) -> set[tuple[int, int, Any, Any]]:
+    """Each two values of a case (or those of the factors that matter), with the numbers of their factors."""
+    return {(i, j, case[i], case[j]) for i, j in together or combinations(range(len(case)), 2)}
 
 
-def pairwise(*factors: Sequence[Any], allowed: Callable[..., object] = lambda *_: True) -> list[Case]:
+def pairwise(
+    *factors: Sequence[Any], allowed: Callable[..., object] = lambda *_: True, together: Factors | None = None
+) -> list[Case]:
     """Cases in which any two values of two factors occur together, where some allowed case has both.
 
     Args:
         factors: the values of each factor; hashable.
         allowed: whether a combination may be a case, such as a head that a family has.
+        together: the pairs of factors that matter, by number; all of them unless given.
 
     Returns:
         The same cases for the same arguments: again and again the first combination that adds the most pairs.
     """
-    candidates = {case: pairs_of(case) for case in product(*factors) if allowed(*case)}
+    candidates = {case: pairs_of(case, together) for case in product(*factors) if allowed(*case)}
     missing = set().union(*candidates.values())
     cases = []
     while missing:

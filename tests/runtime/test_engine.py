@@ -238,10 +238,17 @@ def test_not_a_number_does_not_hide_among_what_stands_out(kernels: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "head", "kernels"),
-    pairwise(list(CONFIGS), list(HEADS), _kernels(), allowed=lambda name, head, _: our_class(CONFIGS[name], head)),
+    pairwise(
+        list(CONFIGS),
+        list(HEADS),
+        _kernels(),
+        allowed=lambda name, head, _: our_class(CONFIGS[name], head),
+        together=[(0, 2), (1, 2)],
+    ),
     indirect=["kernels"],
 )
 def test_every_model_and_head(name: str, head: str, kernels: str) -> None:
+    """Every one of both on each kernel; configurations and heads together are for the interpreter's tests."""
     model = our_class(CONFIGS[name], head)(CONFIGS[name])
     randomise(model, 0)
     plan = lower(CONFIGS[name], tensors(model), head)
