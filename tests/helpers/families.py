@@ -39,10 +39,10 @@ def their_class(config: PreTrainedConfig, head: str) -> Any:
 
 
 def pairs() -> Iterator[tuple[str, str]]:
-    """Every configuration with every head that transformers has for it."""
+    """Every configuration with every head that both sides have for it."""
     for name, config in CONFIGS.items():
         for head in HEADS:
-            if their_class(config, head) is not None:
+            if their_class(config, head) is not None and our_class(config, head) is not None:
                 yield name, head
 
 

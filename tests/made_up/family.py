@@ -47,8 +47,8 @@ FAMILY = Family(
     heads={
         "Model": (),
         "ForMaskedLM": (),
-        "ForSequenceClassification": (Dense("before", "relu"), Dense("classifier", dropout=True)),
-        "ForTokenClassification": (Dense("tags", dropout=True),),
+        "ForSequenceClassification": (Dense("before", "relu"), Dense("classifier", dropout="head_dropout_prob")),
+        "ForTokenClassification": (Dense("tags", dropout="dropout"),),
     },
     words=WordScores(transform="guess.dense", norm="guess.norm", decoder="guess.out", bias="guess.out.bias"),
 )

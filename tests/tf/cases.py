@@ -11,7 +11,7 @@ from pocketbert import tf as pocketbert_tf
 from pocketbert.families import FAMILIES
 
 RELATIVE = 1e-5
-OURS = {name: config for name, config in CONFIGS.items() if config.model_type != "bert"}
+OURS = {name: config for name, config in CONFIGS.items() if FAMILIES[config.model_type].tensorflow}
 SHALLOW: Any = OURS["mobilebert"].replace(num_hidden_layers=1)
 SQUEEZED: Any = OURS["squeezebert"].replace(num_hidden_layers=1)
 IDS = np.random.default_rng(0).integers(0, SHALLOW.vocab_size, (16, 9))

@@ -52,7 +52,7 @@ class BertConfig(BertFields):
 
 
 _PAIR = (Dense("cls.seq_relationship"),)
-_CLASSIFIER = (Dense("classifier", dropout=True),)
+_CLASSIFIER = (Dense("classifier", dropout="head_dropout_prob"),)
 #: The heads of BERT and of the families that took them over, with the layers of each.
 BERT_HEADS = {
     "Model": (),

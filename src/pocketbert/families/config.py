@@ -111,33 +111,36 @@ class PreTrainedConfig:
         """Dropout on the attention probabilities."""
         return self._mapped("attention_probs_dropout_prob")
 
-    def _mapped(self, name: str) -> Any:
+    def _mapped(self, name: str, *default: Any) -> Any:
+        """The family's own field for `name`; without one the default, if there is any."""
         own = self.attribute_map.get(name)
-        if own is None:
-            raise AttributeError(f"{type(self).__name__} has no field {name}, nor is it in attribute_map")
-        return getattr(self, own)
+        if own is not None:
+            return getattr(self, own)
+        for value in default:
+            return value
+        raise AttributeError(f"{type(self).__name__} has no field {name}, nor is it in attribute_map")
 
     # ── defaults of a family without such a field ──
 
     @property
     def type_vocab_size(self) -> int:
         """The number of segments that embeddings tell apart; 0: none."""
-        return 0
+        return self._mapped("type_vocab_size", 0)
 
     @property
     def layer_norm_eps(self) -> float:
         """Of the norms outside the layers."""
-        return 1e-12
+        return self._mapped("layer_norm_eps", 1e-12)
 
     @property
     def embedding_size(self) -> int:
         """Width of the word embeddings."""
-        return self.hidden_size
+        return self._mapped("embedding_size", self.hidden_size)
 
     @property
     def classifier_dropout(self) -> float | None:
         """Dropout before a classifier; None: that of the layers."""
-        return None
+        return self._mapped("classifier_dropout", None)
 
     @property
     def has_pooler_layer(self) -> bool:

@@ -62,12 +62,12 @@ class Dense:
     Attributes:
         name: of its parameters, without `.weight` and `.bias`.
         activation: applied to its output; a name of `families.config.ACTIVATIONS`.
-        dropout: whether the classifier's dropout is applied to its input.
+        dropout: attribute of the configuration with the rate of dropout on its input; the same in all layers of a head.
     """
 
     name: str
     activation: str | None = None
-    dropout: bool = False
+    dropout: str | None = None
 
 
 @dataclass(frozen=True)

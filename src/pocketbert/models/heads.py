@@ -41,8 +41,9 @@ class Head(PreTrainedModel):
         setattr(self, self.base_model_prefix, self.encoder_class(config, add_pooling_layer=pools))  # type: ignore[call-arg]
         self._add_words()
         layers = self.family.heads[self.kind.name]
-        if any(layer.dropout for layer in layers):
-            self.dropout = Dropout(config.head_dropout_prob)
+        if rates := {getattr(config, layer.dropout) for layer in layers if layer.dropout}:
+            [rate] = rates
+            self.dropout = Dropout(rate)
         for layer in layers:
             scores = config.num_labels if self.kind.scores is None else self.kind.scores
             width = scores if layer is layers[-1] else config.hidden_size
