@@ -51,7 +51,7 @@ def each_in_turn(
 ) -> list[tuple[str, str]]:
     """Every configuration with some head, and some configuration of each family with every head that it has."""
     families = [[name for name, config in configs.items() if config.model_type == family] for family in FAMILIES]
-    groups = [(names, [head for head in heads if our_class(configs[names[0]], head)]) for names in families]
+    groups = [(names, [head for head in heads if our_class(configs[names[0]], head)]) for names in families if names]
     return [(name, head) for name, head in in_turn(groups)]
 
 
