@@ -172,6 +172,14 @@ def test_readme_tree() -> None:
     assert [path for path, comment in shown.items() if not comment] == ["src/pocketbert"]
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "runs"])
+def test_scripts_are_listed(folder: str) -> None:
+    """Every script of a folder is in its README, and no other."""
+    listed = set(re.findall(r"`(\w+\.(?:py|sh))`", text(f"{folder}/README.md")))
+    scripts = {path.name for path in tracked() if path.parent == Path(folder) and path.suffix in (".py", ".sh")}
+    assert listed == scripts
+
+
 def test_architecture_tree() -> None:
     """Every module of the package, and nothing else."""
     modules = {path for path in SOURCE.rglob("*.py") if path.name != "__init__.py" or path.parent == SOURCE}
