@@ -6,13 +6,13 @@ two dimensions, one per group of a block-diagonal matrix: the form that the engi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows
+from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, operations_of
 
 Tensor = Any  # TensorFlow's types cannot be checked
 MASKED_SCORE = -1e4  # added to attention scores of padding, as in the published classes; representable in fp16
@@ -65,6 +65,8 @@ class _Piece:
 
 @dataclass
 class _Graph:
+    """The values of a plan's buffers; each operation of the plan has a method that computes it."""
+
     plan: Plan
     ids: Tensor
     mask: Tensor
@@ -83,17 +85,21 @@ class _Graph:
         mask = tf.cast(self.mask, tf.float32)
         self.word_mask = mask[..., None]  # [batch, length, 1]
         self.bias = ((mask - 1.0) * -self.masked_score)[:, None, None, :]
-        run: dict[type, Callable[[Any], None]] = {Rows: self.rows, Attention: self.attention, Gather: self.gather}
+        run: dict[type, Callable[[Any], None]] = {
+            Lookup: self.lookup, Linear: self.linear, LayerNorm: self.norm, Attention: self.attention,
+            Gather: self.gather,
+        }  # fmt: skip
         for stage in self.plan.stages:
-            run[type(stage)](stage)
-        return {name: self.output(name, place) for name, place in self.plan.outputs.items()}
+            for operation in operations_of(stage):
+                run[type(operation)](operation)
+        return {name: self.output(name, source) for name, source in self.plan.outputs.items()}
 
-    def output(self, name: str, place: Columns | tuple[Columns, int]) -> Tensor:
-        columns = place if isinstance(place, Columns) else place[0]
+    def output(self, name: str, source: Columns | tuple[Columns, int]) -> Tensor:
+        columns = source if isinstance(source, Columns) else source[0]
         value, gather = self.read(columns), self.plan.gathered.get(name)
         if gather is None or gather.selected:
             value = self.sequences(value, columns.width)
-        return value if isinstance(place, Columns) else value[..., place[1]]
+        return value if isinstance(source, Columns) else value[..., source[1]]
 
     def sequences(self, rows: Tensor, *after: int) -> Tensor:
         import tensorflow as tf
@@ -129,12 +135,7 @@ class _Graph:
         new = [_Piece(start, start + width, value) for start, value in zip(starts, values, strict=True)]
         self.buffers[columns.buffer] = sorted([*kept, *new], key=lambda piece: piece.start)
 
-    # ── stages ──
-
-    def rows(self, stage: Rows) -> None:
-        run: Mapping[type, Callable[[Any], None]] = {Lookup: self.lookup, Linear: self.linear, LayerNorm: self.norm}
-        for step in stage.steps:
-            run[type(step)](step)
+    # ── operations ──
 
     def lookup(self, step: Lookup) -> None:
         rows = self.table_rows(step)

@@ -305,7 +305,7 @@ def _stream(
 async def _values(
     service: Service, request: Request, model: Any, inputs: list[Any], truncate: bool, options: dict[str, Any]
 ) -> list[Any]:
-    """The values of inputs, with an error in the place of each that has none."""
+    """The values of inputs, with an error for each that has none."""
     if not inputs:
         return []
     try:

@@ -9,7 +9,7 @@ of two such steps in a row the second reads the groups of the first without conc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from pocketbert import __version__
 from pocketbert.errors import InputError
 from pocketbert.exporters.onnx.passes import avoid_int16_saturation
-from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, Rows
+from pocketbert.runtime.plan import Attention, Columns, Gather, LayerNorm, Linear, Lookup, Plan, operations_of
 
 OPSET = 17  # the first with LayerNormalization
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -75,6 +75,8 @@ class _View:
 
 @dataclass
 class _Graph:
+    """A graph under construction; each operation of the plan has a method that emits its nodes."""
+
     plan: Plan
     half: bool
     choices: bool
@@ -187,14 +189,14 @@ class _Graph:
             rows = self.op("Concat", self.constant([-1]), self.op("Slice", self.op("Shape", self.ids),
                             self.constant([2]), self.constant([3])), axis=0)  # fmt: skip
             self.ids, self.mask, self.segments = (self.op("Reshape", name, rows) for name in INPUTS)
+        emit: dict[type, Callable[[Any], None]] = {
+            Lookup: self.lookup, Linear: self.linear, LayerNorm: self.norm, Attention: self.attention,
+            Gather: self.gather,
+        }  # fmt: skip
         for stage in self.plan.stages:
-            if isinstance(stage, Attention):
-                self.attention(stage)
-            elif isinstance(stage, Gather):
-                self.gather(stage)
-            else:
-                self.rows(stage)
-        outputs = [self.output(name, place) for name, place in self.plan.outputs.items()]
+            for operation in operations_of(stage):
+                emit[type(operation)](operation)
+        outputs = [self.output(name, source) for name, source in self.plan.outputs.items()]
         graph = helper.make_graph(self.nodes, "pocketbert", inputs, outputs, list(self.tensors.values()))
         opsets = [helper.make_opsetid("", self.opset)]
         return helper.make_model(
@@ -202,20 +204,11 @@ class _Graph:
             producer_name="pocketbert", producer_version=__version__,
         )  # fmt: skip
 
-    def rows(self, stage: Rows) -> None:
-        for step in stage.steps:
-            if isinstance(step, Lookup):
-                self.lookup(step)
-            elif isinstance(step, Linear):
-                self.linear(step)
-            else:
-                self.norm(step)
-
-    def output(self, name: str, place: Columns | tuple[Columns, int]) -> Any:
+    def output(self, name: str, source: Columns | tuple[Columns, int]) -> Any:
         """Declare an output of the graph; with `choices`, restore their axis."""
         from onnx import TensorProto, helper
 
-        columns = place if isinstance(place, Columns) else place[0]
+        columns = source if isinstance(source, Columns) else source[0]
         value, gather = self.read(columns), self.plan.gathered.get(name)
         axes: list[str | int] = ["batch", columns.width]
         if self.choices:
@@ -223,8 +216,8 @@ class _Graph:
             value, axes = self.op("Reshape", value, shape), ["batch", "choices"]
         elif gather is None or gather.selected:
             axes.insert(1, "length")
-        if not isinstance(place, Columns):
-            value, axes = self.op("Gather", value, self.constant(place[1]), axis=-1), axes[:-1]
+        if not isinstance(source, Columns):
+            value, axes = self.op("Gather", value, self.constant(source[1]), axis=-1), axes[:-1]
         self.nodes.append(helper.make_node("Identity", [value], [name], name))
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, axes)
 
