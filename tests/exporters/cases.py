@@ -1,4 +1,4 @@
-"""What is exported in the tests of all formats."""
+"""Models to export in the tests of all formats."""
 
 from __future__ import annotations
 

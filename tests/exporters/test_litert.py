@@ -1,4 +1,4 @@
-"""Plans in TensorFlow, LiteRT files and SavedModels against the plans that they were made from."""
+"""Plans in TensorFlow, LiteRT files and SavedModels against their plans."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SMALL: dict[str, PreTrainedConfig] = {
 
 @pytest.mark.parametrize(("name", "head"), cases(CONFIGS))
 def test_equals_the_plan(name: str, head: str) -> None:
-    """Padded in a batch, texts say what they say alone."""
+    """Padding in a batch changes no output."""
     plan, choices = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head), head == "ForMultipleChoice"
     inputs = draw(LENGTHS)
     arrays = [tf.constant(array, tf.int32) for array in pad(inputs).values()]
@@ -67,7 +67,7 @@ def test_equals_the_plan(name: str, head: str) -> None:
 
 @pytest.mark.parametrize(("name", "head"), in_turn([(list(SMALL), HEADS)]))
 def test_heads(name: str, head: str, tmp_path: Path) -> None:
-    """Of each a file that says what the engine says, trimmed as the engine trims it."""
+    """The file of every head has the outputs of the engine, without padding."""
     model = save(model_of(SMALL[name], head), tmp_path / "model")
     [done] = export_to("litert", model, tmp_path / "out", max_length=40)
     assert all(one.relative < 1e-4 for one in done.differences.values())
@@ -77,7 +77,7 @@ def test_heads(name: str, head: str, tmp_path: Path) -> None:
     assert (predictor.max_tokens, predictor.precision) == (40, "fp32")
     inputs = draw([40, 3, 17])
     expected, got = Engine.from_pretrained(model, head)(inputs), predictor(inputs)
-    if head == "ForSequenceClassification":  # a file says probabilities, which leave open where 0 is
+    if head == "ForSequenceClassification":  # a file has probabilities, which determine logits up to a constant
         expected, got = ([{"logits": one["logits"] - one["logits"][0]} for one in x] for x in (expected, got))
     assert all(one.relative < 1e-4 for one in compare(expected, got).values())
     shapes = {key: np.shape(x) for key, x in predictor.run(inputs).items()}
@@ -112,18 +112,18 @@ def test_precisions(classifier: tuple[Path, Path, list[Any]]) -> None:
     np.testing.assert_allclose(got["logits"] - got["logits"][0], expected["logits"] - expected["logits"][0], atol=1e-5)
 
 
-def test_integer_holds_whole_numbers_alone(classifier: tuple[Path, Path, list[Any]]) -> None:
+def test_integer_files_have_whole_numbers_only(classifier: tuple[Path, Path, list[Any]]) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(classifier[2][3].path))
     kinds = {one["dtype"] for one in interpreter.get_tensor_details() if one["name"] and one["shape"].size}
     floats = [one["name"] for one in interpreter.get_tensor_details() if one["dtype"] == np.float32]
     assert kinds <= {np.int8, np.int32, np.bool_, np.float32, np.int64}
-    assert len(floats) <= 4, f"the mask, and what is said at the end, not {floats}"
+    assert len(floats) <= 4, f"the mask and the final output, not {floats}"
 
 
-def test_what_apps_look_for(classifier: tuple[Path, Path, list[Any]]) -> None:
-    """Inputs in order, names, the tokenizer and the labels, as MediaPipe's schema numbers them."""
+def test_metadata(classifier: tuple[Path, Path, list[Any]]) -> None:
+    """Order of inputs, names, tokenizer and labels, by the field numbers of MediaPipe's schema."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.interpreter import Interpreter
 
@@ -147,9 +147,9 @@ def test_what_apps_look_for(classifier: tuple[Path, Path, list[Any]]) -> None:
     assert root.text(0) == "MobileBertForSequenceClassification"
     [graph] = root.tables(3)
     assert [one.text(0) for one in graph.tables(2)] == ["ids", "mask", "segment_ids"]
-    [said] = graph.tables(3)
-    assert said.text(0) == "probability"
-    [labels] = said.tables(6)
+    [output] = graph.tables(3)
+    assert output.text(0) == "probability"
+    [labels] = output.tables(6)
     assert (labels.text(0), labels.byte(2)) == ("labels.txt", 2)  # TENSOR_AXIS_LABELS
     [tokenizer] = graph.tables(5)
     assert tokenizer.byte(0) == 4  # BertTokenizerOptions
@@ -193,7 +193,7 @@ class Table:
         return [Table(self.data, self.pointed(start + 4 + 4 * i)) for i in range(count)]
 
 
-def test_probabilities_of_each_label_and_a_number(tmp_path: Path) -> None:
+def test_multi_label_and_regression(tmp_path: Path) -> None:
     config = SMALL["mobilebert"].replace(id2label={0: "a", 1: "b"}, problem_type="multi_label_classification")
     model = save(model_of(config, "ForSequenceClassification", random=False), tmp_path / "several")
     [done] = export_to("litert", model, tmp_path / "out", max_length=16)
@@ -210,8 +210,8 @@ def test_probabilities_of_each_label_and_a_number(tmp_path: Path) -> None:
     assert LiteRtPredictor(done.path).runner.get_output_details().keys() == {"logits"}
 
 
-def test_a_model_in_int8(tmp_path: Path) -> None:
-    """Its matrices become what they stand for, and the file's own."""
+def test_a_quantized_model(tmp_path: Path) -> None:
+    """Its matrices are dequantized, and quantized by the converter."""
     model = model_of(SMALL["squeezebert"], "ForTokenClassification", random=False)
     quantize_folder(save(model, tmp_path / "a"), tmp_path / "b")
     [done] = export_to("litert", tmp_path / "b", tmp_path / "out", precisions=("int8",), max_length=32)
@@ -240,10 +240,10 @@ def test_saved_model(name: str, head: str, tmp_path: Path) -> None:
         SavedModelPredictor(done.path)
 
 
-# ── what is refused ──
+# ── rejected input ──
 
 
-def test_what_is_refused(
+def test_rejected_input(
     classifier: tuple[Path, Path, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _, done = classifier
@@ -281,7 +281,7 @@ def test_what_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tflite"]
 
 
-def test_bench_runs_them(classifier: tuple[Path, Path, list[Any]], tmp_path: Path) -> None:
+def test_bench_runs_exported_files(classifier: tuple[Path, Path, list[Any]], tmp_path: Path) -> None:
     run_batch = ExportedFile("int8", path=classifier[2][2].path).load(published("MobileBERT"), tmp_path, None)
     found: Any = run_batch([Features(np.arange(5, 9, dtype=np.int32), np.zeros(4, np.int32))] * 3)
     assert found["logits"].shape == (3, 3)

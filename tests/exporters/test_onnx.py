@@ -1,4 +1,4 @@
-"""ONNX files against the plans they were made from, in ONNX Runtime; folders, and what is refused."""
+"""ONNX files against their plans, in ONNX Runtime; exported folders, and rejected input."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LENGTHS = [1, 40, 7, 2, 23]
 
 def predictor_of(graph: Any, path: Path) -> OnnxPredictor:
     onnx.checker.check_model(graph, full_check=True)
-    assert {node.domain for node in graph.graph.node} == {""}, "an operator of somebody's own"
+    assert {node.domain for node in graph.graph.node} == {""}, "a non-standard operator"
     path.write_bytes(graph.SerializeToString())
     return OnnxPredictor(path, threads=1)
 
@@ -57,7 +57,7 @@ def near(expected: dict[str, np.ndarray], got: dict[str, np.ndarray], atol: floa
 
 
 def one_by_one(plan: Any, inputs: list[Features]) -> list[dict[str, np.ndarray]]:
-    """The oracle's answers, with the axes of a predictor's."""
+    """Outputs of the interpreter, with the axes of a predictor's."""
     answers = [run(plan, [one]) for one in inputs]
     firsts = {name for name, gather in plan.gathered.items() if not gather.selected}
     return [{name: x[0] if name in firsts else x for name, x in answer.items()} for answer in answers]
@@ -65,7 +65,7 @@ def one_by_one(plan: Any, inputs: list[Features]) -> list[dict[str, np.ndarray]]
 
 @pytest.mark.parametrize(("name", "head"), cases(CONFIGS))
 def test_equals_the_plan(name: str, head: str, tmp_path: Path) -> None:
-    """Of one file, at any length and in a batch: padded texts say what they say alone."""
+    """One file at any length, and in a batch: padding changes no output."""
     plan = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head)
     predictor = predictor_of(onnx_graph(plan, choices=head == "ForMultipleChoice"), tmp_path / "x.onnx")
     inputs = draw(LENGTHS)
@@ -89,15 +89,15 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("opset", [16, 99])
-def test_opsets_that_are_refused(opset: int) -> None:
+def test_unsupported_opsets(opset: int) -> None:
     plan = lower(CONFIGS["bert"], tensors(model_of(CONFIGS["bert"], "Model")), "Model")
     with pytest.raises(InputError, match=f"opset {opset} is .*: choose one from 17"):
         onnx_graph(plan, opset=opset)
 
 
 @pytest.mark.parametrize(("name", "head"), each_in_turn(("Model", "ForMaskedLM", "ForSequenceClassification")))
-def test_level_computes_the_same(name: str, head: str) -> None:
-    """Without a factor on any residual connection but the last, where no norm reads the sum."""
+def test_folding_residual_scales_computes_the_same(name: str, head: str) -> None:
+    """No residual connection has a factor but the last, where no norm reads the sum."""
     plan = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head)
     levelled = fold_residual_scales(plan)
     scaled = [[s.target.buffer for s in p.steps() if getattr(s, "residual_scale", None)] for p in (plan, levelled)]
@@ -107,24 +107,24 @@ def test_level_computes_the_same(name: str, head: str) -> None:
         near(expected, got, 2e-5)
 
 
-def exact_of(plan: Plan) -> list[str]:
+def outlier_weights_of(plan: Plan) -> list[str]:
     return [step.outlier_weight for step in plan.linear_steps() if step.outlier_weight is not None]
 
 
-def test_streams_in_which_something_stands_out_are_not_rounded() -> None:
+def test_residual_streams_with_outliers_stay_in_fp32() -> None:
     config = WIDE["mobilebert"]
     plan = quantize(lower(config, tensors(model_of(config, "Model", random=False)), "Model"))
     inputs = draw(LENGTHS)
-    kept = exact_of(plan)
+    kept = outlier_weights_of(plan)
     assert len(kept) == config.num_hidden_layers + 1  # and the pooler
-    assert exact_of(drop_outlier_weights(plan, inputs)) == []
+    assert outlier_weights_of(drop_outlier_weights(plan, inputs)) == []
     plan.tensors["embeddings.positions"][0, 3] = 1e4  # the first token of every text
-    assert exact_of(drop_outlier_weights(plan, inputs)) == kept
+    assert outlier_weights_of(drop_outlier_weights(plan, inputs)) == kept
 
 
 @pytest.mark.parametrize(("name", "head"), cases(WIDE))
 def test_int8(name: str, head: str, tmp_path: Path) -> None:
-    """Near the model, at initial weights; the matrices are in the file as int8."""
+    """Close to the model, at initial weights; the file has int8 matrices."""
     exact = lower(WIDE[name], tensors(model_of(WIDE[name], head, random=False)), head)
     graph = onnx_graph(quantize(exact), choices=head == "ForMultipleChoice")
     predictor = predictor_of(graph, tmp_path / "x.onnx")
@@ -141,10 +141,10 @@ def test_int8(name: str, head: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(WIDE))
-def test_no_sum_is_cut_off(name: str, tmp_path: Path) -> None:
-    """ONNX Runtime says what ONNX says, with weights that fill their 8 bits, on one token as on many.
+def test_no_sum_saturates(name: str, tmp_path: Path) -> None:
+    """ONNX Runtime equals the ONNX reference with weights that fill their 8 bits, on one token and on many.
 
-    A processor without VNNI would cut sums of two products off at 16 bits, and be several hundredths away.
+    A processor without VNNI would saturate sums of two products at 16 bits, and differ by several hundredths.
     """
     from onnx.reference import ReferenceEvaluator
 
@@ -158,8 +158,8 @@ def test_no_sum_is_cut_off(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [8, 9])
-def test_weights_that_would_be_cut_off(width: int) -> None:
-    """Rows in which two neighbours are too large together are rounded anew, from floats or from int8; others stay."""
+def test_avoiding_int16_saturation(width: int) -> None:
+    """Rows with two neighbours that are too large together are rounded again, from floats or from int8."""
     floats = lower(CONFIGS["bert"], tensors(model_of(CONFIGS["bert"], "Model")), "Model")
     name = next(step.weight for step in floats.linear_steps())
     plan = quantize(floats, smallest=1)
@@ -181,7 +181,7 @@ def test_weights_that_would_be_cut_off(width: int) -> None:
     np.testing.assert_array_equal(plan.tensors[name], before)
 
 
-def test_half_is_kept_and_widened(tmp_path: Path) -> None:
+def test_fp16_weights_are_widened(tmp_path: Path) -> None:
     plan = lower(WIDE["bert"], tensors(model_of(WIDE["bert"], "Model")), "Model")
     weight = "encoder.layer.0.intermediate.dense.weight"
     plan.tensors[weight][0, 0] = 1e5  # too large for fp16
@@ -195,8 +195,8 @@ def test_half_is_kept_and_widened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_groups_hand_over_to_groups(int8: bool) -> None:
-    """Between SqueezeBERT's two wide grouped layers nothing is moved, joined or split."""
+def test_groups_are_not_concatenated_between_steps(int8: bool) -> None:
+    """Between SqueezeBERT's two wide grouped layers there is no transposition, concatenation or split."""
     config = WIDE["squeezebert"].replace(intermediate_groups=4, output_groups=4)
     plan = lower(config, tensors(model_of(config, "Model")), "Model")
     graph = onnx_graph(quantize(plan, smallest=1) if int8 else plan).graph
@@ -238,7 +238,7 @@ def test_folder(model: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_quantised_model_is_exported_as_it_is(tmp_path: Path) -> None:
+def test_a_quantized_model_keeps_its_int8_weights(tmp_path: Path) -> None:
     whole, int8 = export_to("onnx", BUNDLED / "sst2", tmp_path / "out", precisions=("fp32", "int8"))
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
     assert whole.differences["logits"].relative < 1e-5
@@ -248,7 +248,7 @@ def test_a_quantised_model_is_exported_as_it_is(tmp_path: Path) -> None:
     assert compare(engine(inputs), exported(inputs))["logits"].relative < 0.1
 
 
-def test_dequantize_undoes_what_quantize_does() -> None:
+def test_dequantize_reverses_quantize() -> None:
     plan = lower(WIDE["mobilebert"], tensors(model_of(WIDE["mobilebert"], "ForMaskedLM")), "ForMaskedLM")
     again = dequantize(quantize(plan))
     assert again.stages == plan.stages
@@ -256,8 +256,8 @@ def test_dequantize_undoes_what_quantize_does() -> None:
         np.testing.assert_allclose(again.tensors[name], tensor, atol=np.abs(tensor).max() / 127)
 
 
-def test_what_is_wrong_is_not_left_behind(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that computes something else, and one that loses too much."""
+def test_a_wrong_file_is_removed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that computes another function, and one with too large a loss."""
     out = tmp_path / "out"
     losses = iter((0.9, 0.8))
     with pytest.raises(InputError, match=r"accuracy falls from 0\.9000 to 0\.8000 in the fp32 export"):
@@ -277,8 +277,8 @@ def test_what_is_wrong_is_not_left_behind(model: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("precision", ["int8", "integer"])
-def test_what_8_bits_may_cost(precision: str, tmp_path: Path) -> None:
-    """A fifth of the outputs' size, unless labelled data or people say that it is worth it."""
+def test_limit_in_8_bits(precision: str, tmp_path: Path) -> None:
+    """A fifth of the outputs' size, unless labelled data or --force decide otherwise."""
     plan = lower(
         CONFIGS["bert"], tensors(model_of(CONFIGS["bert"], "ForTokenClassification")), "ForTokenClassification"
     )
@@ -289,10 +289,10 @@ def test_what_8_bits_may_cost(precision: str, tmp_path: Path) -> None:
         return lambda inputs: [{name: x * (1 + part) for name, x in one.items()} for one in engine(inputs)]
 
     near, far = off_by(0.19), off_by(0.21)
-    proof = Verifier(plan, inputs)
-    assert proof(path, near, precision).differences["logits"].relative == pytest.approx(0.19, abs=1e-3)
+    verifier = Verifier(plan, inputs)
+    assert verifier(path, near, precision).differences["logits"].relative == pytest.approx(0.19, abs=1e-3)
     with pytest.raises(InputError, match=r"its logits .* \(0\.21 of their size\), .*--eval, .*--force it"):
-        proof(path, far, precision)
+        verifier(path, far, precision)
     assert Verifier(plan, inputs, force=True)(path, far, precision).differences["logits"].agreement == 1.0
     assert Verifier(plan, inputs, measure=lambda _: {"f1": 0.9})(path, far, precision).metrics["export"] == {"f1": 0.9}
     losing = iter((0.9, 0.88))
@@ -302,8 +302,8 @@ def test_what_8_bits_may_cost(precision: str, tmp_path: Path) -> None:
         Verifier(plan, inputs, force=True)(path, off_by(np.nan), precision)
 
 
-def test_one_model_stands_8_bits_and_another_does_not(tmp_path: Path) -> None:
-    """Large random weights: SqueezeBERT has its norms, and MobileBERT adds up what was rounded, layer by layer."""
+def test_some_models_do_not_tolerate_8_bits(tmp_path: Path) -> None:
+    """Large random weights: SqueezeBERT has norms, and MobileBERT accumulates rounding errors, layer by layer."""
     for name in ("squeezebert", "mobilebert"):
         save(model_of(WIDE[name], "ForTokenClassification"), tmp_path / name)
     [done] = export_to("onnx", tmp_path / "squeezebert", tmp_path / "kept", precisions=("int8",))
@@ -313,7 +313,7 @@ def test_one_model_stands_8_bits_and_another_does_not(tmp_path: Path) -> None:
     assert not (tmp_path / "refused").exists()
 
 
-def test_what_is_refused(model: Path, tmp_path: Path) -> None:
+def test_rejected_input(model: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is there already: choose another folder"):
         export_to("onnx", model, model)
     with pytest.raises(InputError, match="no texts"):
@@ -331,7 +331,7 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
         OnnxPredictor(tmp_path / "none.onnx")
 
 
-def test_where_exports_are_found(model: Path, tmp_path: Path) -> None:
+def test_finding_exported_files(model: Path, tmp_path: Path) -> None:
     export_to("onnx", model, tmp_path / "one")
     export_to("onnx", model, tmp_path / "two", precisions=("fp16", "int8"))
     file = tmp_path / "one" / "onnx" / "model.onnx"

@@ -22,17 +22,17 @@ def request(*lengths: int, arrived: float = 0.0) -> Request:
 
 
 class Slow:
-    """A predictor that notes its batches, and waits until it may go on."""
+    """A predictor that records its batches, and waits until it is released."""
 
-    def __init__(self, *, hold: bool = False, told: list[int] | None = None) -> None:
-        self.batches, self.told, self.busy, self.go = list[list[int]](), told, threading.Event(), threading.Event()
+    def __init__(self, *, hold: bool = False, log: list[int] | None = None) -> None:
+        self.batches, self.log, self.busy, self.go = list[list[int]](), log, threading.Event(), threading.Event()
         if not hold:
             self.go.set()
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
         self.batches.append([len(one) for one in inputs])
-        if self.told is not None:
-            self.told.append(len(inputs[0]))
+        if self.log is not None:
+            self.log.append(len(inputs[0]))
         self.busy.set()
         assert self.go.wait(300)
         return [{"length": np.array(len(one))} for one in inputs]
@@ -49,7 +49,7 @@ def filled(queue: Queue, *requests: Request) -> Queue:
 
 
 def stopped(*queues: Queue) -> Worker:
-    """A worker that leaves in the queues what comes into them."""
+    """A worker whose thread has ended, so that requests stay in the queues."""
     worker = Worker(queues)
     worker.stop()
     return worker
@@ -63,7 +63,7 @@ def take(queue: Queue, now: float) -> list[list[int]]:
     return batches
 
 
-# ── who goes next ──
+# ── order ──
 
 
 def test_shortest_first_within_the_budget() -> None:
@@ -75,7 +75,7 @@ def test_one_text_does_not_wait_for_a_thousand() -> None:
     queue = waiting(request(*[10] * 1000), request(50), tokens=100)
     first = queue.take(0.1)
     assert len(first[0][0].sequences) == 1
-    assert len(first) == 6  # and the rest of the batch is theirs
+    assert len(first) == 6  # and the rest of the batch is from the long request
 
 
 def test_a_longer_text_than_the_budget_goes_alone() -> None:
@@ -83,7 +83,7 @@ def test_a_longer_text_than_the_budget_goes_alone() -> None:
     assert take(queue, now=0.1) == [[7], [500]]
 
 
-def test_nobody_starves() -> None:
+def test_no_request_starves() -> None:
     """A long text among short ones that never end is taken as soon as its patience is over."""
     long = request(80)
     queue = waiting(long, tokens=100)
@@ -103,15 +103,15 @@ def test_an_eighth_of_a_batch_stays_with_the_shortest() -> None:
     assert batch == [*((50, i) for i in range(8)), (1, 0), (50, 8)]
 
 
-def test_who_has_gone_is_not_computed() -> None:
-    gone, there = request(5), request(6)
-    queue = waiting(gone, there)
-    gone.cancelled = True
+def test_cancelled_requests_are_not_computed() -> None:
+    cancelled, active = request(5), request(6)
+    queue = waiting(cancelled, active)
+    cancelled.cancelled = True
     assert take(queue, 0.0) == [[6]]
     assert queue.tokens == 0
 
 
-def test_every_sequence_goes_once() -> None:
+def test_every_sequence_is_taken_once() -> None:
     for seed in range(20):
         goes_once(seed)
 
@@ -133,10 +133,10 @@ def goes_once(seed: int) -> None:
     assert sorted(taken) == sorted((id(one), i) for one in everything for i in range(len(one.sequences)))
 
 
-# ── how long a newcomer waits ──
+# ── expected wait ──
 
 
-def test_what_is_shorter_goes_before() -> None:
+def test_shorter_requests_go_first() -> None:
     queue = Queue(Slow())
     worker = stopped(queue)
     filled(queue, request(100), request(10, 10), request(30))
@@ -145,8 +145,8 @@ def test_what_is_shorter_goes_before() -> None:
     assert worker.backlog == 100
 
 
-def test_other_models_take_turns_and_no_more() -> None:
-    """A thousand texts for one model do not keep another from answering."""
+def test_other_models_have_one_turn_per_batch() -> None:
+    """A thousand texts for one model do not block another."""
     one, two = Queue(Slow(), tokens=10), Queue(Slow(), tokens=10)
     one.pace = two.pace = 1.0
     worker = stopped(one, two)
@@ -202,7 +202,7 @@ def test_too_long_a_queue_is_refused_with_a_time() -> None:
 
 def test_models_take_turns() -> None:
     order = list[int]()
-    models = [Slow(hold=True, told=order), Slow(told=order)]
+    models = [Slow(hold=True, log=order), Slow(log=order)]
     queues = [Queue(model, tokens=10) for model in models]
     worker = Worker(queues)
 
@@ -219,7 +219,7 @@ def test_models_take_turns() -> None:
     assert order == [10, 9, 10, 9, 10, 10, 10]  # lengths
 
 
-def test_a_failure_reaches_those_who_wait_and_no_others(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_reaches_the_requests_of_its_batch_only(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Slow):
         def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
             if any(len(one) == 13 for one in inputs):
@@ -239,7 +239,7 @@ def test_a_failure_reaches_those_who_wait_and_no_others(caplog: pytest.LogCaptur
     assert "a batch of" in caplog.text
 
 
-def test_who_gives_up_is_left_out() -> None:
+def test_cancelled_requests_are_skipped() -> None:
     model = Slow(hold=True)
     queue = Queue(model)
     worker = Worker([queue])
@@ -265,7 +265,7 @@ def test_who_gives_up_is_left_out() -> None:
 # ── the same bits ──
 
 
-def test_answers_have_the_same_bits_as_alone() -> None:
+def test_results_have_the_same_bits_as_alone() -> None:
     """Random texts from random numbers of clients at random moments, against each text alone."""
     draws = random.Random(0)
     words = ["a", "the", "film", "plot", "was", "not", "very", "dull", "great", "bad", "7", ",", "unbelievably"]

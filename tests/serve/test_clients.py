@@ -1,4 +1,4 @@
-"""Clients that people have, as they are."""
+"""Unmodified clients of other APIs."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the service refuses, how it says so, and how it ends."""
+"""Rejected requests and their errors, access, overload, shutdown and log."""
 
 import asyncio
 import http.client
@@ -32,7 +32,7 @@ FINE = {"inputs": "the film is great"}
 
 @pytest.fixture(scope="module")
 def strict(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that allows little."""
+    """A service with low limits and API keys."""
     keys = tmp_path_factory.mktemp("keys") / "keys.txt"
     keys.write_text("# ours\nfirst-key\n\nsecond-key\n")
     limits: list[str | Path] = ["--max-body", "2000", "--max-texts", "4", "--max-tokens", "100", "--max-time", "1"]
@@ -105,11 +105,11 @@ def test_over_long_texts_are_cut_or_refused(strict: Service) -> None:
     assert (status, found["error"]["message"]) == (422, "input 0: the text exceeds the 64 tokens that nli reads")
 
 
-# ── sense ──
+# ── validation ──
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "told"),
+    ("body", "status", "message"),
     [
         (b"{", 400, "not JSON"),
         (b"\xff\xfe", 400, ""),
@@ -126,21 +126,21 @@ def test_over_long_texts_are_cut_or_refused(strict: Service) -> None:
         ({"inputs": "a", "labels": ["b"], "template": "no place"}, 422, "{}"),
     ],
 )
-def test_what_makes_no_sense(strict: Service, body: Any, status: int, told: str) -> None:
+def test_invalid_bodies(strict: Service, body: Any, status: int, message: str) -> None:
     found, _, answer = ask(strict, "/v1/classify", body)
     assert found == status
-    assert told in answer["error"]["message"]
+    assert message in answer["error"]["message"]
     assert answer["error"].keys() == {"message", "type", "code", "param"}
 
 
-def test_what_fuzzing_found(service: Service) -> None:
+def test_cases_from_fuzzing(service: Service) -> None:
     half = b'{"inputs": "a [MASK]", "targets": ["film", "\\ud800"]}'
     assert "unpaired surrogate" in service.ask("/v1/fill-mask", half).json["error"]["message"]
     long = {"inputs": "a", "model": "nli", "labels": ["film " * 80, "b"]}
     assert service.ask("/v1/classify", long).status == 422
 
 
-def test_bodies_that_make_no_sense(service: Service) -> None:
+def test_random_bodies(service: Service) -> None:
     script = Path(__file__).parents[2] / "scripts" / "fuzz_service"
     command = [sys.executable, str(script), "--url", service.url, "--inputs", "150", "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -155,7 +155,7 @@ def test_errors_do_not_repeat_what_was_sent(strict: Service) -> None:
         assert found.body.count(SECRET.encode()) <= (SECRET in dict(body if isinstance(body, dict) else {}))
 
 
-def test_other_clients_read_other_errors(strict: Service) -> None:
+def test_error_format_of_other_apis(strict: Service) -> None:
     assert ask(strict, "/predict", {"inputs": 7})[2].keys() == {"error", "error_type"}
     assert ask(strict, "/nowhere")[2] == {"error": "Not Found", "error_type": "not_found_error"}
     assert ask(strict, "/models/nli", {"inputs": "a", "parameters": {"top_k": 1, "targets": ["b"]}})[0] == 422
@@ -163,17 +163,17 @@ def test_other_clients_read_other_errors(strict: Service) -> None:
     assert ask(strict, "/v1/classify")[0] == 405
 
 
-# ── who ──
+# ── access ──
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer third-key", "first-key", "Basic first-key", "Bearer first"])
-def test_without_a_key_there_is_no_answer(strict: Service, given: str) -> None:
+def test_requests_need_a_key(strict: Service, given: str) -> None:
     found = strict.ask("/v1/classify", FINE, authorization=given)
     assert (found.status, found.headers["www-authenticate"]) == (401, "Bearer")
     assert strict.ask("/metrics", authorization=given).status == 401
 
 
-def test_every_key_opens_and_some_doors_have_no_lock(strict: Service) -> None:
+def test_every_key_is_accepted_and_some_routes_need_none(strict: Service) -> None:
     assert ask(strict, "/v1/classify", FINE)[0] == 200
     assert ask(strict, "/v1/classify", FINE, authorization="bearer second-key")[0] == 200
     assert [strict.ask(path).status for path in ("/", "/health", "/live", "/ready")] == [200] * 4
@@ -189,7 +189,7 @@ def test_keys_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest
         read_keys(tmp_path / "keys")
 
 
-def test_cors_only_for_whom_it_was_asked(strict: Service, service: Service) -> None:
+def test_cors_only_for_allowed_origins(strict: Service, service: Service) -> None:
     preflight = {"origin": "https://pages.example", "access_control_request_method": "POST"}
     found = strict.ask("/v1/classify", method="OPTIONS", **preflight)
     assert found.headers["access-control-allow-origin"] == "https://pages.example"
@@ -198,7 +198,7 @@ def test_cors_only_for_whom_it_was_asked(strict: Service, service: Service) -> N
     assert not [h for h in service.ask("/v1/classify", FINE, origin="https://a.example").headers if "access" in h]
 
 
-def test_nothing_says_what_runs_here(strict: Service) -> None:
+def test_responses_do_not_reveal_software_or_paths(strict: Service) -> None:
     for path in ("/", "/nowhere", "/v1/models", "/info", "/openapi.json", "/metrics"):
         found = strict.ask(path, authorization="Bearer first-key")
         everything = " ".join([*found.headers, *found.headers.values()]) + found.body.decode()
@@ -214,14 +214,14 @@ def test_request_ids(strict: Service) -> None:
 # ── time ──
 
 
-def test_a_body_that_does_not_come(strict: Service) -> None:
+def test_a_body_that_does_not_arrive(strict: Service) -> None:
     with socket.create_connection(("127.0.0.1", strict.port)) as connection:
         head = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\nauthorization: Bearer first-key\r\ncontent-length: 9\r\n\r\n{"
         connection.sendall(head)
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 
-def test_what_takes_too_long_gets_503(models: dict[str, Path]) -> None:
+def test_slow_responses_get_503(models: dict[str, Path]) -> None:
     async def ask() -> None:
         held = service.models["one"].queue.predictor = Held(service.models["one"].queue.predictor)
         found = await service.ask("/v1/classify", FINE)
@@ -237,7 +237,7 @@ def test_too_many_requests_at_a_time(models: dict[str, Path]) -> None:
     async def ask() -> None:
         bodies = asyncio.Event()
         open_ones = [asyncio.create_task(service.ask("/v1/classify", FINE, bodies.wait)) for _ in range(2)]
-        await asyncio.sleep(0)  # now they are there, and their bodies are not
+        await asyncio.sleep(0)  # now they are active, without their bodies
         found = await service.ask("/v1/classify", FINE)
         assert (found.status, found.headers["retry-after"]) == (429, "1")
         assert (await service.ask("/health")).status == 200
@@ -249,14 +249,14 @@ def test_too_many_requests_at_a_time(models: dict[str, Path]) -> None:
         asyncio.run(ask())
 
 
-def test_what_would_wait_too_long_for_the_model(models: dict[str, Path]) -> None:
-    """A long request is refused, and says when to ask again; a short one goes before those that wait."""
+def test_long_expected_wait_is_rejected(models: dict[str, Path]) -> None:
+    """A long request is refused, and says when to ask again; a short one goes first."""
     short, long = {"inputs": "film"}, {"inputs": [" ".join(["film"] * 60)] * 50}
 
     async def ask() -> None:
         queue = service.models["one"].queue
         queue.predictor = held = Held(queue.predictor)
-        queue.pace = 0.001  # seconds a token: 62 tokens in each of the 50 texts
+        queue.pace = 0.001  # seconds per token: 62 tokens in each of the 50 texts
         tasks = [asyncio.create_task(service.ask("/v1/classify", short))]
         await asyncio.to_thread(held.busy.wait)
         tasks.append(asyncio.create_task(service.ask("/v1/classify", long)))
@@ -273,16 +273,16 @@ def test_what_would_wait_too_long_for_the_model(models: dict[str, Path]) -> None
         asyncio.run(ask())
 
 
-def test_a_crowd_is_refused_before_it_is_read(models: dict[str, Path]) -> None:
-    """But for those who read their answers as they come, and wait for room."""
+def test_overload_is_rejected_before_bodies_are_read(models: dict[str, Path]) -> None:
+    """Except streams, which wait for room in the queue."""
 
     async def unread() -> None:
-        raise AssertionError("read in vain")
+        raise AssertionError("the body was read")
 
     async def ask() -> None:
-        service.guard.load = crowd(20, seconds=0.15)
+        service.guard.load = tracker(20, seconds=0.15)
         refused = await service.ask("/v1/classify", FINE, unread)
-        assert (refused.status, refused.headers["retry-after"]) == (429, "3")  # in 2.5 s its turn would come
+        assert (refused.status, refused.headers["retry-after"]) == (429, "3")  # after 2.5 s there would be room
         assert refused.json["error"]["type"] == "rate_limit_error"
         streamed = await service.ask("/v1/classify", FINE, accept="application/x-ndjson")
         assert (streamed.status, len(streamed.lines)) == (200, 1)
@@ -292,14 +292,14 @@ def test_a_crowd_is_refused_before_it_is_read(models: dict[str, Path]) -> None:
         asyncio.run(ask())
 
 
-# ── what is too much, on a clock that the tests turn ──
+# ── load, on a simulated clock ──
 
 
-def crowd(here: int, seconds: float) -> LoadTracker:
-    """So many requests, answered one by one, each after so many seconds."""
+def tracker(active: int, seconds: float) -> LoadTracker:
+    """A tracker with active requests that complete one by one, each after so many seconds."""
     now = 0.0
     made = LoadTracker(lambda: now)
-    for _ in range(here):
+    for _ in range(active):
         made.__enter__()
     for _ in range(100):
         now += seconds
@@ -308,13 +308,13 @@ def crowd(here: int, seconds: float) -> LoadTracker:
     return made
 
 
-def test_a_newcomer_waits_for_all_that_are_here() -> None:
-    assert crowd(100, 0.01).wait == pytest.approx(1, rel=0.02)
-    assert crowd(20, 0.15).wait == pytest.approx(3, rel=0.1)
-    assert crowd(MIN_ACTIVE - 1, 9.0).wait == 0
+def test_a_new_request_waits_for_all_active_ones() -> None:
+    assert tracker(100, 0.01).wait == pytest.approx(1, rel=0.02)
+    assert tracker(20, 0.15).wait == pytest.approx(3, rel=0.1)
+    assert tracker(MIN_ACTIVE - 1, 9.0).wait == 0
 
 
-def test_how_long_one_takes_alone_says_nothing_about_many() -> None:
+def test_single_requests_predict_nothing_about_many() -> None:
     now = 0.0
     made = LoadTracker(lambda: now)
     for _ in range(50):
@@ -340,8 +340,8 @@ def test_the_latest_second_counts() -> None:
 
 @pytest.mark.parametrize("batch", [1, 30])
 @pytest.mark.parametrize("seconds", [0.0005, 0.02])
-def test_three_times_too_much(seconds: float, batch: int) -> None:
-    """Fast models and slow ones: who is let in waits about as long as allowed, and no time is lost."""
+def test_threefold_overload(seconds: float, batch: int) -> None:
+    """Fast and slow models: accepted requests wait about as long as allowed, and no time is lost."""
     draws, now, done = random.Random(0), 0.0, 0.0
     made, here, running, latencies = LoadTracker(lambda: now), deque[float](), list[float](), list[float]()
     while now < 8:
@@ -361,14 +361,14 @@ def test_three_times_too_much(seconds: float, batch: int) -> None:
             running = [here.popleft()]
             done = now + seconds
     settled = latencies[len(latencies) // 4 :]
-    assert max(settled) < 0.6 + batch * seconds  # who comes waits for the batch that runs, too
+    assert max(settled) < 0.6 + batch * seconds  # a new request also waits for the running batch
     assert len(latencies) * seconds > 0.95 * 8 - batch * seconds
 
 
-# ── the end, and the log ──
+# ── shutdown and log ──
 
 
-def test_what_was_accepted_is_answered_before_the_end(models: dict[str, Path]) -> None:
+def test_accepted_requests_are_completed_before_shutdown(models: dict[str, Path]) -> None:
     with running(models["classify"]) as service:
         kept, begun = service.connect(), service.connect()
         kept.request("GET", "/live")
@@ -396,7 +396,7 @@ def test_what_was_accepted_is_answered_before_the_end(models: dict[str, Path]) -
         assert service.process.wait(300) == 0
 
 
-def test_logs_have_everything_but_texts(models: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_contain_no_texts(models: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
     async def ask() -> None:
         await service.ask("/v1/classify", {"inputs": f"film {SECRET}"}, x_request_id="mine")
         await service.ask("/v1/classify", {"inputs": SECRET, SECRET: 1})
@@ -429,11 +429,11 @@ def test_spans(models: dict[str, Path]) -> None:
     assert span.attributes["pocketbert.texts"] == 1
     assert span.context is not None
     assert span.parent is not None
-    assert (span.context.trace_id, span.parent.span_id) == (7, 8)  # those of whoever asked
+    assert (span.context.trace_id, span.parent.span_id) == (7, 8)  # those of the caller
     assert not [one for one in seen.get_finished_spans() if SECRET in one.to_json()]
 
 
-# ── what cannot be served ──
+# ── settings that cannot be served ──
 
 
 def test_names() -> None:
@@ -456,7 +456,7 @@ def test_a_missing_model(models: dict[str, Path]) -> None:
         load_app(Settings((("one", str(models["tag"])), ("two", "./no-such-model"))))
 
 
-def test_as_many_connections_as_the_system_permits() -> None:
+def test_connection_limit() -> None:
     before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(before, 200), most))
@@ -467,9 +467,9 @@ def test_as_many_connections_as_the_system_permits() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
-def test_threads_that_compute_give_way(service: Service) -> None:
+def test_compute_threads_have_lower_priority(service: Service) -> None:
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     tasks = Path(f"/proc/{service.process.pid}/task")
     niceness = {int(one.name): os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in tasks.iterdir()}
-    assert niceness[service.process.pid] == ours  # the loop that reads and refuses
+    assert niceness[service.process.pid] == ours  # the event loop
     assert min(19, ours + 10) in niceness.values()

@@ -1,4 +1,4 @@
-"""The load of the benchmarks: that it measures what it says, and that a service ends well under it."""
+"""The load generator of the benchmarks is correct, and a service shuts down cleanly under load."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ async def against(answer: Callable[[int], tuple[float, bytes]], ask: Callable[[i
 
 
 def test_a_stall_is_not_hidden() -> None:
-    """One client that waits would see one slow answer; here all see it that come meanwhile."""
+    """One waiting client would see one slow response; here all requests sent meanwhile see it."""
 
     def answer(number: int) -> tuple[float, bytes]:
         return (0.5 if number >= 20 else 0.0), ANSWER
@@ -58,7 +58,7 @@ def test_a_stall_is_not_hidden() -> None:
     assert found.seconds >= 0.5
 
 
-def test_what_is_cut_is_said() -> None:
+def test_cut_responses_are_counted() -> None:
     def answer(number: int) -> tuple[float, bytes]:
         return 0.0, [ANSWER, ANSWER[:30], b"", ANSWER.replace(b"200 OK", b"429 Too Many Requests")][number % 4]
 
@@ -68,7 +68,7 @@ def test_what_is_cut_is_said() -> None:
     assert len(found.latencies) == 2
 
 
-def test_nobody_listens() -> None:
+def test_a_closed_port() -> None:
     async def ask() -> Outcome:
         server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
@@ -80,8 +80,8 @@ def test_nobody_listens() -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_every_request_that_was_taken_is_answered_before_the_end(models: dict[str, Path], workers: str) -> None:
-    """SIGTERM under load: the log of the service and the client agree on every answer."""
+def test_accepted_requests_are_completed_before_shutdown(models: dict[str, Path], workers: str) -> None:
+    """SIGTERM under load: the log of the service and the client agree on every response."""
     texts = ["the film is great " * n for n in (1, 4, 9)]
 
     def requests() -> Iterator[bytes]:

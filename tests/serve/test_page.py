@@ -29,7 +29,7 @@ def test_the_page_is_one_short_file_that_fetches_nothing() -> None:
 
 
 class Page:
-    """What a visitor sees and does."""
+    """The page as a user operates it."""
 
     def __init__(self, driver: Any, url: str) -> None:
         self.driver = driver
@@ -47,7 +47,7 @@ class Page:
         return list(self.driver.find_elements("css selector", selector))
 
     def texts(self, selector: str) -> list[str]:
-        """In one step, since the page may replace its elements between two."""
+        """Texts of elements, read in one step: the page may replace elements between two."""
         script = "return [...document.querySelectorAll(arguments[0])].map(one => one.innerText)"
         return list(self.driver.execute_script(script, selector))
 
@@ -115,7 +115,7 @@ def test_each_task(page: Page) -> None:
 
 
 @needs_browser
-def test_errors_are_shown_and_go_away(page: Page) -> None:
+def test_errors_are_shown_and_disappear(page: Page) -> None:
     page.choose("fill-mask")
     page.type("text", "no gap")
     page.until(lambda: "no [MASK]" in page.text("#answer [role=alert]"))
@@ -127,7 +127,7 @@ def test_errors_are_shown_and_go_away(page: Page) -> None:
 
 
 @needs_browser
-def test_texts_are_texts(page: Page) -> None:
+def test_texts_are_not_html(page: Page) -> None:
     page.choose("tag")
     page.type("text", "<img src=x onerror=alert(1)> & <b>warsaw</b>")
     assert not page.find("#answer img")
@@ -147,7 +147,7 @@ def test_the_service_by_keyboard(page: Page) -> None:
 
 
 @needs_browser
-def test_everything_has_a_name(page: Page) -> None:
+def test_every_control_has_a_label(page: Page) -> None:
     unnamed = page.driver.execute_script(
         "return [...document.querySelectorAll('input, select, textarea, button, svg')]"
         ".filter(x => !(x.labels?.length || x.textContent.trim() || x.ariaLabel)).length"
@@ -168,7 +168,7 @@ def test_a_narrow_screen(page: Page) -> None:
 
 
 @needs_browser
-def test_a_key_is_asked_for(driver: Any, models: dict[str, Path]) -> None:
+def test_a_missing_key_shows_the_key_field(driver: Any, models: dict[str, Path]) -> None:
     with running(models["classify"], POCKETBERT_API_KEYS="sesame") as service:
         driver.get(f"{service.url}/")
         page = Page.__new__(Page)

@@ -1,4 +1,4 @@
-"""What the routes answer, over a socket."""
+"""Responses of all routes, over a socket."""
 
 import json
 import math
@@ -24,7 +24,7 @@ def close(found: Any, wanted: Any) -> bool:
 # ── /v1 ──
 
 
-def test_classify_says_what_the_pipeline_says(service: Service) -> None:
+def test_classify_equals_the_pipeline(service: Service) -> None:
     texts = ["the film is great", "dull", "", "the " * 3000]
     found = service.ask("/v1/classify", {"inputs": texts}).json
     assert found["model"] == "sst2"
@@ -122,7 +122,7 @@ def test_a_pretrained_model_fills_gaps(models: dict[str, Path], tmp_path: Path) 
 # ── lines ──
 
 
-def test_answers_as_lines(service: Service) -> None:
+def test_results_as_lines(service: Service) -> None:
     texts = [f"the film is {word}" for word in ("great", "dull") for _ in range(100)]
     found = service.ask("/v1/classify", {"inputs": texts, "top_k": 1}, accept="application/x-ndjson")
     assert found.headers["content-type"].startswith("application/x-ndjson")
@@ -130,7 +130,7 @@ def test_answers_as_lines(service: Service) -> None:
     assert found.lines == [{"index": i, "result": one} for i, one in enumerate(whole)]
 
 
-def test_lines_in_lines_out_and_wrong_ones_between(service: Service) -> None:
+def test_invalid_lines_get_errors(service: Service) -> None:
     lines = [b'"the film is great"', b"", b"no json", b"7", b'{"text": "a", "text_pair": "b"}', b'"dull"']
     found = service.ask("/v1/classify/lines?top_k=1", b"\n".join(lines)).lines
     assert [one["index"] for one in found] == [0, 1, 2, 3, 4]
@@ -139,7 +139,7 @@ def test_lines_in_lines_out_and_wrong_ones_between(service: Service) -> None:
 
 
 def test_lines_stream_both_ways(service: Service) -> None:
-    """The first answer comes before the second line is sent, and more lines than a request may hold are fine."""
+    """The first result arrives before the second line is sent; a stream may exceed the limits of a request."""
     connection = service.connect()
     connection.putrequest("POST", "/v1/fill-mask/lines?top_k=1&targets=%5B%22film%22%5D")
     connection.putheader("transfer-encoding", "chunked")
@@ -163,11 +163,11 @@ def test_lines_stream_both_ways(service: Service) -> None:
 @pytest.mark.parametrize(
     ("path", "status"), [("/v1/dance/lines", 404), ("/v1/tag/lines?top_k=3", 422), ("/v1/tag/lines?model=no", 404)]
 )
-def test_lines_refuse_what_is_wrong_before_they_begin(service: Service, path: str, status: int) -> None:
+def test_invalid_streams_are_rejected_at_once(service: Service, path: str, status: int) -> None:
     assert service.ask(path, b'"a"\n').status == status
 
 
-# ── as others answer ──
+# ── other APIs ──
 
 
 def test_predict(service: Service) -> None:
