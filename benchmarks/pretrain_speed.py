@@ -32,7 +32,7 @@ from common import ratio, write_results
 from pocketbert.corpus.prepare import prepare
 from pocketbert.corpus.prepare_options import PrepareOptions
 from pocketbert.recipes.models import read_tokenizer
-from pocketbert.recipes.pretrain import Course, pretrain
+from pocketbert.recipes.pretrain import PretrainRun, distributed
 from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.pretraining_recipes import MINI_RECIPES
 from pocketbert.training.objectives import Batch
@@ -70,7 +70,7 @@ class Enough(Exception):
 def ours(corpus: Path, out: Path, given: argparse.Namespace) -> None:
     clock = Clock(given.seconds)
 
-    class Timed(Course):
+    class Timed(PretrainRun):
         def batches(self) -> Any:
             batches = super().batches()
 
@@ -85,8 +85,8 @@ def ours(corpus: Path, out: Path, given: argparse.Namespace) -> None:
 
         def rate(self, step: int) -> float:
             if step > 0:
-                tokens = self.ranks.sum(torch.tensor(sizes.pop(step - 1)))
-                if self.ranks.largest(int(clock.ended(int(tokens)))):
+                tokens = self.processes.sum(torch.tensor(sizes.pop(step - 1)))
+                if self.processes.largest(int(clock.ended(int(tokens)))):
                     clock.report()
                     raise Enough
             return super().rate(step)
@@ -97,8 +97,8 @@ def ours(corpus: Path, out: Path, given: argparse.Namespace) -> None:
         length=(LENGTH,), batch_size=(given.batch,), learning_rate=(1e-4,), tokens=given.tokens, device="cpu",
         precision="fp32", tensorboard=False, eval_batches=1,
     )  # fmt: skip
-    with contextlib.suppress(Enough):
-        pretrain(options, course_class=Timed)
+    with contextlib.suppress(Enough), distributed() as processes:
+        Timed(options, processes=processes).run()
 
 
 def theirs(how: str, given: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from pocketbert.models.inherit import inherit
 
 from pocketbert import AutoModel, AutoTokenizer
 from pocketbert.checkpoints.files import read_json
@@ -20,6 +19,7 @@ from pocketbert.corpus.vocabulary import prune_vocabulary
 from pocketbert.data.tables import read_table
 from pocketbert.features import encode_texts
 from pocketbert.models.auto import model_class
+from pocketbert.models.init_from_teacher import init_from_teacher
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.distillation import pair_layers
 
@@ -36,7 +36,7 @@ with torch.no_grad():
 
 config = AutoConfig.from_dict(read_json(Path(config_file))).replace(vocab_size=len(kept))
 student = model_class(config, "Model")(config)
-fresh = inherit(student, teacher, pair_layers(config.num_hidden_layers, teacher.config.num_hidden_layers))
+fresh = init_from_teacher(student, teacher, pair_layers(config.num_hidden_layers, teacher.config.num_hidden_layers))
 print(f"{student.num_parameters():,} parameters; fresh: {', '.join(fresh) or 'none'}")
 student.save_pretrained(out)
 BertTokenizer(vocab=kept, do_lower_case=whole.do_lower_case).save_pretrained(out)

@@ -25,7 +25,8 @@ from pocketbert.configs import AutoConfig
 from pocketbert.data.batches import LabelledBatches
 from pocketbert.errors import CheckpointError, ConfigError, DataError, PocketBertError, TrainingInterrupted
 from pocketbert.models.auto import AutoModel, AutoModelForSequenceClassification
-from pocketbert.recipes.finetune import FinetuneResult, finetune
+from pocketbert.recipes.epoch_run import FinetuneResult
+from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tokenization import AutoTokenizer
 from pocketbert.training.state import latest_state

@@ -21,12 +21,13 @@ from pocketbert.corpus.corpus import Corpus
 from pocketbert.corpus.pretraining_batches import PretrainingBatches
 from pocketbert.errors import CheckpointError, ConfigError, DataError, TrainingError
 from pocketbert.models.auto import AutoModelForMaskedLM
-from pocketbert.recipes.pretrain import Course, estimate, pretrain
+from pocketbert.recipes.estimate import estimate
+from pocketbert.recipes.pretrain import PretrainRun, pretrain
 from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.pretraining_recipes import MINI_RECIPES, RECIPES, Phase
-from pocketbert.recipes.transfer import plan_stages, transfer
+from pocketbert.recipes.transfer import stages_and_phases, transfer
 from pocketbert.recipes.transfer_options import STRATEGIES, TransferOptions
-from pocketbert.training.distributed import Ranks
+from pocketbert.training.distributed import ProcessGroup
 from pocketbert.training.optim import polynomial_schedule
 
 ROOT = Path(__file__).parents[2]
@@ -85,18 +86,18 @@ def test_killed_anywhere_and_resumed_bit_for_bit(
     unbroken = options(corpus, tmp_path / "unbroken", optimizer=optimizer)
     pretrain(unbroken)
     broken = options(corpus, tmp_path / "broken", optimizer=optimizer, resume=True)
-    rate = Course.rate
+    rate = PretrainRun.rate
     for dies_at in (1, 2, 3, 5, 6, 8):
 
-        def dying(course: Course, step: int, dies_at: int = dies_at) -> float:
+        def dying(run: PretrainRun, step: int, dies_at: int = dies_at) -> float:
             if step == dies_at:
                 raise MemoryError  # nothing catches this: as good as SIGKILL for what is on the disk
-            return rate(course, step)
+            return rate(run, step)
 
-        monkeypatch.setattr(Course, "rate", dying)
+        monkeypatch.setattr(PretrainRun, "rate", dying)
         with pytest.raises(MemoryError):
             pretrain(broken)
-    monkeypatch.setattr(Course, "rate", rate)
+    monkeypatch.setattr(PretrainRun, "rate", rate)
     pretrain(broken)
     mine, theirs = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -149,7 +150,7 @@ def test_transfer(corpus: Path, tmp_path: Path, strategy: str) -> None:
 
 def test_the_published_stages() -> None:
     chosen = TransferOptions(corpus="c", output="o", preset="mobilebert", teacher="t")
-    stages, phases = plan_stages(chosen, 24)
+    stages, phases = stages_and_phases(chosen, 24)
     assert [stage.layers for stage in stages] == [*((layer,) for layer in range(1, 25)), ()]
     assert [phase.steps for phase in phases] == [10_000] * 24 + [500_000]
     for step in range(0, 10_000, 97):  # min(√-decay from 1 to 0.9, a tenth of the steps of rise), as released
@@ -158,7 +159,7 @@ def test_the_published_stages() -> None:
         released = min(0.9 + 0.1 * math.sqrt(1 - step / 10_000), step / 1_000)
         assert rate == pytest.approx(released, abs=6e-3)
     for strategy, expected in (("joint", [240_000, 500_000]), ("auxiliary", [740_000])):
-        _, phases = plan_stages(replace(chosen, strategy=strategy), 24)
+        _, phases = stages_and_phases(replace(chosen, strategy=strategy), 24)
         assert [phase.steps for phase in phases] == expected
     squeezebert = RECIPES["squeezebert"]
     assert squeezebert.phases[0] == Phase(steps=56_000, length=128, batch=8192, learning_rate=2.5e-3, warmup=0.28)
@@ -170,13 +171,15 @@ def test_shares_do_not_depend_on_the_number_of_processes(corpus: Path, tmp_path:
     found, asked = [], []
     for count in (1, 2, 4):
         given = options(corpus, tmp_path, tokens=24)
-        courses = [Course(given, Ranks(r, count), torch.device("cpu"), print) for r in range(count)]
-        batches = [course.batches() for course in courses]
+        runs = [PretrainRun(given, processes=ProcessGroup(r, count)) for r in range(count)]
+        for run in runs:
+            run.read()
+        batches = [run.batches() for run in runs]
         found.append(
             [[b["input_ids"].tolist() for part in zip(*(one(step) for one in batches), strict=True) for b in part]
              for step in (0, 5, 6, 8)]
         )  # fmt: skip
-        shares = [share for course in courses for share in course.held_out()]
+        shares = [share for run in runs for share in run.read_held_out()]
         names = ("input_ids", "masked_labels", "pair_labels")
         asked.append([np.concatenate([share[name] for share in shares]).tolist() for name in names])
     assert found[0] == found[1] == found[2]
@@ -188,7 +191,7 @@ def test_shares_do_not_depend_on_the_number_of_processes(corpus: Path, tmp_path:
 def test_a_dry_run_says_what_it_would_take(corpus: Path, tmp_path: Path) -> None:
     found = estimate(options(corpus, tmp_path / "out"))
     assert found.steps == (6, 3)
-    assert found.tokens_a_step == (96, 160)
+    assert found.tokens_per_step == (96, 160)
     assert found.fixed_bytes == 16 * found.parameters
     assert found.seconds > 0
     assert not (tmp_path / "out").exists()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pocketbert.errors import CheckpointError, ConfigError, TrainingError
-from pocketbert.recipes.finetune import FinetuneResult, finetune
+from pocketbert.recipes.epoch_run import FinetuneResult
+from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.search import Between, Space, search
 from pocketbert.recipes.seeds import over_seeds
@@ -19,13 +20,20 @@ Options = Callable[..., FinetuneOptions]
 SPACE: Space = {"batch_size": (8, 16), "learning_rate": Between(1e-3, 1e-2, log=True)}
 
 
+def result_of(options: FinetuneOptions, metrics: dict[str, float]) -> FinetuneResult:
+    return FinetuneResult(
+        folder=Path(options.output), metrics=metrics, steps=1, history=[], seconds=0.0, best_step=1, task=options.task,
+        pairs=False,
+    )  # fmt: skip
+
+
 def made_up(options: FinetuneOptions, **_: Any) -> FinetuneResult:
     """A run that costs nothing, and is best at a rate of 3e-3."""
     if options.learning_rate is not None and options.learning_rate > 9e-3:
         raise TrainingError("loss is inf at step 1")
     accuracy = 1 - abs((options.learning_rate or 0) - 3e-3) * 100 - options.batch_size / 1000
     metrics = {"accuracy": accuracy, "loss": 1 - accuracy}
-    return FinetuneResult(Path(options.output), metrics, 1, 1, [], 0.0)
+    return result_of(options, metrics)
 
 
 # ── seeds ──
@@ -57,7 +65,7 @@ def test_of_losses_the_smallest_is_best(options: Options, tmp_path: Path) -> Non
     (tmp_path / "out").mkdir()
 
     def run(options: FinetuneOptions, **_: Any) -> FinetuneResult:
-        return FinetuneResult(Path(options.output), {"loss": [0.3, 0.1, 0.2][options.seed]}, 1, 1, [], 0.0)
+        return result_of(options, {"loss": [0.3, 0.1, 0.2][options.seed]})
 
     assert over_seeds(run, options(seed=0, metric="loss"), 3).best == 1
     assert over_seeds(run, options(seed=0, metric="loss"), 1).deviation is None

@@ -32,7 +32,8 @@ from pocketbert.features import IGNORED, Features
 from pocketbert.metrics import entity_f1
 from pocketbert.models.squeezebert import SqueezeBertForTokenClassification
 from pocketbert.pipelines import pipeline
-from pocketbert.recipes.finetune import FinetuneResult, finetune
+from pocketbert.recipes.epoch_run import FinetuneResult
+from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.runtime.engine import Engine
 from pocketbert.tasks.choices import ChoiceEvaluation

@@ -16,7 +16,7 @@ from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.training import teachers
 from pocketbert.training.distillation import Distillation, logits_of
 from pocketbert.training.settings import DistillationWeights
-from pocketbert.training.teachers import TaughtBatches, TeacherCache, inputs_of
+from pocketbert.training.teachers import BatchesWithTeacher, TeacherCache, inputs_of
 
 Array = npt.NDArray[np.float64]
 Tensors = dict[str, torch.Tensor]
@@ -198,7 +198,7 @@ def test_what_was_kept_is_what_would_be_said(head: str, tmp_path: Path, monkeypa
     cache = TeacherCache(tmp_path, teacher, inputs_of(labelled.features), [0, 2], bf16=False)
     cache.fill()
     cache.open()
-    taught = TaughtBatches(labelled, [(cache, [0, 2])])
+    taught = BatchesWithTeacher(labelled, [(cache, [0, 2])])
     student = model(STUDENT, head, 5)
     torch.manual_seed(0)
     from_disk = Distillation(student, terms, pairs=[PAIRS], widths=[16])

@@ -16,7 +16,7 @@ from pocketbert.training.optim import build_optimizer, clip_gradients
 from pocketbert.training.pretraining import Pretraining
 from pocketbert.training.settings import TransferWeights
 from pocketbert.training.state import Saver, State, load_state
-from pocketbert.training.transfer import Stage, Transfer, place_of
+from pocketbert.training.transfer import Stage, Transfer, layer_of
 
 CPU = torch.device("cpu")
 STAGES = [Stage(steps=2, layers=(2,), lower_rate=0.1), Stage(steps=2, distils=True)]
@@ -58,7 +58,7 @@ def test_sharded_weights_take_the_same_steps(kind: str, name: str, tmp_path: Pat
         shard(one, one.model.base_model.layers, CPU, methods=["shares"])  # type: ignore[union-attr, arg-type]
     assert all(is_sharded(parameter) for parameter in divided.parameters())
     optimizers = [
-        build_optimizer(name, one, learning_rate=0.01, place=place_of) for one in (plain, divided, later, alone)
+        build_optimizer(name, one, learning_rate=0.01, layer_of=layer_of) for one in (plain, divided, later, alone)
     ]
     norms = [take_steps(one, optimizer, range(4)) for one, optimizer in zip((plain, divided), optimizers, strict=False)]
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)

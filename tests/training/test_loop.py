@@ -15,7 +15,7 @@ from helpers.seeds import seed_torch
 from pocketbert.data.batches import BatchOrder, LabelledBatches
 from pocketbert.errors import TrainingError, TrainingInterrupted
 from pocketbert.features import Features
-from pocketbert.training.loop import Plan, train
+from pocketbert.training.loop import TrainingSchedule, train
 from pocketbert.training.objectives import Batch, ExampleLoss, Objective
 from pocketbert.training.optim import adamw
 from pocketbert.training.progress import Progress
@@ -57,14 +57,14 @@ def batches(parts: int = 1) -> LabelledBatches:
 class Run:
     """A run in a folder, ready to be interrupted and begun again."""
 
-    def __init__(self, folder: Path, *, dropout: float = 0.2, parts: int = 1, **plan: Any) -> None:
+    def __init__(self, folder: Path, *, dropout: float = 0.2, parts: int = 1, **schedule: Any) -> None:
         seed_torch(1)
         self.folder = folder
         self.objective: Objective = ExampleLoss(Tiny(dropout))
         self.optimizer: torch.optim.Optimizer = adamw(self.objective, learning_rate=0.05)
         self.batches: Callable[[int], list[Batch]] = batches(parts)
         defaults: dict[str, Any] = {"steps": 20, "evaluate_at": {5, 10, 15, 20}, "metric": "accuracy", "seed": 7}
-        self.plan = Plan(**{**defaults, **plan})
+        self.schedule = TrainingSchedule(**{**defaults, **schedule})
         self.recorded: list[tuple[int, bool]] = []
         self.written: list[tuple[str, float, int]] = []
 
@@ -76,16 +76,16 @@ class Run:
         return {"accuracy": math.sin(100 * loss), "loss": loss}
 
     def record(self, state: State) -> None:
-        self.recorded.append((state.step, state.best(self.plan.metric) is state.history[-1]))
+        self.recorded.append((state.step, state.best(self.schedule.metric) is state.history[-1]))
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
         self.written.append((tag, scalar_value, global_step))
 
     def go(self) -> State:
         return train(
-            self.objective, self.optimizer, self.batches, self.plan, schedule=lambda step: 1 - step / 20,
-            evaluate=self.evaluate, record=self.record, folder=self.folder / "checkpoints",
-            progress=Progress(self.plan.steps), writer=self,
+            self.objective, self.optimizer, self.batches, self.schedule, rate=lambda step: 1 - step / 20,
+            evaluate=self.evaluate, on_evaluation=self.record, folder=self.folder / "checkpoints",
+            progress=Progress(self.schedule.steps), writer=self,
         )  # fmt: skip
 
     def result(self) -> list[Tensor]:

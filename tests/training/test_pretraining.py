@@ -10,9 +10,9 @@ from helpers.seeds import SEED
 from pocketbert.data.batches import random_words
 from pocketbert.features import IGNORED
 from pocketbert.models.auto import AutoModelForPreTraining
-from pocketbert.training.distributed import Ranks
+from pocketbert.training.distributed import ProcessGroup
 from pocketbert.training.objectives import Batch
-from pocketbert.training.pretraining import Pretraining, measure
+from pocketbert.training.pretraining import Pretraining, evaluate_pretraining
 
 
 def tensors(batch: Batch) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ def test_against_the_models_own_loss(config: object) -> None:
     assert shares["masked_loss"].item() == pytest.approx(np.mean(words), rel=1e-4)
     assert shares["pair_loss"].item() == pytest.approx(np.mean(pairs), rel=1e-4)
     assert shares["loss"].item() == pytest.approx(np.mean(words) + np.mean(pairs), rel=1e-4)
-    found = measure(objective, split(batch, [2]), Ranks())
+    found = evaluate_pretraining(objective, split(batch, [2]), ProcessGroup())
     assert found["loss"] == pytest.approx(shares["loss"].item(), rel=1e-5)
     assert found["masked_accuracy"] == pytest.approx(shares["masked_accuracy"].item())
 

@@ -164,7 +164,7 @@ def test_best_and_stale() -> None:
     for metric in ("accuracy", "loss"):
         best = state.best(metric)
         assert best is state.history[1]
-        assert state.stale(metric) == 2
+        assert state.evaluations_since_best(metric) == 2
     assert State().best("accuracy") is None
-    assert State().stale("accuracy") == 0
+    assert State().evaluations_since_best("accuracy") == 0
     assert json.loads(json.dumps(state.history[1])) == state.history[1]

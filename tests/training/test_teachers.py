@@ -11,9 +11,9 @@ from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.features import Features, pad
 from pocketbert.models.bert import BertForSequenceClassification
 from pocketbert.training import teachers
-from pocketbert.training.distillation import Distillation, listen
+from pocketbert.training.distillation import Distillation, run_teacher
 from pocketbert.training.settings import DistillationWeights
-from pocketbert.training.teachers import TaughtBatches, TeacherCache
+from pocketbert.training.teachers import BatchesWithTeacher, TeacherCache
 
 CONFIG = BertConfig(
     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
@@ -53,7 +53,7 @@ def test_what_was_said_is_what_would_be_said(tmp_path: Path) -> None:
     ]  # fmt: skip
     order = BatchOrder([len(one) for one in features], batch_size=7, seed=1)
     labels = {"labels": np.zeros(len(features), dtype=np.int64)}
-    batches = TaughtBatches(LabelledBatches(features, labels, order, parts=2), [(cache, [0, 2])])
+    batches = BatchesWithTeacher(LabelledBatches(features, labels, order, parts=2), [(cache, [0, 2])])
     terms = DistillationWeights(alpha=1.0, temperature=2.0, hidden_weight=1.0)
     student = teacher(5)
     from_disk = Distillation(student, terms, pairs=[PAIRS], widths=[16])
@@ -63,7 +63,7 @@ def test_what_was_said_is_what_would_be_said(tmp_path: Path) -> None:
             tensors = {name: torch.from_numpy(array) for name, array in part.items()}
             totals = live.units(part)
             asked = {name: tensors[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-            said = listen(teacher(), asked, PAIRS, terms)
+            said = run_teacher(teacher(), asked, PAIRS, terms)
             torch.testing.assert_close(tensors["teacher_logits"][:, 0], said.logits, rtol=1e-4, atol=1e-5)
             student.eval()
             with torch.no_grad():
@@ -75,7 +75,7 @@ def test_what_was_said_is_what_would_be_said(tmp_path: Path) -> None:
 def test_each_text_is_asked_about_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = examples()
     asked = []
-    real = TeacherCache._ask
+    real = TeacherCache._run
 
     def counting(self: TeacherCache, start: int, stop: int) -> dict[str, np.ndarray]:
         asked.append((start, stop))
@@ -83,7 +83,7 @@ def test_each_text_is_asked_about_once(tmp_path: Path, monkeypatch: pytest.Monke
             raise MemoryError
         return real(self, start, stop)
 
-    monkeypatch.setattr(TeacherCache, "_ask", counting)
+    monkeypatch.setattr(TeacherCache, "_run", counting)
     with pytest.raises(MemoryError):
         filled(tmp_path, features)
     with pytest.raises(CheckpointError, match="missing or damaged"):

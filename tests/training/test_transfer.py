@@ -12,7 +12,7 @@ from helpers.packed import IB_BERT, MOBILEBERT, packed, split
 from pocketbert.errors import ConfigError
 from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.training.settings import TransferWeights
-from pocketbert.training.transfer import Stage, Transfer, place_of, statistics_losses
+from pocketbert.training.transfer import Stage, Transfer, layer_of, statistics_losses
 
 BATCH = packed(np.random.default_rng(5), [9, 16, 4], [2, 3, 1])
 TENSORS = {name: torch.from_numpy(array) for name, array in BATCH.items()}
@@ -83,8 +83,8 @@ def test_a_stage_computes_and_moves_what_it_says() -> None:
             layer.register_forward_hook(partial(_note, computed, number))
         shares(objective)["loss"].backward()
         assert computed == [1, 2]
-        assert {place_of(name) for name, p in objective.named_parameters() if p.grad is not None} == moving
-        assert [objective.rate(place) for place in (0, 1, 2, 3)] == [0.0, lower_rate, 3.0, 0.0]
+        assert {layer_of(name) for name, p in objective.named_parameters() if p.grad is not None} == moving
+        assert [objective.layer_rate(layer) for layer in (0, 1, 2, 3)] == [0.0, lower_rate, 3.0, 0.0]
     assert not any(p.requires_grad for p in objective.teachers[0].parameters())
     assert not any("teacher" in name for name, _ in objective.named_parameters())
 
@@ -121,7 +121,7 @@ def test_pretraining_distillation(alpha: float) -> None:
     assert found["loss"].item() == pytest.approx(loss, rel=1e-4)
     found["loss"].backward()
     assert all(p.grad is not None for p in objective.parameters())
-    assert objective.rate(0) == objective.rate(3) == 1.0
+    assert objective.layer_rate(0) == objective.layer_rate(3) == 1.0
 
 
 def test_all_at_once() -> None:

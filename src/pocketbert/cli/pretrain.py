@@ -15,7 +15,7 @@ from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.transfer_options import TransferOptions
 
 if TYPE_CHECKING:
-    from pocketbert.recipes.pretrain import Estimate
+    from pocketbert.recipes.estimate import Estimate
 
 _dry_run = option(
     "--dry-run", panel="Run", is_flag=True, help="Estimate memory and time with a short probe, and train nothing."
@@ -43,7 +43,7 @@ def pretrain(dry_run: bool, json: bool | None, **values: Any) -> None:
     options = build(PretrainOptions, values)
     recipe = import_recipe("pretrain")
     if dry_run:
-        _estimate(options, recipe.Course, json)
+        _estimate(options, json)
     else:
         run_and_report(recipe.pretrain, options, json)
 
@@ -68,14 +68,14 @@ def transfer(dry_run: bool, json: bool | None, **values: Any) -> None:
     options = build(TransferOptions, values)
     recipe = import_recipe("transfer")
     if dry_run:
-        _estimate(options, recipe.TransferCourse, json)
+        _estimate(options, json)
     else:
         run_and_report(recipe.transfer, options, json)
 
 
-def _estimate(options: Any, course: Any, json: bool | None) -> None:
+def _estimate(options: PretrainOptions, json: bool | None) -> None:
     with console.busy("measuring a few steps"):
-        estimate: Estimate = import_recipe("pretrain").estimate(options, course_class=course)
+        estimate: Estimate = import_recipe("estimate").estimate(options)
     if console.use_json(json):
         console.print_json(vars(estimate))
         return
@@ -86,9 +86,9 @@ def _estimate(options: Any, course: Any, json: bool | None) -> None:
         [
             ("parameters", f"{estimate.parameters:,}"),
             ("memory", memory),
-            ("tokens per step", _per_phase(estimate.tokens_a_step)),
+            ("tokens per step", _per_phase(estimate.tokens_per_step)),
             ("steps", _per_phase(estimate.steps)),
-            ("tokens per second", _per_phase(estimate.tokens_a_second)),
+            ("tokens per second", _per_phase(estimate.tokens_per_second)),
             ("time", f"about {timedelta(seconds=round(estimate.seconds))} on this device alone"),
         ]
     )

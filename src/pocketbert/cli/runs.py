@@ -16,9 +16,10 @@ from click.core import ParameterSource
 
 from pocketbert.cli import console
 from pocketbert.cli.commands import Function, option
+from pocketbert.recipes.finetune_options import FinetuneOptions
 
 if TYPE_CHECKING:
-    from pocketbert.recipes.finetune import FinetuneResult
+    from pocketbert.recipes.epoch_run import FinetuneResult
     from pocketbert.recipes.pretrain import PretrainResult
     from pocketbert.recipes.search import SearchResult
     from pocketbert.recipes.seeds import SeedsResult
@@ -90,24 +91,29 @@ def run_and_report(
         recipe = import_recipe("search")
         _print_search(recipe.search(run, options, getattr(recipe, space), search, **context), json)
     else:
+        if isinstance(options, FinetuneOptions):
+            context["measure_latency"] = _measure_latency
         _print_run(run(options, **context), json)
 
 
+def _measure_latency(folder: Path) -> dict[str, float]:
+    """Measure the latency of a model folder, for its card."""
+    from pocketbert.cli.latency import latency
+
+    with console.busy("timing the model"):
+        return latency(folder)
+
+
 def _print_run(result: FinetuneResult | PretrainResult, json: bool | None) -> None:
-    """Print the result of one run; add the latency of a fine-tuned model on this machine to its card."""
-    from pocketbert.recipes.finetune import FinetuneResult
+    """Print the result of one run."""
+    from pocketbert.recipes.epoch_run import FinetuneResult
 
     if os.environ.get("RANK", "0") != "0":  # one of several processes that have the same result
         return
     line: dict[str, Any] = {"folder": str(result.folder), "metrics": result.metrics}
     if isinstance(result, FinetuneResult):
-        from pocketbert.cli.latency import latency
-        from pocketbert.recipes.report import write_card
-
-        with console.busy("timing the model"):
-            write_card(result.folder, latency(result.folder))
         line |= {"best_step": result.best_step, "steps": result.steps, "seconds": round(result.seconds, 1)}
-        column, command = f"After step {result.best_step:,}", _next_command(result.folder)
+        column, command = f"After step {result.best_step:,}", _next_command(result)
     else:
         line |= {"steps": result.steps}
         column, command = "Held out", _COMMANDS["feature-extraction"]
@@ -132,14 +138,10 @@ _COMMANDS = {
 }
 
 
-def _next_command(folder: Path) -> str:
+def _next_command(result: FinetuneResult) -> str:
     """A command that uses a model of the task, with {folder} in it."""
-    from pocketbert.checkpoints.files import read_json
-
-    run = read_json(folder / "run.json")
-    pairs = (run["data"]["train"].get("columns") or [None, None])[1] is not None
-    text = '"one text" --pair "another"' if pairs else '"your text"'
-    return _COMMANDS.get(run["options"]["task"], f"pocketbert classify --model {{folder}} {text}")
+    text = '"one text" --pair "another"' if result.pairs else '"your text"'
+    return _COMMANDS.get(result.task, f"pocketbert classify --model {{folder}} {text}")
 
 
 def _print_seeds(result: SeedsResult, json: bool | None) -> None:

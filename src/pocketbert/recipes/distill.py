@@ -1,7 +1,7 @@
-"""Distil: fine-tune a student on what teachers say of the data, besides what its labels say.
+"""Distillation: fine-tuning of a student on the outputs of teachers, besides the labels of the data.
 
-The output folder is that of `finetune`, with `teachers/` in it: what the teachers said, unless a cache elsewhere is
-named. On raw text, where nobody says anything, an encoder learns its teachers' hidden states and attention.
+The output folder is as of `finetune`, with `teachers/` in it: the cached outputs of the teachers, unless the options
+name another folder. On raw text, an encoder is trained on the teachers' hidden states and attention.
 """
 
 from __future__ import annotations
@@ -10,295 +10,238 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.console import Console
 
-from pocketbert.configs import PreTrainedConfig
 from pocketbert.corpus.vocabulary import prune_vocabulary
 from pocketbert.data.augment import alter_all
-from pocketbert.data.batches import Batches
+from pocketbert.data.batches import Batches, LabelledBatches
 from pocketbert.data.tables import Example, Table, read_table
-from pocketbert.errors import ConfigError
-from pocketbert.features import IGNORED, Features
-from pocketbert.models.auto import load_trained
-from pocketbert.models.init_from_teacher import init_from_teacher
+from pocketbert.features import IGNORED
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.distill_options import DistillOptions
-from pocketbert.recipes.finetune import FinetuneResult, Lesson, learn
-from pocketbert.recipes.models import prepare, read_tokenizer
-from pocketbert.tasks import find_task
-from pocketbert.tasks.base import EncodedTask, Task
+from pocketbert.recipes.epoch_run import EpochRun, FinetuneResult, MeasureLatency
+from pocketbert.recipes.finetune import FinetuneRun
+from pocketbert.recipes.models import prepare_model, read_tokenizer
+from pocketbert.recipes.teacher_models import SPLITTING, TeacherModels
+from pocketbert.tasks.base import EncodedTask
 from pocketbert.tasks.classification import TextClassification, encode_table, table_texts
 from pocketbert.tasks.evaluation import Scores
-from pocketbert.tasks.raw_text import RawText
-from pocketbert.tokenization import AutoTokenizer, BertTokenizer
-from pocketbert.training.distillation import Distillation, check_pairs, pair_layers
+from pocketbert.tasks.raw_text import EncodedText, RawText
+from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.objectives import Objective
-from pocketbert.training.progress import Progress
 from pocketbert.training.state import latest_state
-from pocketbert.training.teachers import TaughtBatches, TeacherCache, hash_model, inputs_of
+from pocketbert.training.teachers import BatchesWithTeacher, inputs_of
 
 
-def distill(options: DistillOptions, *, console: Console | None = None, argv: Sequence[str] = ()) -> FinetuneResult:
-    """Distil a student from teachers, or continue to.
+def distill(
+    options: DistillOptions,
+    *,
+    console: Console | None = None,
+    argv: Sequence[str] = (),
+    measure_latency: MeasureLatency | None = None,
+) -> FinetuneResult:
+    """Distil one or more teachers into a student, or resume such a run.
 
     Args:
-        options: what to do.
-        console: where to show progress: a bar if it is a terminal, lines otherwise; the log gets the lines when None.
-        argv: the command to note in `run.json`.
+        options: teachers, student, data and hyperparameters.
+        console: where to show progress: a bar on a terminal, lines otherwise; without a console lines go to the log.
+        argv: the command, for `run.json`.
+        measure_latency: measures the latency of the model folder, for the model card.
 
     Raises:
-        DataError: something is wrong with the data.
-        ConfigError: options contradict each other, the model, or the run that is to be resumed; a teacher has other
-            labels or pieces of words; the cache is of something else.
-        CheckpointError: a model, state or cache cannot be read or written, or the output folder is in use.
-        TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
-        TrainingError: the loss is not a number.
+        DataError: the data is invalid.
+        ConfigError: options contradict each other, the model, or the run to resume; a teacher has other labels or
+            another vocabulary; the cache is of other data or another teacher.
+        CheckpointError: a model, training state or cache cannot be read or written, or the output folder is in use.
+        TrainingInterrupted: SIGINT or SIGTERM arrived; the training state is saved.
+        TrainingError: the loss is not finite.
     """
-    if options.task == RawText.name:
-        return learn(options, RawText, Imitating, console=console, argv=argv)
-    return learn(options, find_task(options.task), Distilling, console=console, argv=argv)
+    kind = EncoderDistillationRun if options.task == RawText.name else DistillationRun
+    return kind(options, console=console, argv=argv, measure_latency=measure_latency).run()
 
 
-class Distilling(Lesson):
-    """What teachers say of the data, besides its labels."""
+class DistillationRun(FinetuneRun):
+    """A run on labelled data whose targets are the labels and the outputs of teachers."""
 
     options: DistillOptions
+    teachers: TeacherModels
+    unlabelled: Table | None = None
+    cached = False
+
+    def read(self) -> None:
+        """Read the data of the task, further texts without labels, and the teachers."""
+        super().read()
+        options, task = self.options, self.data
+        if options.unlabelled is not None:
+            assert isinstance(task, TextClassification)
+            pair = task.train.columns.text_pair
+            text = task.train.columns.text if pair is not None else None
+            self.unlabelled = read_table(options.unlabelled, text=text, text_pair=pair, labelled=False)
+        self.teachers = TeacherModels(options, task.head)
 
     def facts(self) -> dict[str, Any]:
-        """The teachers by hash, and the unlabelled file."""
+        """Return the files and the teachers by hash."""
         further = {} if self.unlabelled is None else {"unlabelled": self.unlabelled.sha256()}
-        return {"teachers": [hash_model(teacher) for teacher in self.read.values()], **further}
+        return {**super().facts(), "teachers": self.teachers.hashes, **further}
 
-    @cached_property
-    def read(self) -> dict[str, PreTrainedModel]:
-        """The teachers as they are in their files."""
-        return {name: load_trained(name, self.task.head) for name in self.options.teacher}
-
-    @cached_property
-    def unlabelled(self) -> Table | None:
-        """The further texts."""
-        if self.options.unlabelled is None:
-            return None
-        assert isinstance(self.task, TextClassification)
-        pair = self.task.train.columns.text_pair
-        text = self.task.train.columns.text if pair is not None else None
-        return read_table(self.options.unlabelled, text=text, text_pair=pair, labelled=False)
-
-    def prepare(self, folder: Path) -> tuple[BertTokenizer, PreTrainedModel]:
-        """Tokenizer and student, who may begin as a part of the first teacher; and the teachers, made to fit."""
+    def prepare(self) -> tuple[BertTokenizer, PreTrainedModel]:
+        """Return tokenizer and student, which may be initialised from the first teacher."""
         options = self.options
-        begins = latest_state(folder / "checkpoints") is None
-        wanted = self._pruned() if begins and options.keep_vocabulary is not None else None
-        self.tokenizer, student = prepare(folder, options, self.task, self.tell, wanted)
-        self.teachers = [self._teacher(name, student.config).to(self.device) for name in options.teacher]
-        self.pairs = [
-            options.layers or pair_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
-            for teacher in self.teachers
-        ]
-        for pairs, teacher in zip(self.pairs, self.teachers, strict=True):
-            check_pairs(pairs, student.config.num_hidden_layers, teacher.config.num_hidden_layers)
-        if begins and options.from_teacher:
-            fresh = init_from_teacher(student, self.teachers[0], self.pairs[0])
-            of = sum(1 for _ in student.parameters())
-            self.tell(f"{of - len(fresh)} of {of} tensors begin as those of {options.teacher[0]}")
-        return self.tokenizer, student
+        starts = latest_state(self.folder / "checkpoints") is None
+        pruned = self._pruned_tokenizer() if starts and options.keep_vocabulary is not None else None
+        tokenizer, student = prepare_model(self.folder, options, self.data, self.log, pruned)
+        self.teachers.fit(tokenizer, student.config, self.data.label_names(student.config), self.device)
+        if starts and options.from_teacher:
+            self.teachers.initialise(student, self.log)
+        return tokenizer, student
 
-    def objective(self, model: PreTrainedModel, max_length: int) -> tuple[Objective, Batches]:
-        """All losses; of texts on altered and unlabelled ones as well."""
-        self.encoded: Any = self.task.encode(self.tokenizer, model.config, max_length)
-        if isinstance(self.task, TextClassification):
-            self.encoded = self._with_more_texts(self.task, self.encoded)
-        batches: Any = self.batches()
-        caches = self._ask(inputs_of(self.encoded.features))
-        if caches:
-            return self._distillation(model, []), TaughtBatches(batches, caches)
-        return self._distillation(model, self.teachers), batches
+    def objective(self, model: PreTrainedModel) -> Objective:
+        """Return all losses of the distillation."""
+        return self.teachers.objective(model, cached=self.cached)
 
-    def _distillation(self, model: PreTrainedModel, teachers: Sequence[PreTrainedModel]) -> Distillation:
-        widths = [teacher.config.hidden_size for teacher in self.teachers]
-        return Distillation(model, self.options.weights(), pairs=self.pairs, widths=widths, teachers=teachers)
+    def run(self) -> FinetuneResult:
+        """Distil, or resume."""
+        options, previous = self.options, self.open_folder()
+        self.read()
+        with self.recording(previous):
+            self.log(self.data.describe())
+            with self.seeded():
+                tokenizer, student = self.prepare()
+                self.write_companions(tokenizer, student)
+                encoded = self.data.encode(tokenizer, student.config, self.max_length(student.config))
+                if isinstance(self.data, TextClassification):
+                    encoded = self._with_unlabelled_texts(self.data, encoded, tokenizer)
+                self.encoded = encoded
+                labelled = encoded.batches(batch_size=options.batch_size, parts=options.accumulation, seed=options.seed)
+                batches = self._with_teachers(labelled)
+                objective = self.objective(student)
+            return self.train_epochs(tokenizer, student, objective, batches)
 
-    # ── teachers ──
+    def _with_teachers(self, batches: LabelledBatches) -> Batches:
+        """Return batches with the cached outputs of the teachers, where they can be cached."""
+        caches = self.teachers.cache(inputs_of(batches.features), self.console, self.log, bf16=self.bf16)
+        self.cached = bool(caches)
+        return BatchesWithTeacher(batches, caches) if caches else batches
 
-    def _teacher(self, name: str, student: PreTrainedConfig) -> PreTrainedModel:
-        """A teacher that speaks the student's ids and labels: its embeddings [words, …] and its head in their order."""
-        teacher = self.read[name]
-        order = self._order_of_labels(name, teacher.config, student)
-        rows = self._rows_of_pieces(name, student.vocab_size)
-        with torch.no_grad():
-            embeddings = teacher.get_input_embeddings()
-            table = embeddings.weight[rows].clone()
-            teacher.resize_token_embeddings(len(rows)).weight.copy_(table)
-            if order is not None:
-                head: Any = teacher.classifier
-                head.weight.copy_(head.weight[order].clone())
-                head.bias.copy_(head.bias[order].clone())
-        return teacher
+    # ── vocabulary and texts ──
 
-    def _order_of_labels(self, name: str, config: PreTrainedConfig, student: PreTrainedConfig) -> list[int] | None:
-        """For each label of the data its place among the teacher's; None where the head has no labels."""
-        ours = self.task.label_names(student) if isinstance(self.task, Task) else None
-        if ours is None:
-            return None
-        theirs = self.options.teacher_labels or tuple(config.id2label[i] for i in sorted(config.id2label))
-        if len(theirs) != config.num_labels:
-            raise ConfigError(f"{name} has {config.num_labels} labels, not {len(theirs)} ({', '.join(theirs)})")
-        if not ours and config.num_labels == 1:
-            return [0]
-        folded = [label.casefold() for label in theirs]
-        if sorted(folded) != sorted(label.casefold() for label in ours):
-            wanted = ", ".join(ours) or "a number"
-            raise ConfigError(
-                f"the labels of the teacher {name} ({', '.join(theirs)}) are not those of the data ({wanted}); if they "
-                "mean the same, say which is which with --teacher-labels"
-            )
-        return [folded.index(label.casefold()) for label in ours]
-
-    def _rows_of_pieces(self, name: str, words: int) -> npt.NDArray[np.int64]:
-        """For each id of the student's tokenizer the teacher's id of the same piece."""
-        theirs = AutoTokenizer.from_pretrained(name)
-        own, there = self.tokenizer.get_vocab(), theirs.get_vocab()
-        lacking = sorted(own.keys() - there.keys(), key=own.__getitem__)
-        otherwise = [name for name in _SPLITTING if getattr(self.tokenizer, name) != getattr(theirs, name)]
-        if lacking or otherwise:
-            what = (
-                f"lacks {len(lacking):,} of the student's pieces ({', '.join(lacking[:5])})"
-                if lacking
-                else f"has another {', '.join(otherwise)}"
-            )
-            raise ConfigError(
-                f"the tokenizer of the teacher {name} {what}: both must read the same pieces, so give the student the "
-                "teacher's tokenizer"
-            )
-        rows = np.full(words, there[str(theirs.pad_token)], dtype=np.int64)  # there may be more rows than pieces
-        for piece, i in own.items():
-            rows[i] = there[piece]
-        return rows
-
-    def _pruned(self) -> BertTokenizer:
-        """The tokenizer of the options with the pieces alone that the texts use most."""
+    def _pruned_tokenizer(self) -> BertTokenizer:
+        """Return the tokenizer of the options with only the most frequent tokens of the texts."""
         options = self.options
         assert options.tokenizer is not None
         assert options.keep_vocabulary is not None
         whole = read_tokenizer(options.tokenizer)
         counts: Counter[int] = Counter()
         further = [] if self.unlabelled is None else table_texts(self.unlabelled)
-        texts = chain(self.task.texts(), further)
-        while some := list(islice(texts, 512)):
-            encoded = whole(some, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        texts = chain(self.data.texts(), further)
+        while part := list(islice(texts, 512)):
+            encoded = whole(part, add_special_tokens=False, return_attention_mask=False, verbose=False)
             for ids in encoded["input_ids"]:
                 counts.update(ids)
-        kept = prune_vocabulary(whole.get_vocab(), counts, options.keep_vocabulary)
-        switches = {name: getattr(whole, name) for name in _SPLITTING}
-        return BertTokenizer(vocab=kept, model_max_length=whole.model_max_length, **switches)
+        vocabulary = prune_vocabulary(whole.get_vocab(), counts, options.keep_vocabulary)
+        splitting = {name: getattr(whole, name) for name in SPLITTING}
+        return BertTokenizer(vocab=vocabulary, model_max_length=whole.model_max_length, **splitting)
 
-    # ── examples ──
-
-    def _with_more_texts(self, task: TextClassification, encoded: EncodedTask[Example]) -> EncodedTask[Example]:
-        """Add altered and unlabelled texts, which have no label, to the labelled ones."""
+    def _with_unlabelled_texts(
+        self, task: TextClassification, encoded: EncodedTask[Example], tokenizer: BertTokenizer
+    ) -> EncodedTask[Example]:
+        """Add augmented and unlabelled texts, which have no label, to the labelled ones."""
         features: list[Any] = list(encoded.features)
-        max_length = encoded.evaluation.max_length
-        further = [Example(text, pair, None, 0) for text, pair in zip(*self._altered(task.train), strict=True)]
-        if further:
-            features += encode_table(replace(task.train, examples=further), self.tokenizer, max_length)
+        length = encoded.evaluation.max_length
+        augmented = [Example(text, pair, None, 0) for text, pair in self._augmented(task.train, tokenizer)]
+        if augmented:
+            features += encode_table(replace(task.train, examples=augmented), tokenizer, length)
         if self.unlabelled is not None:
-            features += encode_table(self.unlabelled, self.tokenizer, max_length)
+            features += encode_table(self.unlabelled, tokenizer, length)
         labels: Any = encoded.targets["labels"]
         shape = len(features) - len(labels), *labels.shape[1:]
-        none = np.full(shape, math.nan if task.labels.regression else IGNORED, labels.dtype)
-        if len(none):
-            self.tell(f"{len(none):,} further texts without labels")
-        return replace(encoded, features=features, targets={"labels": np.concatenate([labels, none])})
+        missing = np.full(shape, math.nan if task.labels.regression else IGNORED, labels.dtype)
+        if len(missing):
+            self.log(f"{len(missing):,} further texts without labels")
+        return replace(encoded, features=features, targets={"labels": np.concatenate([labels, missing])})
 
-    def _altered(self, table: Table) -> tuple[list[str], list[str | None]]:
-        # The same for every seed of a run, so that what teachers say can be kept for all of them.
-        mask, copies, seed = str(self.tokenizer.mask_token), self.options.augment, 0
+    def _augmented(self, table: Table, tokenizer: BertTokenizer) -> list[tuple[str, str | None]]:
+        # The same for every seed of a run, so that all of them can share the cached outputs of the teachers.
+        mask, copies, seed = str(tokenizer.mask_token), self.options.augment, 0
         texts = alter_all([example.text for example in table.examples], copies, mask, seed)
-        if table.columns.text_pair is None:
-            return texts, [None] * len(texts)
-        seconds = [example.text_pair or "" for example in table.examples]
-        return texts, [*alter_all(seconds, copies, mask, seed + 1)]
-
-    def _ask(self, features: Sequence[Features]) -> list[tuple[TeacherCache, list[int]]]:
-        """What the teachers say of everything, from the disk; nothing where they have to run beside the student."""
-        options = self.options
-        self._check_lengths(max(len(one) for one in features))
-        layers = [[there for _, there in pairs] if options.hidden_weight > 0 else [] for pairs in self.pairs]
-        tokens = sum(len(one) for one in features)
-        columns = sum(
-            len(set(kept)) * teacher.config.hidden_size for kept, teacher in zip(layers, self.teachers, strict=True)
-        )
-        gigabytes = 2e-9 * tokens * columns  # in fp16
-        if options.attention_weight > 0 or gigabytes > options.cache_gigabytes:
-            why = (
-                "attention maps are not kept"
-                if options.attention_weight > 0
-                else f"their hidden states take {gigabytes:.1f} GB, --cache-gigabytes is {options.cache_gigabytes:g}"
-            )
-            self.tell(f"the teachers run beside the student: {why}")
-            return []
-        caches = []
-        for number, (teacher, kept) in enumerate(zip(self.teachers, layers, strict=True)):
-            folder = Path(options.cache or Path(options.output) / "teachers") / f"teacher-{number}"
-            cache = TeacherCache(folder, teacher, features, sorted(set(kept)), bf16=self.bf16)
-            with Progress(len(features), self.console, "asking the teacher", "text") as progress:
-                cache.fill(progress)
-            cache.open()
-            caches.append((cache, kept))
-        return caches
-
-    def _check_lengths(self, longest: int) -> None:
-        for name, teacher in zip(self.options.teacher, self.teachers, strict=True):
-            if longest > teacher.config.max_position_embeddings:
-                raise ConfigError(
-                    f"the teacher {name} reads {teacher.config.max_position_embeddings} tokens, and there are texts of "
-                    f"{longest}; lower --max-length"
-                )
+        seconds: list[str | None] = [None] * len(texts)
+        if table.columns.text_pair is not None:
+            pairs = [example.text_pair or "" for example in table.examples]
+            seconds = [*alter_all(pairs, copies, mask, seed + 1)]
+        return list(zip(texts, seconds, strict=True))
 
 
-class Imitating(Distilling):
-    """What encoders make of raw text: hidden states and attention. It is measured by the same, on other text."""
+class EncoderDistillationRun(EpochRun):
+    """A run on raw text: the targets are the hidden states and attention of teachers, on held-out text as well."""
 
-    task: RawText  # type: ignore[assignment]
+    options: DistillOptions
+    data: RawText
+    encoded: EncodedText
+    teachers: TeacherModels
 
-    def objective(self, model: PreTrainedModel, max_length: int) -> tuple[Objective, Batches]:
-        """Both losses, with the teachers beside the student: what they make of a corpus is not kept."""
-        self.encoded = self.task.encode(self.tokenizer, model.config, max_length)
-        self._check_lengths(max_length)
-        return self._distillation(model, self.teachers), self.batches()
+    def read(self) -> None:
+        """Read the corpus and the teachers."""
+        self.data = RawText(self.options)
+        self.teachers = TeacherModels(self.options, self.data.head)
 
-    def metrics(self) -> list[str]:
-        """The loss, and its terms."""
-        terms = self.options.weights()
-        weights = {"hidden_loss": terms.hidden_weight, "attention_loss": terms.attention_weight}
-        return ["loss", *(name for name, weight in weights.items() if weight > 0)]
+    def facts(self) -> dict[str, Any]:
+        """Return the corpus and the teachers by hash."""
+        return {"data": self.data.facts(), "teachers": self.teachers.hashes}
+
+    def prepare(self) -> tuple[BertTokenizer, PreTrainedModel]:
+        """Return tokenizer and student, which may be initialised from the first teacher."""
+        starts = latest_state(self.folder / "checkpoints") is None
+        tokenizer, student = prepare_model(self.folder, self.options, self.data, self.log)
+        self.teachers.fit(tokenizer, student.config, None, self.device)
+        if starts and self.options.from_teacher:
+            self.teachers.initialise(student, self.log)
+        return tokenizer, student
+
+    def objective(self, model: PreTrainedModel) -> Objective:
+        """Return both losses; the teachers run with the student, as their outputs on a corpus are not cached."""
+        self.teachers.check_lengths(self.encoded.max_length)
+        return self.teachers.objective(model, cached=False)
 
     @torch.no_grad()
     def evaluate(self, objective: Objective) -> Scores:
-        """The losses on text that was kept back."""
-        parts = list(self.encoded.held_out())
+        """Return the losses on held-out text."""
+        batches = list(self.encoded.held_out())
         totals: Counter[str] = Counter()
-        for part in parts:
-            totals.update(objective.units(part))
+        for batch in batches:
+            totals.update(objective.units(batch))
         sums: Counter[str] = Counter()
-        for part in parts:
-            tensors = {name: torch.from_numpy(array).to(self.device) for name, array in part.items()}
+        for batch in batches:
+            tensors = {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 shares = objective(tensors, totals)
             sums.update({name: value.item() for name, value in shares.items()})
         return {name: sums[name.removesuffix("_loss")] for name in self.metrics()}
 
-    def write(self, folder: Path) -> None:
-        """Nothing: text without labels has no answers."""
+    def metrics(self) -> list[str]:
+        """Return the names of the loss and its terms."""
+        weights = self.options.weights()
+        terms = {"hidden_loss": weights.hidden_weight, "attention_loss": weights.attention_weight}
+        return ["loss", *(name for name, weight in terms.items() if weight > 0)]
 
+    def write_predictions(self, folder: Path) -> None:
+        """Write nothing: there are no predictions for raw text."""
 
-# What decides into which words a text falls, and what becomes of their letters.
-_SPLITTING = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "clean_text", "wordpieces_prefix")
+    def run(self) -> FinetuneResult:
+        """Distil, or resume."""
+        options, previous = self.options, self.open_folder()
+        self.read()
+        with self.recording(previous):
+            self.log(self.data.describe())
+            with self.seeded():
+                tokenizer, student = self.prepare()
+                self.write_companions(tokenizer, student)
+                self.encoded = self.data.encode(tokenizer, student.config, self.max_length(student.config))
+                objective = self.objective(student)
+            batches = self.encoded.batches(batch_size=options.batch_size, parts=options.accumulation, seed=options.seed)
+            return self.train_epochs(tokenizer, student, objective, batches)

@@ -1,7 +1,7 @@
-"""Pretrain a model on a prepared corpus, from nothing to a checkpoint that can be fine-tuned.
+"""Pretraining of a model on a prepared corpus, from scratch.
 
-The output folder is the newest model in Hugging Face layout. Beside it: `run.json`, `checkpoints/` (the newest states)
-and `tensorboard/`. Under `torchrun`, the processes share every batch; the folder must be one that all of them see.
+The output folder is the newest model in Hugging Face layout. Beside it: `run.json`, `checkpoints/` (the newest training
+states) and `tensorboard/`. Under `torchrun`, the processes share every batch; the folder must be visible to all.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate, groupby
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,410 +20,297 @@ from rich.console import Console
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.corpus.corpus import Corpus
 from pocketbert.corpus.pretraining_batches import PretrainingBatches
-from pocketbert.data.batches import Ahead, random_words
+from pocketbert.data.batches import Ahead
 from pocketbert.errors import ConfigError, DataError, TrainingError
 from pocketbert.models.auto import AutoModelForPreTraining
-from pocketbert.models.device import choose_device
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.recipes.finetune import curves
-from pocketbert.recipes.models import begin
 from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.pretraining_recipes import Phase
-from pocketbert.recipes.record import Record, claim, held
-from pocketbert.training.distributed import Ranks, copies, is_sharded, joined, local_device, shard
-from pocketbert.training.loop import Plan, train
-from pocketbert.training.objectives import Batch
+from pocketbert.recipes.training_run import RunResult, TrainingRun
+from pocketbert.tasks.evaluation import Scores
+from pocketbert.tokenization import BertTokenizer
+from pocketbert.training.distributed import ProcessGroup, copies, is_sharded, process_group, shard
+from pocketbert.training.loop import TrainingSchedule
+from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.optim import build_optimizer, polynomial_schedule
-from pocketbert.training.pretraining import Pretraining, measure
-from pocketbert.training.progress import Progress, say
+from pocketbert.training.pretraining import Pretraining, evaluate_pretraining
 from pocketbert.training.state import State, latest_state
 
 
-@dataclass(frozen=True)
-class PretrainResult:
-    """What came out of a run."""
-
-    folder: Path
-    """The model, ready to be fine-tuned."""
-    metrics: dict[str, float]
-    """Of the last evaluation, on what the corpus keeps back."""
-    steps: int
-    """How many steps there were."""
-    seconds: float
-    """How long the run took, before it was resumed included."""
+@dataclass(frozen=True, kw_only=True)
+class PretrainResult(RunResult):
+    """Result of a pretraining or transfer run; its metrics are those of the last evaluation."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a run would take."""
-
-    parameters: int
-    tokens_a_step: tuple[int, ...]
-    """Of each phase, at most."""
-    steps: tuple[int, ...]
-    """Of each phase."""
-    fixed_bytes: int
-    """Weights, gradients and moments."""
-    peak_bytes: int | None
-    """All, at the largest micro-batch, where the device can tell."""
-    tokens_a_second: tuple[float, ...]
-    """Of each phase, as a short probe ran."""
-    seconds: float
-    """The whole run at that speed."""
-
-
-class Course:
-    """What a run learns, in which phases, on which processes. `recipes.transfer` has another.
+def pretrain(options: PretrainOptions, *, console: Console | None = None, argv: Sequence[str] = ()) -> PretrainResult:
+    """Pretrain a model, or resume such a run; alone, or as one of the processes that `torchrun` started.
 
     Args:
-        options: of the run.
-        ranks: the processes of the run.
-        tell: says a line to a person.
+        options: corpus, recipe and hyperparameters.
+        console: where to show progress: a bar on a terminal, lines otherwise; without a console lines go to the log.
+        argv: the command, for `run.json`.
 
     Raises:
-        DataError: the corpus cannot be used.
-        ConfigError: the phases do not fit the model.
+        DataError: the corpus is damaged, or too small for the batch.
+        ConfigError: options contradict each other, the model, or the run to resume.
+        CheckpointError: a training state cannot be read or written, or the output folder is in use.
+        TrainingInterrupted: SIGINT or SIGTERM arrived; the training state is saved.
+        TrainingError: the loss is not finite.
     """
+    with distributed() as processes:
+        return PretrainRun(options, console=console, argv=argv, processes=processes).run()
 
-    def __init__(self, options: PretrainOptions, ranks: Ranks, device: torch.device, tell: Any) -> None:
-        self.options, self.ranks, self.device, self.tell = options, ranks, device, tell
-        self.recipe = options.recipe
-        self.phases = list(self.recipe.phases)
-        self.corpus = Corpus(options.corpus, verify=ranks.first)
-        self.tokenizer = self.corpus.tokenizer
-        self.bf16 = options.precision == "bf16" or (
-            options.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-        )
+
+@contextlib.contextmanager
+def distributed() -> Iterator[ProcessGroup]:
+    """Join the processes that `torchrun` started. Raises `TrainingError` where one of them is lost."""
+    with process_group() as processes:
+        try:
+            yield processes
+        except RuntimeError as error:
+            if processes.count > 1 and re.search("gloo|nccl|connection", str(error), re.IGNORECASE):
+                raise TrainingError(
+                    f"process {processes.rank} of {processes.count} lost the connection to another process, whose "
+                    "message says why; the last training state is kept: run the same command with --resume to continue"
+                ) from error
+            raise
+
+
+class PretrainRun(TrainingRun):
+    """A run on a prepared corpus, in phases: masked words and, in most recipes, sentence pairs; see `TrainingRun`."""
+
+    def __init__(
+        self,
+        options: PretrainOptions,
+        *,
+        console: Console | None = None,
+        argv: Sequence[str] = (),
+        processes: ProcessGroup = ProcessGroup(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(options, console=console, argv=argv, processes=processes)
+        self.options, self.recipe = options, options.recipe
+        self.phases: list[Phase] = list(self.recipe.phases)
+
+    def read(self) -> None:
+        """Open the corpus."""
+        self.corpus = Corpus(self.options.corpus, verify=self.processes.first)
+        self.tokenizer: BertTokenizer = self.corpus.tokenizer
 
     def facts(self) -> dict[str, Any]:
-        """What decides the result besides the options, for `run.json`."""
-        return {
-            "corpus": {
-                "vocabulary": self.corpus.vocabulary_sha256,
-                "shards": [entry["sha256"] for entry in self.corpus.manifest["train"]],
-            },
-            "precision": "bf16" if self.bf16 else "fp32",
-        }
+        """Return the corpus by hash."""
+        shards = [entry["sha256"] for entry in self.corpus.manifest["train"]]
+        return {"corpus": {"vocabulary": self.corpus.vocabulary_sha256, "shards": shards}}
 
     def config(self) -> PreTrainedConfig:
-        """The model's, for the corpus's vocabulary. Raises `ConfigError` if examples are longer than it can read."""
-        config, words = self.recipe.config, len(self.tokenizer)
-        if not words <= config.vocab_size < words + 64:  # up to 63 rows of padding are customary
-            config = config.replace(vocab_size=words)
+        """Return the configuration for the vocabulary of the corpus.
+
+        Raises:
+            ConfigError: examples are longer than the model can read.
+        """
+        config, tokens = self.recipe.config, len(self.tokenizer)
+        if not tokens <= config.vocab_size < tokens + 64:  # up to 63 rows of padding are customary
+            config = config.replace(vocab_size=tokens)
         if (longest := max(phase.length for phase in self.phases)) > config.max_position_embeddings:
             raise ConfigError(f"--length {longest} is more than the model reads, {config.max_position_embeddings}")
         return config.replace(pad_token_id=self.tokenizer.pad_token_id)
 
-    def model(self) -> PreTrainedModel:
-        """A fresh one."""
+    def prepare(self) -> tuple[BertTokenizer, PreTrainedModel]:
+        """Return the tokenizer of the corpus, and a model with random weights."""
         model: PreTrainedModel = AutoModelForPreTraining.from_config(self.config())
-        return model
+        return self.tokenizer, model
 
     def objective(self, model: PreTrainedModel) -> Pretraining:
-        """What is learned."""
+        """Return the losses of pretraining."""
         return Pretraining(model, pairs=self.recipe.pairs is not None)
 
-    def optimizer(self, objective: Pretraining) -> torch.optim.Optimizer:
-        """Over the objective's parameters; the rates of the phases are absolute, and this one is 1."""
+    def optimizer(self, objective: Objective) -> torch.optim.Optimizer:
+        """Return the optimizer; the rates of the phases are absolute, so that its own is 1."""
         return build_optimizer(
             self.recipe.optimizer, objective, learning_rate=1.0, weight_decay=self.recipe.weight_decay
         )
 
-    # ── steps ──
+    def evaluate(self, objective: Objective) -> Scores:
+        """Return losses and accuracies on the held-out split."""
+        assert isinstance(objective, Pretraining)
+        # Layers compiled for training would be compiled again for evaluation, which takes longer than the evaluation.
+        eager = torch.compiler.set_stance("force_eager") if self.options.compile else contextlib.nullcontext()
+        with eager:
+            return evaluate_pretraining(objective, self.held_out, self.processes, bf16=self.bf16)
+
+    def run(self) -> PretrainResult:
+        """Pretrain, or resume."""
+        options, previous = self.options, self.open_folder()
+        self.read()
+        with self.recording(previous):
+            if (newest := latest_state(self.folder / "checkpoints")) is not None:
+                self.log(f"resuming from {newest}")
+            objective = self.prepared_objective()
+            model: Any = objective.model
+            self.write_companions(self.tokenizer, model)
+            batches, self.held_out = self.batches(), self.read_held_out()
+            self.log(self._announcement(model))
+            every = options.eval_every or max(1, self.steps // 50)
+            schedule = TrainingSchedule(
+                steps=self.steps,
+                evaluate_at={*range(every, self.steps, every), self.steps},
+                metric="loss",
+                seed=options.seed,
+                clip=options.clip,
+                bf16=self.bf16,
+                save_seconds=60 * options.save_minutes,
+                keep=2,
+            )
+
+            def record(state: State, **facts: Any) -> None:
+                self.record(history=state.history, steps=self.steps, parameters=model.num_parameters(), **facts)
+
+            def on_evaluation(state: State) -> None:
+                tensors = copies(model.state_dict().items(), kept=self.processes.first)
+                if self.processes.first:
+                    model.save_pretrained(self.folder, state_dict=tensors)
+                    record(state)
+
+            with Ahead(batches) as ahead:
+                state = self.train(
+                    objective,
+                    self.optimizer(objective),
+                    ahead,
+                    schedule,
+                    rate=self.rate,
+                    on_evaluation=on_evaluation,
+                    describe=batches.describe,
+                    title="pretraining",
+                )
+            record(state, finished=True)
+            return PretrainResult(
+                folder=self.folder,
+                metrics=self.metrics_of(state.history[-1]),
+                steps=state.step,
+                history=state.history,
+                seconds=self.seconds,
+            )
+
+    def prepared_objective(self) -> Pretraining:
+        """Return the objective with initial weights on its device, compiled and sharded as the options say."""
+        with self.seeded():
+            _, model = self.prepare()
+        objective = self.objective(model).to(self.device)
+        if self.options.compile:
+            for layer in model.base_model.layers:
+                layer.compile(dynamic=True)  # hardly two batches have the same number of tokens
+        if self.options.sharded and self.processes.count > 1:
+            shard(objective, model.base_model.layers, self.device, methods=["shares"])
+        return objective
+
+    # ── phases ──
 
     @property
     def steps(self) -> int:
-        """Of all phases."""
+        """Steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
-    def place(self, step: int) -> tuple[int, int]:
-        """The phase of `step`, and how many of its steps were before."""
+    def position(self, step: int) -> tuple[int, int]:
+        """Return the phase of `step`, and the number of earlier steps in that phase."""
         ends = list(accumulate(phase.steps for phase in self.phases))
         phase = next((i for i, end in enumerate(ends) if step < end), len(ends) - 1)
         return phase, step - (ends[phase] - self.phases[phase].steps)
 
     def rate(self, step: int) -> float:
-        """The rate at `step`."""
-        number, inside = self.place(step)
+        """Return the learning rate at `step`."""
+        number, inside = self.position(step)
         phase = self.phases[number]
         return phase.learning_rate * polynomial_schedule(
             inside, steps=phase.steps, warmup=phase.warmup, power=phase.power, end=phase.end
         )
 
     def parts(self, phase: Phase) -> int:
-        """Into how many micro-batches each process divides its share of a batch.
+        """Return the number of micro-batches of each process per step.
 
-        Raises `ConfigError` where a batch has fewer examples than there are processes.
+        Raises:
+            ConfigError: a batch has fewer examples than there are processes.
         """
-        if phase.batch < self.ranks.count:
-            raise ConfigError(f"--batch-size {phase.batch} is less than one example for each of {self.ranks.count}")
+        count = self.processes.count
+        if phase.batch < count:
+            raise ConfigError(f"--batch-size {phase.batch} is less than one example for each of {count} processes")
         needed = math.ceil(phase.batch * phase.length / self.options.tokens)
         shares = 1 << (needed - 1).bit_length()  # a power of two: the same for 1, 2, 4, … processes, dropout included
-        return max(1, min(math.ceil(shares / self.ranks.count), phase.batch // self.ranks.count))
+        return max(1, min(math.ceil(shares / count), phase.batch // count))
 
-    def batches(self) -> _PhaseBatches:
-        """Step → this process's micro-batches."""
-        return _PhaseBatches(self)
+    # ── batches ──
 
-    def held_out(self) -> list[Batch]:
-        """Of what the corpus keeps back, this process's share of each batch: always the same examples and masks.
-
-        Raises `DataError` where not even one example falls to each process.
-        """
-        corpus, length = Corpus(self.options.corpus, "held-out", verify=False), self.phases[0].length
-        rank, ranks = self.ranks.rank, self.ranks.count
-        size = min(64, self.reader(corpus, length, 1).examples)
-        if size < ranks:
-            raise DataError(
-                f"{corpus.folder}: keeps back {size} examples, and there are {ranks} processes: prepare it with a "
-                "larger --held-out, or use fewer"
-            )
-        batches = self.reader(corpus, length, size)
-        whole = min(self.options.eval_batches, batches.examples // size)
-        shares: list[Batch] = [{**batches.batch(t, rank, ranks)} for t in range(whole)]
-        return shares
+    def batches(self) -> PhaseBatches:
+        """Return the batches of this process."""
+        return PhaseBatches(self)
 
     def reader(self, corpus: Corpus, length: int, batch: int) -> PretrainingBatches:
-        """Batches of a corpus, as this run wants them."""
-        options, pairs = self.options, self.recipe.pairs
+        """Return batches of a corpus."""
+        options, recipe = self.options, self.recipe
         return PretrainingBatches(
-            corpus, length, batch, pairs=pairs, whole_words=options.whole_words, masked=self.recipe.masked,
+            corpus, length, batch, pairs=recipe.pairs, whole_words=options.whole_words, masked=recipe.masked,
             seed=options.seed,
         )  # fmt: skip
 
+    def read_held_out(self) -> list[Batch]:
+        """Return this process's share of each batch of the held-out split: always the same examples and masks.
 
-class _PhaseBatches:
+        Raises:
+            DataError: there is not even one example per process.
+        """
+        corpus, length = Corpus(self.options.corpus, "held-out", verify=False), self.phases[0].length
+        rank, count = self.processes.rank, self.processes.count
+        size = min(64, self.reader(corpus, length, 1).examples)
+        if size < count:
+            raise DataError(
+                f"{corpus.folder}: the held-out split has {size} examples, and there are {count} processes: prepare "
+                "the corpus with a larger --held-out, or use fewer processes"
+            )
+        batches = self.reader(corpus, length, size)
+        whole = min(self.options.eval_batches, batches.examples // size)
+        shares: list[Batch] = [{**batches.batch(t, rank, count)} for t in range(whole)]
+        return shares
+
+    def _announcement(self, model: PreTrainedModel) -> str:
+        count = self.processes.count
+        phases = "; then ".join(
+            f"{f'{repeats} times ' if repeats > 1 else ''}{phase.steps:,} steps of {phase.batch:,} examples "
+            f"of {phase.length} tokens in {self.parts(phase) * count:,} parts, peak rate {phase.learning_rate:g}"
+            for phase, repeats in ((phase, len(list(same))) for phase, same in groupby(self.phases))
+        )
+        processes = f" in {count} processes" if count > 1 else ""
+        processes += " with sharded weights" if is_sharded(model) else ""
+        return (
+            f"{type(model).__name__} of {model.num_parameters():,} parameters on {self.device}{processes} in "
+            f"{self.precision}, {self.recipe.optimizer}, {self.corpus.tokens:,} tokens of text: {phases}"
+        )
+
+
+class PhaseBatches:
     """step → micro-batches of one process; phases of the same shape continue each other's order."""
 
-    def __init__(self, course: Course) -> None:
-        self.course = course
-        shapes = {(phase.length, phase.batch) for phase in course.phases}
-        self._readers = {shape: course.reader(course.corpus, *shape) for shape in sorted(shapes)}
+    def __init__(self, run: PretrainRun) -> None:
+        self.run = run
+        shapes = {(phase.length, phase.batch) for phase in run.phases}
+        self._readers = {shape: run.reader(run.corpus, *shape) for shape in sorted(shapes)}
 
     def __call__(self, step: int) -> list[Batch]:
-        course = self.course
-        reader, t, number = self._of(step)
-        parts, ranks = course.parts(course.phases[number]), course.ranks
-        return [{**reader.batch(t, part * ranks.count + ranks.rank, parts * ranks.count)} for part in range(parts)]
+        """Return the micro-batches of `step`."""
+        reader, t, number = self._find(step)
+        parts, processes = self.run.parts(self.run.phases[number]), self.run.processes
+        count, rank = processes.count, processes.rank
+        return [{**reader.batch(t, part * count + rank, parts * count)} for part in range(parts)]
 
     def describe(self, step: int) -> str:
-        """Which examples the batch of `step` holds."""
-        reader, t, number = self._of(step)
+        """Return the name of the batch of `step` and its examples, for error messages."""
+        reader, t, number = self._find(step)
         members = reader.members(t)
         more = f" and {len(members) - 8:,} more" if len(members) > 8 else ""
-        some = ", ".join(map(str, members[:8].tolist()))
-        return f"batch {t:,} of {reader.length} tokens in phase {number + 1} (its examples {some}{more})"
+        listed = ", ".join(map(str, members[:8].tolist()))
+        return f"batch {t:,} of {reader.length} tokens in phase {number + 1} (its examples {listed}{more})"
 
-    def _of(self, step: int) -> tuple[PretrainingBatches, int, int]:
-        """The reader, the number of its batch, and the phase."""
-        phases = self.course.phases
-        number, inside = self.course.place(step)
+    def _find(self, step: int) -> tuple[PretrainingBatches, int, int]:
+        """Return the reader, the number of its batch, and the phase."""
+        phases = self.run.phases
+        number, inside = self.run.position(step)
         shape = (phases[number].length, phases[number].batch)
         before = sum(phase.steps for phase in phases[:number] if (phase.length, phase.batch) == shape)
         return self._readers[shape], before + inside, number
-
-
-def pretrain(
-    options: PretrainOptions,
-    *,
-    console: Console | None = None,
-    argv: Sequence[str] = (),
-    course_class: type[Course] = Course,
-) -> PretrainResult:
-    """Pretrain a model, or continue to; alone, or as one of the processes that `torchrun` started.
-
-    Args:
-        options: what to do.
-        console: where to show progress: a bar if it is a terminal, lines otherwise; the log gets the lines when None.
-        argv: the command to note in `run.json`.
-        course_class: what the run learns.
-
-    Raises:
-        DataError: the corpus is damaged, or too small for the batch.
-        ConfigError: options contradict each other, the model, or the run that is to be resumed.
-        CheckpointError: a state cannot be read or written, or the output folder is in use.
-        TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
-        TrainingError: the loss is not a number.
-    """
-    with joined() as ranks:
-        try:
-            return _pretrain(options, course_class, ranks, console, argv)
-        except RuntimeError as error:
-            if ranks.count > 1 and re.search("gloo|nccl|connection", str(error), re.IGNORECASE):
-                raise TrainingError(
-                    f"process {ranks.rank} of {ranks.count} lost another, which says why; the last state is kept: run "
-                    "the same command with --resume to go on"
-                ) from error
-            raise
-
-
-def _pretrain(
-    options: PretrainOptions, course_class: type[Course], ranks: Ranks, console: Console | None, argv: Sequence[str]
-) -> PretrainResult:
-    folder = Path(options.output)
-    tell = partial(say, console) if ranks.first else partial(_silent)
-    device = choose_device(options.device or local_device())
-    previous = claim(folder, resume=options.resume) if ranks.first else None
-    with held(folder) if ranks.first else contextlib.nullcontext():
-        course = course_class(options, ranks, device, tell)
-        record = Record(folder, options, course.facts(), list(argv), previous) if ranks.first else None
-        ranks.wait()  # until it is known that the run may be
-        if (newest := latest_state(folder / "checkpoints")) is not None:
-            tell(f"resuming from {newest}")
-        objective = _prepared(course)
-        model: Any = objective.model
-        if ranks.first:
-            begin(folder, course.tokenizer, model)
-        batches, held_out = course.batches(), course.held_out()
-        tell(_announcement(course, model))
-        every = options.eval_every or max(1, course.steps // 50)
-        plan = Plan(
-            steps=course.steps,
-            evaluate_at={*range(every, course.steps, every), course.steps},
-            metric="loss",
-            seed=options.seed,
-            clip=options.clip,
-            bf16=course.bf16,
-            save_seconds=60 * options.save_minutes,
-            keep=2,
-        )
-
-        def written(state: State, **more: Any) -> None:
-            if record is not None:
-                record.write(history=state.history, steps=course.steps, parameters=model.num_parameters(), **more)
-
-        def evaluate() -> dict[str, float]:
-            # Layers that were compiled to learn would be compiled anew to be asked, which takes longer than asking.
-            as_it_is = torch.compiler.set_stance("force_eager") if options.compile else contextlib.nullcontext()
-            with as_it_is:
-                return measure(objective, held_out, ranks, bf16=course.bf16)
-
-        def keep(state: State) -> None:
-            tensors = copies(model.state_dict().items(), kept=ranks.first)
-            if record is not None:
-                model.save_pretrained(folder, state_dict=tensors)
-                written(state)
-
-        with (
-            Progress(plan.steps, console if ranks.first else None, "pretraining") as progress,
-            curves(folder, options.tensorboard and ranks.first) as writer,
-            Ahead(batches) as ahead,
-        ):
-            state = train(
-                objective,
-                course.optimizer(objective),
-                ahead,
-                plan,
-                schedule=course.rate,
-                evaluate=evaluate,
-                record=keep,
-                folder=folder / "checkpoints",
-                progress=progress,
-                writer=writer,
-                ranks=ranks,
-                describe=batches.describe,
-            )
-        written(state, finished=True)
-        metrics = {name: value for name, value in state.history[-1].items() if name != "step"}
-        return PretrainResult(folder, metrics, state.step, record.seconds if record is not None else 0.0)
-
-
-def estimate(options: PretrainOptions, *, course_class: type[Course] = Course) -> Estimate:
-    """What a run would take, from a probe of a few micro-batches of each phase; writes nothing.
-
-    Raises:
-        DataError: the corpus is damaged, or too small for the batch.
-        ConfigError: options contradict each other or the model.
-    """
-    device = choose_device(options.device)
-    course = course_class(options, Ranks(), device, _silent)
-    objective = _prepared(course)
-    optimizer, batches = course.optimizer(objective), course.batches()
-    speeds, first, seconds = [], 0, 0.0
-    objective.train()
-    for phase in course.phases:
-        objective.begin(first)
-        took, tokens = _probe(objective, batches(first), course)
-        speeds.append(tokens / took)
-        seconds += phase.steps * phase.batch * phase.length * took / tokens
-        first += phase.steps
-    started = time.perf_counter()
-    optimizer.step()
-    _finish(device)
-    seconds += course.steps * (time.perf_counter() - started)
-    parameters = sum(parameter.numel() for parameter in objective.parameters())
-    return Estimate(
-        parameters=parameters,
-        tokens_a_step=tuple(phase.batch * phase.length for phase in course.phases),
-        steps=tuple(phase.steps for phase in course.phases),
-        fixed_bytes=16 * parameters,
-        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident(),
-        tokens_a_second=tuple(speeds),
-        seconds=seconds,
-    )
-
-
-def _probe(objective: Pretraining, batch: Sequence[Batch], course: Course) -> tuple[float, int]:
-    """Seconds and tokens of a micro-batch, the first not counted."""
-    best, tokens = math.inf, 1
-    for _ in range(3):
-        part = batch[0]
-        units = objective.units(part)
-        tensors = {name: torch.from_numpy(array).to(course.device) for name, array in part.items()}
-        _finish(course.device)
-        started = time.perf_counter()
-        with torch.autocast(course.device.type, torch.bfloat16, enabled=course.bf16):
-            loss = objective(tensors, units)["loss"]
-        loss.backward()
-        _finish(course.device)
-        best, tokens = min(best, time.perf_counter() - started), units["tokens"]
-    return best, tokens
-
-
-def _prepared(course: Course) -> Pretraining:
-    """The objective with fresh weights, on its device, compiled if so wished."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(int(random_words(course.options.seed, "weights", 0, 1)[0]))
-        model = course.model()
-    objective = course.objective(model).to(course.device)
-    if course.options.compile:
-        for layer in model.base_model.layers:
-            layer.compile(dynamic=True)  # hardly two batches have the same number of tokens
-    if course.options.sharded and course.ranks.count > 1:
-        shard(objective, model.base_model.layers, course.device, methods=["shares"])
-    return objective
-
-
-def _announcement(course: Course, model: PreTrainedModel) -> str:
-    counted = [(phase, len(list(same))) for phase, same in groupby(course.phases)]
-    phases = "; then ".join(
-        f"{f'{count} times ' if count > 1 else ''}{phase.steps:,} steps of {phase.batch:,} examples "
-        f"of {phase.length} tokens in {course.parts(phase) * course.ranks.count:,} parts, peak rate "
-        f"{phase.learning_rate:g}"
-        for phase, count in counted
-    )
-    processes = f" in {course.ranks.count} processes" if course.ranks.count > 1 else ""
-    processes += " that divide its weights" if is_sharded(model) else ""
-    where = f"{course.device}{processes} in {'bf16' if course.bf16 else 'fp32'}"
-    return (
-        f"{type(model).__name__} of {model.num_parameters():,} parameters on {where}, "
-        f"{course.recipe.optimizer}, {course.corpus.tokens:,} tokens of text: {phases}"
-    )
-
-
-def _resident() -> int | None:
-    """The most memory that this process ever took, where the system tells."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _silent(_: str) -> None:
-    pass

@@ -1,4 +1,4 @@
-"""How the models were pretrained, as far as it was published, and the same in miniature."""
+"""Published pretraining recipes, and miniatures of them."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A part of a run with a rate of its own: it rises during the first `warmup` of the steps, then falls."""
+    """A part of a run with its own learning rate, which has a warm-up and then decays."""
 
     steps: int
     length: int
-    """Tokens of an example."""
+    """Tokens per example."""
     batch: int
-    """Examples a step, over all processes and micro-batches."""
+    """Examples per step, over all processes and micro-batches."""
     learning_rate: float
     warmup: float
-    """The part of the steps in which the rate rises."""
+    """Fraction of the steps for linear warm-up."""
     power: float = 1.0
-    """Of the polynomial that it falls along."""
+    """Power of the polynomial decay."""
     end: float = 0.0
-    """To what part of the peak it falls."""
+    """Fraction of the peak rate at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingRecipe:
-    """How one model came to be."""
+    """How one model was pretrained."""
 
     config: PreTrainedConfig
     pairs: Pairs | None
     phases: tuple[Phase, ...]
     layer_steps: int = 0
-    """Of the transfer: how many steps a layer was taught."""
+    """Steps of knowledge transfer per layer."""
     transfer_batch: int = 0
-    """... in batches of so many examples, of the length of the last phase."""
+    """Examples per step of knowledge transfer, of the length of the last phase."""
     optimizer: str = "lamb"
     weight_decay: float = 0.01
     masked: float = 0.15
@@ -74,7 +74,7 @@ _IB_BERT = PretrainingRecipe(
     phases=(Phase(steps=500_000, length=512, batch=4096, learning_rate=1.5e-3, warmup=0.02),),
 )
 
-#: By the names that `--preset` takes.
+#: By the name of `--preset`.
 RECIPES: Mapping[str, PretrainingRecipe] = {
     "squeezebert": _SQUEEZEBERT,
     "ib-bert": _IB_BERT,
@@ -90,14 +90,14 @@ def _mini_phases(first: int, second: int, rate: float) -> tuple[Phase, ...]:
     )
 
 
-# As there is more text than such runs read, nothing repeats, and nothing drops out.
+# Such runs read no text twice, so they need no dropout.
 _MINI: Mapping[str, Any] = {
     "hidden_size": 256, "num_hidden_layers": 4, "embedding_size": 64, "intra_bottleneck_size": 64,
     "intermediate_size": 256, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
 _MINI_TRANSFER: Mapping[str, Any] = {"phases": _mini_phases(700, 60, 5e-3), "layer_steps": 60, "transfer_batch": 16}
 
-#: The same for one processor core: models that are smaller in every direction, and runs of five to twenty minutes.
+#: Miniatures for one processor core: models that are smaller in every dimension, and runs of five to twenty minutes.
 MINI_RECIPES: Mapping[str, PretrainingRecipe] = {
     "squeezebert": replace(
         _SQUEEZEBERT,

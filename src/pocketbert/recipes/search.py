@@ -1,8 +1,8 @@
-"""A search for hyper-parameters, by Optuna: what the papers leave open is tried out.
+"""Hyperparameter search, by Optuna.
 
 Each trial is a run in a folder of its own in the output, `trial-0000` and so on. `search.log` is Optuna's journal, from
-which an interrupted search goes on, `search.json` and `search.png` say at the end how the trials went. Whatever is best
-was chosen on the evaluation data, so its metric there is a little too good.
+which an interrupted search is resumed; `search.json` and `search.png` are the results. The best trial is selected on
+the evaluation data, so its metric there is slightly optimistic.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from rich.console import Console
 
 from pocketbert.checkpoints import write_text
 from pocketbert.errors import CheckpointError, ConfigError, TrainingError, require
-from pocketbert.recipes.finetune import FinetuneResult
+from pocketbert.recipes.epoch_run import FinetuneResult
 from pocketbert.recipes.finetune_options import FinetuneOptions
-from pocketbert.training.progress import say
+from pocketbert.training.progress import print_line
 from pocketbert.training.state import latest_state
 
 Options = TypeVar("Options", bound=FinetuneOptions)
@@ -28,23 +28,23 @@ Options = TypeVar("Options", bound=FinetuneOptions)
 
 @dataclass(frozen=True)
 class Between:
-    """Any number of a range."""
+    """A range of numbers."""
 
     low: float
     high: float
     log: bool = False
 
 
-#: What is tried where: a list of choices, or a range.
+#: Option → its choices, or a range.
 Space = Mapping[str, Between | Sequence[float]]
 
-#: The ranges that MobileBERT's paper searches (Sun et al. 2020, section 4.4).
+#: The search space of MobileBERT's paper (Sun et al. 2020, section 4.4).
 FINETUNING: Space = {
     "batch_size": (16, 32, 48),
     "learning_rate": Between(1e-5, 1e-4, log=True),
     "epochs": Between(2, 10),
 }
-#: Of distillation neither paper says what it searched: these ranges are ours.
+#: Neither paper publishes its search space for distillation: these ranges are ours.
 DISTILLING: Space = {
     **FINETUNING,
     "alpha": Between(0.1, 1.0),
@@ -58,22 +58,22 @@ class Trial:
 
     number: int
     values: dict[str, float]
-    """Of the hyper-parameters."""
+    """Values of the hyperparameters."""
     metrics: dict[str, float] | None
-    """None where the loss stopped being a number."""
+    """None where the run diverged."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What came out of a search."""
+    """Result of a search."""
 
     folder: Path
-    """The best trial's model."""
+    """The model of the best trial."""
     trials: list[Trial]
     best: int
     """The number of the best trial."""
     metric: str
-    """What decided."""
+    """The metric that selected it."""
 
 
 def search(
@@ -85,21 +85,21 @@ def search(
     console: Console | None = None,
     argv: Sequence[str] = (),
 ) -> SearchResult:
-    """Try out `trials` combinations of `space`, those of an earlier, interrupted search included.
+    """Run `trials` trials, including those of an earlier, interrupted search.
 
     Args:
         run: `finetune` or `distill`.
-        options: of every run, but for what is tried out and the output.
-        space: name of an option → what to try.
-        trials: how many.
+        options: the options of every run, but for the hyperparameters and the output.
+        space: the search space.
+        trials: number of trials.
         console: where to show progress.
-        argv: the command to note in every `run.json`.
+        argv: the command, for every `run.json`.
 
     Raises:
-        ConfigError: less than one trial, or a search with another space is to be resumed.
-        CheckpointError: the folder holds a search, which is not to be resumed.
+        ConfigError: `trials` is less than 1, or the search to resume had another space.
+        CheckpointError: the folder holds a search, and `options.resume` is not set.
         MissingExtraError: Optuna is not installed.
-        TrainingError: no trial came to an end.
+        TrainingError: no trial finished.
     """
     if trials < 1:
         raise ConfigError(f"--search {trials} must be at least 1")
@@ -111,47 +111,47 @@ def search(
     folder = Path(options.output)
     journal = folder / "search.log"
     if journal.exists() and not options.resume:
-        raise CheckpointError(f"{folder} holds a search: continue it with --resume, or choose another folder")
+        raise CheckpointError(f"{folder} holds a search: resume it with --resume, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     metric = options.metric
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(journal))), study_name="search", load_if_exists=True
     )
-    told = json.loads(json.dumps({name: _told(choice) for name, choice in space.items()}))
-    if study.user_attrs.setdefault("space", told) != told:
-        raise ConfigError(f"{folder}: holds a search of other ranges; choose another folder")
-    study.set_user_attr("space", told)
-    unfinished = [one for one in study.trials if not one.state.is_finished()]
-    done = sum(one.state.is_finished() for one in study.trials)
+    written = json.loads(json.dumps({name: _to_json(choice) for name, choice in space.items()}))
+    if study.user_attrs.setdefault("space", written) != written:
+        raise ConfigError(f"{folder} holds a search of another space: choose another folder")
+    study.set_user_attr("space", written)
+    unfinished = [trial for trial in study.trials if not trial.state.is_finished()]
+    done = sum(trial.state.is_finished() for trial in study.trials)
     for count in range(done, trials):
-        # A function of the number of trials before it, so that a search that was interrupted ends as any other.
+        # A function of the number of earlier trials, so that a resumed search has the same trials as any other.
         study.sampler = optuna.samplers.TPESampler(seed=options.seed + count)
         number, values = _next(study, unfinished, space)
         shown = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-        say(console, f"── trial {count + 1} of {trials}: {shown}")
+        print_line(console, f"── trial {count + 1} of {trials}: {shown}")
         output = folder / f"trial-{number:04d}"
-        one = replace(options, **values, output=output, resume=latest_state(output / "checkpoints") is not None)
+        resume = latest_state(output / "checkpoints") is not None
         try:
-            result = run(one, console=console, argv=argv)
+            result = run(replace(options, **values, output=output, resume=resume), console=console, argv=argv)
         except TrainingError as error:
-            say(console, f"trial {count + 1} failed: {error}")
+            print_line(console, f"trial {count + 1} failed: {error}")
             study.tell(number, state=optuna.trial.TrialState.FAIL)
             continue
         metric = metric or next(iter(result.metrics))
         sign = 1.0 if metric.endswith("loss") else -1.0  # studies minimise
         study.set_user_attr(f"metrics-{number}", result.metrics)
         study.tell(number, sign * result.metrics[metric])
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)  # three times the model, and of no more use
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)  # three times the size of the model
     return _conclude(folder, study, metric)
 
 
-def _told(choice: Between | Sequence[float]) -> list[Any]:
+def _to_json(choice: Between | Sequence[float]) -> list[Any]:
     return ["between", choice.low, choice.high, choice.log] if isinstance(choice, Between) else list(choice)
 
 
 def _next(study: Any, unfinished: list[Any], space: Space) -> tuple[int, dict[str, Any]]:
-    """The number and values of the next trial: of one that was interrupted, else of a new one."""
+    """Return number and values of the next trial: of an interrupted trial, otherwise of a new one."""
     if unfinished and unfinished[0].params.keys() == space.keys():
         trial = unfinished.pop(0)
         return trial.number, dict(trial.params)
@@ -166,33 +166,33 @@ def _next(study: Any, unfinished: list[Any], space: Space) -> tuple[int, dict[st
 
 
 def _conclude(folder: Path, study: Any, metric: str | None) -> SearchResult:
-    """Write table and plot."""
-    found = [
-        Trial(one.number, dict(one.params), study.user_attrs.get(f"metrics-{one.number}"))
-        for one in study.trials
-        if one.state.is_finished()
+    """Write the results and the plot."""
+    trials = [
+        Trial(trial.number, dict(trial.params), study.user_attrs.get(f"metrics-{trial.number}"))
+        for trial in study.trials
+        if trial.state.is_finished()
     ]
-    if metric is None or not any(trial.metrics for trial in found):
-        finished = [trial.metrics for trial in found if trial.metrics]
+    if metric is None or not any(trial.metrics for trial in trials):
+        finished = [trial.metrics for trial in trials if trial.metrics]
         if not finished:
-            raise TrainingError(f"{folder}: no trial came to an end; try smaller learning rates")
+            raise TrainingError(f"{folder}: no trial finished; try smaller learning rates")
         metric = metric or next(iter(finished[0]))
     best = study.best_trial.number
-    content = {"metric": metric, "best": best, "trials": [vars(trial) for trial in found]}
+    content = {"metric": metric, "best": best, "trials": [vars(trial) for trial in trials]}
     write_text(folder / "search.json", json.dumps(content, indent=1) + "\n")
-    _plot(folder / "search.png", found, metric, best)
-    return SearchResult(folder / f"trial-{best:04d}", found, best, metric)
+    _plot(folder / "search.png", trials, metric, best)
+    return SearchResult(folder / f"trial-{best:04d}", trials, best, metric)
 
 
 def _plot(path: Path, trials: Sequence[Trial], metric: str, best: int) -> None:
-    """The metric over each hyper-parameter; the best trial stands out."""
+    """Plot the metric over each hyperparameter; the best trial has another colour."""
     import matplotlib.figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     shown = [trial for trial in trials if trial.metrics is not None]
     names = list(shown[0].values)
     figure = matplotlib.figure.Figure(figsize=(3 * len(names), 3), layout="constrained")
-    for place, (name, axes) in enumerate(zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True)):
+    for column, (name, axes) in enumerate(zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True)):
         for trial in shown:
             assert trial.metrics is not None
             axes.plot(
@@ -207,7 +207,7 @@ def _plot(path: Path, trials: Sequence[Trial], metric: str, best: int) -> None:
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
-        if place == 0:
+        if column == 0:
             axes.set_ylabel(metric)
     figure.suptitle(f"{len(shown)} trials; the best in another colour", fontsize="medium")
     temporary = path.with_name(f".{path.name}.tmp")

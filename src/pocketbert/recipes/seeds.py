@@ -1,6 +1,6 @@
-"""The same run with several seeds: what is luck, and what is not.
+"""Repetition of a run with several seeds: mean and standard deviation of its metrics.
 
-Each run has a folder of its own in the output, `seed-42` and so on; `seeds.json` beside them says how they went.
+Each run has a folder of its own in the output, `seed-42` and so on, beside the results in `seeds.json`.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from rich.console import Console
 
 from pocketbert.checkpoints import write_text
 from pocketbert.errors import ConfigError
-from pocketbert.recipes.finetune import FinetuneResult
+from pocketbert.recipes.epoch_run import FinetuneResult
 from pocketbert.recipes.finetune_options import FinetuneOptions
-from pocketbert.training.progress import say
+from pocketbert.training.progress import print_line
 
 Options = TypeVar("Options", bound=FinetuneOptions)
 
 
 @dataclass(frozen=True)
 class SeedsResult:
-    """What came out of the runs."""
+    """Result of several runs."""
 
     folder: Path
-    """The best run's model."""
+    """The model of the best run."""
     seeds: dict[int, dict[str, float]]
     """Seed → metrics."""
     mean: dict[str, float]
-    """Of each metric."""
+    """Mean of each metric."""
     deviation: dict[str, float] | None
-    """Of each metric, as of a sample (n - 1); None of a single run."""
+    """Sample standard deviation (n - 1) of each metric; None for a single run."""
     best: int
-    """The seed whose run was best."""
+    """The seed of the best run."""
 
 
 def over_seeds(
@@ -47,33 +47,33 @@ def over_seeds(
     console: Console | None = None,
     argv: Sequence[str] = (),
 ) -> SeedsResult:
-    """Repeat a run with the seeds `options.seed`, `options.seed` + 1, …; each goes on where it stopped.
+    """Repeat a run with the seeds `options.seed`, `options.seed` + 1, …; with `resume`, each is resumed.
 
     Args:
         run: `finetune` or `distill`.
-        options: of every run, but for the seed and the output.
-        seeds: how many.
+        options: the options of every run, but for seed and output.
+        seeds: number of seeds.
         console: where to show progress.
-        argv: the command to note in every `run.json`.
+        argv: the command, for every `run.json`.
 
     Raises:
-        ConfigError: less than one seed.
+        ConfigError: `seeds` is less than 1.
     """
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds} must be at least 1")
     results: dict[int, FinetuneResult] = {}
     for number, seed in enumerate(range(options.seed, options.seed + seeds), start=1):
-        say(console, f"── seed {seed}, {number} of {seeds}")
-        one = replace(options, seed=seed, output=Path(options.output) / f"seed-{seed}")
-        results[seed] = run(one, console=console, argv=argv)
-    found = {seed: result.metrics for seed, result in results.items()}
-    columns = {name: [metrics[name] for metrics in found.values()] for name in next(iter(found.values()))}
+        print_line(console, f"── seed {seed}, {number} of {seeds}")
+        changed = replace(options, seed=seed, output=Path(options.output) / f"seed-{seed}")
+        results[seed] = run(changed, console=console, argv=argv)
+    metrics_of = {seed: result.metrics for seed, result in results.items()}
+    columns = {name: [metrics[name] for metrics in metrics_of.values()] for name in next(iter(metrics_of.values()))}
     metric = options.metric or next(iter(columns))
     sign = -1.0 if metric.endswith("loss") else 1.0
-    best = max(found, key=lambda seed: sign * found[seed][metric])
+    best = max(metrics_of, key=lambda seed: sign * metrics_of[seed][metric])
     result = SeedsResult(
         folder=results[best].folder,
-        seeds=found,
+        seeds=metrics_of,
         mean={name: statistics.mean(values) for name, values in columns.items()},
         deviation={name: statistics.stdev(values) for name, values in columns.items()} if seeds > 1 else None,
         best=best,

@@ -1,10 +1,11 @@
-"""MobileBERT's transfer: a thin student from an IB-BERT that `pretrain` trained, by the paper's three strategies.
+"""MobileBERT's transfer: a thin student from a pretrained IB-BERT, by one of the paper's three strategies.
 
-- auxiliary: all layers are taught while the student learns to say what its teacher says;
-- joint: first all layers at once, then what the teacher says;
-- progressive: first one layer after the other, from the bottom, then what the teacher says.
+- auxiliary: knowledge transfer to all layers, during the distillation;
+- joint: first knowledge transfer to all layers at once, then the distillation;
+- progressive: first knowledge transfer to one layer after the other, from the bottom, then the distillation.
 
-All three take as many steps: those of the layers, and those of the distillation (Sun et al. 2020, section 3.6).
+All three take the same number of steps: those of the layers, and those of the distillation (Sun et al. 2020, section
+3.6).
 """
 
 from __future__ import annotations
@@ -21,74 +22,108 @@ from pocketbert.errors import ConfigError
 from pocketbert.models.auto import load_trained
 from pocketbert.models.init_from_teacher import init_from_teacher
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.recipes.pretrain import Course, PretrainResult, pretrain
+from pocketbert.recipes.pretrain import PretrainResult, PretrainRun, distributed
 from pocketbert.recipes.pretraining_recipes import Phase
 from pocketbert.recipes.transfer_options import TransferOptions
-from pocketbert.training.distributed import Ranks
+from pocketbert.tokenization import BertTokenizer
+from pocketbert.training.distributed import ProcessGroup
+from pocketbert.training.objectives import Objective
 from pocketbert.training.optim import build_optimizer
 from pocketbert.training.pretraining import Pretraining
 from pocketbert.training.teachers import hash_model
-from pocketbert.training.transfer import Stage, Transfer, place_of
+from pocketbert.training.transfer import Stage, Transfer, layer_of
 
-# As released (google-research/mobilebert, distill_util.py): the taught layer learns at three times the rate, those
-# below it at a tenth of that. During each layer's steps the rate rises for a tenth of them, then falls, with the square
-# root of those that are left, to 0.9. The released fall begins with the first step: its peak is half a percent lower.
-TAUGHT_RATE = 3.0  # the factor of the layers below is an option, `lower_rate`, by default 0.3
+# As released (google-research/mobilebert, distill_util.py): the current layer is trained at three times the rate, the
+# layers below it at a tenth of that (the option `lower_rate`). During the steps of a layer the rate rises for a tenth
+# of them, then falls, with the square root of those that are left, to 0.9. The released fall begins with the first
+# step: its peak is half a percent lower.
+LAYER_RATE = 3.0
 LAYER_WARMUP, LAYER_POWER, LAYER_END = 0.1, 0.5, 0.9
 
 
-class TransferCourse(Course):
-    """Layers, then words, from a teacher."""
+def transfer(options: TransferOptions, *, console: Console | None = None, argv: Sequence[str] = ()) -> PretrainResult:
+    """Train a student from its teacher, layer by layer, or resume such a run; alone or under `torchrun`.
+
+    Args:
+        options: teacher, corpus, strategy and hyperparameters.
+        console: where to show progress: a bar on a terminal, lines otherwise; without a console lines go to the log.
+        argv: the command, for `run.json`.
+
+    Raises:
+        DataError: the corpus is damaged, or too small for the batch.
+        ConfigError: options contradict each other, the model, or the run to resume; student and teacher do not fit.
+        CheckpointError: the teacher cannot be read or has no pretraining heads; a training state cannot be read or
+            written, or the output folder is in use.
+        TrainingInterrupted: SIGINT or SIGTERM arrived; the training state is saved.
+        TrainingError: the loss is not finite.
+    """
+    with distributed() as processes:
+        return TransferRun(options, console=console, argv=argv, processes=processes).run()
+
+
+class TransferRun(PretrainRun):
+    """A pretraining run with a teacher: knowledge transfer to the layers, then distillation."""
 
     options: TransferOptions
 
-    def __init__(self, options: TransferOptions, ranks: Ranks, device: torch.device, tell: Any) -> None:
-        super().__init__(options, ranks, device, tell)
-        self.teacher: PreTrainedModel = load_trained(options.teacher, "ForPreTraining")
-        self.stages, self.phases = plan_stages(options, self.recipe.config.num_hidden_layers)
+    def __init__(
+        self,
+        options: TransferOptions,
+        *,
+        console: Console | None = None,
+        argv: Sequence[str] = (),
+        processes: ProcessGroup = ProcessGroup(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(options, console=console, argv=argv, processes=processes)
+        self.stages, self.phases = stages_and_phases(options, self.recipe.config.num_hidden_layers)
+
+    def read(self) -> None:
+        """Open the corpus, and load the teacher."""
+        super().read()
+        self.teacher: PreTrainedModel = load_trained(self.options.teacher, "ForPreTraining")
 
     def facts(self) -> dict[str, Any]:
-        """The corpus, and the teacher by its hash."""
+        """Return the corpus and the teacher by hash."""
         return {**super().facts(), "teacher": hash_model(self.teacher)}
 
     def config(self) -> PreTrainedConfig:
-        """The student's, with as many rows for words as the teacher has."""
-        config, words = super().config(), self.teacher.config.vocab_size
-        if not len(self.tokenizer) <= words < len(self.tokenizer) + 64:
+        """Return the student's configuration, with as many embeddings as the teacher has."""
+        config, size, tokens = super().config(), self.teacher.config.vocab_size, len(self.tokenizer)
+        if not tokens <= size < tokens + 64:
             raise ConfigError(
-                f"the teacher {self.options.teacher} knows {words:,} pieces of words, and the corpus was prepared with "
-                f"{len(self.tokenizer):,}: prepare it with the teacher's tokenizer"
+                f"the teacher {self.options.teacher} has a vocabulary of {size:,}, and the corpus was prepared with "
+                f"{tokens:,} tokens: prepare it with the teacher's tokenizer"
             )
-        return config.replace(vocab_size=words)
+        return config.replace(vocab_size=size)
 
-    def model(self) -> PreTrainedModel:
-        """A fresh student with its teacher's embeddings and heads."""
-        student = super().model()
-        fresh = [name for name in init_from_teacher(student, self.teacher, []) if place_of(name) == 0]
-        of = sum(place_of(name) == 0 for name, _ in student.named_parameters())
-        self.tell(f"{of - len(fresh)} of {of} tensors outside the layers begin as those of {self.options.teacher}")
-        return student
+    def prepare(self) -> tuple[BertTokenizer, PreTrainedModel]:
+        """Return the tokenizer of the corpus, and a student with its teacher's embeddings and heads."""
+        tokenizer, student = super().prepare()
+        fresh = [name for name in init_from_teacher(student, self.teacher, []) if layer_of(name) == 0]
+        total = sum(layer_of(name) == 0 for name, _ in student.named_parameters())
+        self.log(f"{total - len(fresh)} of {total} tensors outside the layers initialised from {self.options.teacher}")
+        return tokenizer, student
 
     def objective(self, model: PreTrainedModel) -> Pretraining:
-        """What is learned from the teacher."""
+        """Return the losses of knowledge transfer and distillation."""
         return Transfer(model, self.teacher.to(self.device), self.options.weights(), self.stages)
 
-    def optimizer(self, objective: Pretraining) -> torch.optim.Optimizer:
-        """With layers in groups of their own."""
+    def optimizer(self, objective: Objective) -> torch.optim.Optimizer:
+        """Return the optimizer, with a group of parameters per layer."""
         recipe = self.recipe
         return build_optimizer(
-            recipe.optimizer, objective, learning_rate=1.0, weight_decay=recipe.weight_decay, place=place_of
+            recipe.optimizer, objective, learning_rate=1.0, weight_decay=recipe.weight_decay, layer_of=layer_of
         )
 
 
-def plan_stages(options: TransferOptions, layers: int) -> tuple[list[Stage], list[Phase]]:
-    """What is learned when, and on which batches: one stage a phase."""
+def stages_and_phases(options: TransferOptions, layers: int) -> tuple[list[Stage], list[Phase]]:
+    """Return what is trained when, and on which batches: one stage per phase."""
     recipe = options.recipe
     first = recipe.phases[0]
-    each = recipe.layer_steps if options.layer_steps is None else options.layer_steps
-    everything = tuple(range(1, layers + 1))
-    teaching = Phase(
-        steps=each,
+    steps = recipe.layer_steps if options.layer_steps is None else options.layer_steps
+    all_layers = tuple(range(1, layers + 1))
+    layer_phase = Phase(
+        steps=steps,
         length=recipe.phases[-1].length,
         batch=options.layer_batch_size or recipe.transfer_batch,
         learning_rate=options.layer_rate or first.learning_rate,
@@ -98,27 +133,17 @@ def plan_stages(options: TransferOptions, layers: int) -> tuple[list[Stage], lis
     )
     stages: list[Stage] = []
     phases: list[Phase] = []
-    if each and options.strategy == "auxiliary":
-        whole = sum(phase.steps for phase in recipe.phases) + each * layers
-        scale = whole / (whole - each * layers)
+    if steps and options.strategy == "auxiliary":
+        total = sum(phase.steps for phase in recipe.phases) + steps * layers
+        scale = total / (total - steps * layers)
         phases = [replace(phase, steps=round(phase.steps * scale)) for phase in recipe.phases]
-        return [Stage(steps=phase.steps, layers=everything, distils=True) for phase in phases], phases
-    if each and options.strategy == "joint":
-        stages.append(Stage(steps=each * layers, layers=everything, rate=TAUGHT_RATE))
-        phases.append(replace(teaching, steps=each * layers))
-    if each and options.strategy == "progressive":
-        for layer in everything:
-            stages.append(Stage(steps=each, layers=(layer,), rate=TAUGHT_RATE, lower_rate=options.lower_rate))
-            phases.append(teaching)
+        return [Stage(steps=phase.steps, layers=all_layers, distils=True) for phase in phases], phases
+    if steps and options.strategy == "joint":
+        stages.append(Stage(steps=steps * layers, layers=all_layers, rate=LAYER_RATE))
+        phases.append(replace(layer_phase, steps=steps * layers))
+    if steps and options.strategy == "progressive":
+        for layer in all_layers:
+            stages.append(Stage(steps=steps, layers=(layer,), rate=LAYER_RATE, lower_rate=options.lower_rate))
+            phases.append(layer_phase)
     stages += [Stage(steps=phase.steps, distils=True) for phase in recipe.phases]
     return stages, [*phases, *recipe.phases]
-
-
-def transfer(options: TransferOptions, *, console: Console | None = None, argv: Sequence[str] = ()) -> PretrainResult:
-    """Train a student from its teacher, or continue to; arguments and errors as of `pretrain`.
-
-    Raises:
-        ConfigError: besides, student and teacher do not fit.
-        CheckpointError: besides, the teacher cannot be read, or has no pretraining heads.
-    """
-    return pretrain(options, console=console, argv=argv, course_class=TransferCourse)

@@ -68,6 +68,11 @@ class TrainingData(ABC):
     def __init__(self, options: FinetuneOptions) -> None:
         self.options = options
 
+    @property
+    def pairs(self) -> bool:
+        """Whether the examples are pairs of texts."""
+        return False
+
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """Return the hashes of the files and the number of examples used, for `run.json`."""
@@ -106,11 +111,6 @@ class Task(TrainingData, Generic[E]):
     def label_names(self, config: PreTrainedConfig) -> tuple[str, ...] | None:
         """Return the labels in the order of the model's outputs: () for a number, None for a head without labels."""
         return None
-
-    @property
-    def pairs(self) -> bool:
-        """Whether the examples are pairs of texts."""
-        return False
 
     def facts(self) -> dict[str, Any]:
         """Return the hashes of the files and the number of examples used, for `run.json`."""

@@ -1,10 +1,11 @@
-"""Several processes that train one model: who this one is, and the few things that they agree on.
+"""Process groups: several processes that train one model.
 
-`torchrun` starts them and says so in the environment. Each computes the gradient of its share of every batch, and
-PyTorch's `DistributedDataParallel` adds them up; weights and moments are the same everywhere, and the first writes.
+`torchrun` starts them and describes them in the environment. Each computes the gradient of its share of every batch,
+and PyTorch's `DistributedDataParallel` sums the gradients; weights and moments are the same in all, and the first
+process writes.
 
 With `shard` (PyTorch's `fully_shard`, FSDP2) each process holds only its part of every weight, gradient and moment, and
-the weights of a layer come together while it is computed. What is computed and what is saved stay the same.
+the weights of a layer are gathered while it is computed. Results and files stay the same.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Process `rank` of `count`."""
+class ProcessGroup:
+    """The processes that train together; this one is process `rank` of `count`."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes and logs."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of everyone's `values`, in their place."""
+        """Sum `values` over all processes, in place."""
         if self.count > 1:
             dist.all_reduce(values)
         return values
 
     def sum_counts(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """The sum of everyone's counts, exact."""
+        """Return the sums of counts over all processes, exactly."""
         if self.count == 1:
             return dict(counts)
         names = sorted(counts)
@@ -46,7 +47,7 @@ class Ranks:
         return dict(zip(names, totals.tolist(), strict=True))
 
     def largest(self, value: int) -> int:
-        """The largest of everyone's values."""
+        """Return the largest value of all processes."""
         if self.count == 1:
             return value
         tensor = torch.tensor(value)
@@ -54,21 +55,21 @@ class Ranks:
         return int(tensor)
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             self.largest(0)
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """A block in which the processes that `torchrun` started know each other; elsewhere there is one."""
+def process_group() -> Iterator[ProcessGroup]:
+    """Join the processes that `torchrun` started, during the block; without `torchrun` there is one process."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Ranks()
+        yield ProcessGroup()
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
-        yield Ranks(dist.get_rank(), count)
+        yield ProcessGroup(dist.get_rank(), count)
     finally:
         dist.destroy_process_group()
 
@@ -77,12 +78,12 @@ def joined() -> Iterator[Ranks]:
 
 
 def shard(module: nn.Module, blocks: Iterable[nn.Module], device: torch.device, methods: Iterable[str] = ()) -> None:
-    """Divide the parameters of `module` among all processes, which must hold the same; before its optimiser is made.
+    """Shard the parameters of `module`, before its optimizer is made.
 
     Args:
-        module: on its device, the same everywhere.
-        blocks: parts of it whose weights come together one after the other; the rest of it does as one.
-        device: where it computes.
+        module: on its device, the same in all processes.
+        blocks: submodules whose weights are gathered one after the other; all others are gathered together.
+        device: the device of the module.
         methods: names of its methods, beside `forward`, that compute with its weights.
     """
     from torch.distributed.device_mesh import init_device_mesh
@@ -91,40 +92,40 @@ def shard(module: nn.Module, blocks: Iterable[nn.Module], device: torch.device, 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for block in blocks:
         fully_shard(block, mesh=mesh)
-    # Not left together after a pass: between passes a module's parameters are the parts, which the optimiser knows.
+    # Resharded after a pass: between passes a module's parameters are the parts that the optimizer holds.
     fully_shard(module, mesh=mesh, reshard_after_forward=True)
     for name in methods:
         register_fsdp_forward_method(module, name)
 
 
-def is_sharded(of: Tensor | nn.Module) -> bool:
-    """Whether a tensor, or the parameters of a module, are divided among the processes."""
-    tensor = next(of.parameters()) if isinstance(of, nn.Module) else of
+def is_sharded(value: Tensor | nn.Module) -> bool:
+    """Return whether a tensor, or the parameters of a module, are sharded."""
+    tensor = next(value.parameters()) if isinstance(value, nn.Module) else value
     return hasattr(tensor, "device_mesh")  # a DTensor, whose module takes half a second to import
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, to which all processes bring their parts."""
+    """Return the whole tensor; all processes call this with their parts."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def copies(named: Iterable[tuple[str, Tensor]], *, kept: bool) -> dict[str, Tensor]:
-    """Whole copies of tensors in main memory; where they are not `kept`, this process only brings its parts of them."""
-    found = {}
+    """Return whole copies of tensors in main memory; a process that does not need them only provides its parts."""
+    result = {}
     for name, tensor in named:
         entire = whole(tensor.detach())
         if kept:
-            found[name] = entire.to("cpu", copy=True).contiguous()
-    return found
+            result[name] = entire.to("cpu", copy=True).contiguous()
+    return result
 
 
 def part(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process holds, in the same memory."""
+    """Return the part of a tensor that this process holds, in the same memory."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def divided_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A copy of `tensor`, which all processes hold, divided as `other` is if that is divided."""
+def sharded_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """Return a copy of `tensor`, which all processes hold, sharded as `other` is."""
     if not is_sharded(other) or tensor.shape != other.shape:
         return tensor.clone()
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -134,7 +135,7 @@ def divided_like(tensor: Tensor, other: Tensor) -> Tensor:
 
 
 def norms_of(tensors: list[Tensor], like: Tensor) -> Tensor:
-    """[tensors] the norms of tensors; where `like` is divided they are parts, and the norms are those of the whole."""
+    """Return [tensors] their norms; where `like` is sharded, they are parts, and the norms are those of the whole."""
     norms = torch.stack(list(torch._foreach_norm(tensors)))
     if not is_sharded(like):
         return norms
@@ -147,7 +148,7 @@ def norms_of(tensors: list[Tensor], like: Tensor) -> Tensor:
 
 
 def local_device() -> str | None:
-    """The GPU of this process under `torchrun`, as a name; None where there is no GPU, or no `torchrun`."""
+    """Return the name of this process's GPU under `torchrun`; None without a GPU or without `torchrun`."""
     local = os.environ.get("LOCAL_RANK")
     if local is None or not torch.cuda.is_available():
         return None

@@ -1,7 +1,8 @@
-"""The training loop: batches, steps, accumulation, precision, processes, evaluation, resuming. Nothing of any task.
+"""The training loop, for all objectives: steps, micro-batches, precision, processes, evaluation, resuming.
 
-Everything random in step *t* is a function of the seed and of *t* (the data's order likewise), and the state on disk is
-whole at any moment: a run that was killed and resumed is, in fp32 on a CPU, bit for bit the run that was not.
+Everything random in step *t* is a function of the seed and of *t*, as is the order of the data, and the training state
+on disk is complete at any moment: a run that was killed and resumed is, in fp32 on a CPU, bit for bit the run that was
+not.
 """
 
 from __future__ import annotations
@@ -23,91 +24,92 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pocketbert.data.batches import random_words
 from pocketbert.errors import TrainingInterrupted
-from pocketbert.training.distributed import Ranks, is_sharded
+from pocketbert.training.distributed import ProcessGroup, is_sharded
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.optim import all_finite, clip_gradients
-from pocketbert.training.progress import Meter, Progress, Writer, lost
+from pocketbert.training.progress import Progress, RunningMeans, Writer, diverged
 from pocketbert.training.state import Saver, State, latest_state, load_state
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How long to train, and when to do what."""
+class TrainingSchedule:
+    """Length of the training, and the steps at which it evaluates and saves."""
 
     steps: int
-    """How many optimiser steps."""
+    """Number of optimizer steps."""
     evaluate_at: Collection[int]
-    """After how many steps to evaluate."""
+    """Steps after which to evaluate."""
     metric: str
-    """Which metric decides what is best; the smallest is if its name ends in "loss", otherwise the largest."""
+    """Metric that selects the best model: the smallest value if its name ends in "loss", otherwise the largest."""
     patience: int | None = None
-    """Stop after so many evaluations in a row without a new best."""
+    """Stop after this many evaluations in a row without a new best."""
     seed: int = 42
-    """Decides dropout."""
+    """Seed of dropout."""
     clip: float | None = 1.0
-    """The largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     bf16: bool = False
     """Compute in bfloat16 where that is safe; weights and moments stay in fp32."""
     save_seconds: float = 300.0
-    """Save at least so often; every evaluation saves as well."""
+    """Maximum seconds between saved states; every evaluation saves as well."""
     keep: int = 1
-    """How many states to keep."""
+    """Number of states to keep."""
 
 
 def train(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     batches: Callable[[int], Sequence[Batch]],
-    plan: Plan,
+    schedule: TrainingSchedule,
     *,
-    schedule: Callable[[int], float],
+    rate: Callable[[int], float],
     evaluate: Callable[[], Mapping[str, float]],
-    record: Callable[[State], None],
+    on_evaluation: Callable[[State], None],
     folder: Path,
     progress: Progress,
     writer: Writer | None = None,
-    ranks: Ranks = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
     describe: Callable[[int], str] = "batch {}".format,
 ) -> State:
-    """Train `objective`, from the newest state in `folder` if there is one.
+    """Train `objective`, from the newest training state in `folder` if there is one.
 
     Args:
-        objective: what to train, on the device to train on.
-        optimizer: over the objective's parameters; its groups carry `peak_lr`.
-        batches: step → micro-batches; with several processes those of this one, as many as the others'.
-        plan: how long, and when to do what.
-        schedule: step → fraction of the peak rate.
-        evaluate: the metrics of the model as it is; called in evaluation mode.
-        record: called after every evaluation and before the state is saved. The weights are those of a new best if
-            `state.best(plan.metric)` is the last of the history.
-        folder: where the states are kept.
-        progress: what a person sees.
-        writer: where curves go.
-        ranks: the processes that train together. All call `evaluate`, which returns the same to all, and `record`.
-        describe: what to call the batch of a step in an error.
+        objective: the objective, on the device to train on.
+        optimizer: an optimizer of the objective's parameters; its groups carry `peak_lr`.
+        batches: step → micro-batches; with several processes those of this one, the same number for each.
+        schedule: length of the training, and the steps at which it evaluates and saves.
+        rate: step → fraction of the peak rate.
+        evaluate: returns the metrics of the current model; called in evaluation mode.
+        on_evaluation: called after every evaluation and before the state is saved. The weights are those of a new best
+            if `state.best(schedule.metric)` is the last entry of the history.
+        folder: the folder of the training states.
+        progress: the progress bar.
+        writer: receives the learning curves.
+        processes: the processes that train together. All call `evaluate`, which returns the same in all, and
+            `on_evaluation`.
+        describe: names the batch of a step in error messages.
 
     Raises:
-        TrainingInterrupted: SIGINT or SIGTERM came; the step was finished and its state saved.
-        TrainingError: a loss or a weight is not finite, after a step and a batch that it names; the state from before
-            is kept.
-        CheckpointError: a state cannot be written or read.
+        TrainingInterrupted: SIGINT or SIGTERM arrived; the step was finished and its state saved.
+        TrainingError: a loss or a weight is not finite; the message names step and batch, and the state before it is
+            kept.
+        CheckpointError: a training state cannot be written or read.
     """
     newest = latest_state(folder)
     state = State() if newest is None else load_state(newest, objective, optimizer)
     device = next(objective.parameters()).device
-    meter = Meter(progress, writer, describe, steps_between=1 if device.type == "cpu" else 10)
-    saved_step, saved_at, sound_step = state.step, time.monotonic(), state.step
-    runner = _Runner(objective, optimizer, plan, ranks, device)
+    means = RunningMeans(progress, writer, describe, steps_between=1 if device.type == "cpu" else 10)
+    saved_step, saved_at, finite_step = state.step, time.monotonic(), state.step
+    runner = _Runner(objective, optimizer, schedule, processes, device)
 
     def check() -> None:
-        """Raise if a loss or what came of it was not finite: such weights must not replace good ones."""
-        nonlocal sound_step
-        meter.flush()
-        if sound_step != state.step and not all_finite(objective.parameters()):
-            raise lost(f"weights are not finite after step {state.step:,}, {describe(state.step - 1)}")
-        sound_step = state.step
+        """Raise if a loss or a weight is not finite: such weights must not replace good ones."""
+        nonlocal finite_step
+        means.flush()
+        if finite_step != state.step and not all_finite(objective.parameters()):
+            raise diverged(f"weights are not finite after step {state.step:,}, {describe(state.step - 1)}")
+        finite_step = state.step
 
     def save() -> None:
         nonlocal saved_step, saved_at
@@ -116,125 +118,133 @@ def train(
         saved_step, saved_at = state.step, time.monotonic()
 
     with (
-        Saver(folder, plan.keep, writes=ranks.first) as saver,
-        _Signals(patient=ranks.count > 1) as signals,
+        Saver(folder, schedule.keep, writes=processes.first) as saver,
+        _Signals(patient=processes.count > 1) as signals,
         torch.random.fork_rng([device] if device.type == "cuda" else []),
     ):
         objective.train()
         while True:
-            if state.step in plan.evaluate_at and not state.evaluated():
+            if state.step in schedule.evaluate_at and not state.evaluated():
                 check()
                 progress.busy("evaluating")
                 objective.eval()
-                with signals.at_once() if ranks.count == 1 else nullcontext():  # others may wait for this one in there
+                # With several processes, others may wait for this one inside of the evaluation.
+                with signals.at_once() if processes.count == 1 else nullcontext():
                     state.history.append({"step": state.step, **evaluate()})
                 objective.train()
                 if state.evaluated():
-                    _report(state, plan, progress, writer)
-                    record(state)
+                    _report(state, schedule, progress, writer)
+                    on_evaluation(state)
                     save()
-            due = time.monotonic() - saved_at >= plan.save_seconds
-            agreed = ranks.largest(2 * (signals.caught or 0) + due)  # clocks differ, and all must save the same step
+            due = time.monotonic() - saved_at >= schedule.save_seconds
+            # Clocks differ, and all processes must save the same step.
+            agreed = processes.largest(2 * (signals.caught or 0) + due)
             if caught := agreed // 2:
                 save()
                 saver.wait()
                 raise TrainingInterrupted(
-                    f"stopped by {signal.Signals(caught).name} after step {state.step:,} of {plan.steps:,}; the state "
-                    f"is in {latest_state(folder)}: run the same command with --resume to go on",
+                    f"stopped by {signal.Signals(caught).name} after step {state.step:,} of {schedule.steps:,}; the "
+                    f"training state is in {latest_state(folder)}: run the same command with --resume to continue",
                     caught,
                 )
-            if state.step >= plan.steps or _impatient(state, plan):
+            if state.step >= schedule.steps or _out_of_patience(state, schedule):
                 break
             if agreed % 2:
                 save()
             started = time.perf_counter()
             objective.begin(state.step)
-            rate = schedule(state.step)
+            fraction = rate(state.step)
             for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * rate * objective.rate(group.get("place", 0))
+                group["lr"] = group["peak_lr"] * fraction * objective.layer_rate(group.get("layer", 0))
             scalars, examples = runner.step(batches(state.step), state.step)
             state.step += 1
             scalars["learning_rate"] = torch.tensor(max(group["lr"] for group in optimizer.param_groups))
-            meter.add(state.step, scalars, examples, started)
+            means.add(state.step, scalars, examples, started)
         if saved_step != state.step:
             save()
     return state
 
 
 class _Runner:
-    """Makes steps: gradients of all micro-batches, on all processes, then the optimiser's.
+    """Carries out steps: the gradients of all micro-batches, in all processes, then the step of the optimizer.
 
-    Both ways to share weights, copied (DDP) and sharded (FSDP2), average gradients over the processes after the last
-    micro-batch, so losses are multiplied by their number.
+    Both ways to share weights, replicated (DDP) and sharded (FSDP2), average gradients over the processes after the
+    last micro-batch, so losses are multiplied by the number of processes.
     """
 
     def __init__(
-        self, objective: Objective, optimizer: torch.optim.Optimizer, plan: Plan, ranks: Ranks, device: torch.device
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        schedule: TrainingSchedule,
+        processes: ProcessGroup,
+        device: torch.device,
     ) -> None:
         self.objective, self.optimizer = objective, optimizer
-        self.plan, self.ranks, self.device = plan, ranks, device
-        self.together: DistributedDataParallel | None = None
-        if ranks.count > 1 and not is_sharded(objective):
-            # Told that parameters may be unused, DDP never regroups gradients after a first step. Of more than two
-            # processes the order of sums depends on the groups, and a resumed run has a first step of its own.
+        self.schedule, self.processes, self.device = schedule, processes, device
+        self.replicated: DistributedDataParallel | None = None
+        if processes.count > 1 and not is_sharded(objective):
+            # With find_unused_parameters, DDP never regroups gradients after a first step. With more than two processes
+            # the order of sums depends on the groups, and a resumed run has a first step of its own.
             warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-            self.together = DistributedDataParallel(objective, find_unused_parameters=True)
+            self.replicated = DistributedDataParallel(objective, find_unused_parameters=True)
 
     def step(self, batch: Sequence[Batch], step: int) -> tuple[dict[str, Tensor], int]:
-        """One optimiser step; returns the objective's scalars for the whole batch and its number of examples."""
+        """Carry out one step; return the objective's scalars for the whole batch, and its number of examples."""
         counts: dict[str, int] = {}
         for part in batch:
             for unit, count in self.objective.units(part).items():
                 counts[unit] = counts.get(unit, 0) + count
-        totals = self.ranks.sum_counts(counts)
+        totals = self.processes.sum_counts(counts)
         self.optimizer.zero_grad(set_to_none=True)
         scalars: dict[str, Tensor] = {}
-        # Share p of process r is share p · count + r of all: the same dropout, however many processes there are.
-        seeds = random_words(self.plan.seed, "dropout", step, len(batch) * self.ranks.count)
+        # Share p of process r is share p · count + r of all: the same dropout for any number of processes.
+        seeds = random_words(self.schedule.seed, "dropout", step, len(batch) * self.processes.count)
         for number, part in enumerate(batch):
-            torch.manual_seed(int(seeds[number * self.ranks.count + self.ranks.rank]))
+            torch.manual_seed(int(seeds[number * self.processes.count + self.processes.rank]))
             shares = self._gradient(part, totals, last=number == len(batch) - 1)
             for name, share in shares.items():
                 scalars[name] = scalars[name] + share.detach() if name in scalars else share.detach()
-        if self.ranks.count > 1:
-            sums = self.ranks.sum(torch.stack([value.float() for value in scalars.values()]))
+        if self.processes.count > 1:
+            sums = self.processes.sum(torch.stack([value.float() for value in scalars.values()]))
             scalars = dict(zip(scalars, sums.unbind(), strict=True))
-        scalars["gradient_norm"] = clip_gradients(self.objective.parameters(), self.plan.clip)
+        scalars["gradient_norm"] = clip_gradients(self.objective.parameters(), self.schedule.clip)
         self.optimizer.step()
         return scalars, totals["examples"]
 
     def _gradient(self, part: Batch, totals: Mapping[str, int], *, last: bool) -> dict[str, Tensor]:
-        """Add the gradient of one micro-batch; after the last one, the sum over all processes is there."""
+        """Add the gradient of one micro-batch; after the last one, gradients are summed over all processes."""
         tensors = {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in part.items()}
         if is_sharded(self.objective):
             self.objective.set_requires_gradient_sync(last)  # type: ignore[operator]
-        waits = nullcontext() if self.together is None or last else self.together.no_sync()
-        with waits:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.bf16):
-                shares: dict[str, Tensor] = (self.together or self.objective)(tensors, totals)
-            (shares["loss"] * self.ranks.count).backward()
+        unsynchronised = nullcontext() if self.replicated is None or last else self.replicated.no_sync()
+        with unsynchronised:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.bf16):
+                shares: dict[str, Tensor] = (self.replicated or self.objective)(tensors, totals)
+            (shares["loss"] * self.processes.count).backward()
         return shares
 
 
-def _impatient(state: State, plan: Plan) -> bool:
-    return plan.patience is not None and state.stale(plan.metric) >= plan.patience
+def _out_of_patience(state: State, schedule: TrainingSchedule) -> bool:
+    return schedule.patience is not None and state.evaluations_since_best(schedule.metric) >= schedule.patience
 
 
-def _report(state: State, plan: Plan, progress: Progress, writer: Writer | None) -> None:
+def _report(state: State, schedule: TrainingSchedule, progress: Progress, writer: Writer | None) -> None:
     latest = state.history[-1]
     metrics = {name: value for name, value in latest.items() if name != "step"}
-    best = " · best so far" if state.best(plan.metric) is latest else ""
+    best = " · best so far" if state.best(schedule.metric) is latest else ""
     values = " · ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    progress.line(f"step {state.step:,} of {plan.steps:,}: {values}{best}")
+    progress.line(f"step {state.step:,} of {schedule.steps:,}: {values}{best}")
     for name, value in metrics.items():
         if writer is not None:
             writer.add_scalar(f"eval/{name}", value, state.step)
 
 
 class _Signals:
-    """SIGINT and SIGTERM wait until a step is finished; a second one does not wait.
+    """Delays SIGINT and SIGTERM until a step is finished; a second signal is not delayed.
 
-    Unless `patient`: `torchrun` passes on signals that its processes may have had already, and kills those that hang.
+    Unless `patient`: `torchrun` passes on signals that its processes may have received already, and kills processes
+    that hang.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
@@ -244,7 +254,7 @@ class _Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # only there can Python handle signals
+        if threading.current_thread() is threading.main_thread():  # Python handles signals only here
             self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -254,7 +264,7 @@ class _Signals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """A block that changes nothing of the state, and that the first signal ends already."""
+        """Let the first signal end a block, which does not change the state."""
         self._waits = False
         try:
             yield

@@ -1,4 +1,4 @@
-"""The optimisers, and the learning rate over time."""
+"""Optimizers, gradient clipping and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of `module`, in the groups of `parameter_groups`."""
+    """Return AdamW over the trainable parameters of `module`, in the groups of `parameter_groups`."""
     groups = parameter_groups(module, learning_rate=learning_rate, weight_decay=weight_decay)
-    # The fused step touches every parameter once, instead of once for each operation.
+    # The fused step reads and writes every parameter once, instead of once per operation.
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
 
 
@@ -32,51 +32,52 @@ def build_optimizer(
     *,
     learning_rate: float,
     weight_decay: float = 0.01,
-    place: Callable[[str], int] | None = None,
+    layer_of: Callable[[str], int] | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimiser of this name (see `settings.OPTIMIZERS`) with the published betas and ε, for pretraining.
+    """Return the optimizer of this name (see `settings.OPTIMIZERS`) with the published betas and ε, for pretraining.
 
     Args:
         name: one of `settings.OPTIMIZERS`.
-        module: what is trained.
-        learning_rate: the peak.
+        module: the module to train.
+        learning_rate: the peak rate.
         weight_decay: for weights other than biases and norms.
-        place: see `parameter_groups`.
+        layer_of: see `parameter_groups`.
     """
-    groups = parameter_groups(module, learning_rate=learning_rate, weight_decay=weight_decay, place=place)
+    groups = parameter_groups(module, learning_rate=learning_rate, weight_decay=weight_decay, layer_of=layer_of)
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-6, fused=True)
     return Lamb(groups, learning_rate, bias_correction=name == "lamb-nvidia")
 
 
 def parameter_groups(
-    module: nn.Module, *, learning_rate: float, weight_decay: float, place: Callable[[str], int] | None = None
+    module: nn.Module, *, learning_rate: float, weight_decay: float, layer_of: Callable[[str], int] | None = None
 ) -> list[dict[str, Any]]:
-    """The trainable parameters in groups: those that decay (and adapt, in LAMB), and biases and norm weights, do not.
+    """Return the trainable parameters in groups: those with weight decay (and adaptation, in LAMB), and the others.
 
-    Each group carries its `peak_lr`, which the loop multiplies with the schedule. A norm weight is a vector, as is a
-    bias: whatever has more than one axis decays. With `place`, a function of a parameter's name, those of different
-    places are in different groups, which carry it as "place", so that layers can have rates of their own.
+    Each group carries its `peak_lr`, which the loop multiplies with the schedule. Norm weights and biases are vectors
+    and do not decay; parameters with more than one axis do. `layer_of`, a function of a parameter's name, separates
+    groups by layer, which they carry as "layer", so that layers can have rates of their own.
     """
-    found: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            found.setdefault((place(name) if place is not None else 0, parameter.ndim > 1), []).append(parameter)
+            layer = 0 if layer_of is None else layer_of(name)
+            groups.setdefault((layer, parameter.ndim > 1), []).append(parameter)
     return [
         {
             "params": parameters,
             "weight_decay": weight_decay if matrices else 0.0,
             "adapts": matrices,
             "peak_lr": learning_rate,
-            "place": where,
+            "layer": layer,
         }
-        for (where, matrices), parameters in sorted(found.items(), key=lambda item: (item[0][0], not item[0][1]))
+        for (where, matrices), parameters in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
     ]
 
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[Tensor], limit: float | None) -> Tensor:
-    """Scale the gradients down to this norm over all of them, sharded or not; returns what it was."""
+    """Scale the gradients down to this norm over all of them, sharded or not; return the norm before."""
     moving = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [part(parameter.grad) for parameter in moving if parameter.grad is not None]
     norm = norms_of(gradients, moving[0]).norm()
@@ -87,15 +88,16 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float | None) -> Tensor:
 
 @torch.no_grad()
 def all_finite(parameters: Iterable[Tensor]) -> bool:
-    """Whether all weights and their norms are, sharded or not."""
+    """Return whether all weights and their norms are finite, sharded or not."""
     weights = list(parameters)
     return bool(norms_of([part(weight) for weight in weights], weights[0]).isfinite().all())
 
 
 def polynomial_schedule(step: int, *, steps: int, warmup: float, power: float = 1.0, end: float = 0.0) -> float:
-    """The fraction of the peak rate at `step` = 0, 1, …: up during the first `warmup` of all steps, then down to `end`.
+    """Return the fraction of the peak rate at `step` = 0, 1, …: linear warm-up, then polynomial decay to `end`.
 
-    The first step is not lost to a rate of zero: warm-up ends at its last step, decay would reach `end` after the last.
+    `warmup` is a fraction of all steps. The rate of the first step is not zero: warm-up reaches the peak after its last
+    step, and decay would reach `end` after the last step of all.
     """
     rising = round(steps * warmup)
     if step < rising:
@@ -104,5 +106,5 @@ def polynomial_schedule(step: int, *, steps: int, warmup: float, power: float = 
 
 
 def linear_schedule(step: int, *, steps: int, warmup: float) -> float:
-    """`polynomial_schedule` of power 1."""
+    """Return `polynomial_schedule` with power 1."""
     return polynomial_schedule(step, steps=steps, warmup=warmup)

@@ -1,10 +1,10 @@
-"""Pretraining as an objective: masked words, and how the two segments of an example relate.
+"""The objective of pretraining: masked language modelling, and the relation of the two segments of an example.
 
-Batches are packed (`data.pretraining`): all examples end to end, nothing padded. The vocabulary's scores are computed
-at the masked places alone, about a seventh of the tokens. Words are averaged over all masked places of a batch, pairs
-over the examples that are pairs, whatever falls to which micro-batch and process.
+Batches are packed (`corpus.pretraining_batches`): all examples end to end, without padding. Scores over the vocabulary
+are computed at masked positions only, about a seventh of the tokens. The masked loss is a mean over all masked
+positions of a batch and the pair loss a mean over its pairs, for any division into micro-batches and processes.
 
-Shapes: N tokens, E examples, M masked places, V vocabulary, H hidden.
+Shapes: N tokens, E examples, M masked positions, V vocabulary, H hidden.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from pocketbert.features import IGNORED
 from pocketbert.models.heads import ForPreTraining
 from pocketbert.models.ops import Packing
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.training.distributed import Ranks
+from pocketbert.training.distributed import ProcessGroup
 from pocketbert.training.objectives import Batch, Objective
 
 
 class Pretraining(Objective):
-    """Masked words and, if batches have `pair_labels`, sentence order or next sentence: whichever they are about.
+    """Masked language modelling and, if batches have `pair_labels`, sentence order or next sentence.
 
     Args:
         model: a …ForPreTraining.
-        pairs: whether batches have `pair_labels`; without, what reads the first token alone is not trained.
+        pairs: whether batches have `pair_labels`; without them, pooler and pair head are not trained.
     """
 
     def __init__(self, model: PreTrainedModel, *, pairs: bool = True) -> None:
@@ -41,7 +41,7 @@ class Pretraining(Objective):
                 model.base_model.pooler.requires_grad_(False)
 
     def units(self, batch: Batch) -> dict[str, int]:
-        """Examples, tokens, masked places, and examples that are pairs."""
+        """Return the numbers of examples, tokens, masked positions and pairs."""
         pairs = batch.get("pair_labels")
         return {
             "examples": len(batch["starts"]) - 1,
@@ -51,11 +51,11 @@ class Pretraining(Objective):
         }
 
     def forward(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
-        """The micro-batch's share of both losses, and of the accuracies."""
+        """Return the micro-batch's share of both losses and accuracies."""
         return self.shares(batch, totals)
 
     def shares(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
-        """The same for whatever is made of this objective: evaluations ask for it."""
+        """Return the same as `Pretraining.forward`, in subclasses as well: for evaluations."""
         encoded = self.model.base_model(  # type: ignore[operator]
             batch["input_ids"][None], packing_of(batch), batch["token_type_ids"][None], batch["position_ids"][None]
         )
@@ -65,7 +65,7 @@ class Pretraining(Objective):
     def losses(
         self, words: Tensor, pairs: Tensor, batch: Mapping[str, Tensor], totals: Mapping[str, int]
     ) -> dict[str, Tensor]:
-        """Shares of the losses of [M, V] and [E, 2] against the batch's labels."""
+        """Return shares of the losses of [M, V] and [E, 2] scores against the labels of a batch."""
         labels = batch["masked_labels"]
         masked = max(1, totals["masked"])
         shares = {
@@ -74,30 +74,32 @@ class Pretraining(Objective):
         }
         loss = shares["masked_loss"]
         if "pair_labels" in batch:
-            labels, there = batch["pair_labels"], max(1, totals["pairs"])
-            shares["pair_loss"] = F.cross_entropy(pairs, labels, reduction="sum", ignore_index=IGNORED) / there
-            shares["pair_accuracy"] = (pairs.argmax(-1) == labels).sum() / there
+            labels, count = batch["pair_labels"], max(1, totals["pairs"])
+            shares["pair_loss"] = F.cross_entropy(pairs, labels, reduction="sum", ignore_index=IGNORED) / count
+            shares["pair_accuracy"] = (pairs.argmax(-1) == labels).sum() / count
             loss = loss + shares["pair_loss"]
         return {"loss": loss, **shares}
 
 
 def packing_of(batch: Mapping[str, Tensor]) -> Packing:
-    """How the examples of a batch are packed."""
+    """Return the packing of the examples of a batch."""
     return Packing.of(batch["starts"], int(batch["starts"].diff().max()))
 
 
 def scores(
     model: torch.nn.Module, hidden: Tensor, pooled: Tensor, batch: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Word scores [M, V] at the masked places of [1, N, H], and scores of pairs [E, 2] of [E, H], in fp32."""
+    """Return token scores [M, V] at the masked positions of [1, N, H], and pair scores [E, 2] of [E, H], in fp32."""
     assert isinstance(model, ForPreTraining)
     words = model.score_words(hidden[0, batch["masked_positions"]])
     return words.float(), model.apply_layers(pooled).float()
 
 
 @torch.no_grad()
-def measure(objective: Pretraining, batches: Iterable[Batch], ranks: Ranks, *, bf16: bool = False) -> dict[str, float]:
-    """Losses and accuracies over `batches`, of which each process brings some; the same for all."""
+def evaluate_pretraining(
+    objective: Pretraining, batches: Iterable[Batch], processes: ProcessGroup, *, bf16: bool = False
+) -> dict[str, float]:
+    """Return losses and accuracies over the `batches` of all processes; the same in all."""
     device = next(objective.parameters()).device
     counts = {"masked": 0, "pairs": 0}
     names = ("masked_loss", "masked_accuracy", "pair_loss", "pair_accuracy")
@@ -108,15 +110,15 @@ def measure(objective: Pretraining, batches: Iterable[Batch], ranks: Ranks, *, b
             shares = objective.shares(tensors, {"masked": 1, "pairs": 1})
         units = objective.units(batch)
         counts = {name: count + units[name] for name, count in counts.items()}
-        for place, name in enumerate(names):
+        for i, name in enumerate(names):
             if name in shares:
-                sums[place] += shares[name]
-    totals = ranks.sum_counts(counts)
-    found = dict(zip(names, ranks.sum(sums).tolist(), strict=True))
+                sums[i] += shares[name]
+    totals = processes.sum_counts(counts)
+    all_sums = dict(zip(names, processes.sum(sums).tolist(), strict=True))
     if not totals["pairs"]:
-        found = {name: value for name, value in found.items() if name.startswith("masked")}
+        all_sums = {name: value for name, value in all_sums.items() if name.startswith("masked")}
     means = {
         name: value / max(1, totals["masked" if name.startswith("masked") else "pairs"])
-        for name, value in found.items()
+        for name, value in all_sums.items()
     }
     return {"loss": means["masked_loss"] + means.get("pair_loss", 0.0), **means}

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a run: a bar on a terminal, occasional lines elsewhere; running means of its scalars."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class _TimeLeft(ProgressColumn):
-    """How long it will still take; afterwards how long it took."""
+    """Remaining time, or the duration when finished."""
 
     def render(self, task: Task) -> Text:
         seconds = task.elapsed if task.finished else task.time_remaining
@@ -34,8 +34,8 @@ class _TimeLeft(ProgressColumn):
         return Text(f"{timedelta(seconds=round(seconds))}{'' if task.finished else ' left'}", style="cyan")
 
 
-def say(console: Console | None, text: str) -> None:
-    """Print a line, or log it where there is no console."""
+def print_line(console: Console | None, text: str) -> None:
+    """Print a line, or log it without a console."""
     if console is None:
         logger.info("%s", text)
     else:
@@ -43,23 +43,23 @@ def say(console: Console | None, text: str) -> None:
 
 
 class Progress:
-    """Steps done, examples a second, loss and time left.
+    """Finished steps, examples per second, loss and remaining time.
 
     Args:
-        steps: how many there are.
-        console: where to draw the bar if it is a terminal, or to print the lines; the log gets them when None.
-        what: what is going on.
-        unit: what a step is, in lines.
+        steps: number of steps.
+        console: where to draw the bar if it is a terminal, or to print lines; without a console lines go to the log.
+        title: title of the bar.
+        unit: name of a step, in lines.
     """
 
-    def __init__(self, steps: int, console: Console | None = None, what: str = "training", unit: str = "step") -> None:
+    def __init__(self, steps: int, console: Console | None = None, title: str = "training", unit: str = "step") -> None:
         self.steps, self.console, self.unit = steps, console, unit
         self._recent: deque[tuple[int, float]] = deque(maxlen=100)  # examples and seconds of the latest steps
         self._last_line = time.monotonic()
         self._bar: Bar | None = None
         if console is not None and console.is_terminal:
             self._bar = Bar(
-                TextColumn(what),
+                TextColumn(title),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
                 TextColumn("[dim]{task.fields[facts]}"),
@@ -76,50 +76,50 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             if self._recent:
-                self.busy(f"{self.examples_a_second:,.0f} examples/s")
+                self.busy(f"{self.examples_per_second:,.0f} examples/s")
             self._bar.stop()
 
     @property
-    def examples_a_second(self) -> float:
-        """Over the latest steps, evaluations left out."""
+    def examples_per_second(self) -> float:
+        """Throughput of the latest steps, without evaluations."""
         return sum(n for n, _ in self._recent) / max(1e-9, sum(s for _, s in self._recent))
 
     def advance(self, step: int, examples: int, seconds: float, loss: float | None = None) -> None:
-        """Show that `step` steps are done, the latest `examples` of them having taken `seconds`."""
+        """Show that `step` steps are finished, and that the latest `examples` took `seconds`."""
         self._recent.append((examples, seconds))
-        facts = f"{self.examples_a_second:,.0f} examples/s" + ("" if loss is None else f" · loss {loss:.4f}")
+        facts = f"{self.examples_per_second:,.0f} examples/s" + ("" if loss is None else f" · loss {loss:.4f}")
         if self._bar is not None:
             self._bar.update(self._task, completed=step, facts=facts)
         elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self.line(f"{self.unit} {step:,} of {self.steps:,} · {facts}")
 
-    def busy(self, what: str) -> None:
-        """Show on the bar that something other than a step is going on."""
+    def busy(self, activity: str) -> None:
+        """Show an activity other than a step on the bar."""
         if self._bar is not None:
-            self._bar.update(self._task, facts=what)
+            self._bar.update(self._task, facts=activity)
 
     def line(self, text: str) -> None:
-        """Print a line (above the bar, where there is one)."""
+        """Print a line, above the bar if there is one."""
         self._last_line = time.monotonic()
-        say(self.console, text)
+        print_line(self.console, text)
 
 
 class Writer(Protocol):
-    """Where curves go: `torch.utils.tensorboard.SummaryWriter` is one."""
+    """Receives learning curves, as `torch.utils.tensorboard.SummaryWriter` does."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
         """Record one value."""
 
 
-def lost(what: str) -> TrainingError:
-    """The error of a run that cannot go on."""
+def diverged(reason: str) -> TrainingError:
+    """Return the error of a run whose loss or weights are no longer finite."""
     return TrainingError(
-        f"{what}; the state from before is kept. A smaller learning rate, a longer warm-up or fp32 may help"
+        f"{reason}; the last training state is kept. A smaller learning rate, a longer warm-up or fp32 may help"
     )
 
 
-class Meter:
-    """Collects the scalars of steps on their device and looks at them rarely: looking makes a GPU wait."""
+class RunningMeans:
+    """Collects the scalars of steps on their device and reads them rarely: reading makes a GPU wait."""
 
     def __init__(
         self, progress: Progress, writer: Writer | None, describe: Callable[[int], str], steps_between: int
@@ -129,7 +129,7 @@ class Meter:
         self.examples, self.started = 0, 0.0
 
     def add(self, step: int, scalars: dict[str, Tensor], examples: int, started: float) -> None:
-        """Take the scalars of a step that began at `started`."""
+        """Add the scalars of a step that began at `started`."""
         if not self.waiting:
             self.examples, self.started = 0, started
         self.waiting.append((step, scalars))
@@ -138,7 +138,7 @@ class Meter:
             self.flush()
 
     def flush(self) -> None:
-        """Show and record what was collected; raise `TrainingError` where a loss or its gradient was not finite."""
+        """Show and record the means; raise `TrainingError` where a loss or the norm of its gradient is not finite."""
         if not self.waiting:
             return
         means: dict[str, float] = {}
@@ -146,11 +146,11 @@ class Meter:
             values = torch.stack([scalars[name] for _, scalars in self.waiting]).tolist()
             for (step, _), value in zip(self.waiting, values, strict=True):
                 if not math.isfinite(value):
-                    raise lost(f"{name} is {value} at step {step:,}, {self.describe(step - 1)}")
+                    raise diverged(f"{name} is {value} at step {step:,}, {self.describe(step - 1)}")
             means[name] = sum(values) / len(values)
         step, _ = self.waiting[-1]
         self.progress.advance(step, self.examples, time.perf_counter() - self.started, means["loss"])
         if self.writer is not None:
-            for name, value in {**means, "examples_a_second": self.progress.examples_a_second}.items():
+            for name, value in {**means, "examples_per_second": self.progress.examples_per_second}.items():
                 self.writer.add_scalar(f"train/{name}", value, step)
         self.waiting.clear()

@@ -1,15 +1,15 @@
-"""Quantisation-aware training: a MobileBERT that is rounded while it learns, as an engine of whole numbers rounds it.
+"""Quantization-aware training: fake quantization of a MobileBERT, for engines that compute in integers only.
 
-Such an engine keeps every activation in 8 bits, by one scale for all tokens. What is rounded here is what the
-published recipe names (google-research/mobilebert), with gradients that pass straight through (Jacob et al. 2018,
+Such an engine keeps every activation in 8 bits, with one scale for all tokens. Quantized are, as in the published
+recipe (google-research/mobilebert) and with straight-through gradients (Jacob et al. 2018,
 https://arxiv.org/abs/1712.05877):
 
-- weights of linear layers, symmetrically, by a scale an output channel;
-- what linear layers read, norms say and attention computes, in ranges that follow each batch's by moving averages.
+- weights of linear layers, symmetrically, with one scale per output channel;
+- inputs of linear layers, outputs of norms and all steps of attention, in ranges that are moving averages over batches.
 
-What a mask hides has the score `LEAST`, no less: -10,000 would leave nothing of 8 bits to the others.
-The recipe has ranges begin at ±6 and half a million steps to find theirs. Fine-tuning has a few thousand, so
-here they begin at the first batch's, and move fast while they are young.
+Masked positions have the score `LEAST`, not less: -10,000 would take the whole range of 8 bits.
+The recipe starts ranges at ±6 and has half a million steps to adapt them. Fine-tuning has a few thousand, so here
+ranges start with the first batch, and adapt fast at first.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from pocketbert.models.cpu import drop_out
 from pocketbert.models.mobilebert import MobileBertSelfAttention
 from pocketbert.models.ops import NoNorm, wide_linear
 
-DECAY = 0.999  # of the moving averages, as published; of young ones (1 + n) / (10 + n) after n batches, if that is less
-LEAST = -16.0  # published: -6, of which many add up; beside 0 this has no weight in 8 bits
-PROBABILITY = 1 / 256  # the step of what a softmax says, as LiteRT fixes it
+DECAY = 0.999  # of the moving averages, as published; at first (1 + n) / (10 + n) after n batches, if that is less
+LEAST = -16.0  # published: -6, of which many add up; next to 0 this has no weight in 8 bits
+PROBABILITY = 1 / 256  # step of the outputs of softmax, which LiteRT fixes
 
 
 def bounded(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration with ReLU6 in place of ReLU, as that of the published model for 8 bits.
+    """Return the configuration with ReLU6 in place of ReLU, as in the published 8-bit model.
 
     Raises:
-        ConfigError: the model is no MobileBERT without norms, for which the recipe is.
+        ConfigError: the model is not a MobileBERT without norms.
     """
     if not isinstance(config, MobileBertConfig) or config.normalization_type != "no_norm":
-        raise ConfigError("--quantization-aware is for MobileBERT with normalization_type='no_norm' alone")
+        raise ConfigError("--quantization-aware is only for MobileBERT with normalization_type='no_norm'")
     return config.replace(hidden_act="relu6") if config.hidden_act == "relu" else config
 
 
 class Range(nn.Module):
-    """The range of an activation, in which it is rounded to 256 levels, one of which is 0."""
+    """The range of an activation, which is quantized to 256 levels, one of which is 0."""
 
     low: Tensor
     high: Tensor
@@ -59,16 +59,16 @@ class Range(nn.Module):
         self.register_buffer("batches", torch.tensor(0.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Round `x`, of any shape; in training, follow it first."""
+        """Quantize `x`, of any shape; in training, adapt the range first."""
         if self.training:
             with torch.no_grad():
-                self._follow(x.float())
+                self._adapt(x.float())
         scale = ((self.high - self.low) / 255).clamp_min(torch.finfo(torch.float32).tiny)
         zero = (-128 - self.low / scale).round().clamp(-128, 127).int()
         return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, -128, 127).to(x.dtype)
 
-    def _follow(self, x: Tensor) -> None:
-        # All on the device: nothing waits for a GPU.
+    def _adapt(self, x: Tensor) -> None:
+        # All on the device, without waiting for a GPU.
         decay = torch.where(self.batches == 0, 0.0, ((1 + self.batches) / (10 + self.batches)).clamp_max(DECAY))
         self.low.lerp_(x.min().clamp_max(0.0), 1 - decay)
         self.high.lerp_(x.max().clamp_min(0.0), 1 - decay)
@@ -76,19 +76,19 @@ class Range(nn.Module):
 
 
 def round_weight(weight: Tensor) -> Tensor:
-    """A matrix [out, in] in 255 levels a row, symmetric about 0."""
+    """Return a matrix [out, in] quantized to 255 levels per row, symmetric about 0."""
     scales = (weight.detach().abs().amax(1).float() / 127).clamp_min(torch.finfo(torch.float32).tiny)
     zeros = torch.zeros_like(scales, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weight.float(), scales, zeros, 0, -127, 127).to(weight.dtype)
 
 
 def make_quantization_aware(model: nn.Module) -> nn.ModuleDict:
-    """Round a MobileBERT from now on, in training and out of it.
+    """Quantize a MobileBERT from now on, in training and in evaluation.
 
-    Its parameters keep their names and stay exact, so what it saves is an ordinary checkpoint.
+    Its parameters keep their names and their precision, so that it saves ordinary checkpoints.
 
     Returns:
-        The ranges, which an objective has to own, that they are part of its state.
+        The ranges; an objective must own them, so that they are part of its state.
     """
     ranges = nn.ModuleDict()
 
@@ -99,7 +99,7 @@ def make_quantization_aware(model: nn.Module) -> nn.ModuleDict:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             _replace_forward(module, _linear)
-            if name.endswith("output.dense"):  # it reads attention, or an activation; all others read norms
+            if name.endswith("output.dense"):  # its input is attention or an activation; those of all others are norms
                 module.register_forward_pre_hook(partial(_round_input, new(f"{name}.input")))
         elif isinstance(module, (NoNorm, nn.Embedding)):
             module.register_forward_hook(partial(_round_output, new(name)))
@@ -110,7 +110,7 @@ def make_quantization_aware(model: nn.Module) -> nn.ModuleDict:
 
 
 def _replace_forward(module: nn.Module, function: Callable[..., Any], *arguments: Any) -> None:
-    """Of this one module: what it holds, and its name, stay as they are."""
+    """Replace the function of one module, which keeps its parameters and its name."""
     module.__dict__["forward"] = partial(function, module, *arguments)
 
 
@@ -134,7 +134,7 @@ def _attention(
     keep: Tensor | None,
     with_weights: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `MobileBertSelfAttention.forward`, step by step, each rounded."""
+    """Return the same as `MobileBertSelfAttention.forward`, with every step quantized."""
     q, k, v = (
         ranges[name](wide_linear(getattr(layer, name), x)).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
         for name, x in (("query", query_key), ("key", query_key), ("value", value))

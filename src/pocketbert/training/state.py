@@ -1,10 +1,10 @@
-"""The state of a run on disk: weights, optimiser moments, and one integer, the number of steps done.
+"""The training state on disk: weights, optimizer moments, and one integer, the number of finished steps.
 
 A state is a folder `step-00000100` of two safetensors files and a JSON file. It is written under another name, flushed
-to the disk and renamed, and only then are older ones removed: at any moment there is one complete state, or none
+to the disk and renamed, and only then are older states removed: at any moment there is one complete state, or none
 yet. Order, masks and dropout are functions of the step, so nothing else is needed to continue bit for bit.
 
-Sharded tensors are saved whole: a state does not depend on the number of processes, or on whether they divide weights.
+Sharded tensors are saved whole: a state depends neither on the number of processes nor on sharding.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from torch import Tensor, nn
 
 from pocketbert.checkpoints import atomic_write, write_text
 from pocketbert.errors import CheckpointError
-from pocketbert.training.distributed import copies, divided_like, is_sharded
+from pocketbert.training.distributed import copies, is_sharded, sharded_like
 
 
 @dataclass
 class State:
-    """How far a run is, and how it went."""
+    """Progress of a run: finished steps and evaluations."""
 
     step: int = 0
-    #: One entry for each evaluation: "step" and the metrics.
+    #: One entry per evaluation: "step" and the metrics.
     history: list[dict[str, float]] = field(default_factory=list)
 
     def evaluated(self) -> bool:
-        """Whether the evaluation that belongs to this step is done."""
+        """Return whether the evaluation after this step is finished."""
         return bool(self.history) and self.history[-1]["step"] == self.step
 
     def best(self, metric: str) -> dict[str, float] | None:
-        """The entry with the best value, the earlier of equal ones; losses are best when small."""
+        """Return the entry with the best value, the earlier of equal ones; of losses the smallest is the best."""
         sign = -1.0 if metric.endswith("loss") else 1.0
 
         def value(entry: Mapping[str, float]) -> float:
@@ -51,19 +51,19 @@ class State:
 
         return max(self.history, key=value, default=None)
 
-    def stale(self, metric: str) -> int:
-        """How many evaluations there were after the best one."""
+    def evaluations_since_best(self, metric: str) -> int:
+        """Return the number of evaluations after the best one."""
         best = self.best(metric)
         return 0 if best is None else len(self.history) - 1 - self.history.index(best)
 
 
 class Saver:
-    """Saves states in a thread: training waits while they are copied in memory, and not while they are written.
+    """Saves states in a thread: training waits while they are copied in memory, not while they are written.
 
     Args:
-        folder: where the states are kept.
-        keep: how many.
-        writes: whether this process does; the others only bring their parts of what is sharded.
+        folder: the folder of the states.
+        keep: number of states to keep.
+        writes: whether this process writes; others only provide their parts of sharded tensors.
     """
 
     def __init__(self, folder: Path, keep: int = 1, *, writes: bool = True) -> None:
@@ -78,16 +78,16 @@ class Saver:
         try:
             self.wait()
         except CheckpointError:
-            if kind is None:  # otherwise what ended the block says more
+            if kind is None:  # otherwise the error that ended the block is more informative
                 raise
         finally:
             self._writer.shutdown()
 
     def save(self, state: State, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Copy the state, and begin to write it when the one before is written. All processes call it.
+        """Copy the state, and start to write it when the previous state is written. All processes call this.
 
         Raises:
-            CheckpointError: that one could not be written; the last good state is still there.
+            CheckpointError: the previous state could not be written; the last good state is kept.
         """
         self.wait()
         files = {"weights": _weights(objective), "optimizer": _moments(objective, optimizer)}
@@ -97,7 +97,7 @@ class Saver:
             self._writing = self._writer.submit(_write, self.folder, state.step, summary, tensors, self.keep)
 
     def wait(self) -> None:
-        """Go on when everything is written; raises `CheckpointError` if it could not be."""
+        """Wait until the state is written. Raises `CheckpointError` if it could not be."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -107,7 +107,7 @@ def _write(folder: Path, step: int, summary: str, tensors: Mapping[str, dict[str
     final = folder / f"step-{step:08d}"
     unfinished = final.with_suffix(".tmp")
     try:
-        if final.exists():  # the same step once more, now evaluated: its tensors are the same
+        if final.exists():  # the same step again, now evaluated: its tensors are the same
             write_text(final / "state.json", summary)
             return final
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -119,9 +119,9 @@ def _write(folder: Path, step: int, summary: str, tensors: Mapping[str, dict[str
         _flush_folder(folder)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        kept = latest_state(folder)
-        there = f"the last good state is {kept}" if kept else "there is no state to continue from yet"
-        raise CheckpointError(f"{error}; {there}") from error
+        latest = latest_state(folder)
+        remaining = f"the last good state is {latest}" if latest else "no state was saved yet"
+        raise CheckpointError(f"{error}; {remaining}") from error
     kept_states = sorted(_complete(folder), key=_step_of)[-keep:]
     for other in (path for path in folder.iterdir() if path not in kept_states and path.name.startswith("step-")):
         shutil.rmtree(other, ignore_errors=True)
@@ -129,7 +129,7 @@ def _write(folder: Path, step: int, summary: str, tensors: Mapping[str, dict[str
 
 
 def latest_state(folder: Path) -> Path | None:
-    """The newest complete state in `folder`, if there is one."""
+    """Return the newest complete state in `folder`, if there is one."""
     if not folder.is_dir():
         return None
     return max(_complete(folder), key=_step_of, default=None)
@@ -144,7 +144,7 @@ def _step_of(path: Path) -> int:
 
 
 def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Fill `objective` and `optimizer` from a state.
+    """Load a state into `objective` and `optimizer`.
 
     Raises:
         CheckpointError: the state is damaged or of another model.
@@ -154,14 +154,14 @@ def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimize
         weights = load_file(path / "weights.safetensors")
         moments = load_file(path / "optimizer.safetensors")
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: is damaged and cannot be continued from: {error}") from None
+        raise CheckpointError(f"{path}: is damaged and cannot be resumed: {error}") from None
     own = dict(_weights(objective))
     if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in weights.items()}:
         names = sorted(name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name))
         raise CheckpointError(f"{path}: is the state of another model; these differ: {', '.join(names[:10])}")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(divided_like(weights[name], tensor) if is_sharded(tensor) else weights[name])
+            tensor.copy_(sharded_like(weights[name], tensor) if is_sharded(tensor) else weights[name])
     _load_moments(moments, objective, optimizer)
     return state
 
@@ -169,10 +169,10 @@ def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimize
 def _summary(text: str) -> State:
     content = json.loads(text)
     if not isinstance(content, dict) or not isinstance(content.get("step"), int):
-        raise ValueError("state.json does not say how many steps were done")
+        raise ValueError("state.json has no number of steps")
     state = State(**content)
     if not all(isinstance(entry, dict) and "step" in entry for entry in state.history):
-        raise ValueError("state.json does not say how the evaluations went")
+        raise ValueError("state.json has an evaluation without a step")
     return state
 
 
@@ -180,7 +180,7 @@ def _summary(text: str) -> State:
 
 
 def _weights(objective: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers; what is shared appears once."""
+    """Yield parameters and persistent buffers; shared tensors once."""
     seen: set[int] = set()
     for name, tensor in objective.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
@@ -189,7 +189,7 @@ def _weights(objective: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _moments(objective: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """What the optimiser keeps for each parameter, as `name/exp_avg`."""
+    """Yield the optimizer's tensors of each parameter, as `name/exp_avg`."""
     for name, parameter in objective.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             yield f"{name}/{key}", value
@@ -198,16 +198,16 @@ def _moments(objective: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator
 def _load_moments(moments: Mapping[str, Tensor], objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     names = {id(parameter): name for name, parameter in objective.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    places = {names[id(parameter)]: i for i, parameter in enumerate(parameters)}
+    indices = {names[id(parameter)]: i for i, parameter in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     for full, tensor in moments.items():
         name, _, key = full.rpartition("/")
-        if name not in places:
-            raise CheckpointError(f"the saved optimiser knows {name}, which this model does not train")
-        if tensor.dim() and tensor.shape != parameters[places[name]].shape:
-            raise CheckpointError(f"the saved optimiser has {full} in another shape than the model has {name}")
-        # Copied into memory that is aligned as the optimiser's own: vector units must see it the same way.
-        state.setdefault(places[name], {})[key] = divided_like(tensor, parameters[places[name]])
+        if name not in indices:
+            raise CheckpointError(f"the saved optimizer state has {name}, which this model does not train")
+        if tensor.dim() and tensor.shape != parameters[indices[name]].shape:
+            raise CheckpointError(f"the saved optimizer state has another shape of {full} than the model of {name}")
+        # Copied into memory with the alignment of the optimizer's own, so that vector units sum in the same order.
+        state.setdefault(indices[name], {})[key] = sharded_like(tensor, parameters[indices[name]])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -216,7 +216,7 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power failure, where the system can."""
+    """Flush a folder, so that a rename in it survives a power failure, where the system supports it."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

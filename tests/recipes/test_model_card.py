@@ -1,4 +1,4 @@
-"""What a run leaves for people: the card, metrics, confusion, errors and curves."""
+"""Reports of a run: the card, metrics, confusion, errors and curves."""
 
 import json
 import struct
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from pocketbert.recipes import report
+from pocketbert.recipes import model_card
 from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
 
@@ -27,18 +27,18 @@ def test_the_card_is_one_for_the_hub(options: Options, tmp_path: Path) -> None:
     text = (result.folder / "README.md").read_text()
     run = json.loads((result.folder / "run.json").read_text())
     for part in (
-        "A `SqueezeBertForSequenceClassification` for text classification, trained with PocketBERT from fresh",
+        "A `SqueezeBertForSequenceClassification` for text classification, trained with PocketBERT from random",
         "Labels: bad, good.",
         f"| dev | reviews.csv | 8 | `{run['data']['dev']['sha256'][:16]}…` |",
         f"| accuracy | {result.metrics['accuracy']:.4f} |",
         f"| parameters | {run['parameters']:,} |",
         "$ pocketbert finetune 'my reviews.csv'",
         "learning_rate = 0.01",
-        "That choice was made on the same data",
+        "The model was selected on the same data",
     ):
         assert part in text, part
     assert " ms |" not in text
-    report.write_card(result.folder, {"one input, fp32": 1.234})
+    model_card.write_card(result.folder, {"one input, fp32": 1.234})
     text = (result.folder / "README.md").read_text()
     assert "| one input, fp32 | 1.23 ms |" in text
     assert f"Timed on {run['machine']['processor']}" in text
@@ -70,11 +70,11 @@ def test_metrics_confusion_errors_and_curves(options: Options) -> None:
 def test_without_matplotlib(
     options: Options, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    monkeypatch.setattr(model_card, "find_spec", lambda name: None)
     with caplog.at_level("INFO", "pocketbert"):
         result = finetune(options(epochs=1))
     assert not (result.folder / "curves.png").exists()
-    assert "curves.png is left out: it needs matplotlib" in caplog.text
+    assert "skipping curves.png, which needs matplotlib" in caplog.text
     assert (result.folder / "README.md").exists()
 
 
@@ -85,7 +85,7 @@ def test_a_base_model_of_the_hub_is_named_and_a_folder_is_not(options: Options, 
     run = json.loads((second / "run.json").read_text())
     run["options"] |= {"model": "someone/bert", "glue": "sst-2"}
     (second / "run.json").write_text(json.dumps(run))
-    report.write_card(second)
+    model_card.write_card(second)
     card = ModelCard.load(second / "README.md")
     assert card.data.base_model == "someone/bert"
     assert {one.dataset_type for one in card.data.eval_results} == {"nyu-mll/glue"}

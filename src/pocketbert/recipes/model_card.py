@@ -1,4 +1,4 @@
-"""What a run leaves for people besides the model: a card in the hub's format, metrics, and curves."""
+"""Reports of a run: the model card in the format of the hub, metrics, and curves."""
 
 from __future__ import annotations
 
@@ -22,13 +22,19 @@ _TITLES = {
 }
 
 
-def write_reports(folder: Path, tell: Callable[[str], None]) -> None:
-    """Write `README.md`, `evaluation/metrics.json` and `curves.png` from the `run.json` of a finished run."""
+def write_reports(folder: Path, log: Callable[[str], None], latency: Mapping[str, float] | None = None) -> None:
+    """Write `README.md`, `evaluation/metrics.json` and `curves.png` from the `run.json` of a finished run.
+
+    Args:
+        folder: the output folder of the run.
+        log: prints a line.
+        latency: condition → milliseconds per input, as measured on this machine.
+    """
     run = read_json(folder / "run.json")
     write_text(folder / "evaluation" / "metrics.json", json.dumps(_metrics(run), indent=1) + "\n")
-    write_card(folder)
+    write_card(folder, latency)
     if find_spec("matplotlib") is None:
-        tell("curves.png is left out: it needs matplotlib (pip install matplotlib)")
+        log("skipping curves.png, which needs matplotlib (pip install matplotlib)")
     else:
         _plot(folder / "curves.png", run["history"], run["best"]["step"])
 
@@ -41,20 +47,15 @@ def _metrics(run: Mapping[str, Any]) -> dict[str, float]:
 
 
 def write_card(folder: Path, latency: Mapping[str, float] | None = None) -> None:
-    """Write the `README.md` of a model that a run has made.
-
-    Args:
-        folder: the output of the run.
-        latency: what was measured → milliseconds for one input, on this machine.
-    """
-    run, config = read_json(folder / "run.json"), read_json(folder / "config.json")
-    parts = [_front_matter(folder.resolve().name, run), _story(folder.resolve().name, run, config), _results(run)]
-    parts += [_sizes(folder, run, latency or {}), _again(run)]
+    """Write the `README.md` of a model, from the `run.json` of its run; arguments as of `write_reports`."""
+    name, run, config = folder.resolve().name, read_json(folder / "run.json"), read_json(folder / "config.json")
+    parts = [_front_matter(name, run), _summary(name, run, config), _results(run), _sizes(folder, run, latency or {})]
+    parts.append(_reproduction(run))
     write_text(folder / "README.md", "\n\n".join(part for part in parts if part) + "\n")
 
 
 def _front_matter(name: str, run: Mapping[str, Any]) -> str:
-    """What the hub reads; JSON's texts and numbers are YAML's."""
+    """Return the metadata for the hub; strings and numbers of JSON are valid YAML."""
     options, task = run["options"], run["options"]["task"]
     data = _data_set(run)
     lines = ["---", "library_name: pocketbert", f"pipeline_tag: {task}", "tags:", "- pocketbert"]
@@ -81,17 +82,17 @@ def _data_set(run: Mapping[str, Any]) -> dict[str, str]:
     return {"name": ", ".join(files), "type": Path(next(iter(files))).stem}
 
 
-def _story(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _summary(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     options = run["options"]
-    begun = options["model"] or f"fresh weights ({Path(options['from_scratch']).name})"
-    taught = f", taught by {', '.join(options['teacher'])}" if options.get("teacher") else ""
+    start = options["model"] or f"random weights ({Path(options['from_scratch']).name})"
+    teachers = f", distilled from {', '.join(options['teacher'])}" if options.get("teacher") else ""
     architecture = (config.get("architectures") or ["model"])[0]
     labels = list(run["labels"].values())
     shown = ", ".join(labels[:20]) + (", …" if len(labels) > 20 else "")
     lines = [
         f"# {name}",
         "",
-        f"A `{architecture}` for {_TITLES[options['task']].lower()}, trained with PocketBERT from {begun}{taught}.",
+        f"A `{architecture}` for {_TITLES[options['task']].lower()}, trained with PocketBERT from {start}{teachers}.",
     ]
     if options["task"] in ("text-classification", "token-classification"):
         lines += ["", f"Labels: {shown}."]
@@ -105,19 +106,19 @@ def _results(run: Mapping[str, Any]) -> str:
     step = run["best"]["step"]
     table = ["| metric | value |", "|---|---|"]
     table += [f"| {name} | {value:.4f} |" for name, value in _metrics(run).items()]
-    chosen = (
-        f"Measured on the evaluation data after step {step:,} of {run['steps']:,}, which was the best of "
-        f"{len(run['history'])} evaluations by {run['metric']}. That choice was made on the same data, so that the "
-        "figures are a little too good."
+    note = (
+        f"Metrics on the evaluation data after step {step:,} of {run['steps']:,}, the best of {len(run['history'])} "
+        f"evaluations by {run['metric']}. The model was selected on the same data, so the metrics are slightly "
+        "optimistic."
     )
-    return "\n".join(["## Data", "", *rows, "", "## Results", "", *table, "", chosen])
+    return "\n".join(["## Data", "", *rows, "", "## Results", "", *table, "", note])
 
 
 def _sizes(folder: Path, run: Mapping[str, Any], latency: Mapping[str, float]) -> str:
     weights = folder / "model.safetensors"
     rows = ["## Size and speed", "", "| | |", "|---|---|", f"| parameters | {run['parameters']:,} |"]
     rows.append(f"| model.safetensors | {weights.stat().st_size / 1e6:.1f} MB |")
-    rows += [f"| {what} | {milliseconds:.2f} ms |" for what, milliseconds in latency.items()]
+    rows += [f"| {condition} | {milliseconds:.2f} ms |" for condition, milliseconds in latency.items()]
     if latency:
         rows += [
             "",
@@ -126,22 +127,21 @@ def _sizes(folder: Path, run: Mapping[str, Any], latency: Mapping[str, float]) -
     return "\n".join(rows)
 
 
-def _again(run: Mapping[str, Any]) -> str:
-    """How to make it again."""
+def _reproduction(run: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    told = "\n".join(f"{name} = {json.dumps(value)}" for name, value in run["options"].items() if value is not None)
-    lines = ["## How to make it again", ""]
+    options = "\n".join(f"{name} = {json.dumps(value)}" for name, value in run["options"].items() if value is not None)
+    lines = ["## Reproduction", ""]
     if run["argv"]:
         lines += ["```console", f"$ {shlex.join(['pocketbert', *run['argv'][1:]])}", "```", ""]
-    made = f"PocketBERT {run['pocketbert']}" + (f" at {run['git']}" if run["git"] else "")
-    return "\n".join([*lines, f"{made}; {versions}; {run['precision']}.", "", "```text", told, "```"])
+    own = f"PocketBERT {run['pocketbert']}" + (f" at {run['git']}" if run["git"] else "")
+    return "\n".join([*lines, f"{own}; {versions}; {run['precision']}.", "", "```text", options, "```"])
 
 
 # ── curves ──
 
 
 def _plot(path: Path, history: Sequence[Mapping[str, float]], best: float) -> None:
-    """Every evaluation: what should be large to the left, losses to the right; the best step is marked."""
+    """Plot all evaluations: scores to the left, losses to the right; the best step is marked."""
     import matplotlib.figure
 
     names = [name for name in history[0] if name != "step" and "threshold" not in name]

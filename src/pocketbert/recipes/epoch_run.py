@@ -1,0 +1,157 @@
+"""Base of runs over epochs of training data that keep the best model: fine-tuning and distillation.
+
+The output folder is the best model in Hugging Face layout. Beside it: `run.json`, `last/` (the model after the last
+step), `evaluation/` (predictions of the best model), `README.md` (its card), `curves.png`, `checkpoints/` (the newest
+training state, for resuming) and `tensorboard/`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.data.batches import Batches
+from pocketbert.errors import ConfigError
+from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.recipes.model_card import write_reports
+from pocketbert.recipes.training_run import RunResult, TrainingRun
+from pocketbert.tasks.base import TrainingData
+from pocketbert.tokenization import BertTokenizer
+from pocketbert.training.loop import TrainingSchedule
+from pocketbert.training.objectives import Objective
+from pocketbert.training.optim import adamw, linear_schedule
+from pocketbert.training.quantization import make_quantization_aware
+from pocketbert.training.state import State
+
+#: Measures the latency of a model folder: condition → milliseconds, for the model card.
+MeasureLatency = Callable[[Path], Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneResult(RunResult):
+    """Result of a fine-tuning or distillation run; its metrics are those of the best model."""
+
+    best_step: int
+    """The step of the best model."""
+    task: str
+    """The task of the model."""
+    pairs: bool
+    """Whether its inputs are pairs of texts."""
+
+
+class EpochRun(TrainingRun):
+    """A run over epochs of training data that keeps the best model; see `TrainingRun`.
+
+    Args:
+        measure_latency: measures the best model, for its card.
+    """
+
+    data: TrainingData
+
+    def __init__(
+        self,
+        options: FinetuneOptions,
+        *,
+        console: Console | None = None,
+        argv: Sequence[str] = (),
+        measure_latency: MeasureLatency | None = None,
+    ) -> None:
+        super().__init__(options, console=console, argv=argv)
+        self.options, self.measure_latency = options, measure_latency
+
+    @abstractmethod
+    def metrics(self) -> list[str]:
+        """Return the names of the metrics, the main metric first."""
+
+    @abstractmethod
+    def write_predictions(self, folder: Path) -> None:
+        """Write the predictions of the latest evaluation to `folder`."""
+
+    def max_length(self, config: PreTrainedConfig) -> int:
+        """Return the maximum tokens per input."""
+        return min(self.options.max_length or self.data.usual_length, config.max_position_embeddings)
+
+    def train_epochs(
+        self, tokenizer: BertTokenizer, model: PreTrainedModel, objective: Objective, batches: Batches
+    ) -> FinetuneResult:
+        """Train, keep the best model, and write the reports."""
+        options = self.options
+        if options.quantization_aware:
+            objective.ranges = make_quantization_aware(model)
+        objective.to(self.device)
+        metric = self._choose_metric()
+        peak = options.learning_rate or (5e-5 if options.from_scratch is None else 5e-4)
+        schedule = self._schedule(batches, metric)
+        self.log(
+            f"{type(model).__name__} of {model.num_parameters():,} parameters on {self.device} in {self.precision}; "
+            f"{schedule.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
+        )
+        self.record(
+            labels=model.config.id2label, metric=metric, steps=schedule.steps, parameters=model.num_parameters()
+        )
+
+        def on_evaluation(state: State) -> None:
+            best = state.best(metric)
+            if best is state.history[-1]:
+                model.save_pretrained(self.folder)
+                self.write_predictions(self.folder / "evaluation")
+            self.record(best=best, history=state.history)
+
+        state = self.train(
+            objective,
+            adamw(objective, learning_rate=peak, weight_decay=options.weight_decay),
+            batches,
+            schedule,
+            rate=partial(linear_schedule, steps=schedule.steps, warmup=options.warmup),
+            on_evaluation=on_evaluation,
+        )
+        model.save_pretrained(self.folder / "last")
+        tokenizer.save_pretrained(self.folder / "last")
+        best = state.best(metric)
+        assert best is not None  # the last step is always followed by an evaluation
+        self.record(finished=True, best=best, history=state.history)
+        seconds = self.seconds
+        latency = None if self.measure_latency is None else self.measure_latency(self.folder)
+        write_reports(self.folder, self.log, latency)
+        return FinetuneResult(
+            folder=self.folder,
+            metrics=self.metrics_of(best),
+            steps=state.step,
+            history=state.history,
+            seconds=seconds,
+            best_step=int(best["step"]),
+            task=self.data.name,
+            pairs=self.data.pairs,
+        )
+
+    def _schedule(self, batches: Batches, metric: str) -> TrainingSchedule:
+        """Return the schedule: epochs as steps."""
+        options, whole = self.options, math.floor(self.options.epochs)
+        ends = [batches.batches_before(epoch) for epoch in range(whole + 2)]
+        steps = max(1, ends[whole] + math.ceil((options.epochs - whole) * (ends[whole + 1] - ends[whole])))
+        every = options.eval_every
+        evaluate_at = ends[1 : whole + 1] if every is None else range(every, steps, every)
+        return TrainingSchedule(
+            steps=steps,
+            evaluate_at={*evaluate_at, steps},
+            metric=metric,
+            patience=options.patience,
+            seed=options.seed,
+            clip=options.clip,
+            bf16=self.bf16,
+        )
+
+    def _choose_metric(self) -> str:
+        """Return the metric that selects the best model. Raises `ConfigError` for an unknown metric."""
+        wanted, known = self.options.metric, self.metrics()
+        if wanted is not None and wanted not in known:
+            raise ConfigError(f"--metric {wanted} must be one of {', '.join(known)}")
+        return wanted or known[0]
