@@ -825,7 +825,7 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
         ((["low", "low"], "a"), {}, "2 texts need a list"),
         (("low",), {"is_split_into_words": True}, "text 0 must be a list of words, not str"),
         (([["a"], ["b", 3]],), {"is_split_into_words": True}, "text 1 must be a list of words"),
-        ((["low", "lo\ud83d"],), {}, r"text 1 holds '\\ud83d', half a character"),
+        ((["low", "lo\ud83d"],), {}, r"text 1 holds '\\ud83d', an unpaired surrogate"),
         ((["low", "low low"],), {"return_tensors": "np"}, "input_ids has rows of different lengths: pass padding=True"),
         (("low",), {"return_tensors": "jax"}, "return_tensors='jax' must be"),
         (("low",), {"padding": "longer"}, "padding='longer' must be one of longest, max_length"),

@@ -118,7 +118,7 @@ def test_texts_that_cannot_be_read(run: Run, models: Models, tmp_path: Path) -> 
     assert "Is a directory" in run(*base, "--file", tmp_path).error
     (tmp_path / "half.jsonl").write_text('{"text": "\\ud800"}')
     assert (
-        "half.jsonl, line 1: column 'text' holds half a character"
+        "half.jsonl, line 1: column 'text' holds an unpaired surrogate"
         in run(*base, "--file", tmp_path / "half.jsonl").error
     )
     latin = tmp_path / "latin.txt"
@@ -165,7 +165,7 @@ TABLES: dict[str, tuple[bytes, str]] = {
     "no rows": (b"text,label\n", "has no rows"),
     "empty text": (b"text,label\n,x\nb,y\n", "line 2: the text in column 'text' is empty"),
     "one label": (b"text,label\na,x\nb,x\n", "two are needed"),
-    "open quote": (b'text,label\n"a,x\nb,y\n', "double quote left open"),
+    "open quote": (b'text,label\n"a,x\nb,y\n', "double quote not closed"),
 }
 
 
@@ -191,7 +191,7 @@ def test_tables_that_cannot_be_learned_from(run: Run, models: Models, tmp_path: 
         (["--model", "MODEL", "--label-column", "mood"], "no column 'mood' (--label-column)"),
         (["--model", "MODEL", "--labels", "good,fine"], "is not one of good, fine"),
         (["--model", "MODEL", "--device", "warp"], "--device warp"),
-        (["--model", "MODEL", "--metric", "beauty"], "--metric beauty is none of: accuracy"),
+        (["--model", "MODEL", "--metric", "beauty"], "--metric beauty must be one of accuracy"),
         (["--model", "MODEL", "--glue", "sst-9"], "'sst-9' is no GLUE task"),
         (["--model", "MODEL", "--eval-data", "UNSEEN"], "the label 'superb' is not one of bad, good"),
     ],

@@ -68,12 +68,12 @@ def test_own_layout(tmp_path: Path) -> None:
     ("name", "text", "says"),
     [
         ("a.csv", "sent1,sent2,label\nx,y,0\n", "needed are SWAG's columns"),
-        ("a.csv", SWAG.replace("leaves.,0", "leaves."), "line 2: has not as many columns as the header"),
-        ("a.csv", SWAG.replace(",0\n", ",4\n"), "line 2: the right choice is '4', which is none of the 4"),
-        ("a.csv", SWAG.replace(",0\n", ",\n"), "line 2: the right choice is ''"),
-        ("a.tsv", CODAH.replace("\tfly.", ""), "line 2: has 7 columns, the line before has 6"),
-        ("a.tsv", "text\tlabel\nx\ty\n", "line 1: is of neither layout"),
-        ("a.tsv", OPENBOOK.replace("\tA\n", "\tC\n"), "line 2: the right choice is 'C'"),
+        ("a.csv", SWAG.replace("leaves.,0", "leaves."), "line 2: has another number of columns than the header"),
+        ("a.csv", SWAG.replace(",0\n", ",4\n"), "line 2: the label '4' is not one of the 4 choices"),
+        ("a.csv", SWAG.replace(",0\n", ",\n"), "line 2: the label ''"),
+        ("a.tsv", CODAH.replace("\tfly.", ""), "line 2: has 7 columns, the previous line has 6"),
+        ("a.tsv", "text\tlabel\nx\ty\n", "line 1: has neither layout"),
+        ("a.tsv", OPENBOOK.replace("\tA\n", "\tC\n"), "line 2: the label 'C'"),
         ("a.jsonl", '{"text": "x"}', "line 1: has the keys text; needed are prompt"),
         ("a.jsonl", '{"prompt": "p", "choices": ["a"], "label": 0}', "line 1: has 1 choices"),
         ("a.jsonl", '{"prompt": "p", "choices": ["a", ""], "label": 0}', "line 1: choice 2 is an empty text"),
@@ -81,7 +81,7 @@ def test_own_layout(tmp_path: Path) -> None:
         ("a.jsonl", '{"prompt": "p"\n', "line 1: is not JSON"),
         ("a.json", '["x"]', "holds a str, not an object"),
         ("a.json", '{"article": "a", "questions": ["q"], "options": [], "answers": ["A"]}', "of the same length"),
-        ("a.txt", "x", r"is none of \.csv"),
+        ("a.txt", "x", r"one of the suffixes \.csv"),
     ],
 )
 def test_broken_files(tmp_path: Path, name: str, text: str, says: str) -> None:

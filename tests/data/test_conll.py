@@ -73,7 +73,7 @@ def test_to_iob2_keeps_the_entities(tags: list[str]) -> None:
         ("", "is empty"),
         ("\n\n-DOCSTART- O\n", "has no sentences"),
         ("EU I-ORG\nrejects\n", "line 2: has 1 columns, the first line has 2"),
-        ("EU\n", "line 1: has 1 columns: the word is looked for in column 1"),
+        ("EU\n", "line 1: has 1 columns: the word should be in column 1"),
         ("EU B-ORG\nMarie PER\n", r"line 1 has 'B-ORG' and line 2 has 'PER': either all tags"),
     ],
 )
@@ -87,7 +87,7 @@ def test_broken_files(tmp_path: Path, text: str, says: str) -> None:
 def test_columns_that_are_not_there(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(IOB1)
-    with pytest.raises(DataError, match="has 4 columns: the word is looked for in column 1 and the tag in column 9"):
+    with pytest.raises(DataError, match="has 4 columns: the word should be in column 1 and the tag in column 9"):
         read_conll(path, tag_column=9)
 
 

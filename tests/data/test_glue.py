@@ -74,7 +74,7 @@ def test_test_sets_have_no_labels(glue: Path) -> None:
 
 def test_names_of_tasks() -> None:
     assert glue_task("SST2") is glue_task("sst_2") is GLUE["sst-2"]
-    with pytest.raises(DataError, match="'imdb' is no GLUE task; these are: cola, sst-2"):
+    with pytest.raises(DataError, match="'imdb' is not a GLUE task; these are: cola, sst-2"):
         glue_task("imdb")
 
 
@@ -83,7 +83,7 @@ def test_wrong_folders(glue: Path) -> None:
         read_glue(glue, "ax", "train")
     with pytest.raises(DataError, match=r"line 1: has no column 'sentence1', which GLUE's RTE has; .* another task"):
         read_glue(glue / "SST-2", "rte", "train")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         read_glue(glue / "nowhere", "rte", "train")
     with pytest.raises(DataError, match=r"holds neither a folder RTE nor the file dev\.tsv"):
         read_glue(glue, "rte", "dev")
@@ -120,7 +120,11 @@ def test_official_counts() -> None:
 )
 def test_files_of_another_task(glue: Path, task: str, file: str, label: str | None) -> None:
     (glue / GLUE[task].folder / "train.tsv").write_bytes((glue / file / "train.tsv").read_bytes())
-    says = f"line 2: the label '{label}' is none of those .* is this a file of another task" if label else "no column"
+    says = (
+        f"line 2: the label '{label}' is not a label in files .* is this a file of another task"
+        if label
+        else "no column"
+    )
     with pytest.raises(DataError, match=rf"train\.tsv.*{says}"):
         read_glue(glue, task, "train")
 
@@ -156,7 +160,7 @@ def test_broken_files_of_microsoft(microsoft: Path) -> None:
     for wrong, says in (
         (text.replace("\t#2 String", ""), "line 1: is not the header of Microsoft's file"),
         (text.replace("\tC .", ""), "line 3: has 4 columns, not 5"),
-        (text.replace("0\t20", "2\t20"), "line 3: the label '2' is none of those"),
+        (text.replace("0\t20", "2\t20"), "line 3: the label '2' is not a label in files"),
         ("", "is empty"),
     ):
         path.write_text(wrong)
@@ -219,7 +223,7 @@ def test_names_on_the_hub_need_a_network(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
-    with pytest.raises(DataError, match="no-such/glue: is no folder here, and datasets cannot read rte, train"):
+    with pytest.raises(DataError, match="no-such/glue: is not a local folder, and datasets cannot read rte, train"):
         read_glue("no-such/glue", "rte", "train")
 
 

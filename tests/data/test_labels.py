@@ -84,7 +84,7 @@ def test_numbers_are_held_out_together() -> None:
 
 
 def test_too_few_rows_to_hold_out() -> None:
-    with pytest.raises(DataError, match="no label has two rows"):
+    with pytest.raises(DataError, match="no label has two examples"):
         hold_out(table("a", "b"), 0.1, seed=1)
 
 

@@ -50,9 +50,9 @@ def test_one_question_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "text", "says"),
     [
-        (23, "Warsaw", r"'Warsaw' is not at character 23 .*\(' Warsa' is\); it stands at 24"),
-        (24, "Kraków", "it is nowhere in the passage"),
-        (900, "Warsaw", "it stands at 24"),
+        (23, "Warsaw", r"'Warsaw' is not at character 23 .*\(' Warsa' is\); it is at 24"),
+        (24, "Kraków", "it is not in the passage"),
+        (900, "Warsaw", "it is at 24"),
     ],
 )
 def test_wrong_offsets(tmp_path: Path, start: int, text: str, says: str) -> None:
@@ -70,7 +70,7 @@ def test_wrong_offsets(tmp_path: Path, start: int, text: str, says: str) -> None
         ({"answers": None}, r"qas\[0\]: has no list 'answers'"),
         ({"answers": [{"text": "Warsaw", "answer_start": "24"}]}, r"answers\[0\]: \"answer_start\" is '24'"),
         ({"answers": [{"answer_start": 24}]}, r"answers\[0\]: 'text' holds nothing"),
-        ({"question": "half \ud83d"}, "half a character"),
+        ({"question": "half \ud83d"}, "an unpaired surrogate"),
     ],
 )
 def test_broken_questions(tmp_path: Path, question: dict[str, Any], says: str) -> None:
@@ -87,7 +87,7 @@ def test_broken_files(tmp_path: Path) -> None:
         ('{"data":\n oops', "line 2: is not JSON"),
         ('{"data": []}', "has no questions"),
         ('{"version": 2}', "has no list 'data'; needed is SQuAD's layout"),
-        ('{"id": 1}\n{"id": 2}', "one object a line is called .jsonl"),
+        ('{"id": 1}\n{"id": 2}', "a file with one object per line is called .jsonl"),
         ("\ufeffx".encode("utf-16").decode("latin-1"), "is not JSON"),
     ):
         path.write_text(text)
@@ -99,9 +99,9 @@ def test_broken_files(tmp_path: Path) -> None:
     path.write_bytes(b'{"data": "\xe9"}')
     with pytest.raises(DataError, match="line 1: byte 0xE9 is not UTF-8"):
         read_squad(path)
-    with pytest.raises(DataError, match="a question before it has the id 'a' too"):
+    with pytest.raises(DataError, match="an earlier question has the id 'a' too"):
         read_squad(write(path, qas(), qas()))
-    with pytest.raises(DataError, match=r"is none of \.json, \.jsonl"):
+    with pytest.raises(DataError, match=r"one of the suffixes \.json, \.jsonl"):
         read_squad(write(tmp_path / "a.txt", qas()))
     flat = tmp_path / "a.jsonl"
     flat.write_text('{"id": "a", "question": "?", "context": "c", "answers": []}')

@@ -7,7 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pocketbert.data.tables import LONGEST_LINE, Columns, TableReader, read_table
+from pocketbert.data.files import LONGEST_LINE
+from pocketbert.data.tables import Columns, TableReader, read_table
 from pocketbert.errors import DataError
 
 
@@ -93,7 +94,7 @@ BAD = {
     "twice.csv": ("text,label,text\n1,2,3\n", "line 1: two columns are called text"),
     "ragged.csv": ("text,label\na,b\nc,d,e\n", "line 3: has 3 columns, the header has 2"),
     "ragged.tsv": ("text\tlabel\na\tb\nc\n", "line 3: has 1 columns, the header has 2"),
-    "quote.csv": ('text,label\na,b\n"c,d\ne,f\n', "line 3: unexpected end of data. Is a double quote left open"),
+    "quote.csv": ('text,label\na,b\n"c,d\ne,f\n', "line 3: unexpected end of data. Is a double quote not closed"),
     "huge.csv": ("text,label\na,b\n" + "x" * 200_000 + ",d\n", "line 3: field larger than field limit"),
     "latin1.csv": (b"text,label\na,b\ncaf\xe9,d\n", "line 3: byte 0xE9 is not UTF-8"),
     "utf16.csv": ("text,label\na,b\n".encode("utf-16"), "is UTF-16"),
@@ -108,12 +109,12 @@ BAD = {
     "lacks2.jsonl": ('{"text": "a", "label": 1}\n{"label": 2}\n', "line 2: column 'text' holds nothing"),
     "number.jsonl": ('{"text": 1, "label": 1}\n', "line 1: column 'text' holds a int, 1 instead of text"),
     "nan.jsonl": ('{"text": "a", "label": NaN}\n', "line 1: has no label"),
-    "half.jsonl": ('{"text": "a \\ud83d", "label": 1}\n', "line 1: column 'text' holds half a character"),
-    "half-label.jsonl": ('{"text": "a", "label": "\\ud83d"}\n', "line 1: column 'label' holds half a character"),
+    "half.jsonl": ('{"text": "a \\ud83d", "label": 1}\n', "line 1: column 'text' holds an unpaired surrogate"),
+    "half-label.jsonl": ('{"text": "a", "label": "\\ud83d"}\n', "line 1: column 'label' holds an unpaired surrogate"),
     "dict.jsonl": ('{"text": "a", "label": {}}\n', "line 1: has no label"),
     "not.parquet": ("text,label\na,b\n", "is not a Parquet file"),
     "zero.parquet": ("", "is empty"),
-    "data.xlsx": ("x", "is none of .csv"),
+    "data.xlsx": ("x", "one of the suffixes .csv"),
 }  # fmt: skip
 
 
@@ -179,10 +180,14 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     [
         ("a.csv", b"caf\xe9,x", "byte 0xE9 is not UTF-8"),
         ("a.csv", b"a,b,c", "has 3 columns"),
-        ("a.csv", b'"a,b', "double quote left open"),
+        ("a.csv", b'"a,b', "double quote not closed"),
         ("a.tsv", b"caf\xe9\tx", "byte 0xE9 is not UTF-8"),
         ("a.tsv", b"one", "has 1 columns"),
-        ("a.tsv", b"x" * (LONGEST_LINE + 1), "has over 16,777,216 characters: is there one text a line"),
+        (
+            "a.tsv",
+            b"x" * (LONGEST_LINE + 1),
+            "has more than 16,777,216 characters: does the file have one text per line",
+        ),
         ("a.jsonl", b'{"text": "caf\xe9"}', "byte 0xE9 is not UTF-8"),
         ("a.jsonl", b"{", "is not JSON"),
     ],

@@ -15,7 +15,7 @@ from helpers.runs import CONFIGS, TEACHER, contents
 from helpers.seeds import SEED
 from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.configs import AutoConfig
-from pocketbert.data.augment import alter_all
+from pocketbert.data.augment import augment_all
 from pocketbert.errors import ConfigError, DataError, TrainingError
 from pocketbert.models.auto import AutoModelForSequenceClassification
 from pocketbert.models.bert import BertForSequenceClassification
@@ -240,7 +240,7 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
     model.save_pretrained(tmp_path / "stranger")
     tokenizer_of([*SPECIAL, "x"]).save_pretrained(tmp_path / "stranger")
     tokenizer = str(teacher)
-    with pytest.raises(ConfigError, match=r"stranger lacks \d+ of the student's pieces"):
+    with pytest.raises(ConfigError, match=r"stranger lacks \d+ of the student's tokens"):
         distill(make(teacher=(str(tmp_path / "stranger"),), tokenizer=tokenizer))
     model.save_pretrained(tmp_path / "cased")
     vocabulary = AutoTokenizer.from_pretrained(teacher).get_vocab()
@@ -281,9 +281,9 @@ def test_options_that_contradict_each_other(make: Make, changes: dict[str, Any],
 
 def test_altered_texts() -> None:
     texts = ["one two three four five six seven", "", "alone"]
-    altered = alter_all(texts, 200, "[MASK]", seed=1)
-    assert altered == alter_all(texts, 200, "[MASK]", seed=1)
-    assert altered != alter_all(texts, 200, "[MASK]", seed=2)
+    altered = augment_all(texts, 200, "[MASK]", seed=1)
+    assert altered == augment_all(texts, 200, "[MASK]", seed=1)
+    assert altered != augment_all(texts, 200, "[MASK]", seed=2)
     assert set(altered[1::3]) == {""}
     assert set(altered[2::3]) == {"alone", "[MASK]"}
     long = [text.split() for text in altered[::3]]

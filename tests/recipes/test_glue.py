@@ -150,7 +150,7 @@ def test_what_cannot_be_submitted(glue: Path, tmp_path: Path, caplog: pytest.Log
     with pytest.raises(DataError, match=r"nor the file test_matched\.tsv"):
         submit(evaluation, engine, glue, tmp_path / "z.zip")
     assert not (tmp_path / "z.zip").exists()
-    with pytest.raises(DataError, match="an MNLI model answers it: --glue mnli"):
+    with pytest.raises(DataError, match="a model of MNLI predicts it: --glue mnli"):
         read_evaluation(model, glue, glue="ax")
     table = tmp_path / "a.csv"
     table.write_text("text,label\none,neutral\ntwo,entailment\n")
@@ -165,7 +165,10 @@ def test_from_mnli_with_a_fresh_head(
     model = save(tmp_path / "mnli", NAMES, (0, 1, 2))
     with caplog.at_level("INFO", "pocketbert"):
         result = finetune(options(data=glue, glue=task, model=str(model), epochs=1))
-    assert "mnli (entailment, neutral, contradiction) are not those of the data: the head starts fresh" in caplog.text
+    assert (
+        "mnli: the head was initialised randomly, as its labels (entailment, neutral, contradiction) are not"
+        in caplog.text
+    )
     config = AutoConfig.from_pretrained(result.folder)
     assert tuple(config.id2label.values()) == (GLUE[task].names or ("LABEL_0",))
     expected = {

@@ -115,7 +115,7 @@ def test_an_interrupted_search_ends_as_any_other(options: Options, tmp_path: Pat
     assert len(runs) == 15
     interrupted, resumed = runs[stop : stop + 2]
     assert replace(interrupted, resume=False) == replace(resumed, resume=False)  # and no other trial
-    with pytest.raises(ConfigError, match="other ranges"):
+    with pytest.raises(ConfigError, match="another space"):
         search(broken, options(resume=True), {"batch_size": (8, 16)}, 14)
 
 
@@ -136,7 +136,7 @@ def test_a_search_that_leads_nowhere(options: Options) -> None:
     def fails(options: FinetuneOptions, **_: Any) -> FinetuneResult:
         raise TrainingError("loss is nan at step 1")
 
-    with pytest.raises(TrainingError, match="no trial came to an end"):
+    with pytest.raises(TrainingError, match="no trial finished"):
         search(fails, options(), SPACE, 2)
     with pytest.raises(ConfigError, match="--search 0"):
         search(fails, options(), SPACE, 0)

@@ -276,7 +276,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tm
         return make(t)
 
     run.batches = poisoned
-    with pytest.raises(TrainingError, match="loss is nan at step 7, batch 6; the state from before is kept"):
+    with pytest.raises(TrainingError, match="loss is nan at step 7, batch 6; the last training state is kept"):
         run.go()
     assert latest_state(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000006"
 
@@ -293,7 +293,7 @@ def test_weights_that_are_no_numbers_are_neither_saved_nor_recorded(tmp_path: Pa
 
     run.optimizer.register_step_post_hook(ruin)
     with pytest.raises(
-        TrainingError, match="weights are not finite after step 7, batch 6; the state from before is kept"
+        TrainingError, match="weights are not finite after step 7, batch 6; the last training state is kept"
     ):
         run.go()
     assert run.recorded == []

@@ -201,5 +201,5 @@ def test_for_which_models() -> None:
     assert bounded(MobileBertConfig()).hidden_act == "relu6"
     assert bounded(MobileBertConfig(hidden_act="gelu")).hidden_act == "gelu"
     for config in (BertConfig(), MobileBertConfig(normalization_type="layer_norm")):
-        with pytest.raises(ConfigError, match="quantization-aware is for MobileBERT"):
+        with pytest.raises(ConfigError, match="quantization-aware is only for MobileBERT"):
             bounded(config)

@@ -122,7 +122,7 @@ def test_a_cache_of_something_else_is_refused(tmp_path: Path) -> None:
     ]
     for name, wrong in changes:
         given: dict[str, Any] = {"teacher": teacher(), "features": features, "layers": [0, 2], "bf16": False, **wrong}
-        with pytest.raises(ConfigError, match=rf"other data(?s:.*){name}: .* there, .* now"):
+        with pytest.raises(ConfigError, match=rf"other data(?s:.*){name}: was .*, now "):
             TeacherCache(tmp_path, **given)
 
 

@@ -118,7 +118,7 @@ class TextSource:
 
 
 def _check_length(line: Sequence[bytes], location: str) -> None:
-    from pocketbert.data.tables import LONGEST_LINE, too_long
+    from pocketbert.data.files import LONGEST_LINE, too_long
 
     if sum(map(len, line)) > LONGEST_LINE:
         raise DataError(f"{location}: {too_long()}")
@@ -214,7 +214,7 @@ def decode(content: bytes, name: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        from pocketbert.data.tables import not_text
+        from pocketbert.data.files import not_text
 
         problem = not_text(content) or (
             f"byte 0x{content[error.start]:02X} is not UTF-8. If it is Latin-1 (Windows), convert it: "

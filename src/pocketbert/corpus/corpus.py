@@ -1,13 +1,13 @@
-"""A prepared corpus: documents as token ids, in shards that are mapped into memory, and the manifest that lists them.
+"""A prepared corpus: documents as token ids, in memory-mapped shards, and the manifest that lists them.
 
-    OUT/manifest.json                versions, options, sources, vocabulary, counts, and of every shard size and hash
-    OUT/train-00000.safetensors      tokens     [tokens]         uint16, or uint32 where the vocabulary is larger
-                                     sentences  [sentences + 1]  int64: where each begins in `tokens`, and the end
-                                     documents  [documents + 1]  int64: where each begins in `sentences`, and the end
-    OUT/held-out-00000.safetensors   the same of documents that are kept back
+    OUT/manifest.json                versions, options, sources, vocabulary, counts; size and hash of every shard
+    OUT/train-00000.safetensors      tokens     [tokens]         uint16, or uint32 for a larger vocabulary
+                                     sentences  [sentences + 1]  int64: beginnings in `tokens`, and the end
+                                     documents  [documents + 1]  int64: beginnings in `sentences`, and the end
+    OUT/held-out-00000.safetensors   the same for the held-out documents
     OUT/vocab.txt, …                 the tokenizer, as in a model folder
 
-Special tokens are not stored. Shards are mapped, unlike weights: a corpus may be larger than memory.
+Special tokens are not stored. Shards are memory-mapped, unlike weights: a corpus may be larger than memory.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ Split = Literal["train", "held-out"]
 
 
 class Shard(NamedTuple):
-    """The arrays of one file, mapped."""
+    """The memory-mapped arrays of one file."""
 
     tokens: npt.NDArray[np.unsignedinteger[Any]]
     sentences: npt.NDArray[np.int64]
@@ -43,7 +43,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """What the manifest says of a shard."""
+    """The manifest's entry of a shard."""
 
     file: str
     bytes: int
@@ -54,7 +54,7 @@ class ShardEntry:
 
 
 class ShardWriter:
-    """Collects the documents of one shard, for a vocabulary of so many tokens."""
+    """Collects the documents of one shard, for a vocabulary of this size."""
 
     def __init__(self, vocabulary_size: int) -> None:
         small = vocabulary_size <= 1 << 16
@@ -63,19 +63,19 @@ class ShardWriter:
         self._sentences, self._documents = array("q", [0]), array("q", [0])
 
     def add(self, document: Sequence[Sequence[int]]) -> bool:
-        """Add the sentences of a document, those without a token left out; False if none is left."""
+        """Add the sentences of a document that have tokens; return False if there are none."""
         for sentence in document:
             if len(sentence):
                 self._tokens.extend(sentence)
                 self._sentences.append(len(self._tokens))
-        there = len(self._sentences) - 1
-        if there == self._documents[-1]:
+        sentences = len(self._sentences) - 1
+        if sentences == self._documents[-1]:
             return False
-        self._documents.append(there)
+        self._documents.append(sentences)
         return True
 
     def save(self, path: Path) -> ShardEntry | None:
-        """Write the file, in one step; nothing where there is no document."""
+        """Write the file atomically; write nothing without documents."""
         if len(self._documents) == 1:
             return None
         arrays = Shard(
@@ -94,14 +94,14 @@ class Corpus:
     """A folder that `pocketbert prepare` wrote, opened for reading.
 
     Args:
-        folder: where it lies.
-        split: "train", or "held-out" for what was kept back.
-        verify: read every shard once and compare its hash with the manifest (a gigabyte takes about a second); without,
-            only sizes and headers are compared.
+        folder: the folder of the corpus.
+        split: "train" or "held-out".
+        verify: read every shard once and compare its hash with the manifest (about a second per gigabyte); otherwise
+            compare sizes and headers only.
 
     Raises:
-        DataError: there is no manifest, it is damaged or of another version, a shard is missing or has changed, the
-            tokenizer is not the one that the shards were made with, or nothing was kept back.
+        DataError: the manifest is missing, damaged or of another version; a shard is missing or has changed; the
+            tokenizer is not the one that the shards were made with; or the split has no documents.
     """
 
     def __init__(self, folder: str | Path, split: Split = "train", *, verify: bool = True) -> None:
@@ -121,7 +121,7 @@ class Corpus:
 
     @cached_property
     def tokenizer(self) -> BertTokenizer:
-        """The tokenizer of the folder, which a model trained on it needs."""
+        """The tokenizer of the corpus, which models trained on it need."""
         tokenizer = AutoTokenizer.from_pretrained(self.folder)
         self.check_vocabulary(tokenizer)
         return tokenizer
@@ -137,21 +137,23 @@ class Corpus:
 
 
 def vocabulary_hash(tokenizer: BertTokenizer) -> str:
-    """SHA-256 of all tokens in the order of their ids."""
+    """Return the SHA-256 of all tokens in the order of their ids."""
     tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
 
 
 def write_manifest(folder: Path, contents: dict[str, Any]) -> None:
-    """Write the manifest, last of all files: with it the corpus is complete."""
+    """Write the manifest, which is the last file of a complete corpus."""
     write_text(folder / MANIFEST, json.dumps({"format": FORMAT, **contents}, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a corpus; raises `DataError` where there is none that can be read."""
+    """Return the manifest of a corpus. Raises `DataError` if it cannot be read."""
     path = folder / MANIFEST
     if not path.exists():
-        raise DataError(f"{folder}: is no prepared corpus (it has no {MANIFEST}): pocketbert prepare SOURCES {folder}")
+        raise DataError(
+            f"{folder}: is not a prepared corpus (it has no {MANIFEST}): pocketbert prepare SOURCES {folder}"
+        )
     try:
         manifest = read_json(path)
     except CheckpointError as error:
@@ -164,7 +166,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a whole file."""
+    """Return the hash of a whole file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -177,7 +179,7 @@ def _open_shard(folder: Path, entry: ShardEntry, verify: bool) -> Shard:
     try:
         if path.stat().st_size != entry.bytes or (verify and sha256(path) != entry.sha256):
             raise changed
-        with safe_open(path, framework="numpy"):  # which checks the header
+        with safe_open(path, framework="numpy"):  # checks the header
             shard = _mapped(path)
     except FileNotFoundError:
         raise DataError(f"{path}: is missing: restore it, or prepare the corpus again") from None
@@ -193,7 +195,7 @@ def _open_shard(folder: Path, entry: ShardEntry, verify: bool) -> Shard:
 
 
 def _mapped(path: Path) -> Shard:
-    """The arrays of a safetensors file, without reading them; mapped at once, for a map keeps a file open."""
+    """Return the arrays of a safetensors file, memory-mapped by one map, as each map keeps a file open."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         entries = json.loads(file.read(length))

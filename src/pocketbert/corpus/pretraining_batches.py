@@ -1,20 +1,20 @@
-"""Examples for pretraining from a prepared corpus: segments, pairs and masks, drawn anew for every batch.
+"""Pretraining batches from a prepared corpus: segments, pairs and masks, drawn for every batch.
 
-What follows which source:
+Rules and their sources:
 
-- **Examples** are runs of consecutive sentences of one document, closed as soon as they hold as many tokens as fit;
-  with a probability of 0.1 an example is closed earlier, after a random number of tokens (google-research/bert,
-  create_pretraining_data.py, which draws this once a document: there a whole book would be cut small).
-- **Truncation**: what is too much goes from the longer of both segments, from its front and its end (the same file).
-  How much of it goes from the front is uniform here, where BERT throws a coin for every token.
-- **NSP** (BERT): an example is divided between two sentences, and half of the time sentences of another document, from
-  a random one on, take the place of the second part. An example of one sentence always gets such a second part. Text
-  that was replaced waits for the next epoch, where BERT makes a further example of it.
+- **Examples** are runs of consecutive sentences of one document, which end as soon as they have as many tokens as fit;
+  with a probability of 0.1 an example ends earlier, after a random number of tokens (google-research/bert,
+  create_pretraining_data.py, which draws this once per document: it would cut a whole book into short examples).
+- **Truncation** removes tokens of the longer segment, from its beginning and its end (the same file). The number of
+  tokens from the beginning is uniform here, where BERT decides for every token.
+- **NSP** (BERT): an example is divided between two sentences, and half of the time the second part is replaced by
+  sentences of another document, from a random sentence on. An example of one sentence always gets such a second part.
+  Replaced text is not used until the next epoch, where BERT makes another example of it.
 - **SOP** (ALBERT, section 3.1): the same two parts, half of the time in the wrong order. An example of one sentence has
   no order: it stays a single segment, and its label is `IGNORED`.
 - **Masks** (BERT): 15 % of an example's tokens, rounded, at least one; of these 80 % become [MASK], 10 % a random
-  token that is not special, 10 % stay. With whole words, as in BERT's later models, the pieces of a word are chosen
-  together, and words that would exceed the number are passed over; each piece is then treated for itself.
+  token that is not special, 10 % stay. With whole words, as in BERT's later models, the tokens of a word are chosen
+  together, and words that would exceed the number are skipped; then each token is replaced independently.
 """
 
 from typing import Literal
@@ -31,29 +31,29 @@ Pairs = Literal["sop", "nsp"]
 PackedBatch = dict[str, npt.NDArray[np.int64]]
 Words = npt.NDArray[np.uint64]
 
-SHORT = 0.1  # the probability that an example is closed early
-_OWN_WORDS = 8  # random words of an example beside those of its tokens
+SHORT = 0.1  # the probability that an example ends early
+_OWN_WORDS = 8  # random words per example, besides those of its tokens
 _SPLIT, _COIN, _DOCUMENT, _SENTENCE, _FRONT_A, _FRONT_B = range(6)
 
 
 class PretrainingBatches:
     """Batch *t* of packed examples, a pure function of the seed and of *t*.
 
-    An epoch is a permutation of all examples. Batches follow each other through the epochs without a gap, so all have
-    the same number of examples, and one may hold the end of an epoch and the beginning of the next.
+    An epoch is a permutation of all examples. Batches are consecutive over all epochs, so all have the same number of
+    examples, and one may hold the end of an epoch and the beginning of the next.
 
     Args:
-        corpus: where the examples come from.
-        length: the most tokens of an example, special ones included.
-        batch: examples of a batch, over all ranks.
-        pairs: what a second segment is for: "sop", "nsp", or None for single segments.
-        whole_words: whether the pieces of a word are masked together.
-        masked: which part of the tokens is to be predicted.
-        seed: decides everything.
+        corpus: the corpus.
+        length: maximum tokens per example, with special tokens.
+        batch: examples per batch, over all ranks.
+        pairs: objective of the second segment: "sop", "nsp", or None for single segments.
+        whole_words: whether the tokens of a word are masked together.
+        masked: fraction of the tokens to predict.
+        seed: seed of all random choices.
 
     Raises:
-        DataError: the corpus holds fewer examples than a batch, or, for NSP, one document only.
-        ConfigError: a length, batch or share that cannot be.
+        DataError: the corpus has fewer examples than a batch, or, for NSP, only one document.
+        ConfigError: a length, batch size or fraction is out of range.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class PretrainingBatches:
         seed: int = 42,
     ) -> None:
         if length < 8:
-            raise ConfigError(f"examples of {length} tokens are too short: ask for at least 8")
+            raise ConfigError(f"examples of {length} tokens are too short: at least 8 are needed")
         if batch < 1 or not 0 < masked < 1:
-            raise ConfigError(f"a batch of {batch} examples with {masked} of the tokens masked cannot be")
+            raise ConfigError(f"{batch=} must be at least 1, and {masked=} must lie between 0 and 1")
         if pairs == "nsp" and corpus.documents < 2:
-            raise DataError(f"{corpus.folder}: has one document only, so no other can follow: use SOP, or more text")
+            raise DataError(f"{corpus.folder}: has only one document, and NSP needs two: use SOP, or more text")
         self.corpus, self.length, self.size, self.pairs = corpus, length, batch, pairs
         self.whole_words, self.masked, self.seed = whole_words, masked, seed
         most = length - (2 if pairs is None else 3)
         runs = [_runs(shard, most, seed, number) for number, shard in enumerate(corpus.shards)]
-        self._runs = np.concatenate(runs)  # [examples, 2] first sentence, and the one after the last
+        self._runs = np.concatenate(runs)  # [examples, 2] first sentence, and end (exclusive)
         self._examples_before = np.cumsum([0, *map(len, runs)])
         self._documents_before = np.cumsum([0, *(len(shard.documents) - 1 for shard in corpus.shards)])
         if self.examples < batch:
@@ -91,17 +91,17 @@ class PretrainingBatches:
         self._special = np.zeros(len(tokenizer), dtype=bool)
         self._special[tokenizer.all_special_ids] = True
         self._ordinary = np.flatnonzero(~self._special)
-        self._inner = np.zeros(len(tokenizer), dtype=bool)  # pieces inside a word
+        self._inner = np.zeros(len(tokenizer), dtype=bool)  # tokens inside a word
         prefix, vocabulary = tokenizer.wordpieces_prefix, tokenizer.get_vocab()
         self._inner[[i for token, i in vocabulary.items() if token.startswith(prefix) and token != prefix]] = True
 
     @property
     def examples(self) -> int:
-        """How many an epoch has."""
+        """Number of examples per epoch."""
         return len(self._runs)
 
     def batch(self, t: int, rank: int = 0, ranks: int = 1) -> PackedBatch:
-        """The share of batch `t` = 0, 1, 2, … that falls to `rank` of `ranks`; all shares in order are the batch.
+        """Return the share of batch `t` = 0, 1, 2, … of `rank` of `ranks`; all shares in order are the batch.
 
         Gradients can be accumulated over shares as well: part p of P on rank r of R is share r·P + p of R·P.
 
@@ -125,19 +125,19 @@ class PretrainingBatches:
         return batch
 
     def members(self, t: int) -> Indices:
-        """[batch] which examples batch `t` holds, all ranks together."""
+        """Return [batch] the examples of batch `t`, over all ranks."""
         return self._chosen(np.arange(t * self.size, (t + 1) * self.size))
 
     def _chosen(self, numbers: Indices) -> Indices:
-        """The examples that have these numbers, counted through all epochs."""
-        epochs, places = np.divmod(numbers, self.examples)
+        """Return the examples with these numbers, which count over all epochs."""
+        epochs, positions = np.divmod(numbers, self.examples)
         chosen = np.empty_like(numbers)
         for epoch in np.unique(epochs).tolist():
             known, order = self._order
             if known != epoch:
                 order = random_order(self.seed, "pretraining examples", epoch, self.examples)
-                self._order = (epoch, order)  # in one step: threads may ask at the same time
-            chosen[epochs == epoch] = order[places[epochs == epoch]]
+                self._order = (epoch, order)  # in one assignment, as several threads may do this
+            chosen[epochs == epoch] = order[positions[epochs == epoch]]
         return chosen
 
     # ── segments: [examples, 2 segments] of shards, and [examples, 2 segments, first and end] of tokens in them ──
@@ -171,20 +171,20 @@ class PretrainingBatches:
         return shards, self._truncated(segments, words), None if self.pairs is None else labels
 
     def _replace(self, rows: Indices, shards: Indices, segments: Indices, own: Indices, words: Words) -> None:
-        """Put sentences of another document in the place of the second segments of `rows`."""
-        here = segments[rows, :, 1] - segments[rows, :, 0]
-        wanted = np.where(here[:, 1] > 0, here[:, 1], np.maximum(1, self.length - 3 - here[:, 0]))
+        """Replace the second segments of `rows` by sentences of other documents."""
+        lengths = segments[rows, :, 1] - segments[rows, :, 0]
+        wanted = np.where(lengths[:, 1] > 0, lengths[:, 1], np.maximum(1, self.length - 3 - lengths[:, 0]))
         others = _below(words[rows, _DOCUMENT], np.full(len(rows), self.corpus.documents - 1))
         others += others >= own[rows]
         home = np.searchsorted(self._documents_before, others, side="right") - 1
         for number in np.unique(home).tolist():
-            some, shard = home == number, self.corpus.shards[number]
-            document = others[some] - self._documents_before[number]
+            chosen, shard = home == number, self.corpus.shards[number]
+            document = others[chosen] - self._documents_before[number]
             first, last = shard.documents[document], shard.documents[document + 1]
-            first = first + _below(words[rows[some], _SENTENCE], last - first)
+            first = first + _below(words[rows[chosen], _SENTENCE], last - first)
             begin = shard.sentences[first]
-            stop = np.minimum(np.searchsorted(shard.sentences, begin + wanted[some]), last)
-            segments[rows[some], 1] = np.stack([begin, shard.sentences[stop]], axis=1)
+            stop = np.minimum(np.searchsorted(shard.sentences, begin + wanted[chosen]), last)
+            segments[rows[chosen], 1] = np.stack([begin, shard.sentences[stop]], axis=1)
         shards[rows, 1] = home
 
     def _truncated(self, segments: Indices, words: Words) -> Indices:
@@ -204,11 +204,11 @@ class PretrainingBatches:
         begin = starts[:-1]
         ids = np.full(starts[-1], self._sep, dtype=np.int64)
         ids[begin] = self._cls
-        for segment, (place, count) in enumerate(((begin + 1, a), (begin + 2 + a, b))):
+        for segment, (position, count) in enumerate(((begin + 1, a), (begin + 2 + a, b))):
             for number in np.unique(shards[:, segment]).tolist():
                 rows = np.flatnonzero(shards[:, segment] == number)
-                there = _ranges(segments[rows, segment, 0], count[rows])
-                ids[_ranges(place[rows], count[rows])] = self.corpus.shards[number].tokens[there]
+                source = _ranges(segments[rows, segment, 0], count[rows])
+                ids[_ranges(position[rows], count[rows])] = self.corpus.shards[number].tokens[source]
         types = np.zeros_like(ids)
         types[_ranges(begin + 2 + a, np.where(b > 0, b + 1, 0))] = 1
         positions = _ranges(np.zeros_like(lengths), lengths)
@@ -217,17 +217,17 @@ class PretrainingBatches:
     # ── masks ──
 
     def _mask_tokens(self, batch: PackedBatch, segments: Indices, words: Words) -> None:
-        """Choose and replace; the high bits of a token's random word decide the first, the low ones the second."""
+        """Choose and replace tokens, by the high bits and the low bits of each token's random word."""
         ids, starts = batch["input_ids"], batch["starts"]
         lengths = np.diff(starts)
-        there = np.arange(words.shape[1]) < lengths[:, None]  # [examples, places]
-        candidates = np.zeros_like(there)
-        candidates[there] = ~self._special[ids]
+        real = np.arange(words.shape[1]) < lengths[:, None]  # [examples, positions]
+        candidates = np.zeros_like(real)
+        candidates[real] = ~self._special[ids]
         count = np.maximum(1, np.rint(self.masked * lengths).astype(np.int64))
         count = np.minimum(count, candidates.sum(axis=1))
         if self.whole_words:
-            begins = np.zeros_like(there)
-            begins[there] = ~self._inner[ids]
+            begins = np.zeros_like(real)
+            begins[real] = ~self._inner[ids]
             rows = np.arange(len(begins))
             begins[rows, 1] = True  # truncation may have cut into a word
             second = segments[:, 1, 1] > segments[:, 1, 0]
@@ -235,64 +235,64 @@ class PretrainingBatches:
             chosen = _choose_words(words, candidates, begins, count)
         else:
             chosen = _choose_tokens(words, candidates, count)
-        places = np.flatnonzero(chosen[there])
+        positions = np.flatnonzero(chosen[real])
         low = words[chosen] & np.uint64((1 << 40) - 1)
-        labels, action = ids[places], low % np.uint64(10)
+        labels, action = ids[positions], low % np.uint64(10)
         random = self._ordinary[_below(low // np.uint64(10), np.full(len(low), len(self._ordinary)))]
-        ids[places] = np.where(action < 8, self._mask, np.where(action == 8, random, labels))
-        batch["masked_positions"], batch["masked_labels"] = places, labels
+        ids[positions] = np.where(action < 8, self._mask, np.where(action == 8, random, labels))
+        batch["masked_positions"], batch["masked_labels"] = positions, labels
 
 
 def padded(batch: PackedBatch, pad_token_id: int = 0) -> PackedBatch:
-    """A packed batch for models that have no packed attention.
+    """Return a packed batch with padding, for models without packed attention.
 
     Returns:
         `input_ids`, `token_type_ids`, `attention_mask` and `labels` (`IGNORED` where nothing is masked), each
         [examples, longest], and `pair_labels` [examples] where there are pairs.
     """
     lengths = np.diff(batch["starts"])
-    there = np.arange(lengths.max()) < lengths[:, None]
-    arrays = {"input_ids": np.full(there.shape, pad_token_id), "token_type_ids": np.zeros(there.shape, np.int64)}
+    real = np.arange(lengths.max()) < lengths[:, None]
+    arrays = {"input_ids": np.full(real.shape, pad_token_id), "token_type_ids": np.zeros(real.shape, np.int64)}
     for name, array in arrays.items():
-        array[there] = batch[name]
+        array[real] = batch[name]
     labels = np.full(len(batch["input_ids"]), IGNORED)
     labels[batch["masked_positions"]] = batch["masked_labels"]
-    arrays["attention_mask"] = there.astype(np.int64)
-    arrays["labels"] = np.full(there.shape, IGNORED)
-    arrays["labels"][there] = labels
+    arrays["attention_mask"] = real.astype(np.int64)
+    arrays["labels"] = np.full(real.shape, IGNORED)
+    arrays["labels"][real] = labels
     return arrays | ({"pair_labels": batch["pair_labels"]} if "pair_labels" in batch else {})
 
 
 def _runs(shard: Shard, most: int, seed: int, number: int) -> npt.NDArray[np.uint32]:
-    """[examples, 2] the sentences of a shard as runs within documents: the first, and the one after the last.
+    """Return [examples, 2] the sentences of a shard as runs within documents: first sentence and end (exclusive).
 
-    All documents are cut at the same time, one run each a round.
+    All documents are cut at the same time, with one run of each document per iteration.
     """
-    sentences, found = np.asarray(shard.sentences), list[npt.NDArray[np.uint32]]()
+    sentences, runs = np.asarray(shard.sentences), list[npt.NDArray[np.uint32]]()
     first, last = shard.documents[:-1], shard.documents[1:]
     while len(first):
-        words = random_words(seed, f"pretraining lengths/{most}/{number}", len(found), 2 * len(first)).reshape(-1, 2)
+        words = random_words(seed, f"pretraining lengths/{most}/{number}", len(runs), 2 * len(first)).reshape(-1, 2)
         short = words[:, 0] < np.uint64(int(SHORT * 2**64))
         target = np.where(short, 2 + _below(words[:, 1], np.full(len(first), most - 1)), most)
         stop = np.minimum(np.searchsorted(sentences, sentences[first] + target), last)
-        found.append(np.stack([first, stop], axis=1).astype(np.uint32))
+        runs.append(np.stack([first, stop], axis=1).astype(np.uint32))
         first, last = stop[stop < last], last[stop < last]
-    return np.concatenate(found)
+    return np.concatenate(runs)
 
 
 def _below(words: Words, bounds: Indices) -> Indices:
-    """Random numbers 0 … bound - 1, one a word."""
+    """Return random numbers 0 … bound - 1, one per word."""
     return (words % bounds.astype(np.uint64)).astype(np.int64)
 
 
 def _ranges(starts: Indices, counts: Indices) -> Indices:
-    """start, start + 1, …, of each `counts` numbers, one after the other."""
+    """Return start, start + 1, … for each start, `counts` numbers each, concatenated."""
     ends = np.cumsum(counts)
     return np.repeat(starts - ends + counts, counts) + np.arange(ends[-1] if len(ends) else 0)
 
 
 def _choose_tokens(words: Words, candidates: npt.NDArray[np.bool_], count: Indices) -> npt.NDArray[np.bool_]:
-    """[examples, places] the `count` candidates of each example whose words are smallest."""
+    """Return [examples, positions] the `count` candidates of each example with the smallest words."""
     scores = np.where(candidates, words, np.iinfo(np.uint64).max)
     limit = np.take_along_axis(np.sort(scores, axis=1), np.maximum(0, count - 1)[:, None], axis=1)
     chosen: npt.NDArray[np.bool_] = candidates & (scores <= limit) & (count > 0)[:, None]
@@ -302,19 +302,22 @@ def _choose_tokens(words: Words, candidates: npt.NDArray[np.bool_], count: Indic
 def _choose_words(
     words: Words, candidates: npt.NDArray[np.bool_], begins: npt.NDArray[np.bool_], count: Indices
 ) -> npt.NDArray[np.bool_]:
-    """The same with whole words, of which `begins` marks the first piece: none that would exceed `count`."""
+    """Return the same for whole words, with their first tokens in `begins`; skip words that would exceed `count`."""
     rows = np.arange(len(words))
     begins = begins | ~candidates
     begins[:, 0] = True
-    first = np.maximum.accumulate(np.where(begins, np.arange(words.shape[1]), 0), axis=1)  # of each piece's word
+    first = np.maximum.accumulate(
+        np.where(begins, np.arange(words.shape[1]), 0), axis=1
+    )  # first token of each token's word
     scores = np.where(candidates, np.take_along_axis(words, first, axis=1), np.iinfo(np.uint64).max)
-    sizes = np.zeros(words.shape, dtype=np.int64)  # at the first piece
+    sizes = np.zeros(words.shape, dtype=np.int64)  # at the first token
     np.add.at(sizes, (rows[:, None], first), 1)
     chosen = np.zeros_like(candidates)
     sum_, fits = np.zeros(len(words), dtype=np.int64), np.zeros(len(words), dtype=bool)
-    # Sorted, the pieces of a word stand side by side; all examples are gone through at the same time.
-    for place in np.argsort(scores, axis=1, kind="stable").T:
-        fits = np.where(begins[rows, place], sum_ + sizes[rows, place] <= count, fits) & candidates[rows, place]
-        chosen[rows, place] = fits
+    # Sorted, the tokens of a word are adjacent; all examples are processed at the same time.
+    for position in np.argsort(scores, axis=1, kind="stable").T:
+        enough = sum_ + sizes[rows, position] <= count
+        fits = np.where(begins[rows, position], enough, fits) & candidates[rows, position]
+        chosen[rows, position] = fits
         sum_ += fits
     return chosen

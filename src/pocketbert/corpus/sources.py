@@ -1,15 +1,15 @@
-"""Where raw text comes from: files, folders of files and data sets of the hub, as documents.
+"""Sources of raw text: files, folders of files and data sets of the hub, as documents.
 
-What a file holds follows from its name and its beginning:
+The format of a file follows from its name and its beginning:
 
-- text (`.txt`, `.text`, `.md`, or no suffix): documents with a blank line between them, as google-research/bert wants
-  it; a line break ends a sentence.
+- text (`.txt`, `.text`, `.md`, or no suffix): documents separated by blank lines, as in google-research/bert; a line
+  break ends a sentence.
 - JSON lines (`.jsonl`, `.ndjson`, `.json`, or no suffix and a brace at the beginning): the value of "text".
 - Parquet (`.parquet`): the column `text`.
 - WikiExtractor's output (a file that begins with `<doc `): its documents, without the title in their first line.
 - `hub:NAME`, `hub:NAME:CONFIG` or `hub:NAME:CONFIG:SPLIT`: the column `text` of a data set, by `datasets`.
 
-Sources are cut into parts of about the same size, between documents; a part is read without looking at any other.
+Sources are cut into parts of about the same size, between documents; each part is read independently.
 """
 
 import html
@@ -22,25 +22,25 @@ from pathlib import Path
 from typing import IO, Any
 
 from pocketbert.corpus.corpus import sha256
-from pocketbert.data.tables import LONGEST_LINE, is_unicode, not_text, too_long
+from pocketbert.data.files import LONGEST_LINE, is_unicode, not_text, too_long
 from pocketbert.errors import DataError, require
 
 HUB = "hub:"
 _TEXT, _JSON = (".txt", ".text", ".md"), (".jsonl", ".ndjson", ".json")
 _PART = 32 << 20  # bytes of text
 _MOST_PARTS = 500  # so that all shards can be open at the same time
-_LONGEST = 1 << 24  # characters of a document in a text file; a longer one becomes several
-_ROWS = 64  # of a Parquet file at a time
-_JQ = "; a JSON list must become one object a line (jq -c '.[]')"
+_LONGEST = 1 << 24  # characters of a document in a text file; longer ones are split
+_ROWS = 64  # rows per batch of a Parquet file
+_JQ = "; convert a JSON list to one object per line (jq -c '.[]')"
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file or a data set: where it is, what kind, how many bytes of text there are about, and a hash of it all."""
+    """A file or a data set: path, kind, approximate bytes of text, and hash."""
 
     path: str
-    name: str  # without the folder that was named, so that it says nothing about the machine
+    name: str  # relative to the given folder, so that it has no path of this machine
     kind: str
     bytes: int
     sha256: str
@@ -48,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some of a source: bytes, row groups or rows from `start` up to `stop`."""
+    """A part of a source: bytes, row groups or rows from `start` to `stop`, exclusive."""
 
     path: str
     kind: str
@@ -60,38 +60,38 @@ class Piece:
 Part = tuple[Piece, ...]
 
 
-def find_sources(given: Sequence[str | Path]) -> list[Source]:
-    """All that files, folders and names of the hub stand for, folders in the order of names.
+def find_sources(names: Sequence[str | Path]) -> list[Source]:
+    """Return the sources that files, folders and names of the hub stand for; of folders in the order of file names.
 
     Raises:
-        DataError: one is missing, empty, compressed, binary or of an unknown kind.
+        DataError: a source is missing, empty, compressed, binary or of an unknown kind.
         MissingExtraError: Parquet needs pyarrow, the hub `datasets`.
     """
-    found = []
-    for one in map(str, given):
-        if one.startswith(HUB):
-            found.append(_hub_source(one))
+    sources = []
+    for name in map(str, names):
+        if name.startswith(HUB):
+            sources.append(_hub_source(name))
             continue
-        path = Path(one)
+        path = Path(name)
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder (a data set of the hub is written hub:NAME)")
         files = [path]
         if path.is_dir():
             inside = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-            files = [path / file for file in sorted(inside) if not any(name.startswith(".") for name in file.parts)]
+            files = [path / file for file in sorted(inside) if not any(part.startswith(".") for part in file.parts)]
             if not files:
                 raise DataError(f"{path}: has no files in it")
-        found += [_file_source(file, file.relative_to(path.parent).as_posix()) for file in files]
-    if not found:
-        raise DataError("there are no sources: name files, folders, or data sets of the hub")
-    return found
+        sources += [_file_source(file, file.relative_to(path.parent).as_posix()) for file in files]
+    if not sources:
+        raise DataError("no sources: give files, folders, or data sets of the hub")
+    return sources
 
 
 def cut(sources: Iterable[Source]) -> list[Part]:
-    """All of the sources, in order, as parts of about the same size.
+    """Return the sources, in order, as parts of about the same size.
 
     Raises:
-        DataError: a file cannot be cut, for a line without end.
+        DataError: a file has a line that is too long to be cut.
     """
     sources = list(sources)
     size = max(_PART, sum(source.bytes for source in sources) // _MOST_PARTS)
@@ -100,23 +100,23 @@ def cut(sources: Iterable[Source]) -> list[Part]:
     for source in sources:
         for piece in _pieces(source, size):
             open_part.append(piece)
-            if sum(one.bytes for one in open_part) >= size:
+            if sum(part.bytes for part in open_part) >= size:
                 parts.append(tuple(open_part))
                 open_part = []
     return parts + ([tuple(open_part)] if open_part else [])
 
 
 def read(part: Part) -> Iterator[str]:
-    """The text of every document of a part, a paragraph a line.
+    """Yield the text of every document of a part, one paragraph per line.
 
     Raises:
-        DataError: something in a source cannot be read: where, and what to do.
+        DataError: a source cannot be read; the message says where, and what to do.
     """
     for piece in part:
         yield from _READERS[piece.kind](piece)
 
 
-# ── what there is ──
+# ── finding and cutting ──
 
 
 def _file_source(path: Path, name: str) -> Source:
@@ -136,8 +136,8 @@ def _kind(path: Path) -> str:
         return "parquet"
     with path.open("rb") as file:
         start = file.read(1 << 16)
-    if what := not_text(start[:4]):
-        raise DataError(f"{path}: {what}")
+    if problem := not_text(start[:4]):
+        raise DataError(f"{path}: {problem}")
     if b"\0" in start:
         raise DataError(f"{path}: is binary, not text")
     begin = start.removeprefix(_BOM).lstrip()
@@ -147,7 +147,7 @@ def _kind(path: Path) -> str:
         return "json"
     if suffix in _TEXT or not suffix or suffix[1:].isdigit():
         return "text"
-    raise DataError(f"{path}: is none of {', '.join((*_TEXT, *_JSON, '.parquet'))}, nor WikiExtractor's output")
+    raise DataError(f"{path}: must be one of {', '.join((*_TEXT, *_JSON, '.parquet'))}, or WikiExtractor's output")
 
 
 def _pieces(source: Source, size: int) -> Iterator[Piece]:
@@ -170,11 +170,11 @@ def _pieces(source: Source, size: int) -> Iterator[Piece]:
                 start = stop
 
 
-def _boundary(file: IO[bytes], source: Source, at: int) -> int:
-    """Where the first document after the byte `at` begins."""
-    if at >= source.bytes:
+def _boundary(file: IO[bytes], source: Source, position: int) -> int:
+    """Return the beginning of the first document after a byte position."""
+    if position >= source.bytes:
         return source.bytes
-    file.seek(at - 1)
+    file.seek(position - 1)
     _line(file, source.path)
     while source.kind != "json":
         line = _line(file, source.path)
@@ -198,28 +198,28 @@ def _line(file: IO[bytes], path: str) -> bytes:
 
 
 def _lines(piece: Piece) -> Iterator[tuple[int, str]]:
-    """The lines of a piece, each with the byte where it begins."""
+    """Yield the lines of a piece, each with its byte position."""
     try:
         with Path(piece.path).open("rb") as file:
             file.seek(piece.start)
-            while (place := file.tell()) < piece.stop:
+            while (position := file.tell()) < piece.stop:
                 line = _line(file, piece.path)
                 if b"\0" in line:
-                    raise DataError(f"{_where(piece.path, place)}: is binary, not text")
+                    raise DataError(f"{_where(piece.path, position)}: is binary, not text")
                 try:
-                    yield place, (line.removeprefix(_BOM) if place == 0 else line).decode()
+                    yield position, (line.removeprefix(_BOM) if position == 0 else line).decode()
                 except UnicodeDecodeError as error:
                     raise DataError(
-                        f"{_where(piece.path, place)}: byte 0x{line[error.start]:02X} is not UTF-8; a Latin-1 file is "
-                        "converted by iconv -f WINDOWS-1252 -t UTF-8"
+                        f"{_where(piece.path, position)}: byte 0x{line[error.start]:02X} is not UTF-8; convert a "
+                        "Latin-1 file with iconv -f WINDOWS-1252 -t UTF-8"
                     ) from None
     except OSError as error:
         raise DataError(f"{piece.path}: cannot be read: {error.strerror or error}") from None
 
 
-def _where(path: str, place: int) -> str:
-    """The file and the line that begins at a byte."""
-    number, left = 1, place
+def _where(path: str, position: int) -> str:
+    """Return the file and the number of the line at a byte position."""
+    number, left = 1, position
     with Path(path).open("rb") as file:
         while left and (block := file.read(min(left, 1 << 20))):
             number, left = number + block.count(b"\n"), left - len(block)
@@ -241,30 +241,32 @@ def _read_text(piece: Piece) -> Iterator[str]:
 
 
 def _read_json(piece: Piece) -> Iterator[str]:
-    for place, line in _lines(piece):
+    for position, line in _lines(piece):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{_where(piece.path, place)}: is not JSON: {error}{_JQ if line[0] == '[' else ''}"
+                f"{_where(piece.path, position)}: is not JSON: {error}{_JQ if line[0] == '[' else ''}"
             ) from None
         if not isinstance(value, dict):
-            raise DataError(f"{_where(piece.path, place)}: holds a {type(value).__name__}, not an object{_JQ}")
+            raise DataError(f"{_where(piece.path, position)}: holds a {type(value).__name__}, not an object{_JQ}")
         text: Any = value.get("text")
-        if fault := _fault(text):
-            raise DataError(f'{_where(piece.path, place)}: "text" {fault}')
+        if problem := _problem(text):
+            raise DataError(f'{_where(piece.path, position)}: "text" {problem}')
         yield text
 
 
 def _read_wiki(piece: Piece) -> Iterator[str]:
     lines: list[str] | None = None
     title = ""
-    for place, line in _lines(piece):
+    for position, line in _lines(piece):
         if line.startswith("<doc "):
             if lines is not None:
-                raise DataError(f"{_where(piece.path, place)}: a document begins before the last one ended (</doc>)")
+                raise DataError(
+                    f"{_where(piece.path, position)}: a document begins before the previous one ends (</doc>)"
+                )
             lines, title = [], html.unescape(line.partition('title="')[2].rpartition('"')[0])
         elif line.startswith("</doc>") and lines is not None:
             yield "".join(lines)
@@ -285,15 +287,15 @@ def _read_parquet(piece: Piece) -> Iterator[str]:
             for batch in file.iter_batches(_ROWS, row_groups=range(piece.start, piece.stop), columns=["text"]):
                 for text in batch.column(0).to_pylist():
                     number += 1
-                    if fault := _fault(text):
-                        raise DataError(f'{piece.path}, row group {piece.start}, row {number}: "text" {fault}')
+                    if problem := _problem(text):
+                        raise DataError(f'{piece.path}, row group {piece.start}, row {number}: "text" {problem}')
                     yield text
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{piece.path}: is damaged in row group {piece.start}: {error}") from None
 
 
 def _parquet(path: Path) -> tuple[Any, list[int]]:
-    """An open file, and how many bytes its row groups have in the column `text`."""
+    """Return an open file, and the bytes of its row groups in the column `text`."""
     require("train")
     import pyarrow
     import pyarrow.parquet
@@ -329,7 +331,7 @@ def _hub(name: str) -> Any:
     parts = name.removeprefix(HUB).split(":")
     try:
         rows = datasets.load_dataset(*parts[:2], split=parts[2] if len(parts) > 2 else "train")
-    except Exception as error:  # it raises what the many libraries below it raise
+    except Exception as error:  # of whatever type the many libraries below raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{name}: datasets cannot read it: {first}") from error
     if "text" not in rows.column_names:
@@ -341,16 +343,16 @@ def _read_hub(piece: Piece) -> Iterator[str]:
     rows = _hub(piece.path)
     for number in range(piece.start, piece.stop):
         text = rows[number]["text"]
-        if fault := _fault(text):
-            raise DataError(f'{piece.path}, row {number}: "text" {fault}')
+        if problem := _problem(text):
+            raise DataError(f'{piece.path}, row {number}: "text" {problem}')
         yield text
 
 
-def _fault(text: Any) -> str | None:
-    """What is wrong with a value that should be a text; it may be empty."""
+def _problem(text: Any) -> str | None:
+    """Return the problem of a value that should be a text, which may be empty."""
     if not isinstance(text, str):
         return f"holds {'nothing' if text is None else f'a {type(text).__name__}'} instead of text"
-    return None if text.isascii() or is_unicode(text) else "holds half a character, which stands for nothing"
+    return None if text.isascii() or is_unicode(text) else "holds an unpaired surrogate, which is not a character"
 
 
 _READERS: dict[str, Callable[[Piece], Iterator[str]]] = {

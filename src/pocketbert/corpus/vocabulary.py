@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary from texts, by the `tokenizers` library."""
+"""WordPiece vocabularies: training, by the `tokenizers` library, and pruning."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def train_vocabulary(texts: Iterable[str], size: int, *, lower_case: bool = True) -> dict[str, int]:
-    """Learn at most `size` pieces from `texts`, which are gone through twice; the same give the same vocabulary.
+    """Train a vocabulary of at most `size` tokens on `texts`, which are iterated twice; deterministic.
 
     Returns:
-        Piece → id, the special tokens first.
+        Token → id, the special tokens first.
 
     Raises:
-        DataError: `size` leaves no room for pieces.
+        DataError: `size` is too small.
     """
     if size < 100:
-        raise DataError(f"a vocabulary of {size} pieces is too small: ask for at least 100")
+        raise DataError(f"a vocabulary of {size} tokens is too small: at least 100 are needed")
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     normalizer = normalizers.BertNormalizer(lowercase=lower_case)
@@ -30,7 +30,7 @@ def train_vocabulary(texts: Iterable[str], size: int, *, lower_case: bool = True
     for letter in list(counts):
         if letter.isspace():
             del counts[letter]
-    # Every letter takes two places, as the start of a word and inside it: rare ones may not fill a small vocabulary.
+    # A letter takes two tokens, at the start of a word and inside it: rare ones must not fill a small vocabulary.
     commonest = sorted(counts, key=lambda letter: (-counts[letter], letter))[: min(1000, size // 4)]
     alphabet = sorted(commonest)
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -38,8 +38,8 @@ def train_vocabulary(texts: Iterable[str], size: int, *, lower_case: bool = True
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
-        # Left to itself, the trainer numbers inner letters in the order of a hash map, another in every process, and
-        # equally frequent pairs are merged in the order of those numbers. Named in advance, they have fixed numbers.
+        # By default, the trainer numbers inner letters in the order of a hash map, which differs between processes, and
+        # merges equally frequent pairs in the order of those numbers. As special tokens they have fixed numbers.
         special_tokens=[*SPECIAL, *alphabet, *(f"##{letter}" for letter in alphabet)],
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
@@ -50,32 +50,31 @@ def train_vocabulary(texts: Iterable[str], size: int, *, lower_case: bool = True
 
 
 def prune_vocabulary(vocabulary: Mapping[str, int], counts: Mapping[int, int], size: int) -> dict[str, int]:
-    """The part of a WordPiece vocabulary that some texts use most.
+    """Return the most frequent tokens of a WordPiece vocabulary.
 
-    The special tokens stay, and so do single characters of ASCII or of the texts, as the start of a word and inside it:
+    Special tokens are kept, and single characters of ASCII or of the texts, at the start of a word and inside it:
     almost any word can still be spelled.
 
     Args:
-        vocabulary: piece → id.
-        counts: id → how often it occurs.
-        size: how many pieces to keep.
+        vocabulary: token → id.
+        counts: id → frequency.
+        size: number of tokens to keep.
 
     Returns:
-        Piece → new id; the order stays.
+        Token → new id, in the same order.
 
     Raises:
-        DataError: `size` leaves no room for more than letters.
+        DataError: `size` is too small for more than letters.
     """
-    special = {piece for piece in vocabulary if piece in SPECIAL}
-    single = {piece for piece in vocabulary if len(piece.removeprefix("##")) == 1}
-    letters = {piece for piece in single if piece.isascii() or counts.get(vocabulary[piece])}
+    special = {token for token in vocabulary if token in SPECIAL}
+    single = {token for token in vocabulary if len(token.removeprefix("##")) == 1}
+    letters = {token for token in single if token.isascii() or counts.get(vocabulary[token])}
     room = size - len(special | letters)
     if room < 1:
         raise DataError(
-            f"a vocabulary of {size} pieces has no room for more than {len(special | letters)} letters and special "
-            "tokens: ask for more"
+            f"a vocabulary of {size} tokens is too small: letters and special tokens alone are {len(special | letters)}"
         )
-    others = [piece for piece in vocabulary if piece not in special | letters]
-    others.sort(key=lambda piece: (-counts.get(vocabulary[piece], 0), vocabulary[piece]))
+    others = [token for token in vocabulary if token not in special | letters]
+    others.sort(key=lambda token: (-counts.get(vocabulary[token], 0), vocabulary[token]))
     kept = special | letters | set(others[:room])
-    return {piece: i for i, piece in enumerate(sorted(kept, key=vocabulary.__getitem__))}
+    return {token: i for i, token in enumerate(sorted(kept, key=vocabulary.__getitem__))}

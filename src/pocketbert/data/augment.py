@@ -1,8 +1,8 @@
-"""Altered copies of texts, for students to ask their teachers about (Tang et al. 2019, https://arxiv.org/abs/1903.12136).
+"""Augmented copies of texts for distillation (Tang et al. 2019, https://arxiv.org/abs/1903.12136).
 
 Two of the paper's three rules: every word is masked with probability 0.1, and with probability 0.25 only a run of one
-to five words is kept. The third replaces words by others of the same part of speech, for which a tagger would be
-needed. What an altered text means is for the teacher to say, so it carries no label.
+to five words is kept. The third rule replaces words by others of the same part of speech, which would need a tagger.
+Augmented texts have no label: their only target is the teacher's output.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pocketbert.data.batches import random_words
 MASKED, RUN, LONGEST_RUN = 0.1, 0.25, 5
 
 
-def alter(text: str, mask: str, seed: int, copy: int, index: int) -> str:
-    """The altered text number `copy` of the text number `index`; the same numbers and seed give the same text."""
+def augment(text: str, mask: str, seed: int, copy: int, index: int) -> str:
+    """Return the augmented copy number `copy` of text number `index`; the same numbers and seed give the same text."""
     words = text.split()
     if not words:
         return text
@@ -28,6 +28,6 @@ def alter(text: str, mask: str, seed: int, copy: int, index: int) -> str:
     return " ".join(words)
 
 
-def alter_all(texts: Sequence[str], copies: int, mask: str, seed: int) -> list[str]:
-    """`copies` altered texts of each, the first of all before the second of any."""
-    return [alter(text, mask, seed, copy, i) for copy in range(copies) for i, text in enumerate(texts)]
+def augment_all(texts: Sequence[str], copies: int, mask: str, seed: int) -> list[str]:
+    """Return `copies` augmented copies of each text: the first copies of all, then the second copies, and so on."""
+    return [augment(text, mask, seed, copy, i) for copy in range(copies) for i, text in enumerate(texts)]

@@ -1,7 +1,7 @@
-"""Which examples make up batch *t*: a pure function of a seed and of *t*.
+"""Batches: the examples of batch *t* are a pure function of a seed and of *t*.
 
-The state of the data is therefore one integer. Randomness comes from Philox, a counter-based generator, keyed by what
-it is for: nothing is ever carried from one batch to the next.
+The state of the data is therefore one integer. Random numbers come from Philox, a counter-based generator, keyed by
+their purpose: no state is carried from one batch to the next.
 """
 
 import bisect
@@ -20,35 +20,35 @@ Indices = npt.NDArray[np.int64]
 
 
 def random_words(seed: int, purpose: str, index: int, count: int, start: int = 0) -> npt.NDArray[np.uint64]:
-    """[count] random 64-bit words, a pure function of (`seed`, `purpose`, `index`); purposes are independent.
+    """Return [count] random 64-bit words, a pure function of (`seed`, `purpose`, `index`); purposes are independent.
 
-    They are the words from number `start` on, a multiple of 4, of a sequence without end: it can be made in parts.
+    They are the words from number `start`, a multiple of 4, of an endless sequence, which can be drawn in parts.
     """
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=16).digest()
     # The counter counts blocks of four words.
     bits = np.random.Philox(key=np.frombuffer(digest, dtype="<u8").astype(np.uint64), counter=start // 4)
-    # The raw stream, not Generator: NumPy promises only the former from release to release.
+    # The raw stream, not Generator: only the former is stable across NumPy releases.
     return np.asarray(bits.random_raw(count), dtype=np.uint64)
 
 
 def random_order(seed: int, purpose: str, index: int, count: int) -> Indices:
-    """[count] a permutation, a pure function of (`seed`, `purpose`, `index`)."""
+    """Return [count] a permutation, a pure function of (`seed`, `purpose`, `index`)."""
     return np.argsort(random_words(seed, purpose, index, count), kind="stable")
 
 
 class BatchOrder:
-    """The examples of every batch: all of them once an epoch, those of similar length together.
+    """The examples of every batch: each example once per epoch, examples of similar length together.
 
-    An epoch is a fresh permutation, cut into windows of `window` batches. Inside a window the examples are sorted by
-    length and cut into batches; then the batches of the whole epoch are shuffled. Nothing is left out: the last
-    batch of a permutation may be smaller than the others.
+    An epoch is a new permutation, cut into windows of `window` batches. Inside a window the examples are sorted by
+    length and cut into batches; then the batches of the whole epoch are shuffled. No example is dropped: the last batch
+    of a permutation may be smaller than the others.
 
     Args:
-        lengths: [examples] the number of tokens of each example.
-        batch_size: the number of examples of a batch; or
-        tokens: the most tokens of a batch, padding included. An example that is longer makes a batch of its own.
-        seed: decides the permutations.
-        window: how many batches are sorted together: more leave less padding, and less chance.
+        lengths: [examples] the number of tokens per example.
+        batch_size: examples per batch; or
+        tokens: maximum tokens per batch, with padding. A longer example is a batch of its own.
+        seed: seed of the permutations.
+        window: number of batches that are sorted together: more mean less padding, and less randomness.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class BatchOrder:
         self._cached: tuple[int, list[Indices]] = (-1, [])
 
     def __getitem__(self, t: int) -> Indices:
-        """[batch] the examples of batch `t` = 0, 1, 2, …, short ones first."""
+        """Return [batch] the examples of batch `t` = 0, 1, 2, …, shorter ones first."""
         if t < 0:
             raise IndexError(f"there is no batch {t}")
         if self._batch_size is not None:
@@ -85,7 +85,7 @@ class BatchOrder:
         return self._epoch(epoch)[t - self._ends[epoch]]
 
     def batches_before(self, epoch: int) -> int:
-        """How many batches the first `epoch` epochs have together."""
+        """Return the number of batches of the first `epoch` epochs."""
         if self._batch_size is not None:
             return epoch * math.ceil(len(self.lengths) / self._batch_size)
         while len(self._ends) <= epoch:
@@ -105,7 +105,7 @@ class BatchOrder:
         return self._cached[1]
 
     def _cuts(self, lengths: Indices) -> list[int]:
-        """Where to cut a window whose lengths increase."""
+        """Return the boundaries of batches in a window with increasing lengths."""
         if self._batch_size is not None:
             return list(range(self._batch_size, len(lengths), self._batch_size))
         cuts, start = [], 0
@@ -117,26 +117,26 @@ class BatchOrder:
 
 
 class Batches(Protocol):
-    """Step → micro-batches, and how many there are."""
+    """Training batches: step → micro-batches."""
 
     def __call__(self, step: int) -> list[dict[str, npt.NDArray[Any]]]:
-        """The micro-batches of batch `step`."""
+        """Return the micro-batches of batch `step`."""
         ...
 
     def batches_before(self, epoch: int) -> int:
-        """How many batches the first `epoch` epochs have together."""
+        """Return the number of batches of the first `epoch` epochs."""
         ...
 
 
 class LabelledBatches:
-    """Batches of encoded examples with what is to be learned from them: step → its micro-batches.
+    """Batches of encoded examples with their targets: step → micro-batches.
 
     Args:
-        features: the encoded examples; of several inputs each where there are choices, equally many everywhere.
-        targets: by name, [examples] class ids, numbers or places, [examples, labels], or for every example one a token.
-        order: which examples make up which batch.
-        parts: into how many micro-batches each batch is divided.
-        pad_token_id: fills the shorter examples of a micro-batch.
+        features: the encoded examples; with choices, the same number of inputs per example.
+        targets: by name: [examples] class ids, numbers or positions; [examples, labels]; or ids per token.
+        order: the examples of every batch.
+        parts: number of micro-batches per batch.
+        pad_token_id: pads the shorter examples of a micro-batch.
     """
 
     def __init__(
@@ -152,24 +152,24 @@ class LabelledBatches:
         self.parts, self.pad_token_id = parts, pad_token_id
 
     def __call__(self, step: int) -> list[dict[str, npt.NDArray[Any]]]:
-        """The micro-batches of batch `step`: `pad`'s arrays [micro-batch, longest] and the targets [micro-batch, …].
+        """Return the micro-batches of batch `step`: the arrays of `pad` [micro-batch, longest] and the targets.
 
-        With choices the arrays are [micro-batch, choices, longest]; targets of tokens are filled up with `IGNORED`.
+        With choices the arrays are [micro-batch, choices, longest]; targets of tokens are padded with `IGNORED`.
         """
         return [self.collate(part) for part in self.divide(step)]
 
     def batches_before(self, epoch: int) -> int:
-        """How many batches the first `epoch` epochs have together."""
+        """Return the number of batches of the first `epoch` epochs."""
         return self.order.batches_before(epoch)
 
     def divide(self, step: int) -> list[Indices]:
-        """The examples of each micro-batch."""
+        """Return the examples of each micro-batch."""
         return [part for part in np.array_split(self.order[step], self.parts) if len(part)]
 
     def collate(self, part: Indices) -> dict[str, npt.NDArray[Any]]:
-        """The micro-batch of these examples."""
+        """Return the micro-batch of these examples."""
         chosen = [self.features[i] for i in part]
-        flat = [x for one in chosen for x in ([one] if isinstance(one, Features) else one)]
+        flat = [inputs for example in chosen for inputs in ([example] if isinstance(example, Features) else example)]
         batch: dict[str, npt.NDArray[Any]] = dict(pad(flat, self.pad_token_id))
         if not isinstance(chosen[0], Features):
             batch = {name: array.reshape(len(part), len(chosen[0]), -1) for name, array in batch.items()}
@@ -177,37 +177,37 @@ class LabelledBatches:
             if isinstance(values, np.ndarray):
                 batch[name] = values[part]
                 continue
-            filled = np.full(batch["input_ids"].shape, IGNORED, dtype=np.int64)
+            padded = np.full(batch["input_ids"].shape, IGNORED, dtype=np.int64)
             for row, i in enumerate(part):
-                filled[row, : len(values[i])] = values[i]
-            batch[name] = filled
+                padded[row, : len(values[i])] = values[i]
+            batch[name] = padded
         return batch
 
 
-Made = TypeVar("Made")
+BatchT = TypeVar("BatchT")
 
 
-class Ahead(Generic[Made]):
-    """Makes the next batch in a thread while this one is computed; what it makes is what `batches` makes.
+class Ahead(Generic[BatchT]):
+    """Prepares the next batch in a thread while the current batch is computed.
 
     Args:
-        batches: step → a batch, a pure function that threads may call.
+        batches: step → batch, a pure function that threads may call.
     """
 
-    def __init__(self, batches: Callable[[int], Made]) -> None:
+    def __init__(self, batches: Callable[[int], BatchT]) -> None:
         self.batches = batches
-        self._next: tuple[int, Future[Made]] | None = None
-        self._maker = ThreadPoolExecutor(1, "pocketbert-batches")
+        self._next: tuple[int, Future[BatchT]] | None = None
+        self._thread = ThreadPoolExecutor(1, "pocketbert-batches")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._maker.shutdown(cancel_futures=True)
+        self._thread.shutdown(cancel_futures=True)
 
-    def __call__(self, step: int) -> Made:
-        """Batch `step`."""
+    def __call__(self, step: int) -> BatchT:
+        """Return batch `step`."""
         waiting, self._next = self._next, None
         batch = waiting[1].result() if waiting is not None and waiting[0] == step else self.batches(step)
-        self._next = (step + 1, self._maker.submit(self.batches, step + 1))
+        self._next = (step + 1, self._thread.submit(self.batches, step + 1))
         return batch

@@ -1,8 +1,8 @@
-"""Sentences of tagged words in the columns of CoNLL: a word a line, its tag in the last column, an empty line between.
+"""Sentences of tagged words in CoNLL columns: one word per line, its tag in the last column, empty lines between.
 
-Tjong Kim Sang and De Meulder 2003, https://aclanthology.org/W03-0419. Columns are parted by spaces or tabs, and lines
-that begin with -DOCSTART- are no words. Tags of entities may be written in IOB1, IOB2, BIOES or BILOU; tags without
-such prefixes, as of parts of speech, are taken as they are.
+Tjong Kim Sang and De Meulder 2003, https://aclanthology.org/W03-0419. Columns are separated by spaces or tabs, and
+lines that begin with -DOCSTART- separate documents. Tags of entities may be in IOB1, IOB2, BIOES or BILOU; tags without
+such prefixes, such as parts of speech, are used unchanged.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _PREFIXES = frozenset("BIESLU")
 
 
 class Sentence(NamedTuple):
-    """Words, a tag for each, and the line of the first."""
+    """Words, their tags, and the line of the first word."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
@@ -33,27 +33,29 @@ class Sentences(Examples[Sentence]):
 
     @cached_property
     def entities(self) -> bool:
-        """Whether the tags mark entities, and not every word for itself. Asked for at every tag, found once."""
-        return all(tag == "O" or is_entity(tag) for one in self.examples for tag in one.tags)
+        """Whether the tags mark entities rather than single words."""
+        return all(tag == "O" or is_entity(tag) for sentence in self.examples for tag in sentence.tags)
 
     def tags(self) -> list[str]:
-        """The tags that a model learns: "O" first, the others sorted; those of IOB1 as IOB2."""
-        found = {tag for one in self.examples for tag in (to_iob2(one.tags) if self.entities else one.tags)}
+        """Return the tags for training: "O" first, the others sorted; IOB1 as IOB2."""
+        tags = {
+            tag for sentence in self.examples for tag in (to_iob2(sentence.tags) if self.entities else sentence.tags)
+        }
         if self.entities:
-            # A model that has never seen B-MISC or I-MISC could not continue what it began.
-            found |= {f"{prefix}-{tag[2:]}" for tag in found if tag[0] in "BI" for prefix in "BI"}
-        return sorted(found, key=lambda tag: (tag != "O", tag[2:] if self.entities else tag, tag))
+            # Both B-MISC and I-MISC, even if only one occurs: without I- an entity could not continue.
+            tags |= {f"{prefix}-{tag[2:]}" for tag in tags if tag[0] in "BI" for prefix in "BI"}
+        return sorted(tags, key=lambda tag: (tag != "O", tag[2:] if self.entities else tag, tag))
 
 
 def is_entity(tag: str) -> bool:
-    """Whether a tag is one of those of IOB or BIOES, such as B-PER."""
+    """Return whether a tag is of IOB or BIOES, such as B-PER."""
     return len(tag) > 2 and tag[0] in _PREFIXES and tag[1] == "-"
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
-    """Tags of IOB1 or IOB2 as IOB2, in which every entity begins with B; those of BIOES and BILOU stay.
+    """Return IOB1 or IOB2 tags as IOB2, in which every entity begins with B; BIOES and BILOU stay unchanged.
 
-    What `decode.chunks` finds is the same before and after.
+    `decode.chunks` returns the same entities before and after.
     """
     if any(tag[0] not in "BIO" for tag in tags):
         return list(tags)
@@ -68,12 +70,12 @@ def read_conll(path: str | Path, *, word_column: int = 1, tag_column: int | None
 
     Args:
         path: a text file of any name.
-        word_column: the number of the column with the words, from 1.
-        tag_column: that of the column with the tags; the last one when not given.
+        word_column: number of the column of words, from 1.
+        tag_column: number of the column of tags [default: the last].
 
     Raises:
-        DataError: the file is missing or empty; a line has fewer or more columns than the first; some tags have the
-            prefixes of entities and others have not.
+        DataError: the file is missing or empty; a line has fewer or more columns than the first; some tags have
+            prefixes of entities and others do not.
     """
     path = Path(path)
     sentences: list[Sentence] = []
@@ -97,36 +99,36 @@ def read_conll(path: str | Path, *, word_column: int = 1, tag_column: int | None
                 columns = len(cells)
                 if not (1 <= word_column <= columns and 1 <= (tag_column or columns) <= columns) or columns < 2:
                     raise DataError(
-                        f"{path}, line {number}: has {columns} columns: the word is looked for in column {word_column} "
-                        f"and the tag in column {tag_column or max(columns, 2)} (--text-column, --label-column)"
+                        f"{path}, line {number}: has {columns} columns: the word should be in column {word_column} and "
+                        f"the tag in column {tag_column or max(columns, 2)} (--text-column, --label-column)"
                     )
             if len(cells) != columns:
                 raise DataError(
-                    f"{path}, line {number}: has {len(cells)} columns, the first line has {columns}: needed is a word "
-                    "a line, with its tag in the last column, and an empty line after each sentence"
+                    f"{path}, line {number}: has {len(cells)} columns, the first line has {columns}: needed is one "
+                    "word per line, with its tag in the last column, and an empty line after each sentence"
                 )
             first = first if words else number
             words.append(cells[word_column - 1])
             tags.append(cells[(tag_column or columns) - 1])
         finish()
-    found = Sentences(path, sentences)
+    result = Sentences(path, sentences)
     if not sentences:
         raise DataError(f"{path}: has no sentences")
-    if not found.entities:
-        _refuse_mixture(found)
-    return found
+    if not result.entities:
+        _refuse_mixture(result)
+    return result
 
 
 def _refuse_mixture(sentences: Sentences) -> None:
-    places = {
-        is_entity(tag): f"line {one.line + i} has {tag!r}"
-        for one in sentences.examples
-        for i, tag in enumerate(one.tags)
+    examples = {
+        is_entity(tag): f"line {sentence.line + i} has {tag!r}"
+        for sentence in sentences.examples
+        for i, tag in enumerate(sentence.tags)
         if tag != "O"
     }
-    begun = any(tag[:2] in ("B-", "I-") for one in sentences.examples for tag in one.tags)
-    if len(places) == 2 and begun:
+    entities = any(tag[:2] in ("B-", "I-") for sentence in sentences.examples for tag in sentence.tags)
+    if len(examples) == 2 and entities:
         raise DataError(
-            f"{sentences.path}: {places[True]} and {places[False]}: either all tags but O begin with B- or I- (E-, "
-            "S-), or none does"
+            f"{sentences.path}: {examples[True]} and {examples[False]}: either all tags but O begin with B- or I- "
+            "(E-, S-), or none does"
         )

@@ -1,4 +1,4 @@
-"""The examples of one file, whatever an example is, and the split that keeps some back."""
+"""The examples of one file, of any task, and the split of a dev set."""
 
 import hashlib
 import math
@@ -19,18 +19,18 @@ class Examples(Generic[Example_co]):
 
     path: Path
     examples: list[Example_co]
-    #: How many lines of the file were left out because they are damaged.
+    #: Number of damaged lines that were skipped.
     skipped: int = field(default=0, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def part(self, indices: Iterable[int]) -> Self:
-        """These examples alone."""
+        """Return these examples only."""
         return replace(self, examples=[self.examples[i] for i in indices])
 
     def sha256(self) -> str:
-        """The hash of the whole file."""
+        """Return the hash of the whole file."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -41,23 +41,26 @@ ExamplesT = TypeVar("ExamplesT", bound=Examples[object])
 def hold_out_groups(
     examples: ExamplesT, group: Callable[[int], Hashable], fraction: float, seed: int
 ) -> tuple[ExamplesT, ExamplesT]:
-    """Split examples in two, for training and evaluation: about `fraction` of the groups go to the second, whole.
+    """Split off a dev set of whole groups.
 
     Args:
-        examples: all of them.
-        group: the number of an example → what must not be parted, such as a passage with all its questions.
-        fraction: which part to keep back; at least one group.
-        seed: decides which.
+        examples: all examples.
+        group: number of an example → its group, such as a passage with all its questions.
+        fraction: fraction of the groups in the dev set; at least one group.
+        seed: seed of the split.
+
+    Returns:
+        The training set and the dev set.
 
     Raises:
-        DataError: there is one group only.
+        DataError: there is only one group.
     """
     groups: dict[Hashable, list[int]] = {}
     for index in range(len(examples)):
         groups.setdefault(group(index), []).append(index)
     if len(groups) < 2:
         raise DataError(
-            f"{examples.path}: there is too little in it to keep a part back; give a file for evaluation (--eval-data)"
+            f"{examples.path}: too few examples to split off a dev set: give a file for evaluation (--eval-data)"
         )
     chosen = random_order(seed, "split", 0, len(groups))[: min(len(groups) - 1, math.ceil(len(groups) * fraction))]
     members = list(groups.values())

@@ -1,35 +1,59 @@
-"""What all readers of data files have in common: whether a file can be read at all, JSON lines, texts."""
+"""Helpers of all readers of data files: checks of files and texts, JSON lines."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pocketbert.data.tables import check_utf8, is_unicode, json_objects, not_text
 from pocketbert.errors import DataError
+
+_NOT_TEXT = {
+    b"\xff\xfe": "is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
+    b"\xfe\xff": "is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
+    b"\x1f\x8b": "is compressed with gzip; unpack it first",
+    b"PK\x03\x04": "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV",
+}
+
+LONGEST_LINE = 1 << 24  # characters
+
+
+def check_file(path: Path, suffixes: Sequence[str] = ()) -> int:
+    """Return the size of a data file.
+
+    Raises:
+        DataError: it is missing, a folder, empty, or has none of the `suffixes`, if there are any.
+    """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder: name a file in it, or the GLUE task that it holds (--glue sst-2)")
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file")
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError(f"{path}: is empty")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise DataError(f"{path}: must be a file with one of the suffixes {', '.join(suffixes)}")
+    return size
 
 
 @contextmanager
 def opened(path: Path, *suffixes: str) -> Iterator[None]:
-    """A block that reads `path`, a text file; without `suffixes`, of any name.
+    """Check a text file before a block reads it, and turn what goes wrong in the block into errors for users.
+
+    Args:
+        path: the file.
+        suffixes: allowed suffixes [default: any].
 
     Raises:
-        DataError: it is missing, a folder, empty, of another kind, not UTF-8, or the disk fails.
+        DataError: the file is missing, a folder, empty, of another type, not UTF-8, or cannot be read.
     """
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; name a file in it, or say which GLUE task it holds (--glue sst-2)")
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: is empty")
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise DataError(f"{path}: is none of {', '.join(suffixes)}")
+    check_file(path, suffixes)
     try:
         if path.suffix.lower() != ".parquet":
             with path.open("rb") as file:
                 start = file.read(4)
-            if what := not_text(start):
-                raise DataError(f"{path}: {what}")
+            if problem := not_text(start):
+                raise DataError(f"{path}: {problem}")
         yield
     except UnicodeDecodeError:
         raise _undecodable(path) from None
@@ -39,26 +63,78 @@ def opened(path: Path, *suffixes: str) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def not_text(start: bytes) -> str | None:
+    """Return what a file with this beginning is, and what to do, if it is known not to be UTF-8 text."""
+    return next((problem for magic, problem in _NOT_TEXT.items() if start.startswith(magic)), None)
+
+
+def too_long() -> str:
+    """Return the message about a line that is too long for a text."""
+    return f"has more than {LONGEST_LINE:,} characters: does the file have one text per line?"
+
+
+def check_utf8(text: str, where: str, name: str) -> None:
+    """Raise `DataError` if `text`, decoded with the handler "surrogateescape", was not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: byte 0x{ord(text[error.start]) & 0xFF:02X} is not UTF-8. If the file is Latin-1 (Windows), "
+            f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {name} > utf8-{name}"
+        ) from None
+
+
+def json_objects(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of lines with one object each, with the numbers of the lines."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:  # endless digits or brackets as well
+            hint = "; convert a JSON list to one object per line (jq -c '.[]')" if line[0] == "[" else ""
+            raise DataError(f"{path}, line {number}: is not JSON: {error}{hint}") from None
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{path}, line {number}: holds a {type(value).__name__}, not an object like "
+                '{"text": …, "label": …}; convert a JSON list to one object per line (jq -c \'.[]\')'
+            )
+        yield number, value
+
+
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file that has one a line, with the numbers of their lines."""
+    """Yield the objects of a file with one object per line, with the numbers of their lines."""
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         yield from json_objects(path, file)
 
 
 def check_text(value: Any, where: str) -> str:
-    """`value`, if it is a text with something in it; `where` begins the message of the `DataError` otherwise."""
+    """Return `value` if it is a text that is not empty; else raise `DataError`, whose message starts with `where`."""
     if not isinstance(value, str):
-        found = "nothing" if value is None else f"a {type(value).__name__}, {value!r:.40}"
-        raise DataError(f"{where} holds {found} instead of text")
+        raise DataError(f"{where} holds {type_of(value)} instead of text")
     if not value.strip():
         raise DataError(f"{where} is an empty text")
     if not is_unicode(value):
-        raise DataError(f"{where} holds half a character, which stands for nothing: {value!a:.60}")
+        raise DataError(f"{where} holds an unpaired surrogate, which is not a character: {value!a:.60}")
     return value
 
 
+def is_unicode(text: str) -> bool:
+    r"""Return whether a text has no unpaired surrogates, which JSON can contain: "\ud83d"."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def type_of(value: Any) -> str:
+    """Return the type of a value, and the value, for error messages."""
+    return "nothing" if value is None else f"a {type(value).__name__}, {value!r:.40}"
+
+
 def _undecodable(path: Path) -> DataError:
-    """Names the first line that is not UTF-8."""
+    """Return an error that names the first line that is not UTF-8."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:

@@ -1,9 +1,9 @@
-"""The nine tasks of GLUE and its diagnostic set, as one table of facts: from official files, or from the hub.
+"""The nine tasks of GLUE and its diagnostic set, from the official files or the hub.
 
-Wang et al. 2018, https://gluebenchmark.com. The quotes in these files are literal, CoLA has no header line in its
-labelled files, MNLI has two development sets, and a few lines of QQP are damaged in the official download. MRPC is also
-read from the files in which Microsoft distributes it (Dolan and Brockett 2005, https://aclanthology.org/I05-5002);
-then a list of pairs of ids says which of them GLUE develops on.
+Wang et al. 2018, https://gluebenchmark.com. Quotes in these files are literal, CoLA has no header line in its labelled
+files, MNLI has two dev sets, and a few lines of QQP are damaged in the official download. MRPC is also read from the
+files that Microsoft distributes (Dolan and Brockett 2005, https://aclanthology.org/I05-5002), with a list of pairs of
+ids of GLUE's dev set.
 """
 
 import hashlib
@@ -21,26 +21,26 @@ from pocketbert.errors import DataError, require
 
 @dataclass(frozen=True)
 class GlueTask:
-    """Where the files of a task are, and what their columns and labels mean."""
+    """The files, columns and labels of a task."""
 
     folder: str
     columns: Columns
-    #: In the order of the numbers that the files use, or of the usual loaders where they use names; empty: regression.
+    #: Classes in the order of their numbers in the files, or of usual loaders for files of names; () in a regression.
     names: tuple[str, ...]
     train: str | None = "train.tsv"
-    #: Name of the development set in reports → file.
+    #: Name of the dev set in reports → file.
     dev: tuple[tuple[str, str], ...] = (("dev", "dev.tsv"),)
     test: tuple[str, ...] = ("test.tsv",)
-    #: Of a submission, for each test set: its file, and how many rows it must have.
+    #: File and number of rows of a submission, per test set.
     submission: tuple[tuple[str, int], ...] = ()
-    #: Whether files and submissions have the numbers of the classes, not their names.
+    #: Whether files and submissions have numbers of classes, not names.
     numbers: bool = True
     header: tuple[str, ...] | None = None
     skip_ragged: bool = False
 
     @property
     def labels(self) -> Labels:
-        """Its labels."""
+        """The labels of the task."""
         return Labels(self.names, numbered=self.names)
 
 
@@ -94,7 +94,7 @@ GLUE: dict[str, GlueTask] = {
     ),
     "rte": GlueTask("RTE", _SENTENCES, _ENTAILMENT, submission=(("RTE.tsv", 3000),), numbers=False),
     "wnli": GlueTask("WNLI", _SENTENCES, ("not_entailment", "entailment"), submission=(("WNLI.tsv", 146),)),
-    # No labels, and nothing to train on: an MNLI model answers it.
+    # No labels and no training set: a model of MNLI predicts it.
     "ax": GlueTask(
         "AX",
         _SENTENCES,
@@ -109,44 +109,44 @@ GLUE: dict[str, GlueTask] = {
 
 
 def glue_task(name: str) -> GlueTask:
-    """The task of this name ("sst-2", "SST2" and "sst_2" are the same)."""
+    """Return the task of this name; "sst-2", "SST2" and "sst_2" are the same."""
     plain = {key.replace("-", ""): task for key, task in GLUE.items()}
     task = plain.get(name.lower().replace("-", "").replace("_", ""))
     if task is None:
-        raise DataError(f"{name!r} is no GLUE task; these are: {', '.join(GLUE)}")
+        raise DataError(f"{name!r} is not a GLUE task; these are: {', '.join(GLUE)}")
     return task
 
 
 def read_glue(folder: str | Path, name: str, split: str) -> dict[str, Table]:
-    """Read a split of a task: "train", "dev" or "test" (which is read without labels).
+    """Read a split of a task: "train", "dev" or "test" (without labels).
 
     Args:
-        folder: the task's own folder, or the one that holds all of them; or a data set on the hub in the layout of
-            nyu-mll/glue, or a copy of one, which the library `datasets` reads.
+        folder: the folder of the task, or of all tasks; or a data set on the hub in the layout of nyu-mll/glue, or a
+            copy of one, which the library `datasets` reads.
         name: the task.
-        split: which files.
+        split: the split.
 
     Returns:
-        Name → table; one entry, except for the development and test sets of MNLI.
+        Name → table; one entry, except for the dev and test sets of MNLI.
 
     Raises:
         DataError: the task has no such split, a file is missing, or it is of another task.
-        MissingExtraError: `datasets` is needed, and not there.
+        MissingExtraError: `datasets` is needed and not installed.
     """
-    task, given = glue_task(name), Path(folder)
-    folder = given / task.folder if (given / task.folder).is_dir() else given
+    task, root = glue_task(name), Path(folder)
+    folder = root / task.folder if (root / task.folder).is_dir() else root
     files = {
         "train": (("train", task.train),) if task.train else (),
         "dev": task.dev,
         "test": tuple((Path(name).stem, name) for name in task.test),
     }[split]
     if not files:
-        answer = "; an MNLI model answers it: --glue mnli" if task.folder == "AX" else ""
-        raise DataError(f"GLUE's {task.folder} has no {split} set{answer}")
-    if _is_of_the_hub(given, task):
-        return {name: _from_hub(str(given), task, name, file) for name, file in files}
+        hint = "; a model of MNLI predicts it: --glue mnli" if task.folder == "AX" else ""
+        raise DataError(f"GLUE's {task.folder} has no {split} set{hint}")
+    if _is_hub_data_set(root, task):
+        return {name: _from_hub(str(root), task, name, file) for name, file in files}
     if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; give {task.folder}, or the folder that holds it")
+        raise DataError(f"{folder}: is not a folder; give {task.folder}, or the folder that holds it")
     if task.folder == "MRPC" and not (folder / files[0][1]).exists() and (folder / _MSR[split]).exists():
         return {files[0][0]: _from_microsoft(folder, split)}
     if not (folder / files[0][1]).exists():
@@ -162,7 +162,7 @@ def read_glue(folder: str | Path, name: str, split: str) -> dict[str, Table]:
             label=task.columns.label if labelled else None,
             labelled=labelled,
             header=task.header if labelled else None,
-            skip_ragged=task.skip_ragged and labelled,  # a prediction for every row is wanted
+            skip_ragged=task.skip_ragged and labelled,  # a submission has a prediction for every row
         )
         for name, file in files
     }
@@ -173,45 +173,45 @@ def read_glue(folder: str | Path, name: str, split: str) -> dict[str, Table]:
 
 def _check_header(path: Path, task: GlueTask, labelled: bool) -> None:
     with opened(path), path.open(encoding="utf-8-sig", newline="\n") as lines:
-        there = lines.readline().rstrip("\r\n").split("\t")
-    wanted = task.columns if labelled else task.columns[:2]
-    if lacking := [name for name in wanted if name is not None and name not in there]:
+        columns = lines.readline().rstrip("\r\n").split("\t")
+    expected = task.columns if labelled else task.columns[:2]
+    if missing := [name for name in expected if name is not None and name not in columns]:
         raise DataError(
-            f"{path}, line 1: has no column {lacking[0]!r}, which GLUE's {task.folder} has; the columns are: "
-            f"{', '.join(there):.200}: is this a file of another task?"
+            f"{path}, line 1: has no column {missing[0]!r}, which GLUE's {task.folder} has; the columns are: "
+            f"{', '.join(columns):.200}: is this a file of another task?"
         )
 
 
 def _check_labels(table: Table, task: GlueTask) -> None:
-    """Several tasks have the same columns: what tells their files apart is how labels are written."""
+    """Check the labels, which distinguish the files of tasks with the same columns."""
     known = tuple(map(str, range(len(task.names)))) if task.numbers else task.names
-    for one in table.examples if known else ():
-        if one.label not in known:
+    for example in table.examples if known else ():
+        if example.label not in known:
             raise DataError(
-                f"{table.path}, line {one.line}: the label {one.label!r} is none of those in files of GLUE's "
+                f"{table.path}, line {example.line}: the label {example.label!r} is not a label in files of GLUE's "
                 f"{task.folder} ({', '.join(known)}): is this a file of another task?"
             )
 
 
-# ── MRPC as Microsoft has it ──
+# ── MRPC as Microsoft distributes it ──
 
 _MSR = {"train": "msr_paraphrase_train.txt", "dev": "msr_paraphrase_train.txt", "test": "msr_paraphrase_test.txt"}
 _DEV_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")
 
 
 def _from_microsoft(folder: Path, split: str) -> Table:
-    """The test labels in these files are public; they are not read."""
+    """Read Microsoft's files; their test labels are public, and are not read."""
     path, task = folder / _MSR[split], GLUE["mrpc"]
     rows = list(_rows(path, ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")))
     if split != "test":
         ids = next((folder / name for name in _DEV_IDS if (folder / name).exists()), None)
         if ids is None:
             raise DataError(
-                f"{folder}: lacks {_DEV_IDS[0]}, the list of pairs of ids that GLUE develops on; without it these "
-                "files cannot be divided as GLUE divides them"
+                f"{folder}: lacks {_DEV_IDS[0]}, the list of pairs of ids of GLUE's dev set, which is needed to split "
+                "these files as GLUE does"
             )
-        held = {(first, second) for _, (first, second) in _rows(ids, None, 2)}
-        rows = [(line, row) for line, row in rows if ((row[1], row[2]) in held) == (split == "dev")]
+        dev = {(first, second) for _, (first, second) in _rows(ids, None, 2)}
+        rows = [(line, row) for line, row in rows if ((row[1], row[2]) in dev) == (split == "dev")]
     label = None if split == "test" else 0
     examples = [Example(row[3], row[4], None if label is None else row[label], line) for line, row in rows]
     table = Table(path, examples, task.columns if split != "test" else task.columns._replace(label=None))
@@ -223,7 +223,7 @@ def _from_microsoft(folder: Path, split: str) -> Table:
 
 
 def _rows(path: Path, header: tuple[str, ...] | None, columns: int = 0) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a file of tabs in which quotes are literal."""
+    """Yield the rows of a tab-separated file with literal quotes."""
     with opened(path), path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             row = line.rstrip("\r\n").split("\t")
@@ -242,25 +242,24 @@ _PAIRS = {"MNLI": ("premise", "hypothesis"), "AX": ("premise", "hypothesis"), "M
 
 
 class HubTable(Table):
-    """A table that was no file here: its hash is that of its rows."""
+    """A table of the hub, without a file: its hash is the hash of its rows."""
 
     def sha256(self) -> str:
-        """The hash of all texts and labels."""
-        rows = (json.dumps([one.text, one.text_pair, one.label]).encode() + b"\n" for one in self.examples)
+        """Return the hash of all texts and labels."""
         digest = hashlib.sha256()
-        for row in rows:
-            digest.update(row)
+        for example in self.examples:
+            digest.update(json.dumps([example.text, example.text_pair, example.label]).encode() + b"\n")
         return digest.hexdigest()
 
 
-def _is_of_the_hub(given: Path, task: GlueTask) -> bool:
-    """Whether this is the name of a data set, or a copy of one: a folder of Parquet files for each task."""
-    if given.exists():
-        return any((given / _on_hub(task)).glob("*.parquet"))
-    return len(given.parts) == 2 and not given.is_absolute() and ".." not in given.parts
+def _is_hub_data_set(path: Path, task: GlueTask) -> bool:
+    """Return whether this is the name of a data set, or a copy of one: a folder of Parquet files per task."""
+    if path.exists():
+        return any((path / _hub_config(task)).glob("*.parquet"))
+    return len(path.parts) == 2 and not path.is_absolute() and ".." not in path.parts
 
 
-def _on_hub(task: GlueTask) -> str:
+def _hub_config(task: GlueTask) -> str:
     return task.folder.lower().replace("-", "")
 
 
@@ -270,13 +269,13 @@ def _from_hub(name: str, task: GlueTask, table: str, file: str) -> Table:
 
     split = Path(file).stem.replace("dev", "validation").replace("diagnostic", "test")
     try:
-        rows: Any = datasets.load_dataset(name, _on_hub(task), split=split)
-    except Exception as error:  # it raises what the many libraries below it raise
+        rows: Any = datasets.load_dataset(name, _hub_config(task), split=split)
+    except Exception as error:  # of whatever type the many libraries below raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        here = "" if Path(name).exists() else "is no folder here, and "
+        local = "" if Path(name).exists() else "is not a local folder, and "
         raise DataError(
-            f"{name}: {here}datasets cannot read {_on_hub(task)}, {split}, of that name: {first}. Without a network, "
-            "give a folder with the official files"
+            f"{name}: {local}datasets cannot read {_hub_config(task)}, {split}, of that name: {first}. Without a "
+            "network, give a folder with the official files"
         ) from error
     text, pair = _PAIRS.get(task.folder, task.columns[:2])
     labelled = not split.startswith("test")
@@ -288,7 +287,7 @@ def _from_hub(name: str, task: GlueTask, table: str, file: str) -> Table:
         examples.append(
             Example(row[text], row[pair] if pair else None, None if label is None else str(written), number)
         )
-    found = HubTable(Path(name) / _on_hub(task), examples, Columns(text, pair, "label" if labelled else None))
-    if labelled and task.names:  # the hub's order of names may be another
-        task.labels.encode(found)
-    return found
+    result = HubTable(Path(name) / _hub_config(task), examples, Columns(text, pair, "label" if labelled else None))
+    if labelled and task.names:  # the hub may have another order of names
+        task.labels.encode(result)
+    return result

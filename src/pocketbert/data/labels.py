@@ -1,4 +1,4 @@
-"""From labels as they are written to the numbers that a model learns, and the split that keeps some back."""
+"""Written labels → class ids or numbers; stratified split of a dev set."""
 
 import math
 from collections import Counter
@@ -28,12 +28,12 @@ def _number(label: str) -> float | None:
 
 @dataclass(frozen=True)
 class Labels:
-    """The names of the classes in the order of their ids; no names at all means that the label is a number.
+    """The names of the classes in the order of their ids; no names in a regression.
 
-    With `several` an example has any number of them, as lists in JSON or Parquet say.
+    With `several`, an example has any number of labels, given as lists in JSON or Parquet.
 
-    A file may also write numbers instead of names, as those of GLUE do: `numbered` says what 0, 1, … mean there, which
-    need not be the ids.
+    A file may also have numbers instead of names, as GLUE's files have: `numbered` lists the names that 0, 1, … stand
+    for, which need not be the order of the ids.
     """
 
     names: tuple[str, ...]
@@ -42,37 +42,39 @@ class Labels:
 
     @property
     def regression(self) -> bool:
-        """Whether the labels are numbers to be predicted."""
+        """Whether the labels are numbers to predict."""
         return not self.names
 
     @classmethod
     def of(cls, table: Table, names: Sequence[str] | None = None) -> Self:
-        """The labels of a training table.
+        """Return the labels of a training table.
 
-        With `names`, these in this order, or numbers from 0 that stand for them. Otherwise numbers, some written with a
-        decimal point, mean regression; whole numbers are classes in the order of their size; anything else, classes
-        in alphabetical order.
+        With `names`, the classes have this order, and numbers from 0 stand for them. Otherwise numbers of which some
+        have a decimal point mean regression; whole numbers are classes in numerical order; all else are classes in
+        alphabetical order.
 
         Raises:
-            DataError: there is one class only, or a label is not among `names`.
+            DataError: there is only one class, or a label is not among `names`.
         """
         lists = [example for example in table.examples if isinstance(example.label, tuple)]
-        found = Counter(name for example in table.examples for name in _names(example.label))
+        counts = Counter(name for example in table.examples for name in _names(example.label))
         if names is not None:
             labels = cls(tuple(names), numbered=tuple(names), several=bool(lists))
             labels.encode(table)
             return labels
         if lists:
-            labels = cls(tuple(sorted(found)), several=True)
+            labels = cls(tuple(sorted(counts)), several=True)
             labels.encode(table)
-            if not found:
+            if not counts:
                 raise DataError(f"{table.path}: all {len(table)} rows have an empty list of labels; one is needed")
             return labels
-        if all(_number(label) is not None for label in found) and not all(map(_is_whole, found)):
+        if all(_number(label) is not None for label in counts) and not all(map(_is_whole, counts)):
             return cls(())
-        if len(found) < 2:
-            raise DataError(f"{table.path}: all {len(table)} rows have the label {next(iter(found))!r}; two are needed")
-        return cls(tuple(sorted(found, key=int if all(map(_is_whole, found)) else str)))
+        if len(counts) < 2:
+            raise DataError(
+                f"{table.path}: all {len(table)} rows have the label {next(iter(counts))!r}; two are needed"
+            )
+        return cls(tuple(sorted(counts, key=int if all(map(_is_whole, counts)) else str)))
 
     def reordered(self, id2label: Mapping[int, str]) -> Self | None:
         """These labels in the order of a checkpoint that has the same ones, case aside; None if it has others."""
@@ -83,10 +85,10 @@ class Labels:
         return replace(self, names=tuple(mine[name] for name in theirs))
 
     def encode(self, table: Table) -> npt.NDArray[np.int64] | npt.NDArray[np.float32]:
-        """[examples] the class ids, or the numbers, of a table's labels.
+        """Return [examples] the class ids, or the numbers, of a table's labels.
 
         Raises:
-            DataError: a label is unknown, or not a number; names its line.
+            DataError: a label is unknown or not a number; the message names its line.
         """
         if self.several:
             return self._encode_several(table)
@@ -104,7 +106,7 @@ class Labels:
         return np.array([ids[label] for label in written], dtype=np.int64)
 
     def _encode_several(self, table: Table) -> npt.NDArray[np.float32]:
-        """[examples, labels] 1 where an example has a label."""
+        """Return [examples, labels] with 1 where an example has a label."""
         ids = {name: i for i, name in enumerate(self.names)}
         wrong = [
             i
@@ -134,13 +136,16 @@ def _names(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def hold_out(table: Table, fraction: float, seed: int) -> tuple[Table, Table]:
-    """Split a table in two, for training and evaluation: of each label about `fraction` goes to the second.
+    """Split off a dev set with about `fraction` of the examples of each label.
 
-    The same file, fraction and seed give the same split. A label with a single row stays in the first; numbers
-    (regression) and lists of labels count as one label.
+    The same file, fraction and seed give the same split. A label with a single example stays in the training set;
+    numbers (regression) and lists of labels count as one label.
+
+    Returns:
+        The training set and the dev set.
 
     Raises:
-        DataError: no label has more than one row.
+        DataError: no label has more than one example.
     """
     written = ["" if isinstance(example.label, tuple) else example.label or "" for example in table.examples]
     if all(_number(label) is not None for label in written) and not all(map(_is_whole, written)):
@@ -155,7 +160,7 @@ def hold_out(table: Table, fraction: float, seed: int) -> tuple[Table, Table]:
     }
     if not held:
         raise DataError(
-            f"{table.path}: no label has two rows, so that one could be kept back; give a file for evaluation "
+            f"{table.path}: no label has two examples, so no dev set can be split off: give a file for evaluation "
             "(--eval-data)"
         )
     return table.part(i for i in range(len(table)) if i not in held), table.part(sorted(held))

@@ -1,9 +1,9 @@
-"""Questions on passages in the layout of SQuAD 1.1 and 2.0.
+"""Questions about passages in the layout of SQuAD 1.1 and 2.0.
 
 Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250) and 2018 (https://arxiv.org/abs/1806.03822). A `.json` file is
-the official one: articles of paragraphs of questions. A `.jsonl` file has one question a line, as `datasets` writes
-them: `{"id", "question", "context", "answers": {"text": […], "answer_start": […]}}`. A question without answers is one
-that its passage does not answer.
+the official one: articles of paragraphs of questions. A `.jsonl` file has one question per line, as `datasets`
+writes them: `{"id", "question", "context", "answers": {"text": […], "answer_start": […]}}`. A question without answers
+is unanswerable.
 """
 
 import json
@@ -18,12 +18,12 @@ from pocketbert.errors import DataError
 
 
 class Question(NamedTuple):
-    """A question, its passage, and the answers that people gave."""
+    """A question, its passage and its answers."""
 
     id: str
     question: str
     context: str
-    #: First character and text of each; none where the passage does not answer.
+    #: First character and text of each answer; none for unanswerable questions.
     answers: tuple[tuple[int, str], ...]
 
 
@@ -33,24 +33,25 @@ class Questions(Examples[Question]):
 
     @property
     def unanswerable(self) -> int:
-        """How many have no answer; over 0 makes it a task of SQuAD 2.0."""
-        return sum(not one.answers for one in self.examples)
+        """Number of unanswerable questions; with any, the task is that of SQuAD 2.0."""
+        return sum(not question.answers for question in self.examples)
 
     def references(self) -> dict[str, list[str]]:
-        """Question id → the texts of its answers: what `metrics.squad` compares with."""
-        return {one.id: [text for _, text in one.answers] for one in self.examples}
+        """Return question id → the texts of its answers, for `metrics.squad`."""
+        return {question.id: [text for _, text in question.answers] for question in self.examples}
 
     def check_offsets(self) -> None:
-        """Raise `DataError` unless every answer stands in its passage where it says: needed to learn from it."""
-        for one in self.examples:
-            for start, text in one.answers:
-                if one.context[start : start + len(text)] != text:
-                    place = one.context.find(text)
-                    where = f"it stands at {place}" if place >= 0 else "it is nowhere in the passage"
+        """Raise `DataError` unless every answer is at its offset in the passage, as training needs."""
+        for question in self.examples:
+            for start, text in question.answers:
+                actual = question.context[start : start + len(text)]
+                if actual != text:
+                    position = question.context.find(text)
+                    where = f"it is at {position}" if position >= 0 else "it is not in the passage"
                     raise DataError(
-                        f"{self.path}, question {one.id}: the answer {text!r:.60} is not at character {start} of its "
-                        f"passage ({one.context[start : start + len(text)]!r:.60} is); {where}. answer_start counts "
-                        "characters of the passage as it is in the file: count again, or leave the question out"
+                        f"{self.path}, question {question.id}: the answer {text!r:.60} is not at character {start} of "
+                        f"its passage ({actual!r:.60} is); {where}. answer_start counts characters of the passage as "
+                        "it is in the file: count again, or leave the question out"
                     )
 
 
@@ -63,15 +64,15 @@ def read_squad(path: str | Path) -> Questions:
     """
     path = Path(path)
     with opened(path, ".json", ".jsonl", ".ndjson"):
-        found = list(_official(path) if path.suffix.lower() == ".json" else _flat(path))
-    if not found:
+        questions = list(_official(path) if path.suffix.lower() == ".json" else _flat(path))
+    if not questions:
         raise DataError(f"{path}: has no questions")
-    seen: set[str] = set()
-    for where, one in found:
-        if one.id in seen:
-            raise DataError(f"{path}, {where}: a question before it has the id {one.id!r} too; ids must differ")
-        seen.add(one.id)
-    return Questions(path, [one for _, one in found])
+    ids: set[str] = set()
+    for where, question in questions:
+        if question.id in ids:
+            raise DataError(f"{path}, {where}: an earlier question has the id {question.id!r} too; ids must differ")
+        ids.add(question.id)
+    return Questions(path, [question for _, question in questions])
 
 
 def _official(path: Path) -> Iterator[tuple[str, Question]]:
@@ -79,32 +80,32 @@ def _official(path: Path) -> Iterator[tuple[str, Question]]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, RecursionError) as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        hint = "; one object a line is called .jsonl" if "Extra data" in str(error) else ""
+        hint = "; a file with one object per line is called .jsonl" if "Extra data" in str(error) else ""
         raise DataError(f"{path}{line}: is not JSON: {error}{hint}") from None
     for i, article in enumerate(_list(path, "the file", content, "data")):
         for j, paragraph in enumerate(_list(path, f"data[{i}]", article, "paragraphs")):
-            there = f"data[{i}].paragraphs[{j}]"
-            context = _text(path, there, paragraph, "context")
-            for k, row in enumerate(_list(path, there, paragraph, "qas")):
-                where = f"{there}.qas[{k}]"
-                # SQuAD 2.0 says so; some of its questions carry answers that only seem to be some, under another name.
+            passage = f"data[{i}].paragraphs[{j}]"
+            context = _text(path, passage, paragraph, "context")
+            for k, row in enumerate(_list(path, passage, paragraph, "qas")):
+                where = f"{passage}.qas[{k}]"
+                # SQuAD 2.0 marks unanswerable questions; some have plausible answers under another name.
                 impossible = isinstance(row, dict) and row.get("is_impossible") is True
                 pairs = () if impossible else _list(path, where, row, "answers")
-                answers = tuple(_answer(path, f"{where}.answers[{n}]", one) for n, one in enumerate(pairs))
+                answers = tuple(_answer(path, f"{where}.answers[{n}]", answer) for n, answer in enumerate(pairs))
                 yield where, _question(path, where, row, context, answers)
 
 
 def _flat(path: Path) -> Iterator[tuple[str, Question]]:
     for number, row in json_lines(path):
         where = f"line {number}"
-        given = row.get("answers")
-        if not isinstance(given, dict) or not all(isinstance(given.get(key), list) for key in ("text", "answer_start")):
+        lists = row.get("answers")
+        if not isinstance(lists, dict) or not all(isinstance(lists.get(key), list) for key in ("text", "answer_start")):
             raise DataError(f'{path}, {where}: has no "answers": {{"text": […], "answer_start": […]}}')
-        if len(given["text"]) != len(given["answer_start"]):
-            raise DataError(f'{path}, {where}: "text" and "answer_start" of "answers" are not equally many')
+        if len(lists["text"]) != len(lists["answer_start"]):
+            raise DataError(f'{path}, {where}: "text" and "answer_start" of "answers" have different lengths')
         answers = tuple(
             _answer(path, where, {"text": text, "answer_start": start})
-            for text, start in zip(given["text"], given["answer_start"], strict=True)
+            for text, start in zip(lists["text"], lists["answer_start"], strict=True)
         )
         yield where, _question(path, where, row, _text(path, where, row, "context"), answers)
 

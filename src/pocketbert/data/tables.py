@@ -11,13 +11,12 @@ How a file is read follows from its name:
 Text is UTF-8, with or without a byte order mark; a line has at most 16 million characters. Whatever cannot be read
 raises `DataError` with file and line, after the rows before it.
 
-`TableReader` gives the rows as they are read, in memory that does not grow with the file; `read_table` gives all.
+`TableReader` yields rows as they are read, in memory that does not grow with the file; `read_table` reads all.
 """
 
 import csv
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -26,9 +25,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 
 from pocketbert.data.examples import Examples
+from pocketbert.data.files import (
+    LONGEST_LINE,
+    check_file,
+    check_utf8,
+    is_unicode,
+    json_objects,
+    not_text,
+    too_long,
+    type_of,
+)
 from pocketbert.errors import DataError
 
-# What to look for when no column is named, best first; compared without regard to case.
+# Names of columns to detect, best first; case is ignored.
 _PAIRS = (
     ("text", "text_pair"),
     ("sentence1", "sentence2"),
@@ -48,24 +57,16 @@ _LABELS = (
     "rating", "stars", "topic",
 )  # fmt: skip
 
-_NOT_TEXT = {
-    b"\xff\xfe": "is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
-    b"\xfe\xff": "is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
-    b"\x1f\x8b": "is compressed with gzip; unpack it first",
-    b"PK\x03\x04": "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV",
-}
-
-LONGEST_LINE = 1 << 24  # characters
 _BATCH = 1024  # rows of a Parquet file at a time
 _BOM = "\ufeff"
 
 Row = Sequence[Any]
-#: The number of a row's line in its file (its row number in Parquet), and its values in the order of the columns.
+#: The line number of a row (its row number in Parquet), and its values in the order of the columns.
 Rows = Iterator[tuple[int, Row]]
 
 
 class Columns(NamedTuple):
-    """The names of the columns in use; None where there is none."""
+    """The names of the columns in use, or None."""
 
     text: str
     text_pair: str | None
@@ -73,9 +74,9 @@ class Columns(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One row: its text or pair of texts, its label as written (None without one) and its line in the file.
+    """One row: its text or pair of texts, its label as written (None without a label) and its line in the file.
 
-    A list of labels in JSON or Parquet is a tuple here, of as many as there are: none, one or several.
+    A list of labels in JSON or Parquet is a tuple of any length.
     """
 
     text: str
@@ -92,20 +93,20 @@ class Table(Examples[Example]):
 
 
 class TableReader:
-    """The examples of a file, read as they are asked for: an iterator.
+    """An iterator over the examples of a file, which reads lazily.
 
     Args:
         path: a `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json` or `.parquet` file.
-        text: the column of the text; recognised by its name (text, sentence, review, …) when not given.
-        text_pair: the column of the second text; recognised only when `text` is not given either.
-        label: the column of the label; recognised by its name (label, class, score, …) when not given.
-        labelled: whether every row must have a label. Without, labels are not read.
-        header: the columns of a TSV or CSV file that has no header line.
-        skip_ragged: skip and count the lines with too few or too many columns, instead of refusing the file.
+        text: column of the text [default: detected by its name: text, sentence, review, …].
+        text_pair: column of the second text [default: detected, unless `text` is given].
+        label: column of the label [default: detected by its name: label, class, score, …].
+        labelled: whether every row must have a label; otherwise labels are not read.
+        header: columns of a TSV or CSV file without a header line.
+        skip_ragged: skip and count lines with too few or too many columns, instead of raising an error.
 
     Raises:
-        DataError: at once, if the file is missing, empty, of another kind or encoding, or lacks a column; when it is
-            reached, for a row that is ragged, without text or without label, and at the end if there was no row.
+        DataError: immediately, if the file is missing, empty, of another type or encoding, or lacks a column; at a row
+            that is ragged, without text or without label; and at the end of a file without rows.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class TableReader:
 
     @property
     def fraction(self) -> float:
-        """How much of the file has been read."""
+        """Fraction of the file that has been read."""
         return self._fraction()
 
     def __iter__(self) -> Self:
@@ -142,26 +143,26 @@ class TableReader:
         return next(self._examples)
 
     def close(self) -> None:
-        """Close the file, which the last row or an error does too."""
+        """Close the file; the last row and errors close it as well."""
         self._opened.close()
 
     def _read(self) -> Iterator[Example]:
-        names, found = self._names, False
-        where = [names.index(name) if name is not None else None for name in self.columns]
+        names, has_rows = self._names, False
+        indices = [names.index(name) if name is not None else None for name in self.columns]
         with self._opened:
             try:
                 for line, row in self._rows:
                     if len(row) == len(names):
-                        cells = (None if i is None else row[i] for i in where)
+                        cells = (None if i is None else row[i] for i in indices)
                         yield _example(self.path, line, *cells, columns=self.columns)
-                        found = True
+                        has_rows = True
                     elif self._skip_ragged:
                         self.skipped += 1
                     else:
                         raise DataError(_ragged(self.path, line, len(row), names))
             except OSError as error:
                 raise self._unreadable(error) from None
-        if not found:
+        if not has_rows:
             raise DataError(f"{self.path}: has no rows" + (" below its header" if self._header is None else ""))
 
     def _unreadable(self, error: OSError) -> DataError:
@@ -169,7 +170,7 @@ class TableReader:
 
 
 def read_table(path: str | Path, **options: Any) -> Table:
-    """All examples of `path`; the options and errors are those of `TableReader`."""
+    """Return all examples of `path`; options and errors as of `TableReader`."""
     reader = TableReader(path, **options)
     return Table(reader.path, list(reader), reader.columns, skipped=reader.skipped)
 
@@ -177,33 +178,20 @@ def read_table(path: str | Path, **options: Any) -> Table:
 # ── the formats ──
 
 
-def not_text(start: bytes) -> str | None:
-    """What a file that begins like this is, and what to do with it, if it is known to be no UTF-8 text."""
-    return next((what for magic, what in _NOT_TEXT.items() if start.startswith(magic)), None)
-
-
 def _open(path: Path, header: Sequence[str] | None, opened: ExitStack) -> tuple[list[str], Rows, Callable[[], float]]:
-    """The column names of a file, its rows, read as they are asked for, and how much of it has been read.
+    """Return the column names of a file, its rows, read lazily, and a function for the fraction that has been read.
 
-    The file stays open until `opened` closes it.
+    `opened` closes the file.
     """
     suffix = path.suffix.lower()
     readers = {".csv": _csv, ".tsv": _tsv}
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; name a file in it, or say which GLUE task it holds (--glue sst-2)")
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file")
-    size = path.stat().st_size
-    if size == 0:
-        raise DataError(f"{path}: is empty")
+    size = check_file(path, (*readers, ".jsonl", ".ndjson", ".json", ".parquet"))
     if suffix == ".parquet":
         return _parquet(path, opened)
-    if suffix not in (*readers, ".jsonl", ".ndjson", ".json"):
-        raise DataError(f"{path}: is none of .csv, .tsv, .jsonl, .ndjson, .json, .parquet")
     with path.open("rb") as start:
-        if what := not_text(start.read(4)):
-            raise DataError(f"{path}: {what}")
-    # A wrong byte is found when its line is reached. Of line breaks, only CSV knows others than "\n": a lone carriage
+        if problem := not_text(start.read(4)):
+            raise DataError(f"{path}: {problem}")
+    # An invalid byte is reported when its line is reached. Only CSV has line breaks other than "\n": a single carriage
     # return inside a text must not end the line.
     newline = "" if suffix == ".csv" else "\n"
     binary = opened.enter_context(path.open("rb"))
@@ -223,22 +211,6 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
         yield text
 
 
-def too_long() -> str:
-    """What to say of a line that no text can be."""
-    return f"has over {LONGEST_LINE:,} characters: is there one text a line?"
-
-
-def check_utf8(text: str, where: str, name: str) -> None:
-    """Raise `DataError` if `text`, decoded with the handler "surrogateescape", was not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: byte 0x{ord(text[error.start]) & 0xFF:02X} is not UTF-8. If the file is Latin-1 (Windows), "
-            f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {name} > utf8-{name}"
-        ) from None
-
-
 def _with_header(path: Path, rows: Rows, header: Sequence[str] | None) -> tuple[list[str], Rows]:
     if header is not None:
         return list(header), rows
@@ -246,9 +218,9 @@ def _with_header(path: Path, rows: Rows, header: Sequence[str] | None) -> tuple[
     if first is None:
         raise DataError(f"{path}: is empty")
     names = [str(name).strip() for name in first[1]]
-    twice = sorted({name for name in names if names.count(name) > 1 and name})
-    if twice:
-        raise DataError(f"{path}, line {first[0]}: two columns are called {', '.join(twice)}")
+    repeated = sorted({name for name in names if names.count(name) > 1 and name})
+    if repeated:
+        raise DataError(f"{path}, line {first[0]}: two columns are called {', '.join(repeated)}")
     return names, rows
 
 
@@ -264,8 +236,8 @@ def _csv(path: Path, lines: Iterator[str]) -> Rows:
             start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {start}: {error}. Is a double quote left open? A quote inside a quoted field is "
-            f"written twice; fields of over {csv.field_size_limit():,} characters need JSON lines or Parquet"
+            f"{path}, line {start}: {error}. Is a double quote not closed? A quote inside a quoted field is "
+            f"written twice; fields of more than {csv.field_size_limit():,} characters need JSON lines or Parquet"
         ) from None
 
 
@@ -281,26 +253,8 @@ def _json(path: Path, lines: Iterator[str]) -> tuple[list[str], Rows]:
     if first is None:
         raise DataError(f"{path}: is empty")
     names = list(first[1])
-    # A key that a later line lacks is a missing value there; which of them matter is decided once the columns are.
+    # A key that a later line lacks is a missing value, which is an error only in a column in use.
     return names, ((number, [value.get(name) for name in names]) for number, value in chain([first], objects))
-
-
-def json_objects(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of lines that hold one each, with the numbers of their lines."""
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:  # also digits or brackets without end
-            hint = "; a JSON list must become one object a line (jq -c '.[]')" if line[0] == "[" else ""
-            raise DataError(f"{path}, line {number}: is not JSON: {error}{hint}") from None
-        if not isinstance(value, dict):
-            raise DataError(
-                f"{path}, line {number}: holds a {type(value).__name__}, not an object like "
-                '{"text": …, "label": …}; a JSON list must become one object a line (jq -c \'.[]\')'
-            )
-        yield number, value
 
 
 def _parquet(path: Path, opened: ExitStack) -> tuple[list[str], Rows, Callable[[], float]]:
@@ -335,10 +289,10 @@ def _parquet(path: Path, opened: ExitStack) -> tuple[list[str], Rows, Callable[[
 def _choose(
     path: Path, names: list[str], text: str | None, pair: str | None, label: str | None, *, labelled: bool
 ) -> Columns:
-    there = f"the columns are: {', '.join(names)}"
+    listed = f"the columns are: {', '.join(names)}"
     for flag, name in (("--text-column", text), ("--text-pair-column", pair), ("--label-column", label)):
         if name is not None and name not in names:
-            raise DataError(f"{path}: has no column {name!r} ({flag}); {there}")
+            raise DataError(f"{path}: has no column {name!r} ({flag}); {listed}")
     lower = {name.lower(): name for name in reversed(names)}
     if text is None and pair is None:
         text, pair = next(((lower[a], lower[b]) for a, b in _PAIRS if a in lower and b in lower), (None, None))
@@ -346,9 +300,9 @@ def _choose(
         text = next((lower[name] for name in _TEXTS if name in lower and lower[name] != pair), None)
     if label is None and labelled:
         label = next((lower[name] for name in _LABELS if name in lower), None)
-    for flag, what, found in (("--text-column", "text", text), ("--label-column", "label", label or not labelled)):
-        if not found:
-            raise DataError(f"{path}: no column looks like the {what}; name it with {flag}; {there}")
+    for flag, role, column in (("--text-column", "text", text), ("--label-column", "label", label or not labelled)):
+        if not column:
+            raise DataError(f"{path}: no column looks like the {role}; name it with {flag}; {listed}")
     assert text is not None
     return Columns(text, pair, label if labelled else None)
 
@@ -356,8 +310,7 @@ def _choose(
 def _example(path: Path, line: int, text: Any, text_pair: Any, label: Any, *, columns: Columns) -> Example:
     for name, value in ((columns.text, text), (columns.text_pair, text_pair)):
         if name is not None and not isinstance(value, str):
-            found = "nothing" if value is None else f"a {type(value).__name__}, {value!r:.40}"
-            raise DataError(f"{path}, line {line}: column {name!r} holds {found} instead of text")
+            raise DataError(f"{path}, line {line}: column {name!r} holds {type_of(value)} instead of text")
         if name is not None and not value.strip():
             raise DataError(f"{path}, line {line}: the text in column {name!r} is empty")
     if columns.label is not None:
@@ -367,26 +320,18 @@ def _example(path: Path, line: int, text: Any, text_pair: Any, label: Any, *, co
     for name, value in zip(columns, (text, text_pair, label), strict=True):
         if name is not None and not all(map(is_unicode, value if isinstance(value, tuple) else (value,))):
             raise DataError(
-                f"{path}, line {line}: column {name!r} holds half a character, which stands for nothing: {value!a:.60}"
+                f"{path}, line {line}: column {name!r} holds an unpaired surrogate, which is not a character: "
+                f"{value!a:.60}"
             )
     return Example(text, text_pair, label, line)
 
 
-def is_unicode(text: str) -> bool:
-    r"""Whether a text has no half of a surrogate pair in it, as JSON can bring: "\ud83d"."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _label(value: Any) -> str | tuple[str, ...] | None:
-    """A label as it would stand in a CSV file, or several; None for a missing one, or for what is no label at all."""
+    """Return a label as it is in a CSV file, or several; None for a missing or invalid label."""
     match value:
         case list():
-            several = [_label(one) for one in value]
-            return tuple(one for one in several if isinstance(one, str) and one) if all(several) else None
+            labels = [_label(item) for item in value]
+            return tuple(label for label in labels if isinstance(label, str) and label) if all(labels) else None
         case bool():
             return "true" if value else "false"
         case float() if math.isnan(value):
@@ -397,8 +342,8 @@ def _label(value: Any) -> str | tuple[str, ...] | None:
             return None
 
 
-def _ragged(path: Path, line: int, found: int, names: list[str]) -> str:
-    message = f"{path}, line {line}: has {found} columns, the header has {len(names)} ({', '.join(names)})"
+def _ragged(path: Path, line: int, columns: int, names: list[str]) -> str:
+    message = f"{path}, line {line}: has {columns} columns, the header has {len(names)} ({', '.join(names)})"
     if path.suffix.lower() == ".tsv":
-        return f"{message}; in a TSV file every tab separates and quotes protect nothing: use CSV for such text"
-    return f"{message}; a text with the separator in it needs double quotes around it"
+        return f"{message}; in a TSV file every tab separates columns, also inside quotes: use CSV for such text"
+    return f"{message}; a text with the separator in it must be in double quotes"

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 
 from pocketbert.corpus.vocabulary import prune_vocabulary
-from pocketbert.data.augment import alter_all
+from pocketbert.data.augment import augment_all
 from pocketbert.data.batches import Batches, LabelledBatches
 from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.features import IGNORED
@@ -169,11 +169,11 @@ class DistillationRun(FinetuneRun):
     def _augmented(self, table: Table, tokenizer: BertTokenizer) -> list[tuple[str, str | None]]:
         # The same for every seed of a run, so that all of them can share the cached outputs of the teachers.
         mask, copies, seed = str(tokenizer.mask_token), self.options.augment, 0
-        texts = alter_all([example.text for example in table.examples], copies, mask, seed)
+        texts = augment_all([example.text for example in table.examples], copies, mask, seed)
         seconds: list[str | None] = [None] * len(texts)
         if table.columns.text_pair is not None:
             pairs = [example.text_pair or "" for example in table.examples]
-            seconds = [*alter_all(pairs, copies, mask, seed + 1)]
+            seconds = [*augment_all(pairs, copies, mask, seed + 1)]
         return list(zip(texts, seconds, strict=True))
 
 
