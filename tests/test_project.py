@@ -132,6 +132,50 @@ def test_no_test_module_is_imported() -> None:
     assert not imports, "\n".join(imports)
 
 
+# ── import circles ──
+
+
+def module_imports() -> dict[str, set[str]]:
+    """Every module of the package, with those that it imports anywhere but for type checkers."""
+    modules = {module_name(path): path for path in SOURCE.rglob("*.py")}
+
+    def walk(node: ast.AST) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.Import):
+                yield from (alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                for alias in child.names:
+                    submodule = f"{child.module}.{alias.name}"
+                    yield submodule if submodule in modules else str(child.module)
+            yield from walk(child)
+
+    return {
+        name: {target for target in walk(ast.parse(path.read_text(encoding="utf-8"))) if target in modules} - {name}
+        for name, path in modules.items()
+    }
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_import_circles() -> None:
+    """No module reaches itself by imports, neither at the top of modules nor inside functions."""
+    imports = module_imports()
+    reachable = {name: set(targets) for name, targets in imports.items()}
+    while True:
+        grown = {name: targets.union(*(reachable[target] for target in targets)) for name, targets in reachable.items()}
+        if grown == reachable:
+            break
+        reachable = grown
+    circles = sorted(name for name in reachable if name in reachable[name])
+    steps = [f"{name} imports {', '.join(sorted(imports[name] & set(circles)))}" for name in circles]
+    assert not circles, "\n".join(steps)
+
+
 # ── the pictures ──
 
 

@@ -85,7 +85,8 @@ for module in {LIGHT!r}:
     import_module(f"pocketbert.{{module}}")
 import pocketbert
 for name in pocketbert.__all__:
-    if not pocketbert._homes().get(name, "").startswith("models"):
+    home = pocketbert._homes().get(name, "")
+    if not home.startswith(("models.", "recipes.")) or home.endswith("_options"):
         getattr(pocketbert, name)
 assert "torch" not in sys.modules
 """

@@ -22,11 +22,29 @@ _HOME: dict[str, str] = {
             "MissingExtraError",
             "PocketBertError",
             "TokenizerError",
+            "TrainingError",
+            "TrainingInterrupted",
         ),
         "errors",
     ),
     **dict.fromkeys(("AutoTokenizer", "BatchEncoding"), "tokenization"),
     "pipeline": "pipelines",
+    "FinetuneOptions": "recipes.finetune_options",
+    "FinetuneResult": "recipes.epoch_run",
+    "finetune": "recipes.finetune",
+    "DistillOptions": "recipes.distill_options",
+    "distill": "recipes.distill",
+    "PrepareOptions": "corpus.prepare_options",
+    "PrepareResult": "corpus.prepare",
+    "prepare": "corpus.prepare",
+    "PretrainOptions": "recipes.pretrain_options",
+    "PretrainResult": "recipes.pretrain",
+    "pretrain": "recipes.pretrain",
+    "TransferOptions": "recipes.transfer_options",
+    "transfer": "recipes.transfer",
+    "EvaluateOptions": "tasks.evaluate_options",
+    "EvaluateResult": "tasks.evaluate",
+    "evaluate": "tasks.evaluate",
     "QuantizeOptions": "runtime.quantize_options",
     "QuantizeResult": "runtime.quantized_folders",
     "quantize": "runtime.quantized_folders",
@@ -63,7 +81,7 @@ def __getattr__(name: str) -> Any:
     home = _homes().get(name)
     if home is None:
         raise AttributeError(f"module 'pocketbert' has no attribute {name!r}")
-    if home.startswith("models"):
+    if home.startswith(("models.", "recipes.")) and not home.endswith("_options"):
         from pocketbert.errors import require
 
         require("train")

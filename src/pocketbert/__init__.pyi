@@ -2,6 +2,9 @@
 
 from pocketbert.configs import PRESETS as PRESETS
 from pocketbert.configs import AutoConfig as AutoConfig
+from pocketbert.corpus.prepare import PrepareResult as PrepareResult
+from pocketbert.corpus.prepare import prepare as prepare
+from pocketbert.corpus.prepare_options import PrepareOptions as PrepareOptions
 from pocketbert.errors import CheckpointError as CheckpointError
 from pocketbert.errors import ConfigError as ConfigError
 from pocketbert.errors import DataError as DataError
@@ -9,6 +12,8 @@ from pocketbert.errors import InputError as InputError
 from pocketbert.errors import MissingExtraError as MissingExtraError
 from pocketbert.errors import PocketBertError as PocketBertError
 from pocketbert.errors import TokenizerError as TokenizerError
+from pocketbert.errors import TrainingError as TrainingError
+from pocketbert.errors import TrainingInterrupted as TrainingInterrupted
 from pocketbert.exporters.export import ExportResult as ExportResult
 from pocketbert.exporters.export import export as export
 from pocketbert.exporters.options import ExportOptions as ExportOptions
@@ -49,9 +54,22 @@ from pocketbert.models.squeezebert import SqueezeBertForSequenceClassification a
 from pocketbert.models.squeezebert import SqueezeBertForTokenClassification as SqueezeBertForTokenClassification
 from pocketbert.models.squeezebert import SqueezeBertModel as SqueezeBertModel
 from pocketbert.pipelines import pipeline as pipeline
+from pocketbert.recipes.distill import distill as distill
+from pocketbert.recipes.distill_options import DistillOptions as DistillOptions
+from pocketbert.recipes.epoch_run import FinetuneResult as FinetuneResult
+from pocketbert.recipes.finetune import finetune as finetune
+from pocketbert.recipes.finetune_options import FinetuneOptions as FinetuneOptions
+from pocketbert.recipes.pretrain import PretrainResult as PretrainResult
+from pocketbert.recipes.pretrain import pretrain as pretrain
+from pocketbert.recipes.pretrain_options import PretrainOptions as PretrainOptions
+from pocketbert.recipes.transfer import transfer as transfer
+from pocketbert.recipes.transfer_options import TransferOptions as TransferOptions
 from pocketbert.runtime.quantize_options import QuantizeOptions as QuantizeOptions
 from pocketbert.runtime.quantized_folders import QuantizeResult as QuantizeResult
 from pocketbert.runtime.quantized_folders import quantize as quantize
+from pocketbert.tasks.evaluate import EvaluateResult as EvaluateResult
+from pocketbert.tasks.evaluate import evaluate as evaluate
+from pocketbert.tasks.evaluate_options import EvaluateOptions as EvaluateOptions
 from pocketbert.tokenization import AutoTokenizer as AutoTokenizer
 from pocketbert.tokenization import BatchEncoding as BatchEncoding
 from pocketbert.tokenization import BertTokenizer as BertTokenizer
