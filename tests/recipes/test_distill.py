@@ -261,7 +261,7 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
     [
         ({"teacher": ()}, "--teacher"),
         ({"alpha": 2.0}, "alpha"),
-        ({"alpha": 0.0}, "nothing is learned"),
+        ({"alpha": 0.0}, "all distillation weights are 0"),
         ({"augment": -1}, "--augment"),
         ({"vocab_size": 100}, "--keep-vocabulary"),
         ({"model": "x", "from_teacher": True}, "--from-teacher"),

@@ -387,7 +387,7 @@ def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None
         ({"vocab_size": None}, "--from-scratch needs a vocabulary"),
         ({"from_scratch": "bert-huge"}, r"nor a preset \(bert-base-uncased"),
         ({"model": "x", "vocab_size": 100}, "needs --from-scratch"),
-        ({"glue": "rte", "label_column": "x"}, "--label-column x is settled by --glue rte"),
+        ({"glue": "rte", "label_column": "x"}, "--label-column x follows from --glue rte"),
         ({"labels": ("a", "a")}, "--labels a,a must be two names or more, all different"),
         ({"metric": "bleu"}, "--metric bleu must be one of accuracy, macro_f1, loss"),
         ({"batch_size": 0}, "--batch-size 0 must be at least 1"),

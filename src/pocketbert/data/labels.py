@@ -77,12 +77,12 @@ class Labels:
         return cls(tuple(sorted(counts, key=int if all(map(_is_whole, counts)) else str)))
 
     def reordered(self, id2label: Mapping[int, str]) -> Self | None:
-        """These labels in the order of a checkpoint that has the same ones, case aside; None if it has others."""
-        mine = {name.casefold(): name for name in self.names}
-        theirs = [id2label[i].casefold() for i in sorted(id2label)]
-        if len(mine) != len(self.names) or sorted(mine) != sorted(theirs):
+        """Return these labels in the order of a checkpoint with the same labels, ignoring case; None for other labels."""
+        own = {name.casefold(): name for name in self.names}
+        order = [id2label[i].casefold() for i in sorted(id2label)]
+        if len(own) != len(self.names) or sorted(own) != sorted(order):
             return None
-        return replace(self, names=tuple(mine[name] for name in theirs))
+        return replace(self, names=tuple(own[name] for name in order))
 
     def encode(self, table: Table) -> npt.NDArray[np.int64] | npt.NDArray[np.float32]:
         """Return [examples] the class ids, or the numbers, of a table's labels.

@@ -98,15 +98,17 @@ class DistillOptions(FinetuneOptions):
 
     def __post_init__(self) -> None:
         if not self.teacher:
-            raise ConfigError("say who teaches (--teacher)")
+            raise ConfigError("name at least one teacher (--teacher)")
         scratch = self.from_scratch is not None
         self._check("keep_vocabulary", self.keep_vocabulary is None or scratch, "needs --from-scratch")
         if self.from_teacher and not scratch:
-            raise ConfigError("--from-teacher fills a student that begins --from-scratch; it has weights of its own")
+            raise ConfigError(
+                "--from-teacher initialises a student --from-scratch; a checkpoint has weights of its own"
+            )
         if self.vocab_size is not None:
             raise ConfigError(
-                "--vocab-size would learn other pieces than the teacher's, who could not read them; --keep-vocabulary "
-                "keeps the most used of his"
+                "--vocab-size trains a new vocabulary, which the teacher cannot read; use --keep-vocabulary to keep the "
+                "teacher's most frequent tokens"
             )
         if scratch and self.tokenizer is None:
             object.__setattr__(
@@ -122,10 +124,10 @@ class DistillOptions(FinetuneOptions):
             for name, unused in foreign.items():
                 self._check(name, getattr(self, name) == unused, f"is not for --task {self.task}; leave it out")
         if not (self.alpha or self.hidden_weight or self.attention_weight):
-            raise ConfigError("nothing is learned from the teacher: --alpha and the other weights are all 0")
+            raise ConfigError("all distillation weights are 0: set --alpha, --hidden-weight or --attention-weight")
         if self.task == "feature-extraction" and not (self.hidden_weight or self.attention_weight):
             raise ConfigError(
-                f"--task {self.task} learns from hidden states and attention: give --hidden-weight 1, "
+                f"--task {self.task} trains on hidden states and attention: give --hidden-weight 1, "
                 "--attention-weight 1, or both"
             )
         self._check("augment", self.augment >= 0, "must not be negative")

@@ -151,12 +151,12 @@ class FinetuneOptions(Options):
         if (self.model is None) == (self.from_scratch is None):
             raise ConfigError("choose what to start from: either a checkpoint (--model) or --from-scratch")
         if self.vocab_size is not None and (self.from_scratch is None or self.tokenizer is not None):
-            raise ConfigError("--vocab-size makes a new vocabulary: it needs --from-scratch, and no --tokenizer")
+            raise ConfigError("--vocab-size trains a new vocabulary: it needs --from-scratch, and no --tokenizer")
         if self.from_scratch is not None and self.vocab_size is None and self.tokenizer is None:
-            raise ConfigError("--from-scratch needs a vocabulary: --tokenizer vocab.txt, or --vocab-size to learn one")
+            raise ConfigError("--from-scratch needs a vocabulary: --tokenizer vocab.txt, or --vocab-size to train one")
         if self.glue is not None:
             for name in ("eval_data", "text_column", "text_pair_column", "label_column", "labels"):
-                self._check(name, getattr(self, name) is None, f"is settled by --glue {self.glue}; leave it out")
+                self._check(name, getattr(self, name) is None, f"follows from --glue {self.glue}; leave it out")
         if self.task != "text-classification":
             foreign = ["glue", "text_pair_column"]
             foreign += [] if self.task == "token-classification" else ["text_column", "label_column", "labels"]

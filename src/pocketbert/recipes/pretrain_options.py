@@ -124,23 +124,23 @@ class PretrainOptions(Options):
 
     @property
     def recipe(self) -> PretrainingRecipe:
-        """The published recipe, changed by what the options say.
+        """The published recipe, with the changes of the options.
 
-        Raises `ConfigError` for lists of unequal lengths, and for a configuration that is none, or of another family.
+        Raises `ConfigError` for lists of different lengths, and for a configuration of another family.
         """
         recipe = (MINI_RECIPES if self.mini else RECIPES)[self.preset]
-        given = {
+        changed = {
             "steps": self.steps, "length": self.length, "batch": self.batch_size,
             "learning_rate": self.learning_rate, "warmup": self.warmup,
         }  # fmt: skip
-        lists = {name: values for name, values in given.items() if values is not None}
+        lists = {name: values for name, values in changed.items() if values is not None}
         count = len(self.steps) if self.steps is not None else max(map(len, lists.values()), default=1)
         if self.steps is None and count == 1:
             count = len(recipe.phases)
         if any(len(values) not in (1, count) for values in lists.values()):
             raise ConfigError(
-                f"lengths, batch sizes, rates and warm-ups must be one, or one for each of {count} phases, of which "
-                "there are as many as --steps"
+                f"--length, --batch-size, --learning-rate and --warmup must have one value, or one per phase: {count}, "
+                "the number of --steps"
             )
         phases = []
         for i in range(count):
