@@ -100,7 +100,7 @@ def test_ctrl_c_keeps_the_state_and_resume_goes_on(
     assert (process.returncode, out) == (130, "")
     last = err.splitlines()[-1]
     assert last.startswith("stopped by SIGINT after step ")
-    assert last.endswith("run the same command with --resume to go on")
+    assert last.endswith("run the same command with --resume to continue")
     assert "Traceback" not in err
 
     assert "--resume" in run(*flags).error

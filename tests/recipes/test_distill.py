@@ -147,7 +147,7 @@ def test_killed_and_resumed(make: Make, tmp_path: Path) -> None:
 def test_the_teacher_is_asked_once(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
     one = distill(make(output=tmp_path / "a", cache=cache, **ALL))
-    monkeypatch.setattr(TeacherCache, "_ask", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(TeacherCache, "_run", lambda *_: pytest.fail("asked again"))
     two = distill(make(output=tmp_path / "b", cache=cache, **ALL))
     assert contents(two.folder) == contents(one.folder)
     with pytest.raises(ConfigError, match="other data"):

@@ -236,14 +236,14 @@ def test_raw_text_is_resumed_bit_for_bit(text: Make, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_raw_text(text: Make, make: Make, tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(DataError, match=r"no prepared corpus .* pocketbert prepare SOURCES"):
+    with pytest.raises(DataError, match=r"not a prepared corpus .* pocketbert prepare SOURCES"):
         distill(text(data=tmp_path / "encoder"))
     stranger = (str(folder / "multiple-choice"),)
     with pytest.raises(DataError, match="another vocabulary"):
         distill(text(output=tmp_path / "a", tokenizer=str(folder / "tokenizer"), teacher=stranger))
     with pytest.raises(ConfigError, match="lacks"):
         distill(text(output=tmp_path / "b", teacher=stranger))
-    with pytest.raises(ConfigError, match=r"reads 32 tokens.*--max-length"):
+    with pytest.raises(ConfigError, match=r"reads at most 32: lower --max-length"):
         distill(text(output=tmp_path / "c", max_length=40))
 
 

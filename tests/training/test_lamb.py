@@ -77,7 +77,7 @@ def test_groups_and_first_steps(name: str) -> None:
     first = nn.Linear(4, 4)
     module = nn.Sequential(first, nn.LayerNorm(4), nn.Linear(4, 2))
     optimizer = build_optimizer(name, module, learning_rate=0.1, weight_decay=0.5, layer_of=lambda n: int(n[0] == "2"))
-    assert [(g["place"], g["adapts"], g["weight_decay"], len(g["params"])) for g in optimizer.param_groups] == [
+    assert [(g["layer"], g["adapts"], g["weight_decay"], len(g["params"])) for g in optimizer.param_groups] == [
         (0, True, 0.5, 1), (0, False, 0.0, 3), (1, True, 0.5, 1), (1, False, 0.0, 1),
     ]  # fmt: skip
     before = first.bias.detach().clone()

@@ -155,7 +155,7 @@ def test_a_failing_rename_leaves_the_last_good_state(tmp_path: Path, monkeypatch
 
 def test_no_folder_can_be_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CheckpointError, match="there is no state to continue from yet"):
+    with pytest.raises(CheckpointError, match="no state was saved yet"):
         save_state(tmp_path / "file" / "checkpoints", State(step=1), *trained(1))
 
 

@@ -77,7 +77,7 @@ class Labels:
         return cls(tuple(sorted(counts, key=int if all(map(_is_whole, counts)) else str)))
 
     def reordered(self, id2label: Mapping[int, str]) -> Self | None:
-        """Return these labels in the order of a checkpoint with the same labels, ignoring case; None for other labels."""
+        """Return these labels in the order of a checkpoint with the same labels, ignoring case; None for others."""
         own = {name.casefold(): name for name in self.names}
         order = [id2label[i].casefold() for i in sorted(id2label)]
         if len(own) != len(self.names) or sorted(own) != sorted(order):

@@ -107,8 +107,8 @@ class DistillOptions(FinetuneOptions):
             )
         if self.vocab_size is not None:
             raise ConfigError(
-                "--vocab-size trains a new vocabulary, which the teacher cannot read; use --keep-vocabulary to keep the "
-                "teacher's most frequent tokens"
+                "--vocab-size trains a new vocabulary, which the teacher cannot read; use --keep-vocabulary to keep "
+                "the teacher's most frequent tokens"
             )
         if scratch and self.tokenizer is None:
             object.__setattr__(

@@ -1,11 +1,11 @@
-"""LAMB (You et al. 2019, https://arxiv.org/abs/1904.00962): Adam's direction, steps in proportion to the weights.
+"""LAMB (You et al. 2019, https://arxiv.org/abs/1904.00962): the direction of Adam, steps in proportion to the weights.
 
     m ← β₁ m + (1 - β₁) g          r = m / (√v + ε) + λ w
     v ← β₂ v + (1 - β₂) g²         w ← w - rate · (‖w‖ / ‖r‖) · r
 
-The norms are those of one tensor; where one of them is 0 their ratio counts as 1. Tensors that do not decay (biases and
-norms) do not adapt either: for them the ratio is left out. SqueezeBERT and MobileBERT were trained with this, without
-correction of the moments' bias; NVIDIA's recipes correct it, m / (1 - β₁ᵗ) and v / (1 - β₂ᵗ).
+The norms are norms of one tensor; where one of them is 0, the ratio is 1. Tensors without weight decay (biases and
+norms) have no adaptation either: they omit the ratio. SqueezeBERT and MobileBERT were trained with this, without bias
+correction of the moments; NVIDIA's recipes correct it, m / (1 - β₁ᵗ) and v / (1 - β₂ᵗ).
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from pocketbert.training.distributed import norms_of, part
 
 
 class Lamb(Optimizer):
-    """LAMB over groups of parameters; one fused operation at a time over all tensors of a group.
+    """LAMB over groups of parameters, with operations that are fused over all tensors of a group.
 
-    A group may say "adapts": False to leave its steps as Adam would make them. Of sharded parameters each process moves
-    its part; their norms are those of the whole.
+    A group with "adapts": False has the steps of Adam. Of sharded parameters each process updates its part; norms are
+    norms of the whole.
 
     Args:
-        params: parameters or groups of them.
-        lr: the rate.
-        betas: of the means of gradients and of their squares.
-        eps: added to the root of the latter.
+        params: parameters, or groups of parameters.
+        lr: the learning rate.
+        betas: decay of the means of gradients and of their squares.
+        eps: added to the square root of the latter.
         weight_decay: λ.
-        bias_correction: as NVIDIA, and as in the paper's own algorithm; not as the models here were trained.
+        bias_correction: correct the bias of the moments, as NVIDIA and the paper's algorithm do; the models here were
+            trained without it.
     """
 
     def __init__(
@@ -57,17 +58,17 @@ class Lamb(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
             if weights := [parameter for parameter in group["params"] if parameter.grad is not None]:
-                self._move(weights, group)
+                self._update(weights, group)
         return loss
 
-    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         first, second = group["betas"]
         states = [self._state_of(parameter) for parameter in parameters]
         weights = [part(parameter) for parameter in parameters]
@@ -90,8 +91,8 @@ class Lamb(Optimizer):
         if group["weight_decay"]:
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
         if group["adapts"]:
-            long, wanted = norms_of([*weights, *updates], parameters[0]).chunk(2)
-            ratios = torch.where((long > 0) & (wanted > 0), long / wanted, 1.0)
+            weight_norms, update_norms = norms_of([*weights, *updates], parameters[0]).chunk(2)
+            ratios = torch.where((weight_norms > 0) & (update_norms > 0), weight_norms / update_norms, 1.0)
             torch._foreach_mul_(updates, list(ratios.unbind()))
         torch._foreach_add_(weights, updates, alpha=-group["lr"])
 

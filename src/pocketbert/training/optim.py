@@ -71,7 +71,7 @@ def parameter_groups(
             "peak_lr": learning_rate,
             "layer": layer,
         }
-        for (where, matrices), parameters in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
+        for (layer, matrices), parameters in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
     ]
 
 

@@ -205,7 +205,7 @@ def _load_moments(moments: Mapping[str, Tensor], objective: nn.Module, optimizer
         if name not in indices:
             raise CheckpointError(f"the saved optimizer state has {name}, which this model does not train")
         if tensor.dim() and tensor.shape != parameters[indices[name]].shape:
-            raise CheckpointError(f"the saved optimizer state has another shape of {full} than the model of {name}")
+            raise CheckpointError(f"the saved optimizer state has {full} in another shape than the model has {name}")
         # Copied into memory with the alignment of the optimizer's own, so that vector units sum in the same order.
         state.setdefault(indices[name], {})[key] = sharded_like(tensor, parameters[indices[name]])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
