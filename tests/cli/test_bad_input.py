@@ -192,7 +192,7 @@ def test_tables_that_cannot_be_learned_from(run: Run, models: Models, tmp_path: 
         (["--model", "MODEL", "--labels", "good,fine"], "is not one of good, fine"),
         (["--model", "MODEL", "--device", "warp"], "--device warp"),
         (["--model", "MODEL", "--metric", "beauty"], "--metric beauty must be one of accuracy"),
-        (["--model", "MODEL", "--glue", "sst-9"], "'sst-9' is no GLUE task"),
+        (["--model", "MODEL", "--glue", "sst-9"], "'sst-9' is not a GLUE task"),
         (["--model", "MODEL", "--eval-data", "UNSEEN"], "the label 'superb' is not one of bad, good"),
     ],
 )

@@ -104,7 +104,7 @@ def test_ctrl_c_keeps_the_state_and_resume_goes_on(
     assert "Traceback" not in err
 
     assert "--resume" in run(*flags).error
-    assert "other options" in run(*flags, "--resume", "--seed", "1").err
+    assert "options or data changed" in run(*flags, "--resume", "--seed", "1").err
     outcome = run(*flags, "--resume")
     [line] = outcome.lines
     assert line["steps"] == 60

@@ -63,7 +63,7 @@ class Argument(click.Argument):
             self.help = f"{help}  [default: {default_text}]"
 
 
-def option(
+def click_option(
     *names: str,
     help: str,
     metavar: str | None = None,
@@ -78,7 +78,7 @@ def option(
     )  # fmt: skip
 
 
-def argument(name: str, *, help: str, default_text: str | None = None, **attributes: Any) -> Declaration:
+def click_argument(name: str, *, help: str, default_text: str | None = None, **attributes: Any) -> Declaration:
     """Declare an argument; with `nargs=-1` one of several values."""
     return click.argument(name, cls=Argument, help=help, default_text=default_text, **attributes)
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pocketbert.cli.commands import bold, option
+from pocketbert.cli.commands import bold, click_option
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-json_option = option(
+json_option = click_option(
     "--json/--table",
     default=None,
     default_text="table on a terminal",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketbert.cli import console
-from pocketbert.cli.commands import PATH, command, option
+from pocketbert.cli.commands import PATH, click_option, command
 from pocketbert.cli.inputs import read_texts
 from pocketbert.cli.options import build, options_of
 from pocketbert.exporters.options import ExportOptions
@@ -31,8 +31,10 @@ MOST = 1000  # texts to compare or calibrate on
     ]
 )
 @options_of(ExportOptions)
-@option("--calibrate", type=PATH, metavar="FILE", help="File of typical texts, to calibrate --precision integer on.")
-@option(
+@click_option(
+    "--calibrate", type=PATH, metavar="FILE", help="File of typical texts, to calibrate --precision integer on."
+)
+@click_option(
     "--text", type=PATH, metavar="FILE", default_text="built-in sentences",
     help=f"File of texts on which to compare outputs; the first {MOST} are read.",
 )  # fmt: skip

@@ -6,8 +6,8 @@ from typing import Any
 
 from pocketbert.cli import console
 from pocketbert.cli.commands import command
-from pocketbert.cli.options import build, options_of
-from pocketbert.cli.runs import apply_preset, import_recipe, multi_run_options, run_and_report
+from pocketbert.cli.options import options_of
+from pocketbert.cli.runs import multi_run_options, run_and_report
 from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune_options import FinetuneOptions
 
@@ -31,8 +31,7 @@ def finetune(preset: str | None, seeds: int | None, search: int | None, json: bo
     Training starts from a checkpoint, or from scratch. The output folder contains the best model, ready to use. Ctrl-C
     saves the state: the same command with --resume continues the run.
     """
-    options = build(FinetuneOptions, apply_preset(preset, values))
-    run_and_report(import_recipe("finetune").finetune, options, json, seeds=seeds, search=search, space="FINETUNING")
+    run_and_report("finetune", FinetuneOptions, values, json, preset=preset, seeds=seeds, search=search)
 
 
 @command(
@@ -55,7 +54,4 @@ def distill(preset: str | None, seeds: int | None, search: int | None, json: boo
     --attention-weight, on their hidden states and attention as well; on raw text, on these alone. As with finetune, the
     output folder contains the best model, and --resume continues a run after Ctrl-C.
     """
-    options = build(DistillOptions, apply_preset(preset, values))
-    # Raw text has no teacher outputs whose weight could be searched.
-    space = "FINETUNING" if options.task == "feature-extraction" else "DISTILLING"
-    run_and_report(import_recipe("distill").distill, options, json, seeds=seeds, search=search, space=space)
+    run_and_report("distill", DistillOptions, values, json, preset=preset, seeds=seeds, search=search)

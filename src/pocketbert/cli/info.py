@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pocketbert.cli import console
-from pocketbert.cli.commands import argument, command, option
+from pocketbert.cli.commands import click_argument, click_option, command
 
 if TYPE_CHECKING:
     from pocketbert.checkpoints.safetensors_files import Tensors
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @command(examples=["pocketbert info my-model", "pocketbert info google/mobilebert-uncased --json | jq .parameters"])
-@argument("model", type=click.Path(), help="Model folder, or hub name, which is downloaded.")
-@option("--plan", is_flag=True, help="Show the steps of the engine's plan instead.")
+@click_argument("model", type=click.Path(), help="Model folder, or hub name, which is downloaded.")
+@click_option("--plan", is_flag=True, help="Show the steps of the engine's plan instead.")
 @console.json_option
 def info(model: str, plan: bool, json: bool | None) -> None:
     """Show a model's architecture, labels, training run and files."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pocketbert.cli.commands import PATH, Declaration, Function, argument, option
+from pocketbert.cli.commands import PATH, Declaration, Function, click_argument, click_option
 from pocketbert.errors import ConfigError
 from pocketbert.options import OptionInfo, flag, option_fields
 
@@ -49,21 +49,21 @@ def _declaration(field: Field[Any], info: OptionInfo) -> Declaration:
     if info.positional:
         kind = click.Path() if kind is str else kind  # the name of a model may be a folder, which shells complete
         nargs = -1 if info.repeated else 1
-        return argument(
+        return click_argument(
             field.name, help=info.help, metavar=info.metavar, type=kind, default_text=info.default, nargs=nargs,
             **default,
         )  # fmt: skip
     name = flag(field.name, info)
     if kind is bool:
         names = f"{name}/--no-{name.removeprefix('--')}" if field.default else name
-        return option(names, field.name, help=info.help, panel=info.panel, is_flag=True, **default)
+        return click_option(names, field.name, help=info.help, panel=info.panel, is_flag=True, **default)
     if info.choices:
         kind = click.Choice(info.choices)
     elif is_list and not info.repeated:
         kind = _list_of(kind)
     elif kind is str and info.metavar and ("FOLDER" in info.metavar or "FILE" in info.metavar):
         kind = click.Path()
-    return option(
+    return click_option(
         *(info.names or (name,)), field.name, help=info.help, panel=info.panel, metavar=info.metavar, type=kind,
         default_text=info.default, multiple=info.repeated, **default,
     )  # fmt: skip

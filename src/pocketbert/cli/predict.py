@@ -8,29 +8,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pocketbert.cli import console
-from pocketbert.cli.commands import Declaration, argument, command, option
+from pocketbert.cli.commands import Declaration, click_argument, click_option, command
 from pocketbert.cli.inputs import Item, check_text, read_passage, text_source
 from pocketbert.cli.predictions import load_pipeline, note_truncated, predictions
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-_text_arguments = argument("text", nargs=-1, help="Texts; - reads lines from standard input.")
-_file = option(
+_text_arguments = click_argument("text", nargs=-1, help="Texts; - reads lines from standard input.")
+_file = click_option(
     "--file", "-f", type=click.Path(), metavar="FILE",
     help="Text file with one text per line, or CSV, TSV, JSON-lines or Parquet file with a column of texts.",
 )  # fmt: skip
-_text_column = option("--text-column", metavar="NAME", default_text="detected", help="Column of the text in a table.")
-_model = option(
+_text_column = click_option(
+    "--text-column", metavar="NAME", default_text="detected", help="Column of the text in a table."
+)
+_model = click_option(
     "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", required=True, help="Model folder or hub name."
 )
-_device = option(
+_device = click_option(
     "--device", metavar="NAME", default_text="the engine, without PyTorch", help="PyTorch device: cpu, cuda, cuda:1, …"
 )
 
 
 def _top_k(default: int | None, help: str, default_text: str | None = None) -> Declaration:
-    return option(
+    return click_option(
         "--top-k", "-k", metavar="N", type=click.IntRange(min=1), default=default, default_text=default_text, help=help
     )
 
@@ -46,7 +48,7 @@ def _top_k(default: int | None, help: str, default_text: str | None = None) -> D
 )
 @_text_arguments
 @_file
-@option(
+@click_option(
     "--model",
     "-m",
     type=click.Path(),
@@ -54,13 +56,15 @@ def _top_k(default: int | None, help: str, default_text: str | None = None) -> D
     default_text="bundled sentiment classifier",
     help="Model folder or hub name.",
 )
-@option("--pair", metavar="TEXT", help="Second text, for a model of text pairs.")
+@click_option("--pair", metavar="TEXT", help="Second text, for a model of text pairs.")
 @_top_k(None, "Number of labels per text.", "the best label")
-@option("--labels", metavar="A,B,C", help="Labels for zero-shot classification; needs an NLI model.")
-@option("--template", metavar="TEXT", default="This example is {}.", help="Hypothesis for --labels; {} is the label.")
-@option("--entailment", metavar="LABEL", default_text="detected", help="The NLI model's label for entailment.")
+@click_option("--labels", metavar="A,B,C", help="Labels for zero-shot classification; needs an NLI model.")
+@click_option(
+    "--template", metavar="TEXT", default="This example is {}.", help="Hypothesis for --labels; {} is the label."
+)
+@click_option("--entailment", metavar="LABEL", default_text="detected", help="The NLI model's label for entailment.")
 @_text_column
-@option(
+@click_option(
     "--text-pair-column",
     metavar="NAME",
     default_text="detected",
@@ -184,12 +188,12 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
         'man ls | pocketbert answer "What does -a do?" --model my-reader',
     ]
 )
-@argument("question", nargs=-1, required=True, help="One or more questions.")
+@click_argument("question", nargs=-1, required=True, help="One or more questions.")
 @_model
-@option("--context", "-c", metavar="TEXT", help="The passage.")
-@option("--file", "-f", type=click.Path(), metavar="FILE", help="File that contains the passage, of any length.")
+@click_option("--context", "-c", metavar="TEXT", help="The passage.")
+@click_option("--file", "-f", type=click.Path(), metavar="FILE", help="File that contains the passage, of any length.")
 @_top_k(1, "Number of answers per question.")
-@option("--allow-empty", is_flag=True, help="Allow the result that there is no answer (SQuAD 2 models).")
+@click_option("--allow-empty", is_flag=True, help="Allow the result that there is no answer (SQuAD 2 models).")
 @_device
 @console.json_option
 def answer(
@@ -253,11 +257,11 @@ def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
         'pocketbert fill-mask -m my-model "The film was [MASK]." --targets good,bad',
     ]
 )
-@argument("text", nargs=-1, help="Texts that contain [MASK]; - reads lines from standard input.")
+@click_argument("text", nargs=-1, help="Texts that contain [MASK]; - reads lines from standard input.")
 @_model
 @_file
 @_top_k(5, "Number of words per mask.")
-@option("--targets", metavar="A,B,C", default_text="the whole vocabulary", help="Words to choose from.")
+@click_option("--targets", metavar="A,B,C", default_text="the whole vocabulary", help="Words to choose from.")
 @_text_column
 @_device
 @console.json_option
@@ -306,8 +310,8 @@ def _filled(text: str, mask: str, number: int, word: str) -> Text:
 
 
 @command(examples=['pocketbert choose -m my-model "She poured the tea into" "a cup" "the moon"'])
-@argument("prompt", help="Beginning of a text, or a question.")
-@argument("choice", nargs=-1, required=True, help="Two or more continuations or answers.")
+@click_argument("prompt", help="Beginning of a text, or a question.")
+@click_argument("choice", nargs=-1, required=True, help="Two or more continuations or answers.")
 @_model
 @_device
 @console.json_option
@@ -339,13 +343,13 @@ def choose(prompt: str, choice: Sequence[str], model: str, device: str | None, j
 @_text_arguments
 @_model
 @_file
-@option(
+@click_option(
     "--pooling",
     type=click.Choice(["mean", "cls"]),
     default="mean",
     help="Mean of the vectors of all tokens, or vector of the first token.",
 )
-@option("--normalize", is_flag=True, help="Scale every vector to length 1.")
+@click_option("--normalize", is_flag=True, help="Scale every vector to length 1.")
 @_text_column
 @_device
 @console.json_option

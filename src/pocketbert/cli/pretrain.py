@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pocketbert.cli import console
-from pocketbert.cli.commands import command, option
+from pocketbert.cli.commands import click_option, command
 from pocketbert.cli.options import build, options_of
 from pocketbert.cli.runs import import_recipe, run_and_report
 from pocketbert.recipes.pretrain_options import PretrainOptions
@@ -17,7 +17,7 @@ from pocketbert.recipes.transfer_options import TransferOptions
 if TYPE_CHECKING:
     from pocketbert.recipes.estimate import Estimate
 
-_dry_run = option(
+_dry_run = click_option(
     "--dry-run", panel="Run", is_flag=True, help="Estimate memory and time with a short probe, and train nothing."
 )
 
@@ -40,12 +40,10 @@ def pretrain(dry_run: bool, json: bool | None, **values: Any) -> None:
     sentence (MobileBERT). A run has one or more phases, with shorter examples first. Ctrl-C saves the state: the same
     command with --resume continues the run, with the same result to the bit.
     """
-    options = build(PretrainOptions, values)
-    recipe = import_recipe("pretrain")
     if dry_run:
-        _estimate(options, json)
+        _print_estimate(build(PretrainOptions, values), json)
     else:
-        run_and_report(recipe.pretrain, options, json)
+        run_and_report("pretrain", PretrainOptions, values, json)
 
 
 @command(
@@ -65,15 +63,13 @@ def transfer(dry_run: bool, json: bool | None, **values: Any) -> None:
     maps and attention: one after the other (progressive), all at once (joint), or during distillation (auxiliary).
     Distillation follows, as long as pretrain takes.
     """
-    options = build(TransferOptions, values)
-    recipe = import_recipe("transfer")
     if dry_run:
-        _estimate(options, json)
+        _print_estimate(build(TransferOptions, values), json)
     else:
-        run_and_report(recipe.transfer, options, json)
+        run_and_report("transfer", TransferOptions, values, json)
 
 
-def _estimate(options: PretrainOptions, json: bool | None) -> None:
+def _print_estimate(options: PretrainOptions, json: bool | None) -> None:
     with console.busy("measuring a few steps"):
         estimate: Estimate = import_recipe("estimate").estimate(options)
     if console.use_json(json):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -15,12 +15,15 @@ import click
 from click.core import ParameterSource
 
 from pocketbert.cli import console
-from pocketbert.cli.commands import Function, option
+from pocketbert.cli.commands import Function, click_option
+from pocketbert.cli.options import build
+from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune_options import FinetuneOptions
 
 if TYPE_CHECKING:
     from pocketbert.recipes.epoch_run import FinetuneResult
     from pocketbert.recipes.pretrain import PretrainResult
+    from pocketbert.recipes.pretrain_options import PretrainOptions
     from pocketbert.recipes.search import SearchResult
     from pocketbert.recipes.seeds import SeedsResult
 
@@ -31,25 +34,24 @@ def multi_run_options(function: Function) -> Function:
     """Declare --preset, --seeds and --search."""
     from pocketbert.recipes.presets import PRESETS
 
-    preset = option(
+    preset = click_option(
         "--preset",
         panel="Training",
         type=click.Choice(list(PRESETS)),
         help="Published hyperparameters, for all options that are not given.",
     )
-    seeds = option("--seeds", panel=_PANEL, metavar="N", type=int, help="Repeat the run with N seeds.")
-    search = option("--search", panel=_PANEL, metavar="N", type=int, help="Search hyperparameters with N trials.")
+    seeds = click_option("--seeds", panel=_PANEL, metavar="N", type=int, help="Repeat the run with N seeds.")
+    search = click_option("--search", panel=_PANEL, metavar="N", type=int, help="Search hyperparameters with N trials.")
     return preset(seeds(search(function)))
 
 
-def apply_preset(preset: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
+def apply_preset(preset: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a command's options, with those of a preset for all that the user did not set."""
     from pocketbert.recipes.presets import PRESETS
 
     context = click.get_current_context()
-    published = {} if preset is None else PRESETS[preset]
     is_default = {name for name in values if context.get_parameter_source(name) is ParameterSource.DEFAULT}
-    return {**values, **{name: value for name, value in published.items() if name in is_default}}
+    return {**values, **{name: value for name, value in PRESETS[preset].items() if name in is_default}}
 
 
 def import_recipe(recipe: str) -> Any:
@@ -62,34 +64,41 @@ def import_recipe(recipe: str) -> Any:
 
 
 def run_and_report(
-    run: Any,
-    options: Any,
+    recipe: str,
+    options_class: Callable[..., FinetuneOptions | PretrainOptions],
+    values: Mapping[str, Any],
     json: bool | None,
     *,
+    preset: str | None = None,
     seeds: int | None = None,
     search: int | None = None,
-    space: str = "FINETUNING",
 ) -> None:
-    """Carry out one training run, or many, and print the results.
+    """Build the options of a training command, carry out one run or many, and print the results.
 
     Args:
-        run: `finetune`, `distill`, `pretrain` or `transfer`.
-        options: of the run.
+        recipe: finetune, distill, pretrain or transfer.
+        options_class: its options.
+        values: the values of the command's options.
         json: as for `console.use_json`.
+        preset: the name of published hyperparameters.
         seeds: the number of seeds to repeat the run with.
         search: the number of trials of a hyperparameter search.
-        space: the name of its search space in `recipes.search`.
     """
+    if seeds is not None and search is not None:
+        raise click.UsageError("--seeds and --search exclude each other: repeat the best trial of a search with seeds")
+    options = build(options_class, values if preset is None else apply_preset(preset, values))
+    run = getattr(import_recipe(recipe), recipe)
     context: dict[str, Any] = {
         "console": console.rich_console(stderr=True), "argv": ["pocketbert", *sys.argv[1:]],
     }  # fmt: skip
-    if seeds is not None and search is not None:
-        raise click.UsageError("--seeds and --search exclude each other: repeat the best trial of a search with seeds")
     if seeds is not None:
         _print_seeds(import_recipe("seeds").over_seeds(run, options, seeds, **context), json)
     elif search is not None:
-        recipe = import_recipe("search")
-        _print_search(recipe.search(run, options, getattr(recipe, space), search, **context), json)
+        searching = import_recipe("search")
+        # Distillation on raw text has no teacher loss whose weight could be searched.
+        labelled = isinstance(options, DistillOptions) and options.task != "feature-extraction"
+        space = searching.DISTILLING if labelled else searching.FINETUNING
+        _print_search(searching.search(run, options, space, search, **context), json)
     else:
         if isinstance(options, FinetuneOptions):
             context["measure_latency"] = _measure_latency

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketbert.cli import console
-from pocketbert.cli.commands import PATH, argument, command, option
+from pocketbert.cli.commands import PATH, click_argument, click_option, command
 from pocketbert.cli.options import build, options_of
 from pocketbert.serve.settings import KEYS, Limits, Settings, named, read_keys
 
@@ -24,14 +24,14 @@ from pocketbert.serve.settings import KEYS, Limits, Settings, named, read_keys
         "pocketbert serve my-model --host 0.0.0.0 --api-keys keys.txt",
     ]
 )
-@argument(
+@click_argument(
     "model",
     nargs=-1,
     help="Model folders or hub names, or NAME=MODEL.",
     default_text="bundled sentiment classifier",
 )
 @options_of(Settings)
-@option(
+@click_option(
     "--api-keys", type=PATH, metavar="FILE", panel="Access", default_text=f"those in {KEYS}, if set",
     help="File of API keys, one per line, of which requests need one.",
 )  # fmt: skip
