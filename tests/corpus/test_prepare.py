@@ -429,10 +429,10 @@ def test_folders_that_hold_something_else(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not empty"):
         run(source, tmp_path / "full")
     run(source, tmp_path / "out")
-    with pytest.raises(DataError, match="begun with other options"):
+    with pytest.raises(DataError, match="started with other options"):
         run(source, tmp_path / "out", held_out=0.2)
     write_text(source, texts(21))
-    with pytest.raises(DataError, match="begun with other sources"):
+    with pytest.raises(DataError, match="started with other sources"):
         run(source, tmp_path / "out")
 
 

@@ -187,7 +187,7 @@ def _check_same(folder: Path, facts: dict[str, Any], earlier: dict[str, Any]) ->
             recorded = {package: recorded.get(package) for package in value}
         if recorded != value:
             changed = "tokenizer options" if name == "asked" else name
-            raise DataError(f"{folder}: was begun with other {changed}: choose a new folder, or delete this one")
+            raise DataError(f"{folder}: was started with other {changed}: choose a new folder, or delete this one")
 
 
 class _Meter:

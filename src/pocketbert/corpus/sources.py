@@ -110,7 +110,7 @@ def read(part: Part) -> Iterator[str]:
     """Yield the text of every document of a part, one paragraph per line.
 
     Raises:
-        DataError: a source cannot be read; the message says where, and what to do.
+        DataError: a source cannot be read; the message names the position and the remedy.
     """
     for piece in part:
         yield from _READERS[piece.kind](piece)

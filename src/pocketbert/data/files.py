@@ -38,7 +38,7 @@ def check_file(path: Path, suffixes: Sequence[str] = ()) -> int:
 
 @contextmanager
 def opened(path: Path, *suffixes: str) -> Iterator[None]:
-    """Check a text file before a block reads it, and turn what goes wrong in the block into errors for users.
+    """Check a text file before a block reads it, and turn errors of the block into errors for users.
 
     Args:
         path: the file.

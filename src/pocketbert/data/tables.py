@@ -3,7 +3,7 @@
 How a file is read follows from its name:
 
 - `.csv`: comma, or semicolon where the header has no comma; double quotes as in RFC 4180.
-- `.tsv`: tabs, one example a line, and **quotes are ordinary characters**, as in the files of GLUE, which are full of
+- `.tsv`: tabs, one example per line, and **quotes are ordinary characters**, as in the files of GLUE, which are full of
   unbalanced ones. A text with a tab or a line break in it needs CSV, JSON lines or Parquet.
 - `.jsonl`, `.ndjson`, `.json`: one JSON object a line.
 - `.parquet`: by pyarrow, batch by batch.

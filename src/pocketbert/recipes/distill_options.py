@@ -78,7 +78,7 @@ class DistillOptions(FinetuneOptions):
         ),
     )
     augment: int = field(
-        default=0, metadata=DISTILLATION.option("Altered copies of each text, labelled by the teachers.", "N")
+        default=0, metadata=DISTILLATION.option("Augmented copies of each text, labelled by the teachers.", "N")
     )
     unlabelled: Path | str | None = field(
         default=None, metadata=DISTILLATION.option("File of additional texts without labels.", "FILE")

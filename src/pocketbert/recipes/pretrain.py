@@ -29,7 +29,7 @@ from pocketbert.recipes.pretraining_recipes import Phase
 from pocketbert.recipes.training_run import RunResult, TrainingRun
 from pocketbert.tasks.evaluation import Scores
 from pocketbert.tokenization import BertTokenizer
-from pocketbert.training.distributed import ProcessGroup, copies, is_sharded, process_group, shard
+from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, copies, is_sharded, process_group, shard
 from pocketbert.training.loop import TrainingSchedule
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.optim import build_optimizer, polynomial_schedule
@@ -71,7 +71,8 @@ def distributed() -> Iterator[ProcessGroup]:
             if processes.count > 1 and re.search("gloo|nccl|connection", str(error), re.IGNORECASE):
                 raise TrainingError(
                     f"process {processes.rank} of {processes.count} lost the connection to another process, whose "
-                    "message says why; the last training state is kept: run the same command with --resume to continue"
+                    "message has the reason; the last training state is kept: run the same command with --resume to "
+                    "continue"
                 ) from error
             raise
 
@@ -85,7 +86,7 @@ class PretrainRun(TrainingRun):
         *,
         console: Console | None = None,
         argv: Sequence[str] = (),
-        processes: ProcessGroup = ProcessGroup(),  # noqa: B008 (frozen)
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         super().__init__(options, console=console, argv=argv, processes=processes)
         self.options, self.recipe = options, options.recipe

@@ -26,7 +26,7 @@ from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.run_manifest import RunManifest, lock_folder, open_run_folder
 from pocketbert.tasks.evaluation import Scores
 from pocketbert.tokenization import BertTokenizer
-from pocketbert.training.distributed import ProcessGroup, local_device
+from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, local_device
 from pocketbert.training.loop import TrainingSchedule, train
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.progress import Progress, Writer, print_line
@@ -68,7 +68,7 @@ class TrainingRun(ABC):
         *,
         console: Console | None = None,
         argv: Sequence[str] = (),
-        processes: ProcessGroup = ProcessGroup(),  # noqa: B008 (frozen)
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._options, self.argv, self.processes = options, list(argv), processes
         self.console = console if processes.first else None

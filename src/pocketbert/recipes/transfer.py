@@ -26,7 +26,7 @@ from pocketbert.recipes.pretrain import PretrainResult, PretrainRun, distributed
 from pocketbert.recipes.pretraining_recipes import Phase
 from pocketbert.recipes.transfer_options import TransferOptions
 from pocketbert.tokenization import BertTokenizer
-from pocketbert.training.distributed import ProcessGroup
+from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup
 from pocketbert.training.objectives import Objective
 from pocketbert.training.optim import build_optimizer
 from pocketbert.training.pretraining import Pretraining
@@ -72,7 +72,7 @@ class TransferRun(PretrainRun):
         *,
         console: Console | None = None,
         argv: Sequence[str] = (),
-        processes: ProcessGroup = ProcessGroup(),  # noqa: B008 (frozen)
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         super().__init__(options, console=console, argv=argv, processes=processes)
         self.stages, self.phases = stages_and_phases(options, self.recipe.config.num_hidden_layers)

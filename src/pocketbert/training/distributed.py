@@ -60,6 +60,9 @@ class ProcessGroup:
             self.largest(0)
 
 
+SINGLE_PROCESS = ProcessGroup()
+
+
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` started, during the block; without `torchrun` there is one process."""

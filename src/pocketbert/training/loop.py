@@ -24,13 +24,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pocketbert.data.batches import random_words
 from pocketbert.errors import TrainingInterrupted
-from pocketbert.training.distributed import ProcessGroup, is_sharded
+from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.optim import all_finite, clip_gradients
 from pocketbert.training.progress import Progress, RunningMeans, Writer, diverged
 from pocketbert.training.state import Saver, State, latest_state, load_state
-
-SINGLE_PROCESS = ProcessGroup()
 
 
 @dataclass(frozen=True, kw_only=True)
