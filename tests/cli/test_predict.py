@@ -246,11 +246,12 @@ def test_long_texts_are_not_kept(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_no_text(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pocketbert.data.tables.LONGEST_LINE", 100_000)
+    monkeypatch.setattr("pocketbert.data.files.LONGEST_LINE", 100_000)
     (tmp_path / "a.txt").write_text("great\n" + "x " * 60_000)
     outcome = run("classify", "--file", tmp_path / "a.txt")
     assert outcome.err == (
-        f"error: {tmp_path / 'a.txt'}, line 2: has over 100,000 characters: is there one text a line?\n"
+        f"error: {tmp_path / 'a.txt'}, line 2: has more than 100,000 characters: "
+        "does the file have one text per line?\n"
     )
     assert outcome.out.startswith('{"text": "great", ')
 
