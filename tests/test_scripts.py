@@ -269,7 +269,7 @@ def test_folders_of_something_else_are_not_overwritten(
     assert "it is not overwritten" in capsys.readouterr().err
     assert (tmp_path / "thesis" / "a.tex").exists()
     assert script.main([*flags, "--task_name", "snli"]) == 1
-    assert "'snli' is no GLUE task" in capsys.readouterr().err
+    assert "'snli' is not a GLUE task" in capsys.readouterr().err
 
 
 # ── scripts ──
