@@ -68,7 +68,7 @@ def test_correlations_at_the_limits() -> None:
 def test_what_cannot_be_scored_is_refused(metric: Callable[[Any, Any], float]) -> None:
     with pytest.raises(InputError, match="shapes differ"):
         metric(np.zeros((4, 1)), np.zeros(4))  # would broadcast to 4 by 4
-    with pytest.raises(InputError, match="nothing to score"):
+    with pytest.raises(InputError, match="no labels to score against"):
         metric([], [])
     with pytest.raises(InputError, match="average"):
         metrics.f1([1], [1], "weighted")

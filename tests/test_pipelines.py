@@ -290,7 +290,7 @@ def test_an_error_comes_after_the_answers_before_it(tokenizer: BertTokenizer) ->
         assert len(list(itertools.islice(results, position))) == position
         with pytest.raises(InputError, match=f"^input {position}: int 7 is not a text"):
             next(results)
-    with pytest.raises(InputError, match=r"^input 1: a text holds '.ud83d', an unpaired surrogate"):
+    with pytest.raises(InputError, match=r"^input 1: the text contains the unpaired surrogate '.ud83d'"):
         count(["the", "\ud83d"])
     with pytest.raises(InputError, match=r"^int 7 is not a text"):
         count(7)

@@ -317,7 +317,7 @@ def test_padding_afterwards_as_transformers(ours: BertTokenizer, theirs: Any) ->
     assert padded["labels"].tolist() == [0, 1, 2]
     assert ours.pad(ours(batch[0]), return_tensors="np")["input_ids"].shape == (1, 3)
     assert dict(ours.pad([])) == {"input_ids": [], "attention_mask": []}
-    with pytest.raises(TokenizerError, match="needs input_ids; there are labels"):
+    with pytest.raises(TokenizerError, match="needs input_ids; given are labels"):
         ours.pad({"labels": [1]})
 
 
@@ -656,7 +656,7 @@ def test_vocabulary_files_of_other_systems(tmp_path: Path, caplog: pytest.LogCap
     assert not caplog.records
     write_vocab(path, [*MINI, "low"])
     assert BertTokenizer(path).convert_tokens_to_ids("low") == 15
-    assert f"{path}, line 14: 'low' stands again on a later line" in caplog.text
+    assert f"{path}, line 14: 'low' is repeated on a later line" in caplog.text
 
 
 # Bad input
@@ -825,7 +825,7 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
         ((["low", "low"], "a"), {}, "2 texts need a list"),
         (("low",), {"is_split_into_words": True}, "text 0 must be a list of words, not str"),
         (([["a"], ["b", 3]],), {"is_split_into_words": True}, "text 1 must be a list of words"),
-        ((["low", "lo\ud83d"],), {}, r"text 1 holds '\\ud83d', an unpaired surrogate"),
+        ((["low", "lo\ud83d"],), {}, r"text 1 contains the unpaired surrogate '\\ud83d'"),
         ((["low", "low low"],), {"return_tensors": "np"}, "input_ids has rows of different lengths: pass padding=True"),
         (("low",), {"return_tensors": "jax"}, "return_tensors='jax' must be"),
         (("low",), {"padding": "longer"}, "padding='longer' must be one of longest, max_length"),

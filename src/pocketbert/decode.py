@@ -1,4 +1,4 @@
-"""Arrays → answers: logits become labels, entities, spans, choices, mask fills and vectors. NumPy only.
+"""Arrays → predictions: logits become labels, entities, spans, choices, mask fills and vectors. NumPy only.
 
 The one place where a prediction is read: evaluation, the pipelines, the server and the exports all decode with it.
 Every function takes the arrays of one example, without batch axis and without padding. Scores are plain floats.
@@ -79,7 +79,8 @@ def _best(scores: Floats, k: int | None = None) -> list[int]:
 def entailment(logits: Floats, entails: int, contradicts: int | None = None) -> Floats:
     """Scores of [candidates] from the [candidates, labels] logits of a language-inference model.
 
-    Without `contradicts` the candidates share one softmax; with it each stands alone, entailment against contradiction.
+    Without `contradicts` the candidates share one softmax; with it each is scored separately, entailment against
+    contradiction.
     """
     if contradicts is None:
         return softmax(logits[:, entails])
@@ -148,7 +149,7 @@ def chunks(tags: Sequence[str]) -> list[tuple[str, int, int]]:
 
 
 def word_tags(logits: Floats, tokens: Tokens, id2label: Mapping[int, str]) -> list[str]:
-    """One tag a word, read at the word's first token, from [tokens, labels] logits.
+    """One tag per word, read at the word's first token, from [tokens, labels] logits.
 
     Words that have no token (cut off, or nothing that the vocabulary knows) get "O", so that they count as missed.
     """
@@ -210,7 +211,7 @@ def entities(
 
 @dataclass(frozen=True)
 class _Unit:
-    """What carries one tag: a token, or a word of several."""
+    """A unit with one tag: a token, or a word of several."""
 
     tokens: list[int]
     scores: Floats  # [labels]
@@ -232,7 +233,7 @@ def _agree(scores: Floats, how: str) -> Floats:
 
 @dataclass(frozen=True)
 class Span:
-    """A candidate answer: characters `start` to `end` of the context, and what speaks for it."""
+    """A candidate answer: characters `start` to `end` of the context, and its score."""
 
     start: int
     end: int
@@ -264,7 +265,7 @@ def spans(
     for window, output in zip(windows, outputs, strict=True):
         context = window.context
         start_logits = np.where(window.max_context, output["start_logits"][context], -np.inf)
-        # Row: start; column: tokens after it. Past the last token there is nothing to end on.
+        # Row: start; column: tokens after it. Beyond the last token no span can end.
         end_logits = np.pad(output["end_logits"][context], (0, max_answer_length), constant_values=-np.inf)
         width = max(min(max_answer_length, len(start_logits)), 1)
         ends = np.lib.stride_tricks.sliding_window_view(end_logits, width)[: len(start_logits)]

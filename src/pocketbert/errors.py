@@ -1,6 +1,6 @@
-"""Every error that PocketBERT raises on purpose: what was wrong, where, and what to do about it.
+"""The errors that a user can act upon: each message states what was wrong, where, and what to do.
 
-The shell prints these as one line; anything else that reaches it is a bug and shows its traceback.
+The command line prints them as one line; any other exception is a bug and shows its traceback.
 """
 
 from importlib.util import find_spec
@@ -32,15 +32,15 @@ class CheckpointError(PocketBertError, OSError):
 
 
 class TokenizerError(PocketBertError, ValueError):
-    """A vocabulary is missing or damaged, or a text cannot be encoded as asked."""
+    """A vocabulary is missing or damaged, or a text cannot be encoded with these options."""
 
 
 class DataError(PocketBertError, ValueError):
-    """A data file cannot be used: names the file and, where there is one, the line."""
+    """A data file cannot be used: names the file and, if there is one, the line."""
 
 
 class InputError(PocketBertError, ValueError):
-    """An input does not fit the model that it is given to; `position` says which of many, counted from 0."""
+    """An input does not fit the model; `position` is its index among several, counted from 0."""
 
     def __init__(self, message: str, position: int | None = None) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class InputError(PocketBertError, ValueError):
 
 
 class TrainingError(PocketBertError, ArithmeticError):
-    """The run cannot go on: its loss is no longer a number."""
+    """The run cannot continue: its loss is NaN or infinite."""
 
 
 class TrainingInterrupted(PocketBertError):
@@ -63,7 +63,7 @@ class TrainingInterrupted(PocketBertError):
 
 
 class MissingExtraError(PocketBertError, ImportError):
-    """An optional dependency is not installed: says which extra brings it."""
+    """An optional dependency is not installed: names the extra that contains it."""
 
 
 def require(extra: str) -> None:

@@ -1,11 +1,11 @@
 """Text → arrays: one text, a pair, words with tags, questions over long contexts, choices. NumPy only.
 
-Whatever goes into a model, in training or after it, comes from here. Nothing is padded until a batch is made (`pad`),
-and each input carries what `decode` needs to find its way back into the text.
+All inputs of models, in training and inference, are made here. Nothing is padded until a batch is made (`pad`), and
+each input carries the offsets with which `decode` finds the way back into the text.
 
-Length: an input has at most 512 tokens, or fewer where the tokenizer, the model or the caller says so (`fit`). What is
-longer is cut at its end, of a pair the longer text first; only contexts of questions are read in several windows.
-An empty text is an input as well: `[CLS] [SEP]`.
+Length: an input has at most 512 tokens, or fewer if the tokenizer, the model or the caller limits it (`fit`). Longer
+inputs are cut at their end, of a pair the longer text first; only contexts of questions are read in several windows. An
+empty text is a valid input: `[CLS] [SEP]`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Features:
 
     input_ids: Ints  # [tokens]
     token_type_ids: Ints  # [tokens]
-    cut: bool = field(default=False, kw_only=True)  # whether the end of a text was left out
-    rows: Ints | None = field(default=None, kw_only=True)  # the tokens whose outputs are wanted, if not all
+    cut: bool = field(default=False, kw_only=True)  # whether the end of a text was cut off
+    rows: Ints | None = field(default=None, kw_only=True)  # the tokens whose outputs are needed; None: all
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -45,7 +45,7 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class Tokens(Features):
-    """One text for a tagger: where each token lies, and which word it belongs to."""
+    """One text for token classification: the offsets of each token, and the word that it belongs to."""
 
     offsets: Ints  # [tokens, 2], characters of the text; of pre-split words, of the words joined with single spaces
     word_ids: Ints  # [tokens], -1 for [CLS] and [SEP]
@@ -53,7 +53,7 @@ class Tokens(Features):
 
     @property
     def first_tokens(self) -> NDArray[np.bool_]:
-        """[tokens], True at the first token of each word: where a tag is learned and read."""
+        """[tokens], True at the first token of each word, which carries the word's tag in training and inference."""
         before = np.concatenate([[-1], self.word_ids[:-1]])
         return np.asarray((self.word_ids >= 0) & (self.word_ids != before))
 
@@ -64,7 +64,7 @@ class Tokens(Features):
         return [word.tolist() for word in words if len(word)]
 
     def align(self, labels: Sequence[int]) -> NDArray[np.int64]:
-        """[tokens] label ids for training from one a word: each at its word's first token, `IGNORED` elsewhere."""
+        """[tokens] label ids for training from one per word: each at its word's first token, `IGNORED` elsewhere."""
         if len(labels) != self.words:
             raise InputError(f"{len(labels)} tags do not fit {self.words} words")
         first = self.first_tokens
@@ -92,12 +92,12 @@ class Window(Features):
 
 
 class Predictor(Protocol):
-    """Anything that runs a model: one dictionary of arrays for each input, in order, without padding.
+    """A callable that runs a model: one dictionary of arrays per input, in order, without padding.
 
     The names are those of the model's output: "logits" [labels], [tokens, labels] or [tokens, vocabulary],
     "start_logits" and "end_logits" [tokens], "last_hidden_state" [tokens, hidden], "pooler_output" [hidden]; of an
-    input with `rows`, these tokens take the place of all. Batching is the predictor's business; `runtime.stream` gives
-    it a bounded number of tokens, of like lengths, at a time.
+    input with `rows`, only of these tokens. Batching is the predictor's business; `runtime.stream` gives
+    it a bounded number of tokens, of similar lengths, at a time.
     """
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
@@ -136,9 +136,9 @@ def encode_texts(
     max_length: int | None = None,
     truncation: str = "longest_first",
 ) -> list[Features]:
-    """Texts, or pairs of texts, as inputs of a classifier, of an encoder or of a mask filler.
+    """Texts, or pairs of texts, as inputs of a classifier, an encoder or a masked language model.
 
-    `truncation` says which text of an over-long pair is cut: "longest_first", "only_first" or "only_second".
+    `truncation` is the text of an over-long pair that is cut: "longest_first", "only_first" or "only_second".
     """
     if not texts:
         return []
@@ -178,7 +178,7 @@ def _beginnings(tokenizer: BertTokenizer, texts: Sequence[str], length: int) -> 
 def _beginning(tokenizer: BertTokenizer, text: str, length: int, size: int) -> str:
     while size < len(text):
         part = text[: text.rfind(" ", 0, size) + 1 or size]
-        # Where there is no space, the last word may be torn: it has 100 tokens at most.
+        # Without a space in it, the part may end inside a word, which has at most 100 tokens.
         if len(tokenizer(part, **_BARE)["input_ids"]) > length + 100:
             return part
         size *= 2
@@ -190,13 +190,15 @@ def _is_cut(encoded: BatchEncoding, row: int) -> bool:
 
 
 def _check_texts(texts: Sequence[Any], position: int | None = None) -> None:
-    """Refuse what is no text; `texts` are many inputs, or the parts of the one at `position`."""
+    """Refuse values that are not texts; `texts` are several inputs, or the parts of the input at `position`."""
     for number, text in enumerate(texts):
         where = number if position is None else position
         if not isinstance(text, str):
             raise InputError(f"{type(text).__name__} {text!r:.60} is not a text", where)
         if not text.isascii() and (broken := _HALF.search(text)):
-            raise InputError(f"a text holds {broken[0]!r}, half a character: it was decoded wrongly", where)
+            raise InputError(
+                f"the text contains the unpaired surrogate {broken[0]!r}: it was decoded with the wrong encoding", where
+            )
 
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
@@ -209,7 +211,7 @@ def encode_choices(
     *,
     max_length: int | None = None,
 ) -> list[list[Features]]:
-    """For each prompt one input a choice: [CLS] prompt [SEP] choice [SEP]."""
+    """For each prompt one input per choice: [CLS] prompt [SEP] choice [SEP]."""
     for position, (prompt, options) in enumerate(zip(prompts, choices, strict=True)):
         _check_texts([prompt, *options], position)
     flat = [(prompt, choice) for prompt, options in zip(prompts, choices, strict=True) for choice in options]
@@ -221,7 +223,7 @@ def encode_choices(
 
 
 def encode_tokens(tokenizer: BertTokenizer, texts: Sequence[str], *, max_length: int | None = None) -> list[Tokens]:
-    """Texts as inputs of a tagger; the words are those of the tokenizer, which parts punctuation from letters."""
+    """Texts for token classification; the words are the tokenizer's, which separates punctuation from letters."""
     _check_texts(texts)
     return list(_encode_tokens(tokenizer, texts, max_length)) if texts else []
 
@@ -229,7 +231,7 @@ def encode_tokens(tokenizer: BertTokenizer, texts: Sequence[str], *, max_length:
 def encode_words(
     tokenizer: BertTokenizer, sentences: Sequence[Sequence[str]], *, max_length: int | None = None
 ) -> list[Tokens]:
-    """Sentences of words as inputs of a tagger. Words past the length limit have no token and can get no tag."""
+    """Sentences of words for token classification. Words beyond the length limit have no token and get no tag."""
     for position, words in enumerate(sentences):
         if isinstance(words, str):
             raise InputError(f"a sentence must be a sequence of words, not the text {words!r:.60}", position)
@@ -284,8 +286,8 @@ def encode_questions(
     """For each question the windows that cover its context, each starting `doc_stride` tokens after the one before.
 
     This is the original BERT's stride, the step; elsewhere the word means the overlap. Question tokens past
-    `max_question_length` are dropped. What is not given is `usual_windows`. A context that several questions share is
-    tokenised once.
+    `max_question_length` are dropped. The defaults are those of `usual_windows`. A context that several questions share
+    is tokenised once.
 
     Raises:
         InputError: If the windows, next to the longest question allowed, have less room than one step, so that tokens
@@ -305,8 +307,8 @@ def encode_questions(
             f"{length} tokens less a question of {max_question_length} and 3 special tokens leave {room} for the "
             f"context: no room for doc_stride={doc_stride}; lower doc_stride or max_question_length"
         )
-    # Texts cut before they are tokenised would lose answers, so no limit here: the windows are the limit.
-    asked = tokenizer([q.strip() for q in questions], **_BARE)["input_ids"] if questions else []
+    # Contexts that are cut before they are tokenised would lose answers, so nothing is cut here.
+    question_ids = tokenizer([q.strip() for q in questions], **_BARE)["input_ids"] if questions else []
     texts = list(dict.fromkeys(contexts))
     read = tokenizer(texts, return_offsets_mapping=True, **_BARE) if texts else {}
     tokens = {
@@ -316,7 +318,7 @@ def encode_questions(
     cls, sep = _ints([tokenizer.cls_token_id]), _ints([tokenizer.sep_token_id])
     return [
         list(_windows(cls, _ints(ids[:max_question_length]), sep, *tokens[context], length=length, step=doc_stride))
-        for ids, context in zip(asked, contexts, strict=True)
+        for ids, context in zip(question_ids, contexts, strict=True)
     ]
 
 

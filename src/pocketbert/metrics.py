@@ -1,8 +1,8 @@
 """Scores: accuracy, F1, correlations, SQuAD, entities. Fractions from 0 to 1 (correlations from -1 to 1), plain floats.
 
 NumPy only, and equal to scikit-learn, scipy, seqeval and the official SQuAD scripts wherever those give a number. Where
-they give none (a constant input has no correlation) the score is 0.0: who answers always the same has learned nothing,
-and a training run can compare 0.0 but not nan.
+they give none (a constant input has no correlation) the score is 0.0: constant predictions are worth nothing, and a
+training run can compare 0.0 but not NaN.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _paired(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], ND
     if predicted.shape != gold.shape:
         raise InputError(f"{predicted.shape} predictions cannot be scored against {gold.shape} labels: shapes differ")
     if gold.size == 0:
-        raise InputError("there is nothing to score: no labels")
+        raise InputError("no labels to score against")
     return predicted, gold
 
 
@@ -58,10 +58,10 @@ def f1(predictions: ArrayLike, labels: ArrayLike, average: str = "binary") -> fl
     elif average == "binary":
         raise InputError("average='binary' needs one class an example: choose 'macro' or 'micro' for several")
     predicted, gold = predicted.astype(bool), gold.astype(bool)
-    hits, named, there = (x.sum(axis=0).astype(float) for x in (predicted & gold, predicted, gold))
+    hits, proposed, actual = (x.sum(axis=0).astype(float) for x in (predicted & gold, predicted, gold))
     if average == "micro":
-        hits, named, there = (x.sum(keepdims=True) for x in (hits, named, there))
-    return float(_ratio(2 * hits, named + there).mean())
+        hits, proposed, actual = (x.sum(keepdims=True) for x in (hits, proposed, actual))
+    return float(_ratio(2 * hits, proposed + actual).mean())
 
 
 def _ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[Any]:
@@ -75,9 +75,9 @@ def matthews_correlation(predictions: ArrayLike, labels: ArrayLike) -> float:
     classes = np.union1d(predicted, gold)
     predicted, gold = ((x[:, None] == classes).astype(float) for x in (predicted, gold))
     n = len(gold)
-    named, there = predicted.sum(axis=0), gold.sum(axis=0)
-    spread = (n * n - named @ named) * (n * n - there @ there)
-    return float((n * (predicted * gold).sum() - named @ there) / np.sqrt(spread)) if spread else 0.0
+    proposed, actual = predicted.sum(axis=0), gold.sum(axis=0)
+    spread = (n * n - proposed @ proposed) * (n * n - actual @ actual)
+    return float((n * (predicted * gold).sum() - proposed @ actual) / np.sqrt(spread)) if spread else 0.0
 
 
 # ── numbers ──
@@ -124,29 +124,29 @@ def _answer_scores(prediction: str, golds: Sequence[str], *, empty: bool) -> tup
     The two official scripts differ where nothing is left of a text, such as ".": that of SQuAD 2.0 (`empty`) drops such
     gold answers, and two empty texts agree; in that of 1.1 they match exactly and yet have an F1 of 0.
     """
-    named, known = normalize_answer(prediction), [normalize_answer(gold) for gold in golds]
+    proposed, known = normalize_answer(prediction), [normalize_answer(gold) for gold in golds]
     if empty:
         known = [gold for gold in known if gold] or [""]
-    return max(float(named == gold) for gold in known), max(_word_f1(named, gold, empty=empty) for gold in known)
+    return max(float(proposed == gold) for gold in known), max(_word_f1(proposed, gold, empty=empty) for gold in known)
 
 
 def _word_f1(prediction: str, gold: str, *, empty: bool) -> float:
-    named, there = prediction.split(), gold.split()
-    if not named or not there:
-        return float(empty and named == there)
-    return 2 * sum((Counter(named) & Counter(there)).values()) / (len(named) + len(there))
+    proposed, actual = prediction.split(), gold.split()
+    if not proposed or not actual:
+        return float(empty and proposed == actual)
+    return 2 * sum((Counter(proposed) & Counter(actual)).values()) / (len(proposed) + len(actual))
 
 
 def squad(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Scores:
     """Exact match and F1 over all questions of `references`: question id → gold answers, none if unanswerable.
 
     Scored as the official script of SQuAD 2.0 does if some question is unanswerable, else as that of 1.1. A question
-    without prediction scores 0; the prediction "" says that there is no answer. If some questions are
-    unanswerable, `has_answer_f1` and `no_answer_f1` say how the two kinds fared. Predictions for unknown ids are
+    without prediction scores 0; the prediction "" means "no answer". If some questions are
+    unanswerable, `has_answer_f1` and `no_answer_f1` are the scores of the two kinds. Predictions for unknown ids are
     ignored, as in the official scripts.
     """
     if not references:
-        raise InputError("there is nothing to score: no questions")
+        raise InputError("no questions to score")
     impossible = {key for key, golds in references.items() if not golds}
     scores = {
         key: _answer_scores(predictions[key], golds, empty=bool(impossible)) if key in predictions else (0.0, 0.0)
@@ -174,9 +174,9 @@ def squad_best_threshold(
     report it beside the score at threshold 0, never instead.
     """
     if not references:
-        raise InputError("there is nothing to score: no questions")
+        raise InputError("no questions to score")
     keys = sorted((key for key in references if key in answers), key=lambda key: null_differences[key])
-    least = null_differences[keys[0]] - 1.0 if keys else 0.0  # below which no question gets its answer
+    least = null_differences[keys[0]] - 1.0 if keys else 0.0  # below which no question has an answer
     differences = np.array([least, *(null_differences[key] for key in keys)])
     empty = np.array([_answer_scores("", references[key], empty=True) for key in keys]).reshape(-1, 2)
     full = np.array([_answer_scores(answers[key], references[key], empty=True) for key in keys]).reshape(-1, 2)
@@ -200,18 +200,18 @@ def entity_f1(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[st
     An entity counts only with its exact limits and type, micro-averaged, as conlleval and seqeval's default mode do.
     """
     if not labels:
-        raise InputError("there is nothing to score: no sentences")
+        raise InputError("no sentences to score")
     if [len(sentence) for sentence in predictions] != [len(sentence) for sentence in labels]:
         raise InputError("predictions and labels do not have as many sentences, or sentences of other lengths")
-    named, there = (
+    proposed, actual = (
         {(number, *chunk) for number, tags in enumerate(sentences) for chunk in chunks(tags)}
         for sentences in (predictions, labels)
     )
-    hits = len(named & there)
+    hits = len(proposed & actual)
     return {
-        "precision": hits / len(named) if named else 0.0,
-        "recall": hits / len(there) if there else 0.0,
-        "f1": 2 * hits / (len(named) + len(there)) if named or there else 0.0,
+        "precision": hits / len(proposed) if proposed else 0.0,
+        "recall": hits / len(actual) if actual else 0.0,
+        "f1": 2 * hits / (len(proposed) + len(actual)) if proposed or actual else 0.0,
     }
 
 
@@ -270,7 +270,7 @@ def glue_score(task: str, metrics: Mapping[str, float]) -> float:
 
 
 def glue_average(scores: Mapping[str, float]) -> float:
-    """The score of the benchmark: the mean over its nine tasks. Some authors leave WNLI out: say so, then."""
+    """The score of the benchmark: the mean over its nine tasks. Some authors omit WNLI, which should then be stated."""
     wanted = {name for name in _GLUE if name != "ax"}
     if scores.keys() != wanted:
         raise InputError(f"the average of GLUE needs the scores of all of: {', '.join(sorted(wanted))}")

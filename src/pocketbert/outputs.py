@@ -1,4 +1,4 @@
-"""What the models return: named fields in the published order, readable as a tuple too."""
+"""Outputs of models: named fields in the published order, which can be read as a tuple."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ModelOutput:
-    """Fields by name (`out.logits`, `out["logits"]`) or by place among those that are not None (`out[0]`)."""
+    """Fields by name (`out.logits`, `out["logits"]`) or by index among those that are not None (`out[0]`)."""
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are not None, in order: what `return_dict=False` returns."""
@@ -42,13 +42,13 @@ class ModelOutput:
 
 @dataclass
 class BaseModelOutputWithPooling(ModelOutput):
-    """What an encoder returns.
+    """Output of an encoder.
 
     Attributes:
         last_hidden_state: [B, S, H].
         pooler_output: [B, H], or None without a pooling layer.
-        hidden_states: the input of every layer and the output of the last, each [B, S, H]; None unless asked for.
-        attentions: of every layer the probabilities [B, heads, S, S], rows summing to 1; None unless asked for.
+        hidden_states: the input of every layer and the output of the last, each [B, S, H]; None unless requested.
+        attentions: of every layer the probabilities [B, heads, S, S], rows summing to 1; None unless requested.
     """
 
     last_hidden_state: Tensor
@@ -59,7 +59,7 @@ class BaseModelOutputWithPooling(ModelOutput):
 
 @dataclass
 class LogitsOutput(ModelOutput):
-    """What a head with one kind of logits returns: classes [B, L], tags [B, S, L], words [B, S, V], choices [B, C]."""
+    """Output of a head with one kind of logits: classes [B, L], tags [B, S, L], words [B, S, V], choices [B, C]."""
 
     loss: Tensor | None
     logits: Tensor
@@ -69,7 +69,7 @@ class LogitsOutput(ModelOutput):
 
 @dataclass
 class QuestionAnsweringModelOutput(ModelOutput):
-    """What a span head returns: `start_logits` and `end_logits`, each [B, S]."""
+    """Output of a span head: `start_logits` and `end_logits`, each [B, S]."""
 
     loss: Tensor | None
     start_logits: Tensor
@@ -80,7 +80,7 @@ class QuestionAnsweringModelOutput(ModelOutput):
 
 @dataclass
 class PreTrainingOutput(ModelOutput):
-    """What the pretraining heads return: `prediction_logits` [B, S, V] and `seq_relationship_logits` [B, 2]."""
+    """Output of the pretraining heads: `prediction_logits` [B, S, V] and `seq_relationship_logits` [B, 2]."""
 
     loss: Tensor | None
     prediction_logits: Tensor

@@ -372,7 +372,7 @@ def test_quantizing_rows() -> None:
 def test_no_inputs_and_too_long_ones() -> None:
     plan = random_plan(0, [8, 12, 3], 1, 1, "relu", int8=False)
     assert Engine(plan)([]) == []
-    with pytest.raises(InputError, match="601 tokens: this model reads 1 to 600"):
+    with pytest.raises(InputError, match="601 tokens: this model takes 1 to 600"):
         Engine(plan)(draw([601]))
 
 

@@ -44,7 +44,7 @@ def export_onnx(subject: Subject, form: Form, path: Path) -> None:
     """
     import torch
 
-    # Explicit products and softmax: what the optimisers of both engines look for.
+    # Explicit products and softmax, which the optimisers of both engines look for.
     model = transformers_model(subject)
     if form != "stock":
         model = token_major(model, form)
@@ -77,7 +77,7 @@ def hidden_states_of(model: nn.Module) -> nn.Module:
 def token_major(model: Any, form: Form) -> nn.Module:
     """Rewrite transformers' SqueezeBERT so that hidden states stay [batch, tokens, width].
 
-    A grouped convolution becomes one matrix product a group, their results joined ("split"), or one batched product
+    A grouped convolution becomes one matrix product per group, their results joined ("split"), or one batched product
     ("batched"). Engines pack the matrices of the former, and find no convolutions that they run badly in either.
     """
     import torch
@@ -113,16 +113,16 @@ def token_major(model: Any, form: Form) -> nn.Module:
         return Split(conv) if form == "split" else Batched(conv)
 
     class Layer(nn.Module):
-        def __init__(self, theirs: Any) -> None:
+        def __init__(self, layer: Any) -> None:
             super().__init__()
-            attention = theirs.attention
+            attention = layer.attention
             self.query, self.key, self.value = (product(getattr(attention, n)) for n in ("query", "key", "value"))
-            self.post_attention = product(theirs.post_attention.conv1d)
-            self.intermediate = product(theirs.intermediate.conv1d)
-            self.output = product(theirs.output.conv1d)
-            self.first_norm = _norm(theirs.post_attention.layernorm)
-            self.second_norm = _norm(theirs.output.layernorm)
-            self.activation, self.heads = theirs.intermediate.act, attention.num_attention_heads
+            self.post_attention = product(layer.post_attention.conv1d)
+            self.intermediate = product(layer.intermediate.conv1d)
+            self.output = product(layer.output.conv1d)
+            self.first_norm = _norm(layer.post_attention.layernorm)
+            self.second_norm = _norm(layer.output.layernorm)
+            self.activation, self.heads = layer.intermediate.act, attention.num_attention_heads
 
         def forward(self, x: Tensor, mask: Tensor) -> Tensor:
             parts = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv())
@@ -166,12 +166,12 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return linear
 
 
-def _norm(theirs: nn.LayerNorm) -> nn.LayerNorm:
+def _norm(channels_first: nn.LayerNorm) -> nn.LayerNorm:
     """The same norm over the last axis: transformers' is over the second."""
     from torch import nn
 
-    norm = nn.LayerNorm(theirs.normalized_shape[-1], theirs.eps)
-    norm.load_state_dict(theirs.state_dict())
+    norm = nn.LayerNorm(channels_first.normalized_shape[-1], channels_first.eps)
+    norm.load_state_dict(channels_first.state_dict())
     return norm
 
 

@@ -1,4 +1,4 @@
-"""Models × engines × shapes: who is how fast, measured in turns."""
+"""Latency of models × engines × shapes, interleaved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pocketbert.runtime.engine import usable_threads
 FEWEST, MOST = 5, 30  # rounds
 SAMPLE = 128  # texts by which the best of the peers and their best batch size are found
 BATCHES = (1, 8, 32)  # that they are tried with
-Tell = Callable[[str], None]  # hears what is done now
+Log = Callable[[str], None]  # receives the current step
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Report:
     Attributes:
         limit: operations a second of this machine by arithmetic.
         operations: of a pass, by model and shape as "batch×length".
-        missing: peers that could not run, each with what would install it, or with what went wrong.
+        missing: peers that could not run, each with the command that installs it, or with the error.
     """
 
     machine: str = field(default_factory=processor_name)
@@ -106,7 +106,7 @@ class Report:
         return min(rows, key=lambda row: row.ms, default=None)
 
     def limit_ms(self, model: str, shape: Shape, precision: str) -> float | None:
-        """What a pass would take at the machine's limit."""
+        """The time of a pass at the machine's limit."""
         rate = self.limit.get(precision)
         work = self.operations.get(model, {}).get(f"{shape[0]}×{shape[1]}")
         return None if rate is None or work is None else 1e3 * work / rate
@@ -117,13 +117,13 @@ class Bench:
 
     Args:
         folder: for the files that peers read; they stay there for the next run.
-        tell: hears what is being done, for a progress bar.
+        log: receives the current step, for a progress bar.
         peers: that are to take part.
     """
 
-    def __init__(self, folder: Path, tell: Tell = lambda _: None, peers: Sequence[Peer] = PEERS) -> None:
-        self.folder, self.tell, self.peers = folder, tell, peers
-        tell("measuring the machine's limit")
+    def __init__(self, folder: Path, log: Log = lambda _: None, peers: Sequence[Peer] = PEERS) -> None:
+        self.folder, self.log, self.peers = folder, log, peers
+        log("measuring the machine's limit")
         self.report = Report()
 
     def prepare(self, subject: Subject) -> list[Peer]:
@@ -135,7 +135,7 @@ class Bench:
             if lacking := peer.missing():
                 self.report.missing[peer.name] = f"pip install {' '.join(lacking)}"
                 continue
-            self.tell(f"{subject.name}: preparing {peer.name}")
+            self.log(f"{subject.name}: preparing {peer.name}")
             try:
                 peer.prepare(subject, self.folder)
             except Exception as error:  # any engine may fail in any way: the others are measured all the same
@@ -149,7 +149,7 @@ class Bench:
         self.report.missing[f"{peer.name}, {subject.name}"] = f"failed: {reason}"
 
     def _load(self, subject: Subject, peers: Sequence[Peer], shape: Shape | None) -> dict[Peer, Run]:
-        """What runs, of the engines that can be loaded and have answered once."""
+        """The engines that can be loaded and have run once."""
         runs: dict[Peer, Run] = {}
         for peer in peers:
             try:
@@ -164,10 +164,10 @@ class Bench:
     def shape(self, subject: Subject, peers: Sequence[Peer], shape: Shape, seconds: float) -> list[Row]:
         """Measure a pass over a batch of random tokens for about `seconds`."""
         batch, length = shape
-        self.tell(f"{subject.name} {batch}×{length}: loading")
+        self.log(f"{subject.name} {batch}×{length}: loading")
         runs = self._load(subject, peers, shape)
         inputs = random_batch(subject, shape)
-        self.tell(f"{subject.name} {batch}×{length}: measuring")
+        self.log(f"{subject.name} {batch}×{length}: measuring")
         times = in_turn({peer: lambda run=run: run(inputs) for peer, run in runs.items()}, MOST, seconds)  # type: ignore[misc]
         work = operations(subject.plan, [length] * batch)
         self.report.operations.setdefault(subject.name, {})[f"{batch}×{length}"] = work
@@ -187,20 +187,20 @@ class Bench:
 
         All peers run a sample, spread over the texts, at every batch size of `BATCHES`; the fastest then runs all.
         """
-        self.tell(f"{subject.name}: texts, loading")
+        self.log(f"{subject.name}: texts, loading")
         runs = self._load(subject, peers, None)
         sample = [inputs[i] for i in np.linspace(0, len(inputs) - 1, min(SAMPLE, len(inputs))).astype(int)]
         tried: dict[tuple[Peer, int], float] = {}
-        theirs = {peer: run for peer, run in runs.items() if peer not in OURS}
-        for peer, run in theirs.items():
+        others = {peer: run for peer, run in runs.items() if peer not in OURS}
+        for peer, run in others.items():
             for size in BATCHES:
-                self.tell(f"{subject.name}: texts, {peer.name}, {size} at a time")
+                self.log(f"{subject.name}: texts, {peer.name}, {size} at a time")
                 tried[peer, size] = _best_of_two(lambda run=run, size=size: _in_batches(run, sample, size))  # type: ignore[misc]
         chosen: dict[tuple[Peer, int], Run] = {(peer, len(inputs)): run for peer, run in runs.items() if peer in OURS}
         if tried:
             peer, size = min(tried, key=lambda key: tried[key])
             chosen[peer, size] = runs[peer]
-        self.tell(f"{subject.name}: texts, measuring")
+        self.log(f"{subject.name}: texts, measuring")
         times = in_turn(
             {key: lambda run=run, size=key[1]: _in_batches(run, inputs, size) for key, run in chosen.items()},  # type: ignore[misc]
             3,
@@ -221,7 +221,7 @@ def _in_batches(run: Run, inputs: Sequence[Features], size: int) -> None:
 
 
 def _best_of_two(call: Callable[[], object]) -> float:
-    """The second is without what an engine does when it first sees a shape."""
+    """The second run is without the work that an engine does for a new shape."""
     taken = []
     for _ in range(2):
         start = time.perf_counter()

@@ -1,6 +1,6 @@
 """Every engine that can run these models, behind one small class each.
 
-The stock peers are what a user gets from transformers by the usual road: export, and each engine's own quantisation.
+The stock peers are what users of transformers have: its export, and each engine's own quantisation.
 The rewritten ones are the best forms of the graph that we know for that engine.
 """
 
@@ -33,7 +33,7 @@ EXPORT = ("torch", "transformers", "onnx")
 
 @dataclass(frozen=True)
 class Peer(ABC):
-    """One way to run a model. `rewritten` says how its graph differs from the stock export, "" if it does not."""
+    """One way to run a model. `rewritten` is the form of its graph, "" for the stock export."""
 
     precision: Precision
     rewritten: str = ""
@@ -55,11 +55,11 @@ class Peer(ABC):
         return not self.rewritten or self.rewritten in subject.family.graph_forms
 
     def prepare(self, subject: Subject, folder: Path) -> None:  # noqa: B027 - most engines need a file, not all
-        """Make the files that it reads, in `folder`; what is there already is not made again."""
+        """Make the files that it reads, in `folder`; existing files are not made again."""
 
     @abstractmethod
     def load(self, subject: Subject, folder: Path, shape: Shape | None) -> Run:
-        """What runs batches: of this shape only where one is given, of any otherwise."""
+        """A function that runs batches: of this shape only, or of any if it is None."""
 
 
 # ── ours ──
@@ -76,7 +76,7 @@ class PocketBert(Peer):
         return Engine(subject.int8_plan if self.precision == "int8" else subject.plan, usable_threads())
 
 
-# ── theirs ──
+# ── peers ──
 
 
 def padded(inputs: Sequence[Features]) -> dict[str, np.ndarray]:
@@ -116,7 +116,7 @@ class OnnxRuntime(Peer):
     needs: tuple[str, ...] = (*EXPORT, "onnxruntime")
 
     def prepare(self, subject: Subject, folder: Path) -> None:
-        """Export, fuse if asked to, quantise if asked to."""
+        """Export; fuse and quantise if requested."""
         path = self.file(subject, folder)
         if path.exists():
             return
@@ -143,8 +143,8 @@ class OnnxRuntime(Peer):
         options.intra_op_num_threads = usable_threads()
         options.log_severity_level = 3
         # Fair to both sides: within a run its threads wait for each other spinning, as is fastest, but not after it,
-        # when they would take the processors from whoever is next. OpenVINO and PyTorch have no such option; the pause
-        # between two turns is for theirs.
+        # when they would take the processors from the next engine. OpenVINO and PyTorch have no such option; the pause
+        # between two turns is for them.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         session = onnxruntime.InferenceSession(
             str(self.file(subject, folder)), options, providers=["CPUExecutionProvider"]
@@ -158,11 +158,13 @@ class OpenVino(Peer):
 
     engine: str = "OpenVINO"
     needs: tuple[str, ...] = (*EXPORT, "openvino")
-    hint: Literal["f32", "bf16"] = "bf16"  # of what is not int8; bf16 is its default where the processor has it
+    hint: Literal["f32", "bf16"] = (
+        "bf16"  # of operations that are not int8; bf16 is its default where the processor has it
+    )
 
     @property
     def name(self) -> str:
-        """With what is beside the int8, where that is not the default."""
+        """With the precision beside int8, if it is not the default."""
         return f"{super().name}{' + fp32' if self.precision == 'int8' and self.hint == 'f32' else ''}"
 
     def missing(self) -> list[str]:
@@ -171,7 +173,7 @@ class OpenVino(Peer):
         return super().missing() + extra
 
     def prepare(self, subject: Subject, folder: Path) -> None:
-        """Export, and quantise if asked to."""
+        """Export; quantise if requested."""
         source = _onnx(subject, self.rewritten, folder)
         path = self.file(subject, folder)
         if self.precision == "int8" and not path.exists():
@@ -202,7 +204,7 @@ class OpenVino(Peer):
 
 @dataclass(frozen=True)
 class ExportedFile(Peer):
-    """A file that `pocketbert export` wrote, with its head, in what runs such files; its weights are its own."""
+    """A file that `pocketbert export` wrote, with its head and its own weights, in the engine for such files."""
 
     engine: str = "exported file"
     path: Path = Path()
@@ -231,7 +233,7 @@ PEERS: tuple[Peer, ...] = (
     OpenVino("int8", "batched", hint="f32"),
 )
 REWRITINGS = {
-    "split": "SqueezeBERT's grouped convolutions as one matrix product a group",
+    "split": "SqueezeBERT's grouped convolutions as one matrix product per group",
     "batched": "SqueezeBERT's grouped convolutions as one batched product",
     "fused": "BERT's attention, norms and GELU fused by ONNX Runtime's optimiser",
 }
@@ -314,7 +316,7 @@ def _quantize_nncf(source: Path, target: Path) -> None:
 
     nncf.set_log_level(logging.ERROR)
     draws = np.random.default_rng(0)
-    ids = [draws.integers(1000, 10000, (1, 128)) for _ in range(4)]  # speed does not depend on what it calibrates with
+    ids = [draws.integers(1000, 10000, (1, 128)) for _ in range(4)]  # speed does not depend on the calibration data
     samples = nncf.Dataset([dict(zip(NAMES, (x, np.ones_like(x)), strict=True)) for x in ids])
     model = openvino.Core().read_model(source)
     kind = nncf.ModelType.TRANSFORMER

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pocketbert.bench.peers import Shape
 
 OURS, PEERS, LIMIT, INK, FAINT = "#0f766e", "#c3c7ce", "#b45309", "#1f2937", "#6b7280"
-PRECISIONS = (("int8", ("fp32", "bf16", "int8")), ("fp32", ("fp32",)))  # ours, and what of theirs it is compared with
+PRECISIONS = (("int8", ("fp32", "bf16", "int8")), ("fp32", ("fp32",)))  # ours, and the peers' that it is compared with
 
 
 def draw(report: Report, path: Path) -> None:

@@ -39,14 +39,14 @@ def crc32c(data: np.ndarray) -> int:
 
 
 def unmask(masked: int) -> int:
-    """The checksum under TensorFlow's and LevelDB's mask: rotated and shifted, since it may lie in what it covers."""
+    """The checksum under TensorFlow's and LevelDB's mask: rotated and shifted, as it may be part of its own data."""
     rotated = (masked - 0xA282EAD8) & 0xFFFFFFFF
     return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
 
 
 @cache
 def _byte_table() -> list[int]:
-    """What one byte adds."""
+    """The contribution of each byte."""
     table = list(range(256))
     for _ in range(8):
         table = [entry >> 1 ^ (_POLYNOMIAL if entry & 1 else 0) for entry in table]
@@ -55,7 +55,7 @@ def _byte_table() -> list[int]:
 
 @cache
 def _word_tables() -> tuple[np.ndarray, np.ndarray]:
-    """What the lower and the upper half of a 32-bit word add."""
+    """The contributions of the lower and the upper half of a 32-bit word."""
     table = np.array(_byte_table(), np.uint32)
     high = np.arange(2**16, dtype=np.uint32)
     for _ in range(2):
@@ -70,7 +70,7 @@ def _push_zeros(crc: np.ndarray, count: int) -> np.ndarray:
     """The sums after `count` zero bytes more: a matrix over GF(2), squared for each bit of `count`."""
     table = np.array(_byte_table(), np.uint32)
     columns = np.uint32(1) << np.arange(32, dtype=np.uint32)
-    operator = table[columns & 0xFF] ^ (columns >> 8)  # column i: what bit i becomes after one zero byte
+    operator = table[columns & 0xFF] ^ (columns >> 8)  # column i: bit i after one zero byte
     while count:
         if count & 1:
             crc = _apply(operator, crc)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and a look at what a weight file is before it is parsed."""
+"""Atomic writing of files and folders, and checks of a weight file before it is parsed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ADVICE = {
     errno.EACCES: "no permission to write there: choose another folder",
     errno.EPERM: "no permission to write there: choose another folder",
     errno.EROFS: "that disk is read-only: choose another folder",
-    errno.EEXIST: "a file stands where a folder is needed: choose another folder",
-    errno.ENOTDIR: "a file stands where a folder is needed: choose another folder",
-    errno.EISDIR: "a folder stands where the file should go: choose another name",
+    errno.EEXIST: "a file is in the place of a folder: choose another folder",
+    errno.ENOTDIR: "a file is in the place of a folder: choose another folder",
+    errno.EISDIR: "a folder is in the place of the file: choose another name",
 }
 
 
@@ -29,7 +29,7 @@ _ADVICE = {
 def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears under `path` when the block ends well, and leaves no trace when it does not.
 
-    Missing folders are made. Text is UTF-8 with plain newlines. What stood under `path` stays until it is replaced.
+    Missing folders are made. Text is UTF-8 with plain newlines. An earlier file at `path` stays until it is replaced.
 
     Raises:
         CheckpointError: the disk is full, there is no permission, …
@@ -58,7 +58,7 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
 def refuse_existing(folder: Path) -> None:
     """Raise `CheckpointError` unless `folder` does not exist, or is empty."""
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise CheckpointError(f"{folder} is there already: choose another folder")
+        raise CheckpointError(f"{folder} exists already: choose another folder")
 
 
 @contextlib.contextmanager
@@ -90,7 +90,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; raises `CheckpointError` for whatever else is there."""
+    """The JSON object in `path`; raises `CheckpointError` for any other content."""
     try:
         value = json.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except json.JSONDecodeError as error:
-        look_at(path)  # says so if the file is empty, a web page or a git-lfs pointer
+        look_at(path)  # raises if the file is empty, a web page or a git-lfs pointer
         raise CheckpointError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:  # digits without end, brackets without end
         raise CheckpointError(f"{path}: not JSON that can be read: {error}") from None
@@ -110,7 +110,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def plain(error: Exception) -> str:
-    """What `error` says, safe to print: a damaged file's own characters may be in it."""
+    """The message of `error`, safe to print: it may contain characters of a damaged file."""
     text = str(error)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 

@@ -37,11 +37,11 @@ def read_config(
 ) -> dict[str, Any]:
     """The object in `config.json` of a folder or hub name, or of the folder of a weight file.
 
-    Where there is none, the configuration file of a family's authors, such as `bert_config.json`, is read, with the
+    If it is missing, the configuration file of a family's authors, such as `bert_config.json`, is read, with the
     defaults of their code and a `model_type`.
 
     Raises:
-        CheckpointError: there is no such file, or it holds no JSON object.
+        CheckpointError: the file is missing, or does not contain a JSON object.
     """
     originals = [family.original.config_file for family in FAMILIES.values() if family.original]
     folder = Path(name_or_path)
@@ -76,7 +76,7 @@ def open_tensors(
     local_files_only: bool = False,
     widen: bool = True,
 ) -> LazyTensors:
-    """The weights of a folder or hub name by their official names, whatever the format; needs no PyTorch.
+    """The weights of a folder or hub name by their official names, in any format; needs no PyTorch.
 
     Of safetensors files, each tensor is read when it is accessed.
 

@@ -21,10 +21,10 @@ def resolve(
 
     Args:
         name_or_path: a folder, or a name on the hub such as `google/mobilebert-uncased`.
-        files: names or glob patterns of what to download; a file that the hub does not have is not an error here.
+        files: names or glob patterns of the files to download; one that the hub does not have is not an error here.
         revision: branch, tag or commit on the hub; `main` by default.
         cache_dir: where downloads are kept; huggingface_hub's folder by default.
-        local_files_only: take what was downloaded before and ask nobody, as with HF_HUB_OFFLINE=1.
+        local_files_only: use the download cache only, as with HF_HUB_OFFLINE=1.
 
     Raises:
         CheckpointError: neither folder nor model, or the hub does not give it.
@@ -36,7 +36,7 @@ def resolve(
     from huggingface_hub.utils.tqdm import tqdm
 
     class PatientBar(tqdm):
-        """A progress bar that appears when a download takes a while, and not for what is in the cache."""
+        """A progress bar that appears when a download takes a while, and not for cached files."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{"delay": 1, **options})  # type: ignore[no-untyped-call]
@@ -63,7 +63,7 @@ def list_files(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> list[str]:
-    """Names of the files of a model on the hub, or of those in the cache when the hub cannot be asked."""
+    """Names of the files of a model on the hub, or of those in the cache if the hub cannot be reached."""
     hub_name = _hub_name(name)
     if not local_files_only:
         from huggingface_hub import HfApi
@@ -76,7 +76,7 @@ def list_files(
         except RevisionNotFoundError as error:
             _fail(hub_name, revision, error)
         except Exception:
-            pass  # offline, or the hub is down: the cache may do, and if not `resolve` says what is wrong
+            pass  # offline, or the hub is down: the cache may suffice, and if not `resolve` raises
     folder = resolve(name, files=(), revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
 
@@ -94,9 +94,9 @@ def _hub_name(name_or_path: str | Path) -> str:
 def _fail(name: str, revision: str | None, error: Exception) -> NoReturn:
     from huggingface_hub import errors
 
-    where = f"{name!r} is no folder here"
+    where = f"{name!r} is not a folder"
     if isinstance(error, errors.HFValidationError):
-        problem = "and no name that a model on the hub can have"
+        problem = "and not a name that a model on the hub can have"
     elif isinstance(error, errors.GatedRepoError):
         problem = "and on the hub it is gated: ask for access on its page, then log in with `hf auth login`"
     elif isinstance(error, errors.RepositoryNotFoundError):
@@ -106,9 +106,9 @@ def _fail(name: str, revision: str | None, error: Exception) -> NoReturn:
     elif isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         cause = error.__cause__
         offline = cause is None or isinstance(cause, errors.OfflineModeIsEnabled)
-        why = "offline, as asked" if offline else f"the hub cannot be reached: {_first_line(cause)}"
+        why = "offline mode" if offline else f"the hub cannot be reached: {_first_line(cause)}"
         version = f" at revision {revision!r}" if revision else ""
-        problem = f"and what is wanted of it{version} is not in the download cache ({why}): connect once to download it"
+        problem = f"and its files{version} are not in the download cache ({why}): connect once to download it"
     else:
         problem = f"and the hub does not give it: {_first_line(error)}"
     raise CheckpointError(f"{where}, {problem}") from error

@@ -30,7 +30,7 @@ Config = TypeVar("Config", bound=PreTrainedConfig)
 class Fit:
     """The tensors of a file that fit a model."""
 
-    taken: dict[str, str]  # the model's name → the file's, of what has the same shape in both
+    taken: dict[str, str]  # the model's name → the file's, of tensors with the same shape in both
     info: LoadingInfo  # missing_keys, mismatched_keys, unexpected_keys
 
     @property
@@ -80,7 +80,7 @@ def fit_tensors(
     source: str,
     ignore_mismatched_sizes: bool,
 ) -> Fit:
-    """Match a file's tensors with those of a model, and refuse what does not fit.
+    """Match a file's tensors with those of a model, and refuse those that do not fit.
 
     Args:
         shapes: of the model's tensors, by official name.

@@ -1,8 +1,8 @@
 """A reader of pickles that can make plain values and nothing else: it has no way to import or call anything.
 
-`pickletools.genops` of the standard library tells the steps of a pickle apart; the interpreter below carries out those
+`pickletools.genops` of the standard library separates the steps of a pickle; the interpreter below executes those
 that build numbers, strings, lists, tuples and dictionaries. A name such as `torch._utils._rebuild_tensor_v2` is looked
-up in a table that the caller gives; one that is not there ends the reading, with its name in the error.
+up in a table that the caller gives; an unknown name ends the reading, with the name in the error.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def read_pickle(
 
     Args:
         file: the bytes.
-        makers: what a global name such as `collections.OrderedDict` stands for. A function is called when the pickle
+        makers: the objects of global names such as `collections.OrderedDict`. A function is called when the pickle
             calls the name; any other value is only ever passed on.
-        persistent: what makes a value out of a persistent id (PyTorch: a storage).
+        persistent: makes a value out of a persistent id (PyTorch: a storage).
 
     Raises:
         PickleError: damaged, or not made of plain values and `makers` alone.
@@ -101,7 +101,7 @@ class _Interpreter:
         return value
 
     def _to_mark(self) -> list[Any]:
-        """Take off what lies above the last mark, and the mark."""
+        """Remove the values above the last mark, and the mark."""
         items: list[Any] = []
         while (value := self.stack.pop()) is not _MARK:
             items.append(value)
@@ -185,7 +185,7 @@ class _Interpreter:
     def reduce(self, _: Any) -> None:
         arguments, maker = self._pop(), self._pop()
         if not isinstance(arguments, tuple) or not callable(maker):
-            raise PickleError("its pickle is damaged (a call of something that is no function)")
+            raise PickleError("its pickle is damaged (a call of something that is not a function)")
         try:
             self.stack.append(maker(*arguments))
         except TypeError:
@@ -196,7 +196,7 @@ class _Interpreter:
         state = self._pop()
         self._top(dict)
         if not isinstance(state, dict):
-            raise PickleError("its pickle is damaged (a state that is no dictionary)")
+            raise PickleError("its pickle is damaged (a state that is not a dictionary)")
 
     def persistent_id(self, _: Any) -> None:
         if self.persistent is None:
@@ -208,7 +208,7 @@ class _Interpreter:
 
     def _push_named(self, name: str) -> None:
         if name not in self.makers:
-            raise PickleError(f"it asks for {name[:200]!r}, which is no part of a tensor, so nothing of it is read")
+            raise PickleError(f"it refers to {name[:200]!r}, which is not part of a tensor, so nothing of it is read")
         self.stack.append(self.makers[name])
 
 

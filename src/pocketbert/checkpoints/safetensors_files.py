@@ -29,7 +29,7 @@ NUMPY_TYPES = {
 
 
 class LazyTensors(Mapping[str, np.ndarray]):
-    """Tensors that are read when they are asked for, anew every time: few need to be in memory at once."""
+    """Tensors that are read on every access, so that few need to be in memory at once."""
 
     def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]) -> None:
         self._readers = readers
@@ -50,12 +50,12 @@ class LazyTensors(Mapping[str, np.ndarray]):
 def open_safetensors(path: Path) -> LazyTensors:
     """The tensors of one file, each in memory of its own; bf16, which NumPy lacks, comes as float32.
 
-    They are read and not mapped: whoever shortened a mapped file would end the process, and whoever wrote over it would
-    change the model of one that runs. What is read counts once, too, and not as a page of the file as well.
+    They are read and not memory-mapped: truncating a mapped file would end the process, and overwriting it would change
+    the model of a running process. Memory that is read also counts once, not as a page of the file as well.
 
     Raises:
-        CheckpointError: the file is missing, empty, truncated or no safetensors file, or holds a dtype NumPy lacks;
-            from a tensor: the file has changed.
+        CheckpointError: the file is missing, empty, truncated or not a safetensors file, or has a dtype that NumPy
+            lacks; from a tensor: the file has changed.
     """
     start = look_at(path)
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x89HDF")):
@@ -66,7 +66,7 @@ def open_safetensors(path: Path) -> LazyTensors:
         with path.open("rb") as opened, safe_open(path, framework="numpy") as file:  # which checks every offset
             length = int.from_bytes(opened.read(8), "little")
             entries, version = json.loads(opened.read(length)), _version(opened)
-            for name in file.keys():  # noqa: SIM118 - the handle is no dict
+            for name in file.keys():  # noqa: SIM118 - the handle is not a dict
                 dtype, shape = file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()
                 if dtype not in NUMPY_TYPES:
                     raise CheckpointError(f"{path}: {name!r} is of type {dtype}, which NumPy does not have")
@@ -76,13 +76,13 @@ def open_safetensors(path: Path) -> LazyTensors:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({plain(error)}): download or save it again"
+            f"{path} is damaged or not a safetensors file ({plain(error)}): download or save it again"
         ) from None
     return LazyTensors(readers)
 
 
 def _version(file: IO[bytes]) -> tuple[int, ...]:
-    """What changes when a file is replaced or written to."""
+    """Values that change when a file is replaced or written to."""
     found = os.fstat(file.fileno())
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
@@ -90,7 +90,8 @@ def _version(file: IO[bytes]) -> tuple[int, ...]:
 def _memory(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
     """An array whose memory, where it is large, goes back to the system as soon as it is let go.
 
-    What malloc gives stays with the process when smaller pieces behind it live on: loading took the model twice.
+    Memory of malloc stays with the process while smaller blocks behind it are in use: loading took twice the model's
+    size.
     """
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE or os.name != "posix":
@@ -119,9 +120,9 @@ def _read(path: Path, version: tuple[int, ...], place: int, dtype: str, shape: S
 def write_tensors(
     path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write `tensors` as one safetensors file, in one step; `metadata` says `{"format": "pt"}` by default.
+    """Write `tensors` as one safetensors file, in one step; `metadata` is `{"format": "pt"}` by default.
 
-    transformers loads nothing without that word.
+    transformers loads no file without it.
 
     Raises:
         CheckpointError: the file cannot be written, or an array is of a type that the format lacks.
@@ -138,21 +139,21 @@ def write_tensors(
 def open_shards(index: Path, read: Callable[[Path], Mapping[str, np.ndarray]]) -> LazyTensors:
     """All tensors that `index` (`*.index.json`: tensor → file in the same folder) lists, each file read by `read`.
 
-    The index is the list: what a shard holds beyond it is left out.
+    The index is the list: further tensors of a shard are ignored.
 
     Raises:
         CheckpointError: the index is damaged or leads out of its folder, or a shard or a tensor is missing.
     """
     table = read_json(index).get("weight_map")
     if not isinstance(table, dict) or not table:
-        raise CheckpointError(f'{index}: "weight_map" must say which file holds which tensor')
+        raise CheckpointError(f'{index}: "weight_map" must map tensors to files')
     readers: dict[str, Callable[[], np.ndarray]] = {}
     for shard in sorted({_shard_name(index, name, shard) for name, shard in table.items()}):
         found = read(index.parent / shard)
         listed = [name for name, home in table.items() if home == shard]
         lost = [name for name in listed if name not in found]
         if lost:
-            raise CheckpointError(f"{index.parent / shard} lacks {', '.join(lost)}, which {index.name} says it holds")
+            raise CheckpointError(f"{index.parent / shard} lacks {', '.join(lost)}, which {index.name} lists in it")
         readers.update((name, partial(found.__getitem__, name)) for name in listed)
     return LazyTensors(readers)
 
@@ -168,5 +169,5 @@ def _shard_name(index: Path, name: str, shard: object) -> str:
     if not name.isprintable():
         raise CheckpointError(f"{index} lists a tensor with the name {name!r}, which no model has")
     if not isinstance(shard, str) or not shard or shard in (".", "..") or any(c in shard for c in "/\\:\0"):
-        raise CheckpointError(f"{index}: {name} is said to be in {shard!r}, which is no file name in that folder")
+        raise CheckpointError(f"{index}: {name} is listed in {shard!r}, which is not a file name in that folder")
     return shard

@@ -1,8 +1,8 @@
 """Weights in TensorFlow checkpoints (`PREFIX.index` and `PREFIX.data-00000-of-00001`), read without TensorFlow.
 
-The index is a LevelDB table: blocks of sorted entries whose keys leave out what they share with the one before, each
-block with a checksum and sometimes compressed with Snappy; a block that lists the blocks; a footer. The entry "" is a
-header; each other one is a tensor: type, shape, and where in the data files its bytes are. Formats: TensorFlow's
+The index is a LevelDB table: blocks of sorted entries whose keys omit the prefix that they share with the key before,
+each block with a checksum and sometimes compressed with Snappy; a block that lists the blocks; a footer. The entry ""
+is a header; each other one is a tensor: type, shape, and where in the data files its bytes are. Formats: TensorFlow's
 tensor_bundle.proto, LevelDB's table_format.md, Snappy's format_description.txt.
 """
 
@@ -42,7 +42,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """What the index says of a tensor."""
+    """The index's entry of a tensor."""
 
     dtype: int  # a number of types.proto
     shape: tuple[int, ...]
@@ -156,7 +156,7 @@ def _block(data: bytes, offset: int, length: int) -> Iterator[tuple[bytes, bytes
         raise ValueError(f"it is compressed in a way that TensorFlow does not use ({data[end]})")
     block = _unsnappy(data[offset:end]) if data[end] else data[offset:end]
 
-    # Entries, then the offsets of those with a whole key, then how many offsets there are.
+    # Entries, then the offsets of those with a whole key, then the number of offsets.
     (restarts,) = struct.unpack_from("<I", block, len(block) - 4) if len(block) >= 4 else (0,)
     end = len(block) - 4 - 4 * restarts
     at, key = 0, b""
@@ -172,7 +172,7 @@ def _block(data: bytes, offset: int, length: int) -> Iterator[tuple[bytes, bytes
 
 
 def _unsnappy(data: bytes) -> bytes:
-    """Decompress a Snappy block: literals, and copies of what was written before."""
+    """Decompress a Snappy block: literals, and copies of earlier output."""
     length, at = _varint(data, 0)
     if length > MAX_BYTES:
         raise ValueError(f"a compressed block claims to have {length} bytes")

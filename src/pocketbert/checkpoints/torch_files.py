@@ -58,7 +58,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """What a pickle says of a tensor; its numbers are read later, if they are wanted."""
+    """A pickle's description of a tensor; its numbers are read later, if they are needed."""
 
     storage: _Storage
     offset: int
@@ -73,7 +73,7 @@ def read_torch(path: Path) -> Tensors:
 
     Raises:
         CheckpointError: the file is missing, empty, truncated, damaged or of another format, or asks for anything but
-            tensors and plain values: then its message names what it asked for.
+            tensors and plain values: its message names the object.
     """
     start = look_at(path)
     try:
@@ -137,7 +137,7 @@ def _entries(file: io.BufferedReader, size: int) -> dict[str, zipfile.ZipInfo]:
 def _small(
     file: io.BufferedReader, entries: Mapping[str, zipfile.ZipInfo], name: str, default: bytes | None = None
 ) -> bytes:
-    """The bytes of an entry that is no storage."""
+    """The bytes of an entry that is not a storage."""
     entry = entries.get(name)
     if entry is None and default is not None:
         return default
@@ -161,7 +161,7 @@ def _read_entry(file: io.BufferedReader, entry: zipfile.ZipInfo, into: memoryvie
     file.seek(extra_length, io.SEEK_CUR)
     if _fill(file, into) != len(into):
         raise PickleError(f"{entry.filename!r} in it goes beyond the end of the file")
-    # 0 stands for "not computed": PyTorch can be told so.
+    # 0 means "not computed", an option of PyTorch.
     if entry.CRC not in (0, zlib.crc32(into)):
         raise PickleError(f"{entry.filename!r} in it is damaged (its checksum differs): download it again")
 
@@ -205,7 +205,7 @@ def _read_stream(file: io.BufferedReader) -> Tensors:
     return _build(state, read, size)
 
 
-# ── what both share ──
+# ── shared by both formats ──
 
 
 def _size(file: io.BufferedReader) -> int:
@@ -215,7 +215,7 @@ def _size(file: io.BufferedReader) -> int:
 
 
 def _fill(file: io.BufferedReader, into: memoryview) -> int:
-    """Read into all of `into`; the number of bytes that there were."""
+    """Read into all of `into`; returns the number of bytes read."""
     done = 0
     while done < len(into) and (count := file.readinto(into[done:])):
         done += count
@@ -252,7 +252,7 @@ class _Kind:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    """`torch._utils._rebuild_tensor(_v2)`; what follows concerns gradients."""
+    """`torch._utils._rebuild_tensor(_v2)`; the further arguments concern gradients."""
     if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise PickleError("it describes a tensor in a way that PyTorch does not")
     if (
@@ -272,13 +272,13 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Te
 
 def _parameter(data: Any, *_: Any) -> _Tensor:
     if not isinstance(data, _Tensor):
-        raise PickleError("it has a parameter that is no tensor")
+        raise PickleError("it has a parameter that is not a tensor")
     return data
 
 
 def _shape(sizes: Any = ()) -> tuple[Any, ...]:
     if not isinstance(sizes, tuple | list):
-        raise PickleError("it has a shape that is no list of numbers")
+        raise PickleError("it has a shape that is not a list of numbers")
     return tuple(sizes)
 
 
@@ -303,7 +303,7 @@ _MAKERS: dict[str, Callable[..., Any] | _Kind | str] = {
 
 
 def _state_dict(value: Any) -> dict[str, _Tensor]:
-    """The tensors by name in what a file holds; raises `PickleError` unless it is a state dict, bare or wrapped."""
+    """The tensors by name in a file's contents; raises `PickleError` unless it is a state dict, bare or wrapped."""
     for wrapper in _WRAPPERS:
         if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
             value = value[wrapper]
@@ -313,7 +313,7 @@ def _state_dict(value: Any) -> dict[str, _Tensor]:
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
             kind = type(tensor).__name__.lstrip("_").lower()
-            raise PickleError(f"it is no state dict: {str(name)[:200]!r} is a {kind}, not a tensor")
+            raise PickleError(f"it is not a state dict: {str(name)[:200]!r} is a {kind}, not a tensor")
     return value
 
 
@@ -343,7 +343,7 @@ def _build(state: Mapping[str, _Tensor], read: Callable[[_Storage], np.ndarray],
 
 
 def _cut(numbers: np.ndarray, tensor: _Tensor) -> np.ndarray:
-    """A tensor out of its storage: the same memory where it lies there in order, a copy otherwise."""
+    """A tensor out of its storage: the same memory if it is contiguous, otherwise a copy."""
     if 0 in tensor.shape:
         return np.empty(tensor.shape, numbers.dtype)
     strides = [stride * numbers.itemsize for stride in tensor.strides]

@@ -49,7 +49,7 @@ class PreTrainedConfig:
     """The fields of every family, and the names by which shared code reads those that families call differently.
 
     Shared code reads `hidden_size`, `num_hidden_layers` and the like. A family declares them as fields, as
-    `BertFields` does, or says in `attribute_map` which of its own fields they are.
+    `BertFields` does, or names its own fields for them in `attribute_map`.
 
     Raises `ConfigError`, naming the field and its value, for values that no model can be built from.
     """
@@ -112,7 +112,7 @@ class PreTrainedConfig:
         return self._mapped("attention_probs_dropout_prob")
 
     def _mapped(self, name: str, *default: Any) -> Any:
-        """The family's own field for `name`; without one the default, if there is any."""
+        """The family's own field for `name`; without one the default."""
         own = self.attribute_map.get(name)
         if own is not None:
             return getattr(self, own)
@@ -124,7 +124,7 @@ class PreTrainedConfig:
 
     @property
     def type_vocab_size(self) -> int:
-        """The number of segments that embeddings tell apart; 0: none."""
+        """Number of segment embeddings; 0: none."""
         return self._mapped("type_vocab_size", 0)
 
     @property
@@ -234,7 +234,7 @@ class PreTrainedConfig:
         return {label: index for index, label in self.id2label.items()}
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with `changes`; `num_labels` and `id2label` follow each other unless both are given."""
+        """A copy with `changes`; changing one of `num_labels` and `id2label` adapts the other."""
         if "id2label" in changes:
             changes.setdefault("num_labels", 0)
         elif changes.get("num_labels", self.num_labels) != self.num_labels:
@@ -263,7 +263,7 @@ class PreTrainedConfig:
         return cls(**known, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that `config.json` holds: fields, what follows from them, and what was there before."""
+        """The object for `config.json`: the fields, values derived from them, and all keys that it had before."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del values["extra"], values["num_labels"]
         values["id2label"] = {str(index): label for index, label in self.id2label.items()}

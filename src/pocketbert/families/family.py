@@ -1,7 +1,7 @@
 """What the package knows about heads and about an architecture, as plain data.
 
 A `Family` describes one architecture: everything outside its own modules reads this description, so that no other code
-knows one family from another. Modules are given by name and imported where they are used, because a description must be
+depends on the architecture. Modules are given by name and imported where they are used, because a description must be
 readable without PyTorch.
 """
 
@@ -26,7 +26,7 @@ class HeadKind:
     Attributes:
         name: the part of a class name after the family's.
         outputs: of a predictor, by name.
-        scores: how many scores its last layer computes; None: as many as there are labels.
+        scores: how many scores its last layer computes; None: one per label.
         words: whether it scores the words of the vocabulary.
         pooled: whether its layers read one vector per sequence, not one per token.
         task: whether it is fine-tuned for a task, so that another task's weights would be useless.
@@ -112,7 +112,7 @@ class Family:
         prefix: name of the encoder inside a model with a head.
         models: module of the PyTorch classes.
         lowering: module whose `lower_encoder` adds an encoder to a plan.
-        tensorflow: module of the TensorFlow classes, if there are any.
+        tensorflow: module of the TensorFlow classes, or None.
         tokenizer: the tokenizer class, with its module.
         public: further public names of `models`.
         layers: path of the list of layers inside the encoder.
@@ -120,7 +120,7 @@ class Family:
         pooler: the layer from the first token's hidden state to the vector that pooled heads read; None: they read the
             hidden state itself. A configuration may do without it: `PreTrainedConfig.has_pooler_layer`.
         always_pools: whether every published file has a pooler, read or not.
-        heads: the heads that there are, each with its layers beyond word scores.
+        heads: the heads of the family, each with its layers beyond word scores.
         words: the layers of word scores.
         idle: regular expressions of tensors that published files have and a model may not use.
         common_names: pairs (regular expression, replacement) that make its parameters' names BERT's, so that a student
@@ -190,6 +190,6 @@ class Family:
         return f"{self.name}{head}"
 
     def load(self, module_and_name: str) -> Any:
-        """The object that is given as a module and a name in it."""
+        """The object with this dotted name, whose module is imported."""
         module, _, name = module_and_name.rpartition(".")
         return getattr(import_module(module), name)

@@ -15,7 +15,7 @@ from pocketbert.families.original import NameTable, OriginalFormat, Rule, bert_r
 class MobileBertConfig(BertFields):
     """MobileBERT (Sun et al. 2020), and IB-BERT, its teacher.
 
-    Query and key are as wide as what they read, so that IB-BERT (512 between the blocks, 1024 inside, no shared
+    Query and key have the width of their input, so that IB-BERT (512 between the blocks, 1024 inside, no shared
     bottleneck) runs; transformers builds them for the inner width and fails on such a model.
     """
 
@@ -60,12 +60,12 @@ class MobileBertConfig(BertFields):
 
     @property
     def has_pooler_layer(self) -> bool:
-        """Whether there is a layer, which `classifier_activation` says."""
+        """Whether the pooler is a layer: `classifier_activation`."""
         return self.classifier_activation
 
     @property
     def reads_padding(self) -> bool:
-        """The trigram of the last token reads the padding beside it, unless it heeds the mask."""
+        """The trigram of the last token reads the padding beside it, unless it is mask-aware."""
         return self.trigram_input and not self.mask_aware_trigram
 
     @property
@@ -80,7 +80,7 @@ class MobileBertConfig(BertFields):
 
     @property
     def true_hidden_size(self) -> int:
-        """The width inside a layer: of the bottleneck where there is one."""
+        """Width inside a layer: that of the bottleneck, if there is one."""
         return self.intra_bottleneck_size if self.use_bottleneck else self.hidden_size
 
     @property

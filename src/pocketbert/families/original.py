@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rule:
-    """A name in TensorFlow and the official one; `{n}` and `{i}` stand for a number in both."""
+    """A name in TensorFlow and the official one; `{n}` and `{i}` are numbers in both."""
 
     tensorflow: str
     official: str
@@ -69,7 +69,7 @@ def output_rules(tensorflow: str, official: str) -> tuple[Rule, ...]:
 
 
 def bert_rules(prefix: str, norm: str) -> tuple[Rule, ...]:
-    """The names that BERT's and MobileBERT's checkpoints have in common; `norm` is what they call a norm."""
+    """The names that BERT's and MobileBERT's checkpoints have in common; `norm` is their name of a norm."""
     layer, official = "bert/encoder/layer_{n}", f"{prefix}.encoder.layer.{{n}}"
     return (
         *(

@@ -35,7 +35,7 @@ class BertEmbeddings(nn.Module):
         position_ids: Tensor | None,
         inputs_embeds: Tensor | None,
     ) -> Tensor:
-        """Ids [B, S], or word embeddings [B, S, H], to [B, S, H]; no family but MobileBERT looks at the mask."""
+        """Ids [B, S], or word embeddings [B, S, H], to [B, S, H]; the mask is ignored here."""
         words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
             position_ids = torch.arange(words.size(1), device=words.device)
@@ -139,7 +139,7 @@ class BertForMaskedLM(BertPreTrainedModel, heads.ForMaskedLM):
 
 
 class BertForNextSentencePrediction(BertPreTrainedModel, heads.ForNextSentencePrediction):
-    """BERT that says whether one sentence follows another."""
+    """BERT that predicts whether one sentence follows another."""
 
     encoder_class = BertModel
 

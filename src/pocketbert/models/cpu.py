@@ -19,7 +19,7 @@ from pocketbert.machine import processor_description
 def drop_out(x: Tensor, rate: float) -> Tensor:
     """`F.dropout`; on a CPU by 16 random bits per element, in a quarter of the time.
 
-    PyTorch draws a number for each element there, one after the other, which was an eighth of a training step. 16 bits
+    PyTorch draws one number per element there, sequentially, which was an eighth of a training step. 16 bits
     make `rate` a multiple of 2⁻¹⁶, and the remaining elements are scaled by exactly that.
     """
     dropped = round(rate * 2**16)

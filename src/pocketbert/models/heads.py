@@ -1,4 +1,4 @@
-"""The heads, written once for all families: a `Family` has the names of their layers, and which there are.
+"""The heads, written once for all families: a `Family` lists its heads and the names of their layers.
 
 A public class names its family's encoder and a head: `class BertForMaskedLM(BertPreTrainedModel, ForMaskedLM)`.
 Shapes: B batch, S sequence, H hidden, E embedding, V vocabulary, L labels, C choices.
@@ -76,7 +76,7 @@ class Head(PreTrainedModel):
 
 
 class LogitsHead(Head):
-    """A head with one kind of logits: a subclass says how they come about, and what labels cost."""
+    """A head with one kind of logits: a subclass computes them, and their loss."""
 
     def score(self, encoded: BaseModelOutputWithPooling) -> Tensor:
         """The logits."""
@@ -98,7 +98,7 @@ class LogitsHead(Head):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> LogitsOutput | Result:
-        """Logits, and with `labels` their loss: shapes as the class says, other arguments as `EncoderModel.forward`."""
+        """Logits, and with `labels` their loss: shapes as in the class, other arguments as `EncoderModel.forward`."""
         encoded = self.encode(
             (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
             output_attentions,

@@ -4,7 +4,7 @@ A thin layer (128 wide inside) between wide connections (512): bottlenecks carry
 and out again. IB-BERT is the same code with `intra_bottleneck_size` above `hidden_size`.
 
 The residual stream is never narrower than fp32: in the published weights it reaches 2.5e7, where fp16 has ended and
-bf16 counts in steps of 131,072. What lies between narrow weights and the stream goes through `wide_linear`.
+bf16 counts in steps of 131,072. Layers between narrow weights and the stream go through `wide_linear`.
 
 Shapes: B batch, S sequence, H hidden (512), T true hidden (128, inside the bottleneck), E embedding (128),
 I intermediate (512), V vocabulary.
@@ -33,11 +33,11 @@ from pocketbert.models.ops import (
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 from pocketbert.outputs import PreTrainingOutput
 
-TORCH_EPS = 1e-5  # what two of the published norms use under "layer_norm", whatever config.layer_norm_eps says
+TORCH_EPS = 1e-5  # of two norms under "layer_norm" in the published code, which ignores config.layer_norm_eps there
 
 
 def norm(config: MobileBertConfig, width: int, eps: float | None = None) -> nn.Module:
-    """The norm that `normalization_type` asks for."""
+    """The norm of this `normalization_type`."""
     if config.normalization_type == "no_norm":
         return NoNorm(width)
     return LayerNorm(width, config.layer_norm_eps if eps is None else eps)
@@ -73,9 +73,9 @@ class MobileBertEmbeddings(nn.Module):
     ) -> Tensor:
         """Ids [B, S], or word embeddings [B, S, E], to [B, S, H].
 
-        The published trigram reads the embedding of padding beside the last token. With `mask_aware_trigram` what the
-        mask [B, S] hides counts as zero there, as the text's edge does, and padding changes nothing. Packed examples
-        see no neighbours either.
+        The published trigram reads the embedding of padding beside the last token. With `mask_aware_trigram`
+        masked positions count as zero, as beyond the text's ends, and padding changes nothing. Packed examples do not
+        see each other either.
         """
         words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # [B, S, E]
         if position_ids is None:
@@ -102,7 +102,7 @@ class MobileBertEmbeddings(nn.Module):
 
 
 class MobileBertSelfAttention(nn.Module):
-    """Heads of the inner width; queries, keys and values are as wide on their input side as what they read."""
+    """Heads of the inner width; the inputs of query, key and value have the widths of what they read."""
 
     def __init__(self, config: MobileBertConfig) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class MobileBertLayer(nn.Module):
         self.attention = nn.ModuleDict(
             {"self": MobileBertSelfAttention(config), "output": MobileBertAttentionOutput(config)}
         )
-        # Without a bottleneck the last network is what drops; with one, the bottleneck that follows.
+        # Without a bottleneck the last network has the dropout; with one, the bottleneck after it.
         last = FeedForward(config, TORCH_EPS, 0.0 if config.use_bottleneck else config.hidden_dropout_prob)
         self.activation, self.dropout = last.activation, last.dropout
         self.intermediate, self.output = last.intermediate, last.output
@@ -280,7 +280,7 @@ class MobileBertForMaskedLM(MobileBertPreTrainedModel, heads.ForMaskedLM):
 
 
 class MobileBertForNextSentencePrediction(MobileBertPreTrainedModel, heads.ForNextSentencePrediction):
-    """MobileBERT that says whether one sentence follows another."""
+    """MobileBERT that predicts whether one sentence follows another."""
 
     encoder_class = MobileBertModel
 

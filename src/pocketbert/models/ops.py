@@ -148,8 +148,8 @@ class Linear(nn.Linear):
 def wide_linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """Apply `layer` to activations that may be wider than its weights: fp16 weights compute in fp32.
 
-    MobileBERT's residual stream reaches 2.5e7 in the published weights and fp16 ends at 65,504, so what reads or
-    writes the stream must not pass through fp16. bf16 has the range of fp32 and needs no such care.
+    MobileBERT's residual stream reaches 2.5e7 in the published weights and fp16 ends at 65,504, so layers that
+    read or write the stream must not compute in fp16. bf16 has the range of fp32 and needs no such care.
     """
     device = x.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

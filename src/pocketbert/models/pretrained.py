@@ -44,7 +44,7 @@ class PreTrainedModel(nn.Module):
             raise ConfigError(f"{type(self).__name__} needs a {wanted}, not a {type(config).__name__}")
         self.config: PreTrainedConfig = config
 
-    # ── what it is ──
+    # ── properties ──
 
     @property
     def base_model(self) -> EncoderModel:

@@ -138,7 +138,7 @@ class SqueezeBertOutput(nn.Module):
     def __init__(self, config: SqueezeBertConfig, width: int, groups: int) -> None:
         super().__init__()
         self.conv1d = GroupedLinear(width, config.hidden_size, groups)
-        self.layernorm = LayerNorm(config.hidden_size, 1e-12)  # published so, whatever config.layer_norm_eps says
+        self.layernorm = LayerNorm(config.hidden_size, 1e-12)  # as published, not config.layer_norm_eps
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def pipeline(
     Args:
         task: One of `TASKS`, or "sentiment-analysis" or "ner".
         model: A model folder, a hub name, a model object, or any `features.Predictor`. Without one,
-            text-classification uses the bundled model, which tells positive from negative sentences.
+            text-classification uses the bundled model, which classifies sentences as positive or negative.
         tokenizer: A tokenizer, or the folder or hub name of one; by default that of the model's folder or name.
         config: The model's configuration, where `model` is a predictor that does not have one as `config`.
         device: Run the model in PyTorch, on this device, as in `torch.device`. By default models of folders and names
@@ -77,7 +77,7 @@ def pipeline(
     """
     kind = TASKS.get(ALIASES.get(task, task))
     if kind is None:
-        raise InputError(f"there is no task {task!r}: choose one of {', '.join([*TASKS, *ALIASES])}")
+        raise InputError(f"unknown task {task!r}: choose one of {', '.join([*TASKS, *ALIASES])}")
     if model is None:
         if kind.bundled is None:
             raise InputError(f"{kind.task} has no bundled model: pass model=… with a folder or hub name")
@@ -102,7 +102,7 @@ def pipeline(
 
 
 def _load(kind: type[Pipeline], name: str | Path, device: Any, revision: str | None) -> Any:
-    """The model of a folder or hub name: on the engine, or in PyTorch if a device is asked for."""
+    """The model of a folder or hub name: on the engine, or in PyTorch if a device is chosen."""
     if device is None:
         from pocketbert.runtime.engine import Engine
 

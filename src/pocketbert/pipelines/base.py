@@ -43,7 +43,7 @@ class Pipeline(ABC):
         self.options = self._known(options)
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """Answer one input, a list of them, or any other iterable lazily. The options are those of `job`."""
+        """The result of one input, of a list, or lazily of any other iterable. The options are those of `job`."""
         if isinstance(inputs, list | tuple):
             return [answer.value for answer in self.stream(inputs, **options)]
         if isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | Mapping):
@@ -51,16 +51,16 @@ class Pipeline(ABC):
         try:
             [answer] = self.stream([inputs], **options)
         except InputError as error:
-            raise InputError(error.message) from None  # there is no other input to tell it from
+            raise InputError(error.message) from None  # there is no other input, so no position
         return answer.value
 
     def stream(self, inputs: Iterable[Any], **options: Any) -> Iterator[Answer]:
-        """Answer inputs as they are read, each with what the model read of it; see `runtime.stream`."""
+        """Results of inputs as they are read, each with the sequences that the model read; see `runtime.stream`."""
         return answers(inputs, self.job(**(self.options | self._known(options))), self.predictor)
 
     @abstractmethod
     def job(self) -> Job:
-        """How inputs are answered; a subclass adds its options as keywords."""
+        """The steps before and after the model; a subclass adds its options as keywords."""
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
         known = list(inspect.signature(self.job).parameters)

@@ -34,7 +34,7 @@ class TextClassification(Pipeline):
         """The best `{"label", "score"}` of each text; with `top_k` a list of so many, of all if it is None.
 
         The score is a probability, or for regression the number itself, unless `function_to_apply` ("softmax",
-        "sigmoid" or "none") says otherwise.
+        "sigmoid" or "none") is set.
         """
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
@@ -56,7 +56,7 @@ class TextClassification(Pipeline):
 
 
 class ZeroShotClassification(Pipeline):
-    """Label texts with labels of your own, by asking a language-inference model whether each follows from the text."""
+    """Label texts with any labels, by a natural language inference model: does the text entail the label?"""
 
     task = "zero-shot-classification"
     head = "ForSequenceClassification"
@@ -78,9 +78,9 @@ class ZeroShotClassification(Pipeline):
     ) -> Job:
         """`{"sequence", "labels", "scores"}` of each text, best label first.
 
-        The scores of a text add up to 1; with `multi_label`, or with one label alone, each label is judged for itself,
-        entailment against contradiction. `candidate_labels` is a list, or a text with commas. A model whose labels do
-        not say what they are (LABEL_0, …) needs the names of those that mean `entailment` and `contradiction`.
+        The scores of a text add up to 1; with `multi_label`, or with one label alone, each label is scored
+        separately, entailment against contradiction. `candidate_labels` is a list, or a text with commas. A model with
+        anonymous labels (LABEL_0, …) needs the names of those that mean `entailment` and `contradiction`.
         """
         if isinstance(candidate_labels, str):
             candidate_labels = [label.strip() for label in candidate_labels.split(",") if label.strip()]
@@ -125,7 +125,7 @@ class ZeroShotClassification(Pipeline):
 
 
 class MultipleChoice(Pipeline):
-    """Choose how a text goes on, or which answer fits a question."""
+    """Score the continuations of a text, or the answers to a question."""
 
     task = "multiple-choice"
     head = "ForMultipleChoice"
@@ -163,12 +163,12 @@ class FeatureExtraction(Pipeline):
         `pooling` is "mean" (of all tokens) or "cls"; `normalize` gives the vector length 1.
         """
         if normalize and pooling is None:
-            raise InputError("normalize needs pooling='mean' or 'cls': it is for one vector a text")
+            raise InputError("normalize needs pooling='mean' or 'cls': it applies to one vector per text")
 
         def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> list[Any]:
             hidden = self._array(outputs[0], "last_hidden_state", 2)
             return [hidden.tolist()] if pooling is None else decode.pool(hidden, pooling, normalize=normalize).tolist()
 
-        # A number in a list takes 32 bytes: 25 kB a vector, or a token, of a model as wide as BERT-base.
+        # A number in a list takes 32 bytes: 25 kB per vector, or per token, for a model as wide as BERT-base.
         few = {"inputs": 256} if pooling else {"inputs": 64, "characters": 1 << 13}
         return Job(lambda inputs: alone(encode_texts(self.tokenizer, inputs, max_length=self.max_length)), read, **few)

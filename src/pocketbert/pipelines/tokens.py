@@ -64,7 +64,7 @@ class TokenClassification(Pipeline):
         return Job(lambda inputs: alone(encode(self.tokenizer, inputs, max_length=self.max_length)), read)
 
     def _names(self, text: str, tokens: Tokens) -> list[str]:
-        """The vocabulary entry of each token; of an unknown one, what the text says there."""
+        """The vocabulary entry of each token; of an unknown one, its text."""
         names: list[str] = self.tokenizer.convert_ids_to_tokens(tokens.input_ids.tolist())
         for i in np.flatnonzero(tokens.input_ids == self.tokenizer.unk_token_id):
             names[i] = text[slice(*tokens.offsets[i])]
@@ -102,7 +102,7 @@ class QuestionAnswering(Pipeline):
     ) -> Job:
         """The best `{"score", "start", "end", "answer"}` of each question, or a list of the `top_k` best if over 1.
 
-        `decode.answers` says what the score is. With `handle_impossible_answer` the empty answer competes, and wins by
+        `decode.answers` defines the score. With `handle_impossible_answer` the empty answer competes, and wins by
         more than `null_threshold`. Lengths are in tokens; `doc_stride` is how far a window starts after the last. It is
         128 and a question 64 tokens long at most, less for models that read less than 384, if not given.
         """
@@ -131,7 +131,7 @@ class QuestionAnswering(Pipeline):
 
 
 class FillMask(Pipeline):
-    """Fill the gaps, written [MASK], of texts."""
+    """Predict masked words, written [MASK], in texts."""
 
     task = "fill-mask"
     head = "ForMaskedLM"

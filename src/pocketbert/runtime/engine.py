@@ -46,7 +46,7 @@ Ints = npt.NDArray[np.integer]
 
 @cache
 def native_core() -> type[Program] | None:
-    """The native core, or None where it was not built: then the log says so, once."""
+    """The native core, or None if it was not built, which is logged once."""
     try:
         from pocketbert._core import Program
     except ImportError:
@@ -56,7 +56,7 @@ def native_core() -> type[Program] | None:
 
 
 def _chosen_kernels() -> str | None:
-    """What POCKETBERT_KERNEL asks for; None lets the core choose the fastest."""
+    """The kernels that POCKETBERT_KERNEL names; None lets the core choose the fastest."""
     from pocketbert._core import available_kernels
 
     name, available = os.environ.get("POCKETBERT_KERNEL") or None, available_kernels()
@@ -66,14 +66,14 @@ def _chosen_kernels() -> str | None:
 
 
 class Backend(NamedTuple):
-    """What engines run on."""
+    """The kernels and threads of engines."""
 
     kernels: str | None  # of the native core; None where it was not built, and NumPy computes
     threads: int
 
 
 def backend() -> Backend:
-    """What engines of this process run on, unless they are told otherwise; raises `ConfigError` as they do."""
+    """The default backend of engines in this process; raises `ConfigError` as they do."""
     core = native_core()
     threads = usable_threads()
     return Backend(None if core is None else core(threads, _chosen_kernels()).kernels, threads)
@@ -90,7 +90,7 @@ class Engine:
     """A `features.Predictor` that needs no PyTorch.
 
     Args:
-        plan: what to run.
+        plan: the model.
         threads: how many; by default as many as this process may use.
         config: of the model that the plan was made from, where it was.
 
@@ -119,11 +119,11 @@ class Engine:
     ) -> Engine:
         """The model of a folder or hub name, for the task of `head`, the part of a class name after the family.
 
-        It runs in int8 where the folder holds int8, else in fp32; on as many `threads` as `Engine` says.
+        It runs in int8 if the weights in the folder are int8, otherwise in fp32; `threads` as for `Engine`.
 
         Raises:
             CheckpointError: the files are missing or damaged, or not of this model; its head is of another task, or not
-                in the file, so that every answer would be random.
+                in the file, so that the outputs would be random.
             ConfigError: `config.json` cannot be understood.
         """
         config = AutoConfig.from_pretrained(name_or_path, revision=revision)
@@ -142,7 +142,7 @@ class Engine:
         results: list[dict[str, np.ndarray]] = [{} for _ in inputs]
         lengths = [len(x.input_ids) for x in inputs]
         if too_long := [n for n in lengths if not 0 < n <= self.plan.max_tokens]:
-            raise InputError(f"a text of {too_long[0]} tokens: this model reads 1 to {self.plan.max_tokens}")
+            raise InputError(f"an input has {too_long[0]} tokens: this model takes 1 to {self.plan.max_tokens}")
         selects, gathered = self.plan.selects, self.plan.gathered
         rows = [np.arange(n) if x.rows is None else x.rows for x, n in zip(inputs, lengths, strict=True)]
         for chunk in self._chunks(lengths, [len(r) if selects else 1 for r in rows]):

@@ -1,4 +1,4 @@
-"""Loading a plan: the one way from a checkpoint's configuration and tensors to what an engine runs."""
+"""Loading a plan: from a checkpoint's configuration and tensors to the plan that an engine runs."""
 
 from __future__ import annotations
 

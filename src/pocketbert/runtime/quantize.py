@@ -13,7 +13,7 @@ SMALLEST = 4096  # weights; below, as in a classifier, int8 saves nothing
 
 
 def quantize(plan: Plan, smallest: int = SMALLEST) -> Plan:
-    """The plan with its `matrices` in int8, and attention in bfloat16; what is in int8 already stays as it is.
+    """The plan with its `matrices` in int8, and attention in bfloat16; matrices that are in int8 already are unchanged.
 
     Steps that read a residual stream keep their weights in fp32 besides, for the outliers.
     """
@@ -40,7 +40,7 @@ def quantize(plan: Plan, smallest: int = SMALLEST) -> Plan:
 
 
 def matrices(plan: Plan, smallest: int = SMALLEST) -> set[str]:
-    """What is to be in int8: the table of words, and the weights of linear steps except `unquantized_matrices`."""
+    """The matrices to quantize: the table of words, and the weights of linear steps but `unquantized_matrices`."""
     tables = {step.table for step in plan.steps() if isinstance(step, Lookup) and step.index.endswith("word")}
     large = {name for name in tables if plan.tensors[name].size >= smallest}
     candidates = large | {step.weight for step in plan.linear_steps()}

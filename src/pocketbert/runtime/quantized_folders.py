@@ -2,9 +2,9 @@
 
 A quantised folder is laid out as every model's. In `model.safetensors` a matrix in int8 has its official name and
 shape, and its scales [C'] the same name with `_scale` behind; so has the table of words, with one scale per word. All
-other tensors are in fp32. What lowering folds into such a matrix only scales its rows, so it goes into the scales, and
-no number is ever rounded twice. The smoothing factors by which the columns of int8 matrices were multiplied have the
-name of their norm with `.balance` behind.
+other tensors are in fp32. A factor that lowering folds into such a matrix only scales its rows, so it goes into the
+scales, and no number is ever rounded twice. The smoothing factors by which the columns of int8 matrices were multiplied
+have the name of their norm with `.balance` behind.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Inputs without end, answered in their order and in bounded memory.
+"""Streaming inference: any number of inputs, results in their order, bounded memory.
 
 Inputs are read in windows, which are bounded in number and in characters. While one window is computed the next is
 tokenised in a thread, and nothing more is read ahead. Within a window inputs are sorted by length and run within a
-budget of tokens; what a run returns is decoded at once, so only answers wait for their turn.
+budget of tokens; the outputs of a run are decoded at once, so only results wait for their turn.
 
 Inputs are read in the caller's thread, because a generator may be bound to it (a cursor of sqlite3 is).
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-#: Given among the inputs, says that the next will take a while: what was read is answered now.
+#: An element among the inputs that announces a pause: the inputs before it are computed now.
 PAUSE: Final = object()
 
 _FIRST_WINDOW = 64  # inputs; later windows hold twice as many each, so that the first answers come soon
@@ -31,15 +31,15 @@ _PATIENCE = 0.1  # seconds that an input waits for others to fill its window
 
 @dataclass(frozen=True)
 class Job:
-    """What turns inputs into answers, on both sides of the model.
+    """The steps before and after the model.
 
     Args:
-        encode: some inputs → what the model reads for each, one sequence or several. An `InputError` with a position
-            is about that input alone: those before it are answered first.
-        decode: an input, its sequences and the model's outputs for them → the answer.
-        inputs: how many a window holds at most.
-        characters: how many the texts of a window have at most, but for the last.
-        tokens: how many run at a time, longer sequences alone.
+        encode: some inputs → the features of each, one sequence or several. An `InputError` with a position concerns
+            that input alone: the inputs before it are computed first.
+        decode: an input, its sequences and the model's outputs for them → the result.
+        inputs: maximum number per window.
+        characters: maximum number per window, not counting its last input.
+        tokens: maximum number per run; longer sequences run alone.
     """
 
     encode: Callable[[list[Any]], Sequence[Sequence[Features]]]
@@ -50,16 +50,16 @@ class Job:
 
 
 class Answer(NamedTuple):
-    """The answer to an input, and the sequences that the model read for it."""
+    """The result for an input, and the sequences that the model read."""
 
     value: Any
     features: Sequence[Features]
 
 
 def answers(inputs: Iterable[Any], job: Job, predictor: Predictor) -> Iterator[Answer]:
-    """Answer every input, in order.
+    """The results of all inputs, in order.
 
-    An error comes after the answers to all inputs before it, whether it was raised by `inputs` or is about an input.
+    An error comes after the results of all inputs before it, whether `inputs` raised it or it concerns an input.
     """
     for window in _one_ahead(job.encode, _windows(inputs, job)):
         yield from _computed(window, job, predictor)
@@ -68,7 +68,7 @@ def answers(inputs: Iterable[Any], job: Job, predictor: Predictor) -> Iterator[A
 
 
 def _windows(inputs: Iterable[Any], job: Job) -> Iterator[list[Any]]:
-    """Inputs, some at a time; an empty window says that the next will take a while."""
+    """Inputs, some at a time; an empty window announces a pause."""
     window: list[Any] = []
     size, characters, begun = min(_FIRST_WINDOW, job.inputs), 0, 0.0
     try:
@@ -102,7 +102,7 @@ def _characters(one: Any) -> int:
 
 
 class _Window(NamedTuple):
-    """Some inputs, what the model reads for each, and what is wrong with the input after them."""
+    """Some inputs, the features of each, and the error of the input after them."""
 
     first: int  # the position of the first among all inputs
     inputs: list[Any]
@@ -150,12 +150,12 @@ def _encoded(encode: Encode, first: int, inputs: list[Any]) -> _Window:
         if error.position is None:
             raise
         before = inputs[: error.position]
-        told = InputError(error.message, first + error.position)
-        return _Window(first, before, encode(before) if before else [], told)
+        absolute = InputError(error.message, first + error.position)
+        return _Window(first, before, encode(before) if before else [], absolute)
 
 
 def _computed(window: _Window, job: Job, predictor: Predictor) -> list[Answer]:
-    """The answers to a window."""
+    """The results of a window."""
     results: list[Any] = [None] * len(window.inputs)
     outputs: list[list[Any]] = [[None] * len(group) for group in window.encoded]
     missing = [len(group) for group in window.encoded]

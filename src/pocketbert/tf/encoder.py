@@ -1,4 +1,4 @@
-"""Embeddings, then layers, then the pooler: what the encoders of all families share.
+"""Embeddings, then layers, then the pooler: the pass that all encoders share.
 
 Shapes: B batch, S sequence, H hidden, E width of the word embeddings.
 """
@@ -31,7 +31,7 @@ class Embeddings(Block):
         self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
 
     def widen(self, words: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """What a family does to word embeddings [B, S, E] before they are [B, S, H]."""
+        """The family's map from word embeddings [B, S, E] to [B, S, H]."""
         return words
 
     def call(
@@ -81,7 +81,7 @@ class MainLayer(Block):
         self.config = config
 
     def check(self, inputs: Mapping[str, Tensor], axes: int) -> None:
-        """Refuse inputs, ids of `axes` axes, that cannot be encoded; `call` says what can be."""
+        """Refuse inputs, ids of `axes` axes, that cannot be encoded; see `call`."""
         ids, embeddings = inputs.get("input_ids"), inputs.get("inputs_embeds")
         given = ids if ids is not None else embeddings
         if given is None or (ids is not None and embeddings is not None):

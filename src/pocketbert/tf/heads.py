@@ -52,7 +52,7 @@ class Encoder(TFPreTrainedModel):
 
 
 class LogitsHead(TFPreTrainedModel):
-    """A head with one kind of logits: a subclass says how they come about, and what labels cost."""
+    """A head with one kind of logits: a subclass computes them, and their loss."""
 
     label_names = ("labels",)
 
@@ -78,7 +78,7 @@ class LogitsHead(TFPreTrainedModel):
         labels: Tensor | None = None,
         training: bool = False,
     ) -> TFLogitsOutput | Result:
-        """Logits, and with `labels` their loss: shapes as the class says, other arguments as `MainLayer.call`."""
+        """Logits, and with `labels` their loss: shapes as in the class, other arguments as `MainLayer.call`."""
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         encoded = self.encode(inputs, output_attentions, output_hidden_states)
         output = TFLogitsOutput(None, self.score(encoded), encoded.hidden_states, encoded.attentions)
@@ -100,7 +100,7 @@ class Predictions(Block):
         """Make the variables: a matrix of its own only where nothing is tied."""
         super().build()
         config, tied = self.config, self.config.tie_word_embeddings
-        shape = (config.vocab_size, getattr(config, "embedding_size", config.hidden_size))
+        shape = (config.vocab_size, config.embedding_size)
         # Files have this bias twice; untied, the second one counts.
         self.bias = self.add_weight(name="bias", shape=shape[:1], initializer="zeros", trainable=tied)
         if not tied:
@@ -122,7 +122,7 @@ class Predictions(Block):
 
 
 class WordHead(TFPreTrainedModel):
-    """What the heads with word scores share."""
+    """A head with word scores."""
 
     predictions_class: ClassVar[type[Predictions]] = Predictions
 
@@ -233,7 +233,7 @@ class ClassifierHead(LogitsHead):
 
     @property
     def units(self) -> int:
-        """How many scores there are."""
+        """Number of scores."""
         return self.config.num_labels
 
 

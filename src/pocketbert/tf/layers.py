@@ -42,7 +42,7 @@ def drawn(std: float) -> Any:
 
 
 def settle(layer: keras.layers.Layer) -> None:
-    """Freeze the variables of a layer that does not train, which hear of it only where they were there before."""
+    """Freeze the variables of a layer that does not train, which Keras does only for variables that exist."""
     if not layer.trainable:
         for variable in layer.weights:
             variable.trainable = False
@@ -148,7 +148,7 @@ class NoNorm(keras.layers.Layer):
 
 
 def attention_bias(attention_mask: Tensor) -> Tensor:
-    """What a mask of [B, S], [B, S, S] or [B, 1|h, 1|S, S] (nonzero: attend) adds to the scores."""
+    """The term that a mask of [B, S], [B, S, S] or [B, 1|h, 1|S, S] (nonzero: attend) adds to the scores."""
     keep = tf.cast(tf.cast(attention_mask, tf.bool), tf.float32)
     if keep.shape.rank == 2:
         keep = keep[:, None, None, :]

@@ -19,11 +19,11 @@ from pocketbert.tf.layers import ACTIVATIONS, Attention, Block, LayerNorm, Linea
 from pocketbert.tf.outputs import TFPreTrainingOutput
 from pocketbert.tf.pretrained import TFPreTrainedModel
 
-TORCH_EPS = 1e-5  # what two of the published norms use under "layer_norm", whatever config.layer_norm_eps says
+TORCH_EPS = 1e-5  # of two norms under "layer_norm" in the published code, which ignores config.layer_norm_eps there
 
 
 def norm(config: MobileBertConfig, width: int, name: str, eps: float | None = None) -> keras.layers.Layer:
-    """The norm that `normalization_type` asks for."""
+    """The norm of this `normalization_type`."""
     if config.normalization_type == "no_norm":
         return NoNorm(width, name=name)
     return LayerNorm(width, config.layer_norm_eps if eps is None else eps, name=name)
@@ -48,8 +48,8 @@ class MobileBertEmbeddings(Embeddings):
     def widen(self, words: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Map [B, S, E] to [B, S, H].
 
-        The published trigram reads the embedding of padding beside the last token. With `mask_aware_trigram` what the
-        mask [B, S] hides counts as zero there, as the text's edge does, and padding changes nothing.
+        The published trigram reads the embedding of padding beside the last token. With `mask_aware_trigram`
+        masked positions count as zero, as beyond the text's ends, and padding changes nothing.
         """
         if self.trigram:
             if self.mask_aware and attention_mask is not None:
@@ -97,7 +97,7 @@ class Residual(Block):
 
 
 class SelfAttention(Block):
-    """Heads of the inner width; queries, keys and values are as wide on their input side as what they read."""
+    """Heads of the inner width; the inputs of query, key and value have the widths of what they read."""
 
     def __init__(self, config: MobileBertConfig) -> None:
         super().__init__(name="attention.self")
@@ -121,7 +121,7 @@ class MobileBertLayer(Block):
         super().__init__(name=name)
         hidden, inner, between = config.hidden_size, config.true_hidden_size, config.intermediate_size
         dropout = config.hidden_dropout_prob
-        inside = 0.0 if config.use_bottleneck else dropout  # with a bottleneck, that is what drops
+        inside = 0.0 if config.use_bottleneck else dropout  # with a bottleneck, the dropout is in that
         self.use_bottleneck = config.use_bottleneck
         self.bottleneck_attention = config.use_bottleneck_attention
         self.shared = config.use_bottleneck and config.key_query_shared_bottleneck
@@ -142,7 +142,7 @@ class MobileBertLayer(Block):
         self.narrow.append(Residual(config, between, inner, name="output", dropout=inside, eps=TORCH_EPS))
 
     def call(self, stream: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Map [B, S, H] to [B, S, H], and say the probabilities."""
+        """Map [B, S, H] to [B, S, H], and the attention probabilities."""
         x = query_key = value = stream
         if self.use_bottleneck:
             x = self.entrance(stream)  # [B, S, T]
@@ -167,7 +167,7 @@ class TFMobileBertMainLayer(MainLayer):
         self.pooler = Pooler(config, activated=config.classifier_activation) if pools else None
 
     def check(self, inputs: Mapping[str, Tensor], axes: int) -> None:
-        """Refuse what no encoder takes, and masks that say nothing of neighbours where the trigram heeds them."""
+        """Refuse inputs that no encoder takes, and masks that a mask-aware trigram cannot use."""
         super().check(inputs, axes)
         mask = inputs.get("attention_mask")
         if self.embeddings.mask_aware and mask is not None and len(mask.shape) != axes:
@@ -200,7 +200,7 @@ TFMobileBertForPreTrainingOutput = TFPreTrainingOutput
 
 
 class TFMobileBertPreTrainedModel(TFPreTrainedModel):
-    """What all MobileBERT classes share: configuration and encoder."""
+    """Base of all MobileBERT classes."""
 
     family = FAMILY
     main_layer_class = TFMobileBertMainLayer
@@ -220,7 +220,7 @@ class TFMobileBertForMaskedLM(TFMobileBertPreTrainedModel, heads.ForMaskedLM):
 
 
 class TFMobileBertForNextSentencePrediction(TFMobileBertPreTrainedModel, heads.ForNextSentencePrediction):
-    """MobileBERT that says whether one sentence follows another."""
+    """MobileBERT that predicts whether one sentence follows another."""
 
 
 class TFMobileBertForSequenceClassification(TFMobileBertPreTrainedModel, heads.ForSequenceClassification):

@@ -1,4 +1,4 @@
-"""What the TensorFlow models return: the same fields as in PyTorch, in a form that graphs and Keras can look into."""
+"""Outputs of the TensorFlow models: the same fields as in PyTorch, as pytrees for graphs and Keras."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ class TFModelOutput(outputs.ModelOutput):
 
 @dataclass
 class TFBaseModelOutputWithPooling(TFModelOutput, outputs.BaseModelOutputWithPooling):
-    """What an encoder returns."""
+    """Output of an encoder."""
 
 
 @dataclass
 class TFLogitsOutput(TFModelOutput, outputs.LogitsOutput):
-    """What a head with one kind of logits returns."""
+    """Output of a head with one kind of logits."""
 
 
 @dataclass
 class TFQuestionAnsweringModelOutput(TFModelOutput, outputs.QuestionAnsweringModelOutput):
-    """What a span head returns."""
+    """Output of a span head."""
 
 
 @dataclass
 class TFPreTrainingOutput(TFModelOutput, outputs.PreTrainingOutput):
-    """What the pretraining heads return."""
+    """Output of the pretraining heads."""

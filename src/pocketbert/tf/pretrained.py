@@ -1,4 +1,4 @@
-"""What every TensorFlow class can do: be called as published, loaded and saved under the official names, and fitted."""
+"""The base of all TensorFlow classes: published calls, loading and saving under the official names, fitting."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class TFPreTrainedModel(keras.Model):
     """Base of all TensorFlow classes; those of a family set `family` and `main_layer_class`.
 
     Inputs come as keywords, or packed in the first argument: a dict by name, or a list or tuple in the order of
-    `call`. Keras's `fit` takes the labels as `y`, or in such a dict; it minimises what `compile` is told to, or else
-    the loss of the head.
+    `call`. Keras's `fit` takes the labels as `y`, or in such a dict; it minimises the loss given to `compile`, by
+    default that of the head.
     """
 
     family: ClassVar[Family]
@@ -41,11 +41,11 @@ class TFPreTrainedModel(keras.Model):
     main_layer_class: ClassVar[type[MainLayer]]
     #: Whether the head looks at the pooler's output.
     reads_pooler: ClassVar[bool] = True
-    #: Whether this is the encoder alone, whose files do not say so in every name.
+    #: Whether this is the encoder alone, whose files lack its prefix.
     headless: ClassVar[bool] = False
     #: Of the ids of a batch: rows and tokens, or choices between the two.
     axes: ClassVar[int] = 2
-    #: The arguments of `call` that hold what is to be learned.
+    #: The arguments of `call` with the labels.
     label_names: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **named: Any) -> None:
@@ -103,7 +103,7 @@ class TFPreTrainedModel(keras.Model):
             raise
 
     def _unpacked(self, args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-        """All arguments by name; fewer may be given than there are."""
+        """The given arguments by name."""
         names = list(inspect.signature(self.call).parameters)
         given = {**dict(zip(names, args, strict=False)), **named}
         packed = given.get("input_ids")
@@ -128,7 +128,7 @@ class TFPreTrainedModel(keras.Model):
     def result(
         self, output: Output, labels: Mapping[str, Tensor | None], return_dict: bool | None
     ) -> Output | tuple[Any, ...]:
-        """`output`, with its loss where labels were given, or the tuple of its fields if that was asked for."""
+        """`output`, with its loss where labels were given, or the tuple of its fields if `return_dict` is False."""
         if labels and all(value is not None for value in labels.values()):
             output = with_loss(output, self.loss_of(output, labels))
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
@@ -202,7 +202,7 @@ class TFPreTrainedModel(keras.Model):
         output_loading_info: bool = False,
         **config_changes: Any,
     ) -> Self | tuple[Self, LoadingInfo]:
-        """Load a model folder or a hub name, whatever framework wrote it.
+        """Load a model folder or a hub name, written by any framework.
 
         Arguments and errors are those of the PyTorch classes (`PreTrainedModel.from_pretrained`).
         """
@@ -242,7 +242,7 @@ class TFPreTrainedModel(keras.Model):
         return named
 
     def _load(self, tensors: Tensors, source: str, ignore_mismatched_sizes: bool) -> Fit:
-        """Copy what fits, refuse what cannot be of this model; what the file may lack stays as it was drawn."""
+        """Copy the tensors that fit, refuse unknown ones; parameters that the file may lack stay random."""
         own = self._named_weights()
         shapes = {name: list(reversed(v.shape)) if turned else list(v.shape) for name, (v, turned) in own.items()}
         tied = self.config.tie_word_embeddings
@@ -267,13 +267,13 @@ class TFPreTrainedModel(keras.Model):
 
 
 def with_loss(output: Output, loss: Tensor | None) -> Output:
-    """A copy of what a head returned."""
+    """A copy of a head's output with this loss."""
     fields: dict[str, Any] = {"loss": loss}
     return replace(output, **fields)
 
 
 def named(output: Any) -> TFModelOutput:
-    """What a model returned, by name."""
+    """The output of a model, by name."""
     if not isinstance(output, TFModelOutput):
         raise ConfigError("return_dict=False: fit and evaluate need the outputs by name, so leave it True")
     return output
@@ -281,5 +281,5 @@ def named(output: Any) -> TFModelOutput:
 
 def scores(output: Any) -> Any:
     """The logits in an output, one or several, for Keras's losses and metrics."""
-    kept = [value for name, value in named(output).items() if name.endswith("logits")]
-    return kept[0] if len(kept) == 1 else kept
+    logits = [value for name, value in named(output).items() if name.endswith("logits")]
+    return logits[0] if len(logits) == 1 else logits

@@ -39,7 +39,7 @@ class Residual(Block):
     def __init__(self, config: SqueezeBertConfig, width: int, groups: int, name: str) -> None:
         super().__init__(name=name)
         self.conv1d = GroupedLinear(width, config.hidden_size, groups, config.initializer_range, name="conv1d")
-        self.norm = LayerNorm(config.hidden_size, 1e-12, name="layernorm")  # whatever config.layer_norm_eps says
+        self.norm = LayerNorm(config.hidden_size, 1e-12, name="layernorm")  # as published, not config.layer_norm_eps
         self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
 
     def call(self, x: Tensor, residual: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class SqueezeBertLayer(Block):
         self.narrow = Residual(config, inner, config.output_groups, name="output")
 
     def call(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Map [B, S, H] to [B, S, H], and say the probabilities."""
+        """Map [B, S, H] to [B, S, H], and the attention probabilities."""
         context, weights = self.attention(x, bias)
         x = self.post_attention(context, x)
         return self.narrow(self.activation(self.intermediate(x)), x), weights
@@ -81,7 +81,7 @@ class TFSqueezeBertMainLayer(MainLayer):
 
 
 class TFSqueezeBertPreTrainedModel(TFPreTrainedModel):
-    """What all SqueezeBERT classes share: configuration and encoder."""
+    """Base of all SqueezeBERT classes."""
 
     family = FAMILY
     main_layer_class = TFSqueezeBertMainLayer

@@ -1,4 +1,4 @@
-"""What goes into a tokenizer and what comes out: batches of texts, and arrays that know which text they came from."""
+"""Input and output types of tokenizers: batches of texts, and arrays with the way back into the texts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pocketbert.tokenization.files import one_of
 
 
 class BatchEncoding(dict[str, Any]):
-    """What a tokenizer returns: named arrays of ids and masks, and the way back from tokens to words and characters.
+    """Output of a tokenizer: named arrays of ids and masks, and the way back from tokens to words and characters.
 
     A dict, so `model(**encoding)` works; keys are attributes too, and a whole number gives the `Encoding` of that row.
-    `encodings` is None where the values did not come from a text (`BertTokenizer.pad`).
+    `encodings` is None if the values were not made from a text (`BertTokenizer.pad`).
     """
 
     def __init__(self, data: Mapping[str, Any], encodings: Sequence[Encoding] | None = None) -> None:
@@ -105,12 +105,15 @@ def _as_text(value: Any, split: bool, where: str) -> str | list[str]:
 
 
 def broken_text(inputs: Iterable[Any]) -> str | None:
-    """What `tokenizers` does not say: which text holds half a surrogate pair."""
+    """The error message for a text with an unpaired surrogate, which that of `tokenizers` does not name."""
     for position, item in enumerate(inputs):
         try:
             json.dumps(item, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            return f"text {position} holds {error.object[error.start]!r}, half a character: it was decoded wrongly"
+            return (
+                f"text {position} contains the unpaired surrogate {error.object[error.start]!r}: "
+                "it was decoded with the wrong encoding"
+            )
     return None
 
 

@@ -1,4 +1,4 @@
-"""What tokenizers are read from: vocabulary files, stored options, special tokens; and the checks of each."""
+"""The files of tokenizers: vocabulary, stored options, special tokens; and the checks of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pocketbert.errors import TokenizerError
 Token = str | AddedToken
 FilePath = str | Path
 
-#: What `from_pretrained` reads of a folder or hub name, each where it is there.
+#: The files that `from_pretrained` reads from a folder or hub name, if they exist.
 TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
@@ -26,7 +26,7 @@ STORED_OPTIONS = (
     *TOKEN_NAMES, "do_lower_case", "do_basic_tokenize", "never_split", "tokenize_chinese_chars", "strip_accents",
     "clean_text", "wordpieces_prefix", "model_max_length", "padding_side", "truncation_side",
 )  # fmt: skip
-NO_LIMIT = 10**9  # files say "no limit" with 1e30
+NO_LIMIT = 10**9  # files store "no limit" as 1e30
 
 logger = logging.getLogger(__name__)
 
@@ -65,21 +65,21 @@ def _read_text(path: Path) -> str:
 
 
 def read_json_if_any(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is no file."""
+    """The object in a JSON file; an empty one if the file does not exist."""
     from pocketbert.checkpoints.files import read_json
 
     return read_json(path) if path.exists() else {}
 
 
 def _read_vocab(path: Path) -> dict[str, int]:
-    """Token → number of its line; of a token that stands twice the later line counts, as everywhere in the field."""
+    """Token → number of its line; of a repeated token the later line counts, as in other implementations."""
     text = _read_text(path)
     lines = text.removesuffix("\n").split("\n") if text else []  # not splitlines: U+2028 and its like are tokens
     tokens = [line.removesuffix("\r") for line in lines]
     vocab = {token: index for index, token in enumerate(tokens)}
     if len(vocab) < len(tokens):
         twice = next(index for index, token in enumerate(tokens) if vocab[token] != index)
-        logger.warning("%s, line %d: %r stands again on a later line, which counts", path, twice + 1, tokens[twice])
+        logger.warning("%s, line %d: %r is repeated on a later line, which counts", path, twice + 1, tokens[twice])
     return vocab
 
 

@@ -44,10 +44,10 @@ class BertTokenizer(Vocabulary):
         tokenize_chinese_chars: put spaces around CJK ideographs.
         strip_accents: drop combining marks.
         clean_text: drop control characters, turn all whitespace into spaces.
-        wordpieces_prefix: what marks a piece inside a word.
+        wordpieces_prefix: prefix of a token inside a word.
         do_basic_tokenize: False only splits at whitespace before WordPiece, without normalising.
-        never_split: words of the vocabulary to keep as they are, wherever they stand as a word of their own.
-        unk_token: stands for what the vocabulary cannot express. Default: as stored, "[UNK]" otherwise.
+        never_split: words of the vocabulary to keep as they are, if they are separate words.
+        unk_token: replaces words that the vocabulary cannot express. Default: as stored, "[UNK]" otherwise.
         sep_token: ends each text.
         pad_token: fills rows.
         cls_token: begins the input.
@@ -101,15 +101,15 @@ class BertTokenizer(Vocabulary):
             truncation: True or "longest_first", "only_first", "only_second", or False. Default: "longest_first" where
                 `max_length` is given without padding, else False.
             max_length: in tokens, special ones included; default `model_max_length`.
-            stride: tokens that a piece cut off shares with the one before it.
+            stride: tokens that an overflowing row shares with the row before it.
             is_split_into_words: the texts are lists of words.
             pad_to_multiple_of: round the padded length up to a multiple of this.
             return_tensors: None for lists, "np" for arrays, "pt" or "tf" for tensors: int64 [batch, tokens], also of
                 one text.
             return_token_type_ids: include `token_type_ids`: 0 for the first text, 1 for the second.
             return_attention_mask: include `attention_mask`: 1 for tokens, 0 for padding.
-            return_overflowing_tokens: also return what was cut off, as further rows; `overflow_to_sample_mapping` says
-                which input each row is of.
+            return_overflowing_tokens: also return the tokens that were cut off, as further rows;
+                `overflow_to_sample_mapping` is the input of each row.
             return_special_tokens_mask: include `special_tokens_mask`: 1 for special tokens and padding.
             return_offsets_mapping: include `offset_mapping`: (start, end) of each token in its text (with
                 `is_split_into_words` in its word), (0, 0) for special tokens.
@@ -117,11 +117,11 @@ class BertTokenizer(Vocabulary):
             verbose: warn once of a text longer than `model_max_length` that is not truncated.
 
         Returns:
-            `input_ids` and what was asked for: a list an input, or of a single text its own lists.
+            `input_ids` and the requested values: one list per input, or for a single text its own lists.
 
         Raises:
             TokenizerError: something that is not a text (its position is named), rows of different lengths where
-                tensors were asked for, or lengths that cannot be met.
+                tensors were requested, or lengths that cannot be met.
         """
         check("max_length", max_length, int | None, "a whole number")
         inputs, batched = as_batch(text, text_pair, is_split_into_words)
@@ -221,7 +221,7 @@ class BertTokenizer(Vocabulary):
         if longest > self.model_max_length and not self._warned:
             self._warned = True
             logger.warning(
-                "a text has %d tokens, more than the %d that the model reads: pass truncation=True to cut it",
+                "a text has %d tokens, more than the %d of the model: pass truncation=True to cut it",
                 longest,
                 self.model_max_length,
             )
@@ -246,7 +246,7 @@ class BertTokenizer(Vocabulary):
     ) -> BatchEncoding:
         """Pad what was encoded without padding: one encoding, a batch, or a list of encodings as a data loader has it.
 
-        Names other than the ids and masks of a call (labels, say) are handed on as they are. The arguments are those of
+        Names other than the ids and masks of a call (such as labels) are returned unchanged. The arguments are those of
         a call.
         """
         if isinstance(encoded_inputs, Mapping):
@@ -255,7 +255,7 @@ class BertTokenizer(Vocabulary):
             names = encoded_inputs[0] if encoded_inputs else {"input_ids": []}
             data = {name: [as_list(row[name]) for row in encoded_inputs] for name in names}
         if "input_ids" not in data:
-            raise TokenizerError(f"padding needs input_ids; there are {', '.join(data) or 'no values'}")
+            raise TokenizerError(f"padding needs input_ids; given are {', '.join(data) or 'no values'}")
         single = bool(data["input_ids"]) and not isinstance(data["input_ids"][0], (list, tuple))
         fillers = {"input_ids": self.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
         columns = {name: [data[name]] if single else data[name] for name in fillers if name in data}
@@ -334,7 +334,7 @@ class BertTokenizer(Vocabulary):
         local_files_only: bool = False,
         **options: Any,
     ) -> Self:
-        """Read the tokenizer of a folder or hub name; `options` (of the class) override what is stored there."""
+        """Read the tokenizer of a folder or hub name; `options` (of the class) override the stored ones."""
         from pocketbert.checkpoints import resolve
 
         folder = resolve(
@@ -388,7 +388,7 @@ class MobileBertTokenizer(BertTokenizer):
     """WordPiece tokenizer of MobileBERT: that of BERT."""
 
 
-# The published names of what was once a second implementation.
+# The published names of a former second implementation.
 BertTokenizerFast = BertTokenizer
 SqueezeBertTokenizerFast = SqueezeBertTokenizer
 MobileBertTokenizerFast = MobileBertTokenizer

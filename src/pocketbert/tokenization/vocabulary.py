@@ -199,7 +199,7 @@ class Vocabulary:
         return {**self.__dict__, "_configured": {}}  # a pickle of each would hold the whole vocabulary
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """Id of a token, or of each of a list; the unknown token's where the vocabulary has none."""
+        """Id of a token, or of each of a list; the unknown token's if the vocabulary lacks it."""
         if not isinstance(tokens, str):
             return [self.convert_tokens_to_ids(token) for token in tokens]
         index = self._backend.token_to_id(tokens)
@@ -216,7 +216,7 @@ class Vocabulary:
         return [self.convert_ids_to_tokens(int(index)) for index in ids if index not in skipped]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Tokens joined by spaces, the pieces of a word without."""
+        """Tokens joined by spaces, those inside a word without."""
         return " ".join(tokens).replace(f" {self.wordpieces_prefix}", "").strip()
 
     # Tokens

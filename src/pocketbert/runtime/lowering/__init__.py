@@ -1,6 +1,6 @@
 """From a configuration and tensors to a plan: one module per family, one for the heads.
 
-What can be folded exactly is folded here, in float64: the scale of attention into the query's weights, and norms that
+Exact folds are made here, in float64: the scale of attention into the query's weights, and norms that
 are affine into the layers around them. Matrices that are in int8 in the checkpoint stay so where a fold only scales or
 stacks their rows.
 """

@@ -143,7 +143,7 @@ class Builder:
         )
 
     def refuse_unused(self) -> None:
-        """Raise `CheckpointError` for tensors that no step uses, except heads of other tasks and what may be idle."""
+        """Raise `CheckpointError` for tensors that no step uses, except other heads' and idle ones."""
         idle = [re.compile(pattern) for pattern in self.family.idle]
         unknown = [
             name
