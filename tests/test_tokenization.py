@@ -862,7 +862,7 @@ def test_long_text_warns_once(mini: BertTokenizer, caplog: pytest.LogCaptureFixt
         assert not caplog.records
         assert len(tokenizer(long)["input_ids"]) == len(tokenizer([long])["input_ids"][0]) == 602
     assert [record.getMessage() for record in caplog.records] == [
-        "a text has 602 tokens, more than the 512 that the model reads: pass truncation=True to cut it"
+        "a text has 602 tokens, more than the 512 of the model: pass truncation=True to cut it"
     ]
 
 

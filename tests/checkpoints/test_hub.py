@@ -112,7 +112,7 @@ class TestFormats:
 class TestFailures:
     @pytest.mark.parametrize("read", [read_config, read_tensors])
     def test_no_such_model(self, hub: Hub, read: Callable[..., object]) -> None:
-        with pytest.raises(CheckpointError, match=r"^'acme/nope' is no folder here, and the hub shows no such model"):
+        with pytest.raises(CheckpointError, match=r"^'acme/nope' is not a folder, and the hub shows no such model"):
             read("acme/nope")
 
     @pytest.mark.parametrize("read", [read_config, read_tensors])
@@ -134,7 +134,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("name", ["my model", "a--b", "-a", "a..b", "x" * 200])
     def test_what_can_be_neither(self, hub: Hub, name: str) -> None:
-        with pytest.raises(CheckpointError, match="is no folder here, and no name that a model on the hub can have"):
+        with pytest.raises(CheckpointError, match="is not a folder, and not a name that a model on the hub can have"):
             read_config(name)
         assert hub.asked == []
 
@@ -173,7 +173,7 @@ class TestOffline:
         assert read_config("acme/tiny", local_files_only=local) == {"model_type": "bert"}
         assert list(read_tensors("acme/tiny", local_files_only=local)) == ["x"]
         for name in ("acme/other", "other"):
-            with pytest.raises(CheckpointError, match=r"is not in the download cache \(offline, as asked\)"):
+            with pytest.raises(CheckpointError, match=r"are not in the download cache \(offline mode\)"):
                 read_tensors(name, local_files_only=local)
         assert hub.asked == []
 
@@ -199,7 +199,7 @@ class TestOffline:
         env.pop("HF_HUB_CACHE", None)
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
         assert done.stdout == "{'model_type': 'bert'} [0. 1. 2.] False\n"
-        assert "is not in the download cache (offline, as asked): connect once" in done.stderr.splitlines()[-1]
+        assert "are not in the download cache (offline mode): connect once" in done.stderr.splitlines()[-1]
 
 
 class TestClasses:
@@ -255,5 +255,5 @@ class TestClasses:
         for cls in (config_class, model_class, tokenizer_class):
             with pytest.raises(CheckpointError, match="no revision 'v9'"):
                 cls.from_pretrained("acme/words", revision="v9")
-            with pytest.raises(CheckpointError, match="is not in the download cache"):
+            with pytest.raises(CheckpointError, match="are not in the download cache"):
                 cls.from_pretrained("acme/words", cache_dir=tmp_path / "nothing", local_files_only=True)

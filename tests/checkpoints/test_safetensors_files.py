@@ -130,7 +130,7 @@ class TestDamage:
 
     def test_a_text_under_this_name(self, path: Path) -> None:
         path.write_text("not weights at all, but a longer text")
-        with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
+        with pytest.raises(CheckpointError, match="damaged or not a safetensors file"):
             open_safetensors(path)
 
     def test_a_missing_file_and_a_folder(self, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ class TestShards:
     @pytest.mark.parametrize("shard", ["../one.safetensors", "/etc/passwd", "..\\one", "c:one", "", ".", "..", 3, None])
     def test_a_path_out_of_the_folder(self, index: Path, shard: object) -> None:
         index.write_text(json.dumps({"weight_map": {"a": shard}}))
-        with pytest.raises(CheckpointError, match=r"a is said to be in .*no file name in that folder"):
+        with pytest.raises(CheckpointError, match=r"a is listed in .*not a file name in that folder"):
             open_shards(index, open_safetensors)
 
     @pytest.mark.parametrize("content", ["{}", '{"weight_map": {}}', '{"weight_map": ["a"]}', "[]", "nonsense", ""])

@@ -57,9 +57,12 @@ def not_numbers(folder: Path) -> None:
 
 DAMAGE: dict[str, tuple[Change, str]] = {
     "missing": (remove("model.safetensors"), "has no weights"),
-    "truncated": (cut, "is damaged or no safetensors file"),
+    "truncated": (cut, "is damaged or not a safetensors file"),
     "empty": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "is empty"),
-    "text": (lambda folder: (folder / "model.safetensors").write_text("hello, world" * 9), "damaged or no safetensors"),
+    "text": (
+        lambda folder: (folder / "model.safetensors").write_text("hello, world" * 9),
+        "damaged or not a safetensors",
+    ),
     "zip": (lambda folder: (folder / "model.safetensors").write_bytes(b"PK\3\4" + b"x" * 99), "pytorch_model.bin"),
     "page": (lambda folder: (folder / "model.safetensors").write_text("<!DOCTYPE html><html>"), "web page"),
     "nan": (not_numbers, "nan"),
@@ -99,9 +102,9 @@ def test_models_of_another_task(run: Run, models: Models) -> None:
 
 def test_unknown_names_offline(run: Run) -> None:
     message = run("classify", "--model", "nobody/nothing", "x").error
-    assert "'nobody/nothing' is no folder here" in message
+    assert "'nobody/nothing' is not a folder" in message
     assert "download cache" in message
-    assert "no folder here" in run("info", "no-such-model").error
+    assert "is not a folder" in run("info", "no-such-model").error
 
 
 def test_texts_that_cannot_be_read(run: Run, models: Models, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_what_is_refused(
     run: Run, models: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, out = models["classify"], tmp_path / "out"
-    assert "is there already: choose another folder" in run("export", model, model).error
+    assert "exists already: choose another folder" in run("export", model, model).error
     assert "has no config.json" in run("export", tmp_path, out).error
     assert "none.txt" in run("export", model, out, "--text", tmp_path / "none.txt").error
     assert "opset 12 is too old: choose one from 17" in run("export", model, out, "--opset", "12").error
@@ -59,7 +59,7 @@ def test_what_is_refused(
     assert run("export", model, out, "--format", "caffe").code == 2
     assert run("export", model, out, "--glue", "sst-2").code == 2
     [line] = run("export", model, out).lines
-    assert "is there already" in run("export", model, line["path"], "--format", "onnx").error
+    assert "exists already" in run("export", model, line["path"], "--format", "onnx").error
     Path(line["path"]).write_bytes(b"\x08\x08 cut off")
     assert "model.onnx is damaged, or not an ONNX file" in run("evaluate", out, data).error
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -70,7 +70,7 @@ def test_what_is_refused(run: Run, model: Path, models: dict[str, Path], data: P
     def error(*arguments: str | Path) -> str:
         return run("quantize", *arguments).error
 
-    assert "is there already: choose another folder" in error(model, model)
+    assert "exists already: choose another folder" in error(model, model)
     assert "none.csv: there is no such file" in error(model, out, "--eval", tmp_path / "none.csv")
     assert "tags.csv, line 1: has 1 columns: the word" in error(models["tag"], out, "--eval", tags)
     assert "has no config.json" in error(tmp_path, out)

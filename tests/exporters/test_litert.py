@@ -248,7 +248,7 @@ def test_rejected_input(
 ) -> None:
     model, _, done = classifier
     out = tmp_path / "out"
-    with pytest.raises(CheckpointError, match="is there already: choose another folder"):
+    with pytest.raises(CheckpointError, match="exists already: choose another folder"):
         export_to("litert", model, model)
     with pytest.raises(ConfigError, match="integer needs typical texts"):
         export_to("litert", model, out, precisions=("integer",))

@@ -314,7 +314,7 @@ def test_some_models_do_not_tolerate_8_bits(tmp_path: Path) -> None:
 
 
 def test_rejected_input(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is there already: choose another folder"):
+    with pytest.raises(CheckpointError, match="exists already: choose another folder"):
         export_to("onnx", model, model)
     with pytest.raises(InputError, match="no texts"):
         export_to("onnx", model, tmp_path / "out", texts=[])

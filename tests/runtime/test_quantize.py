@@ -279,11 +279,11 @@ def test_a_loss_of_over_a_point_is_refused(tmp_path: Path, after: float) -> None
 def test_an_output_folder_in_use(tmp_path: Path) -> None:
     original = save(WIDE["bert"], "Model", tmp_path / "a")
     before = contents(original)
-    with pytest.raises(CheckpointError, match="is there already"):
+    with pytest.raises(CheckpointError, match="exists already"):
         quantize_folder(original, original)
     assert contents(original) == before
     (tmp_path / "file").write_text("")
-    for out, message in (("file", "is there already"), ("file/b", "cannot write")):
+    for out, message in (("file", "exists already"), ("file/b", "cannot write")):
         with pytest.raises(CheckpointError, match=message):
             quantize_folder(original, tmp_path / out)
     (tmp_path / "empty").mkdir()
