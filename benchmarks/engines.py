@@ -1,8 +1,8 @@
-"""The runtime against every engine that is installed: all rows of the table of what it must reach, in one run.
+"""Our engine beside every installed engine, in one run, and the ratios beside their targets.
 
     python benchmarks/engines.py EXPORTS [--data FOLDER] [--seconds 12]
 
-EXPORTS is a folder for the other engines' files: a second run finds them there. With --data (or POCKETBERT_DATA), a
+EXPORTS is a folder for the other engines' files, which a second run reuses. With --data (or POCKETBERT_DATA), a
 folder with glue/SST-2, glue/MRPC and vocab/bert-base-uncased.txt, the true lengths of both dev sets are measured too.
 The peers: pip install torch transformers onnx onnxruntime openvino nncf; and matplotlib for the picture.
 
@@ -49,48 +49,48 @@ def sentences(data: Path) -> dict[str, list[Features]]:
 
 
 def leaders(report: Report, model: str, ready: list[Peer]) -> list[Peer]:
-    """Ours in int8, and whoever was the best peer at some length-128 shape."""
+    """Ours in int8, and the best peer at each shape of length 128."""
     best = {row.engine for shape in ((1, 128), (8, 128)) if (row := report.best(model, shape, ours=False))}
     return [OURS[0], *(peer for peer in ready if peer.name in best)]
 
 
-# ── the table of what must be reached ──
+# ── targets ──
 
 
-Bar = tuple[str, str, str, str, float, float]  # measure, ours, best peer, its figure, ratio, bar
+Target = tuple[str, str, str, str, float, float]  # measure, ours, best peer, its figure, ratio, target
 
 
-def bars(report: Report) -> list[Bar]:
-    """Every bar that speed has to clear, and how far it is cleared."""
-    found = []
-    for model, bar in (("SqueezeBERT", 2.3), ("MobileBERT", 1.8), ("BERT-base", 1.2)):
-        found.append(_against(report, f"{model} int8 1×128", model, (1, 128), model, "int8", ANY, bar))
+def targets(report: Report) -> list[Target]:
+    """Every target of speed, with the ratio that was measured."""
+    results = []
+    for model, target in (("SqueezeBERT", 2.3), ("MobileBERT", 1.8), ("BERT-base", 1.2)):
+        results.append(_against(report, f"{model} int8 1×128", model, (1, 128), model, "int8", ANY, target))
     for model, paper in (("SqueezeBERT", "4.3"), ("MobileBERT", "5.5")):
         what = f"{model} int8 1×128 over BERT-base int8: the paper's {paper}"
-        found.append(_against(report, what, model, (1, 128), "BERT-base", "int8", ("int8",), 2.8))
+        results.append(_against(report, what, model, (1, 128), "BERT-base", "int8", ("int8",), 2.8))
     for shape in ((1, 32), (1, 384), (8, 128)):
         for model in PUBLISHED:
             what = f"{model} int8 {shape[0]}×{shape[1]}"
-            found.append(_against(report, what, model, shape, model, "int8", ANY, 1.0))
-    found.append(
+            results.append(_against(report, what, model, shape, model, "int8", ANY, 1.0))
+    results.append(
         _against(report, "SqueezeBERT fp32 1×128", "SqueezeBERT", (1, 128), "SqueezeBERT", "fp32", ("fp32",), 1.2)
     )
-    return [*(bar for bar in found if bar is not None), *_text_bars(report), *_share_bar(report)]
+    return [*(one for one in results if one is not None), *_text_targets(report), *_share_target(report)]
 
 
 def _against(
     report: Report, what: str, model: str, shape: Shape, peers_model: str, precision: str,
-    allowed: tuple[str, ...], bar: float,
-) -> Bar | None:  # fmt: skip
+    allowed: tuple[str, ...], target: float,
+) -> Target | None:  # fmt: skip
     ours = report.best(model, shape, ours=True, precisions=(precision,))
     theirs = report.best(peers_model, shape, ours=False, precisions=allowed)
     if ours is None or theirs is None:
         return None
-    return what, f"{ours.ms:.2f} ms", theirs.engine, f"{theirs.ms:.2f} ms", theirs.ms / ours.ms, bar
+    return what, f"{ours.ms:.2f} ms", theirs.engine, f"{theirs.ms:.2f} ms", theirs.ms / ours.ms, target
 
 
-def _text_bars(report: Report) -> list[Bar]:
-    found = []
+def _text_targets(report: Report) -> list[Target]:
+    results = []
     for source, model in dict.fromkeys((row.source, row.model) for row in report.texts):
         rows = [row for row in report.texts if (row.source, row.model) == (source, model)]
         ours = max((r for r in rows if r.ours and r.precision == "int8"), key=lambda r: r.tokens_a_second)
@@ -98,11 +98,11 @@ def _text_bars(report: Report) -> list[Bar]:
         if theirs is not None:
             peer = f"{theirs.engine}, {theirs.batch} at a time"
             numbers = f"{ours.tokens_a_second:,.0f} tokens/s", peer, f"{theirs.tokens_a_second:,.0f} tokens/s"
-            found.append((f"{model} int8, {source}", *numbers, ours.tokens_a_second / theirs.tokens_a_second, 3.0))
-    return found
+            results.append((f"{model} int8, {source}", *numbers, ours.tokens_a_second / theirs.tokens_a_second, 3.0))
+    return results
 
 
-def _share_bar(report: Report) -> list[Bar]:
+def _share_target(report: Report) -> list[Target]:
     row = report.best("SqueezeBERT", (8, 128), ours=True, precisions=("int8",))
     if row is None or row.share is None:
         return []
@@ -112,13 +112,13 @@ def _share_bar(report: Report) -> list[Bar]:
 
 def show(report: Report) -> list[dict[str, object]]:
     """Print the table; return its rows."""
-    table = Table("measure", "PocketBERT", "best other", "its figure", "ratio", "bar", "", title="what must be reached")
+    table = Table("measure", "PocketBERT", "best other", "its figure", "ratio", "target", "", title="targets")
     rows: list[dict[str, object]] = []
-    for what, ours, peer, theirs, ratio, bar in bars(report):
-        reached = ratio >= bar
-        table.add_row(what, ours, peer, theirs, f"{ratio:.2f}", f"≥ {bar:g}", "reached" if reached else "MISSED")
+    for what, ours, peer, theirs, ratio, target in targets(report):
+        reached = ratio >= target
+        table.add_row(what, ours, peer, theirs, f"{ratio:.2f}", f"≥ {target:g}", "reached" if reached else "missed")
         rows.append({"measure": what, "ours": ours, "peer": peer, "theirs": theirs, "ratio": round(ratio, 3),
-                     "bar": bar, "reached": reached})  # fmt: skip
+                     "target": target, "reached": reached})  # fmt: skip
     Console(width=170).print(table)
     for name, reason in report.missing.items():
         print(f"without {name}: {reason}")
@@ -129,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("exports", type=Path)
     parser.add_argument("--data", type=Path, default=os.environ.get("POCKETBERT_DATA"))
-    parser.add_argument("--seconds", type=float, default=12.0, help="of turns for a model and shape")
+    parser.add_argument("--seconds", type=float, default=12.0, help="seconds per model and shape")
     arguments = parser.parse_args()
     texts = sentences(Path(arguments.data)) if arguments.data else {}
     arguments.exports.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A tiny model of every task with random weights, for what is asked of a service rather than of its answers.
+"""A tiny model of every task with random weights, to test the requests of a service rather than its predictions.
 
     pocketbert serve $(python benchmarks/every_task.py FOLDER)
 

@@ -1,10 +1,10 @@
-"""What each form of a model scores: in PyTorch, on our engine, as ONNX, and as LiteRT.
+"""Accuracy of each form of a model: in PyTorch, on our engine, as ONNX, and as LiteRT.
 
     python benchmarks/export_accuracy.py sst-2:MODEL:GLUE_FOLDER tagger:MODEL:FILE reader:MODEL:FILE
     python benchmarks/export_accuracy.py reader:MODEL:FILE --calibrate TEXTS --most 300
 
 Each argument is a name, a model folder and labelled data; a name that is a GLUE task reads its official files. All
-forms read as many tokens of an input as LiteRT's do, which is 128, and 384 of a question with its passage. A table, and
+forms read as many tokens per input as LiteRT files: 128, and 384 for question answering. Writes a table, and
 export-accuracy_….csv in benchmarks/results.
 """
 
@@ -42,10 +42,10 @@ Scores = Mapping[str, float]
 
 
 def evaluation_of(name: str, model: str, data: str, most: int | None) -> Evaluation[Any, Any]:
-    """What measures a model on the first examples of each set."""
+    """The evaluation of a model on the first examples of each set."""
     length = default_length(AutoConfig.from_pretrained(model))
     evaluation = read_evaluation(model, Path(data), glue=name if name in GLUE else None, max_length=length)
-    if name not in GLUE:  # its labels are kept by the set, and its dev sets are small
+    if name not in GLUE:  # GLUE's dev sets are small
         evaluation.sets = {key: replace(rows, examples=rows.examples[:most]) for key, rows in evaluation.sets.items()}
     return evaluation
 
@@ -61,7 +61,7 @@ def our_own(model: str) -> Iterator[tuple[str, Predictor]]:
 
 
 def exported(model: str, measure: Evaluation[Any, Any], calibration: list[str], folder: Path) -> list[VerifiedFile]:
-    """Every file, whatever it loses."""
+    """Every exported file, whatever its loss."""
     files: list[VerifiedFile] = []
     for name in ("onnx", "litert"):
         precisions = tuple(one for one in FORMATS[name].files if one != "integer" or calibration)
@@ -102,9 +102,13 @@ def rows(name: str, model: str, evaluation: Evaluation[Any, Any], calibration: l
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="NAME:MODEL:DATA")
-    parser.add_argument("--calibrate", type=Path, help="texts, a line each, for whole numbers; left out without them")
     parser.add_argument(
-        "--most", type=int, help="examples of a file, the first; all when not given, and of GLUE's sets"
+        "--calibrate",
+        type=Path,
+        help="texts, one per line, to calibrate the precision integer, which is skipped without them",
+    )
+    parser.add_argument(
+        "--most", type=int, help="the first examples of a file [default: all; GLUE sets are always read whole]"
     )
     given = parser.parse_args()
     calibration = given.calibrate.read_text(encoding="utf-8").splitlines() if given.calibrate else []

@@ -1,16 +1,16 @@
-"""Our ONNX files beside the stock exports of the same weights, in ONNX Runtime.
+"""Our ONNX files beside stock exports of the same weights, in ONNX Runtime.
 
     python benchmarks/exports.py FOLDER                # a table; exports_….csv and .png in benchmarks/results
     python benchmarks/exports.py FOLDER --seconds 3    # a quick look
 
 SqueezeBERT and MobileBERT in their published sizes with random weights, 1×32, 1×128 and 8×128, 2 threads. FOLDER keeps
-the files for the next time. Stock files are what transformers gives by `torch.onnx.export`, in int8 after ONNX
-Runtime's own dynamic quantisation; there, SqueezeBERT's convolutions stay in fp32, because ONNX Runtime refuses to load
-them in int8. MobileBERT in int8 is measured in both forms that an export can take: with its residual stream rounded, as
-the stock file has it, and with that stream in fp32, which weights need in which something stands out of it.
+the files for later runs. Stock files are made by `torch.onnx.export` from transformers' models, in int8 by ONNX
+Runtime's own dynamic quantization; there, SqueezeBERT's convolutions stay in fp32, because ONNX Runtime cannot load
+them in int8. MobileBERT in int8 is measured in both forms of an export: with its residual stream rounded, as in the
+stock file, and with that stream in fp32, which weights with outliers need.
 
-A file runs several times in a row before the other has its turn, and the first of these does not count: so each has its
-weights in the cache, as it would have alone.
+A file runs several times in a row before the other has its turn, and the first run of each turn is discarded: so each
+has its weights in the cache, as it would alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pocketbert.runtime.quantize import quantize
 from pocketbert.runtime.smoothing import smooth
 
 FP32, INT8, STREAM = "fp32", "int8", "int8, stream in fp32"
-BARS = {
+TARGETS = {
     ("SqueezeBERT", FP32): 2.0,
     ("SqueezeBERT", INT8): 6.0,
     ("MobileBERT", FP32): 1.3,
@@ -71,7 +71,7 @@ def in_rows(calls: Mapping[str, Callable[[], object]], seconds: float) -> Times:
     begun = time.perf_counter()
     while time.perf_counter() - begun < seconds or len(times["ours"]) < 3 * (IN_A_ROW - 1):
         for name, call in calls.items():
-            time.sleep(0.02)  # until the threads of the other have stopped waiting
+            time.sleep(0.02)  # until the other's threads have stopped spinning
             for i in range(IN_A_ROW):
                 start = time.perf_counter()
                 call()
@@ -91,11 +91,11 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     places = range(len(rows))
     bars = axes.barh(places, [row["times"] for row in rows], color="#0f766e", height=0.7)
     axes.bar_label(bars, [f"{row['times']:.2f}" for row in rows], label_type="center", color="white")
-    axes.scatter([row["bar"] for row in rows], places, marker="|", s=160, color="#b45309", label="aimed for", zorder=3)
+    axes.scatter([row["target"] for row in rows], places, marker="|", s=160, color="#b45309", label="target", zorder=3)
     axes.axvline(1, color="#6b7280", linewidth=0.8)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.1 * max(BARS.values()))
+    axes.set_xlim(0, 1.1 * max(TARGETS.values()))
     axes.set_xlabel("times as fast as the stock export, in ONNX Runtime, 2 threads")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
@@ -105,13 +105,13 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for the files")
-    parser.add_argument("--seconds", type=float, default=10.0, help="for a model, precision and shape")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds per model, precision and shape")
     parser.add_argument("--models", nargs="+", default=["SqueezeBERT", "MobileBERT"])
-    parser.add_argument("--only-files", action="store_true", help="make them, and measure another time")
+    parser.add_argument("--only-files", action="store_true", help="make the files without measuring them")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for (name, precision), bar in BARS.items():
+    for (name, precision), target in TARGETS.items():
         if name not in given.models:
             continue
         subject = published(name)
@@ -130,7 +130,7 @@ def main() -> None:
             rows.append(
                 {"model": name, "precision": precision, "batch": batch, "length": length,
                  "stock_ms": round(ms["stock"], 2), "ours_ms": round(ms["ours"], 2),
-                 "times": round(ms["stock"] / ms["ours"], 2), "bar": bar, "runs": len(times["ours"])}
+                 "times": round(ms["stock"] / ms["ours"], 2), "target": target, "runs": len(times["ours"])}
             )  # fmt: skip
             print(f"{name} {precision} {batch}×{length}: {ms['stock']:.2f} → {ms['ours']:.2f} ms", flush=True)
     if rows:

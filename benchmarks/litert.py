@@ -29,7 +29,7 @@ PRECISIONS = ("fp32", "int8")
 
 
 def loaded(subject: Subject, precision: str, folder: Path) -> LiteRtPredictor:
-    """A file of the encoder, which is made if it is not there."""
+    """The file of the encoder, which is made if it does not exist."""
     path = folder / f"{subject.name}-{precision}.tflite"
     if not path.exists():
         path.write_bytes(convert(subject.plan, LENGTH, precision))

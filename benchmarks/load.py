@@ -1,8 +1,8 @@
 """Load for a service over HTTP, cheap enough to share a machine with what it measures.
 
-Open loop: each request goes out at its time, whether or not earlier ones were answered, and its latency counts from
-that time, so that a service that stalls cannot hide it. Closed loop: so many clients, each of which asks again when it
-is answered.
+Open loop: each request is sent at its scheduled time, whether or not earlier ones were completed, and its latency
+counts from that time, so that a stalled service cannot hide it. Closed loop: a number of clients, each of which sends
+its next request after the response to the last.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from typing import Any
 
 import numpy as np
 
-PATIENCE = 60.0  # seconds for an answer; without one by then the request failed
-CONNECTIONS = 256  # of an open loop to begin with, as of so many clients
+PATIENCE = 60.0  # seconds; without a response by then the request has failed
+CONNECTIONS = 256  # at the start of an open loop, as from so many clients
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 @dataclass
 class Outcome:
-    """What came back.
+    """The responses to a load.
 
     Attributes:
-        statuses: how often: HTTP's, or "refused" (no connection), "closed" (before a byte of an answer), "cut" (in the
-            middle of one), "late" (none within `PATIENCE`).
-        latencies: seconds of those that were answered with 200.
-        seconds: from the first to the last.
+        statuses: count of each HTTP status, and of "refused" (no connection), "closed" (before a byte of a response),
+            "cut" (in the middle of one), "late" (no response within `PATIENCE`).
+        latencies: in seconds, of responses with status 200.
+        seconds: from the first request to the last response.
         behind: seconds by which the latest request was sent too late.
         cpu: share of one processor that the load itself took.
     """
@@ -46,7 +46,7 @@ class Outcome:
 
     @property
     def answered(self) -> float:
-        """A second."""
+        """Successful responses per second."""
         return len(self.latencies) / self.seconds
 
     def ms(self, percent: float) -> float:
@@ -63,7 +63,7 @@ def post(path: str, body: Any, **headers: str) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """One that is kept, with a request at a time."""
+    """A persistent connection with one request at a time."""
 
     def __init__(self) -> None:
         self.received, self.answer = b"", asyncio.get_running_loop().create_future()
@@ -92,14 +92,14 @@ class _Connection(asyncio.Protocol):
 
 
 class Client:
-    """Connections to a service, used in turn, and more as it takes them."""
+    """Connections to a service, used in turn; more are opened when all are busy."""
 
     def __init__(self, port: int) -> None:
         self.port, self.free = port, deque[_Connection]()
 
     async def open(self, connections: int) -> None:
-        """Begin with so many, opened one after the other, so that a service of several processes can share them out."""
-        with contextlib.suppress(OSError):  # each request will say so
+        """Open connections one after the other, so that several worker processes each get some."""
+        with contextlib.suppress(OSError):  # each request reports it
             for _ in range(connections):
                 self.free.append(await self._connected())
 
@@ -108,7 +108,7 @@ class Client:
         return connection
 
     async def ask(self, request: bytes) -> str:
-        """The status, or what went wrong; see `Outcome`."""
+        """The status of the response, or the kind of failure; see `Outcome`."""
         try:
             connection = next((one for one in iter(self._pop, None) if one.open), None) or await self._connected()
         except OSError:
@@ -129,14 +129,14 @@ class Client:
         return self.free.popleft() if self.free else None
 
     async def close(self) -> None:
-        """All of them."""
+        """Close all connections."""
         for one in self.free:
             one.transport.close()
         await asyncio.sleep(0)  # sockets are closed in the loop's next turn
 
 
 async def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float, seed: int = 0) -> Outcome:
-    """Ask `rate` times a second, at random moments, one after the other of `requests`."""
+    """Send `requests` in turn, `rate` per second at random times."""
     times = np.random.default_rng(seed).exponential(1, max(1, round(rate * seconds))).cumsum()
     times *= len(times) / rate / times[-1]
 
@@ -161,7 +161,7 @@ async def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: 
 
 
 async def closed_loop(port: int, requests: Iterable[bytes], clients: int, seconds: float = float("inf")) -> Outcome:
-    """Ask with so many clients until there are no `requests` left, or the time is over."""
+    """Send with several clients until no `requests` are left, or the time is over."""
     rest = iter(requests)
 
     async def send(client: Client, found: Outcome) -> None:

@@ -1,7 +1,7 @@
-"""The service that a competent user would write: FastAPI around a transformers pipeline, or around ONNX Runtime.
+"""A service as a competent user would write it: FastAPI around a transformers pipeline, or around ONNX Runtime.
 
 Settings come from the environment: MODEL, a folder, or an ONNX file beside a tokenizer.json; THREADS of the engine;
-AT_ONCE, how many requests it computes at a time. Run by benchmarks/serving.py, with uvicorn.
+AT_ONCE, the number of requests that it computes at a time. Run by benchmarks/serving.py, with uvicorn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST = 512  # tokens
 
 
 class Body(BaseModel):
-    """A text to label."""
+    """A text to classify."""
 
     inputs: str
 

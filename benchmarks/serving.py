@@ -2,19 +2,20 @@
 
     POCKETBERT_DATA=… python benchmarks/serving.py MODELS [--seconds 5] [--no-peers]
 
-The model is a classifier of SqueezeBERT's published size with random weights, which run just as fast as others, and
-after it the bundled one, ours alone. A request is a sentence of SST-2's dev set; a second process sends them at rising
-rates, at random moments, whether or not earlier ones were answered (open loop). The rise ends where less than 95 of 100
-are answered or the 99th percentile is over a second.
+The model is a classifier of SqueezeBERT's published size with random weights, which are as fast as trained ones; then
+the bundled model, in our service alone. A request is a sentence of SST-2's dev set; a second process sends requests
+at rising rates, at random times, whether or not earlier ones were completed (open loop). The rise ends where less
+than 95 of 100 requests succeed or the 99th percentile exceeds a second.
 
-Every service is first tried in the settings that a user would try, with 16 clients that ask again when answered, and
-goes on with the best: one process with two threads, or two processes with one, and for the others one process that
-computes two requests at a time. The load runs on the same processors as the service; what it takes is in the file.
-ONNX Runtime gets the stock graph in fp32, whose int8 it cannot load, and in int8 the file of `pocketbert export`.
+Every service is first measured in the settings that a user would try, with 16 clients that send one request after the
+other, and continues with the best: one process with two threads, or two processes with one, and for the peers one
+process that computes two requests at a time. The load runs on the same processors as the service; its share of
+processor time is in the results. ONNX Runtime runs the stock graph in fp32, whose int8 form it cannot load, and in
+int8 the file of `pocketbert export`.
 
-MODELS is a folder for the models and the others' files: a second run finds them there. Needs the extras train, export
+MODELS is a folder for the models and the peers' files, which a second run reuses. Needs the extras train, export
 and bench, and transformers. Writes results/serving_….csv and .png (the load) and
-results/serving-summary_….csv (what is compared, the overhead of HTTP, the time to be ready).
+results/serving-summary_….csv (comparison, overhead of HTTP, time until ready).
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Candidate:
     environment: dict[str, str]
 
 
-# ── the model, as each service takes it ──
+# ── the model, in the form of each service ──
 
 
 def make(folder: Path) -> tuple[Path, Path]:
@@ -183,18 +184,18 @@ def with_clients(requests: Sequence[bytes], clients: int, seconds: float) -> Out
 
 
 class Load:
-    """The second process, and what it sends."""
+    """The process that generates load, and its requests."""
 
     def __init__(self, pool: Any, texts: Sequence[str], seconds: float) -> None:
         self.pool, self.seconds = pool, seconds
         self.requests = [post("/v1/classify", {"inputs": text}) for text in texts]
 
     def capacity(self, seconds: float) -> float:
-        """Answers a second to 16 clients."""
+        """Responses per second with 16 clients."""
         return float(self.pool.apply(with_clients, (self.requests, 16, seconds)).answered)
 
     def alone(self) -> float:
-        """The median milliseconds of one client."""
+        """Median latency of one client, in milliseconds."""
         return float(self.pool.apply(with_clients, (self.requests, 1, 3.0)).ms(50))
 
     def rise(self, candidate: Candidate, capacity: float, rows: Rows) -> None:
@@ -252,7 +253,7 @@ def ready_seconds(rounds: int) -> float:
 
 
 def bare(folder: Path, texts: Sequence[str]) -> tuple[float, float]:
-    """The runtime without HTTP: median milliseconds of a text alone, texts a second of all in one call."""
+    """The engine without HTTP: median latency of one text in milliseconds, and texts per second in one call."""
     from pocketbert import pipeline
 
     pipe = pipeline("text-classification", folder, top_k=None)
@@ -265,7 +266,7 @@ def bare(folder: Path, texts: Sequence[str]) -> tuple[float, float]:
 
 
 def at_p99(rows: Sequence[dict[str, Any]], service: str, limit: float) -> float:
-    """The most answers a second of a service with a p99 of at most `limit` ms."""
+    """The highest rate of responses per second of a service with a p99 of at most `limit` ms."""
     fine = [row["answered_a_second"] for row in rows if row["service"] == service and row["p99_ms"] <= limit]
     return max(fine, default=0.0)
 
@@ -293,8 +294,8 @@ def picture(rows: Sequence[dict[str, Any]], path: Path) -> None:
             rates, [row["p99_ms"] for row in of], marker="o", markersize=4, lw=2 if strong else 1.3, label=name
         )
         axes.plot(rates, [row["p50_ms"] for row in of], lw=1, ls=":", color=line.get_color())
-    axes.set(xscale="log", yscale="log", xlabel="answers a second", ylabel="latency, ms")
-    axes.set_title("A sentence a request, at rising rates: p99, and dotted p50", fontsize=11)
+    axes.set(xscale="log", yscale="log", xlabel="responses per second", ylabel="latency, ms")
+    axes.set_title("One sentence per request, at rising rates: p99, and dotted p50", fontsize=11)
     axes.grid(alpha=0.25, which="both")
     axes.legend(fontsize=8.5)
     figure.tight_layout()
@@ -307,12 +308,13 @@ def say(line: str) -> None:
 
 
 def measure(load: Load, folder: Path, texts: Sequence[str], peers: bool, rows: Rows, summary: Rows) -> None:
-    """Fill both files' rows, which are kept as they come."""
+    """Fill the rows of both result files, which are written after every measurement."""
     from pocketbert.pipelines import BUNDLED
 
-    def note(what: str, value: float, unit: str, bar: float | None = None, *, most: bool = True) -> None:
-        verdict = "" if bar is None else "reached" if (value <= bar if most else value >= bar) else "MISSED"
-        summary.append({"measure": what, "value": round(value, 3), "unit": unit, "bar": bar or "", "verdict": verdict})
+    def note(what: str, value: float, unit: str, target: float | None = None, *, most: bool = True) -> None:
+        verdict = "" if target is None else "reached" if (value <= target if most else value >= target) else "missed"
+        row = {"measure": what, "value": round(value, 3), "unit": unit, "target": target or "", "verdict": verdict}
+        summary.append(row)
         keep_results("serving-summary", summary)
         say(f"{what}: {value:.3f} {unit} {verdict}")
 

@@ -1,19 +1,19 @@
-"""Whether a service holds: memory over many requests, overload, a signal in the middle.
+"""Reliability of the service: memory over many requests, overload, shutdown under load.
 
     python benchmarks/soak.py MODELS [--requests 200000] [--seconds 8]
 
 MODELS is a folder for tiny models of every task (benchmarks/every_task.py), served beside the bundled one.
 
-1. Requests of random tasks and lengths, from 16 clients that ask again when answered: each must be answered with 200,
-   and memory must not grow by more than a fiftieth after the first fifth of them.
-2. The bundled model at half of what it can do, at all of it, and at three times that (open loop, a text of 20 words a
-   request): what is refused must be refused with 429, what is accepted must keep the p99 that it has at full load, and
-   a second later all must be well again.
-3. SIGTERM while it is asked for four fifths of what it can do: every request that the service has taken, by its own
-   log, must be answered, and the process must end with status 0.
+1. Requests of random tasks and lengths, from 16 clients that send one after the other: each must succeed with 200, and
+   memory must not grow by more than a fiftieth after the first fifth of them.
+2. The bundled model at half of its capacity, at full capacity, and at three times that (open loop, one text of 20 words
+   per request): rejected requests must get 429, accepted ones must keep the p99 of full load, and a second later the
+   service must be back to normal.
+3. SIGTERM at four fifths of its capacity: every request that the service accepted, by its own log, must be completed,
+   and the process must end with status 0.
 
-Writes results/soak_….csv, soak-memory_….csv and soak_….png (memory) as they come, so that a run that is cut off leaves
-what it found, and ends with status 1 where something did not hold.
+Writes results/soak_….csv, soak-memory_….csv and soak_….png (memory) during the run, so that an interrupted run keeps
+its results; the exit status is 1 where a condition fails.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def megabytes(process: int) -> float:
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 
-# ── what is asked ──
+# ── requests ──
 
 
 def anything(draws: random.Random) -> bytes:
@@ -141,7 +141,7 @@ def soak(port: int, process: int, count: int) -> tuple[Outcome, Memory]:
 
 
 def overload(port: int, seconds: float, note: Note) -> float:
-    """What it can do, and what happens at shares of that."""
+    """The capacity of a service, and its behaviour at fractions and multiples of it."""
     draws = random.Random(1)
     some = [a_text(draws) for _ in range(2000)]
     capacity = asyncio.run(closed_loop(port, some * 1000, 64, seconds)).answered
