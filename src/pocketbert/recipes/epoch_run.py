@@ -22,7 +22,7 @@ from pocketbert.errors import ConfigError
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.model_card import write_reports
-from pocketbert.recipes.training_run import RunResult, TrainingRun
+from pocketbert.recipes.training_run import RunResult, TrainingRun, metrics_of
 from pocketbert.tasks.base import TrainingData
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.loop import TrainingSchedule
@@ -123,7 +123,7 @@ class EpochRun(TrainingRun):
         write_reports(self.folder, self.log, latency)
         return FinetuneResult(
             folder=self.folder,
-            metrics=self.metrics_of(best),
+            metrics=metrics_of(best),
             steps=state.step,
             history=state.history,
             seconds=seconds,

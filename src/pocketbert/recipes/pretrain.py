@@ -26,7 +26,7 @@ from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.pretraining_recipes import Phase
-from pocketbert.recipes.training_run import RunResult, TrainingRun
+from pocketbert.recipes.training_run import RunResult, TrainingRun, metrics_of
 from pocketbert.tasks.evaluation import Scores
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, copies, is_sharded, process_group, shard
@@ -185,7 +185,7 @@ class PretrainRun(TrainingRun):
             record(state, finished=True)
             return PretrainResult(
                 folder=self.folder,
-                metrics=self.metrics_of(state.history[-1]),
+                metrics=metrics_of(state.history[-1]),
                 steps=state.step,
                 history=state.history,
                 seconds=self.seconds,

@@ -207,11 +207,12 @@ class TrainingRun(ABC):
             folder = self.folder / "tensorboard"
             raise CheckpointError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
-    def metrics_of(self, entry: Mapping[str, float]) -> dict[str, float]:
-        """Return the metrics of an entry of the history, without its step."""
-        return {name: value for name, value in entry.items() if name != "step"}
-
     @property
     def seconds(self) -> float:
         """Duration of the run so far, including the time before it was resumed."""
         return 0.0 if self.manifest is None else self.manifest.seconds
+
+
+def metrics_of(entry: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of an entry of the history, without its step."""
+    return {name: value for name, value in entry.items() if name != "step"}
