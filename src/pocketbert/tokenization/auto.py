@@ -11,7 +11,7 @@ from pocketbert.tokenization.tokenizers import BertTokenizer
 
 
 class AutoTokenizer:
-    """The tokenizer class that a folder or hub name asks for."""
+    """Picks the tokenizer class of a folder or hub name."""
 
     @staticmethod
     def from_pretrained(
@@ -32,10 +32,12 @@ class AutoTokenizer:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        by_model = {family.model_type: family.tokenizer for family in FAMILIES.values()}
-        by_name = {path.rpartition(".")[2]: path for path in by_model.values()}
+        paths = {family.tokenizer.rpartition(".")[2]: family.tokenizer for family in FAMILIES.values()}
         name = str(read_json_if_any(folder / "tokenizer_config.json").get("tokenizer_class")).removesuffix("Fast")
-        model_type = str(read_json_if_any(folder / "config.json").get("model_type"))
-        module, _, kind = by_name.get(name, by_model.get(model_type, FAMILIES["bert"].tokenizer)).rpartition(".")
+        if name not in paths:
+            model_type = str(read_json_if_any(folder / "config.json").get("model_type"))
+            family = FAMILIES[model_type if model_type in FAMILIES else "bert"]
+            name = family.tokenizer.rpartition(".")[2]
+        module, _, kind = paths[name].rpartition(".")
         tokenizer: BertTokenizer = getattr(import_module(module), kind).from_pretrained(folder, **options)
         return tokenizer
