@@ -50,7 +50,12 @@ struct Avx512 {
     static INLINE Ints magnitude(Floats x) { return _mm512_castps_si512(_mm512_abs_ps(x)); }
     static INLINE Ints larger(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
     static INLINE Ints plus(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
-    static INLINE unsigned mask_of_larger(Ints a, Ints b) { return _mm512_cmpgt_epi32_mask(a, b); }
+    // As an instruction: GCC 12 may store the mask in 16 bits of the stack and read 32.
+    static INLINE unsigned mask_of_larger(Ints a, Ints b) {
+        unsigned bits;
+        __asm__("kmovw %1, %0" : "=r"(bits) : "k"(_mm512_cmpgt_epi32_mask(a, b)));
+        return bits;
+    }
     static INLINE Floats floats(Ints x) { return _mm512_cvtepi32_ps(x); }
     static INLINE std::int32_t largest(Ints x) { return _mm512_reduce_max_epi32(x); }
     static INLINE std::int32_t sum(Ints x) { return _mm512_reduce_add_epi32(x); }
