@@ -1,9 +1,9 @@
-"""How long the bundled model takes for a sentence: text in, label out, in a process that has it loaded.
+"""Latency of the bundled model: one sentence in, one label out, in a process that has loaded the model.
 
     python benchmarks/bundled.py SENTENCES
 
-SENTENCES is a file with one a line; the first 256 are asked one by one, then all in one call. Medians and the 99th
-percentile of the single ones. Writes results/bundled_<machine>_<date>.csv.
+SENTENCES is a file with one sentence per line; the first 256 are classified one by one, then all in one call. Median
+and 99th percentile of single sentences, median of the whole call. Writes results/bundled_<machine>_<date>.csv.
 """
 
 from __future__ import annotations

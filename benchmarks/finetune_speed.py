@@ -1,11 +1,11 @@
-"""Fine-tuning: examples a second of this loop and of transformers' Trainer, on the same model, data and machine.
+"""Fine-tuning: examples per second of this loop and of transformers' Trainer, on the same model, data and machine.
 
     python benchmarks/finetune_speed.py --data glue --model a-bert --model squeezebert-uncased
 
 A model is a folder, or the name of a preset, which both sides begin with the same random weights. They train in turn
 for an epoch on the same examples, in fp32 with AdamW; what is timed is the steps, batches included, without loading,
-saving or evaluation. The Trainer pads batches to their longest text, or to 128 tokens as its own example does unless
-it is told otherwise.
+saving or evaluation. The Trainer pads batches to their longest text, or to 128 tokens, the default of its own
+example.
 """
 
 from __future__ import annotations

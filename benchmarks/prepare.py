@@ -1,4 +1,4 @@
-"""`pocketbert prepare`: megabytes of text a second, peak memory, and Ray against processes of this machine, in turns.
+"""`pocketbert prepare`: megabytes of text per second, peak memory, and Ray against processes of this machine, in turns.
 
     python benchmarks/prepare.py SOURCES… --tokenizer FOLDER --workers 2 --rounds 3
 

@@ -1,8 +1,8 @@
-"""Pretraining: tokens a second of this loop and of transformers' Trainer, on the same model, text and machine.
+"""Pretraining: tokens per second of this loop and of transformers' Trainer, on the same model, text and machine.
 
     python benchmarks/pretrain_speed.py TEXTS.jsonl --tokenizer FOLDER --rounds 3
 
-TEXTS.jsonl has a document a line, {"text": …}, whose own lines are paragraphs. Masked words alone, AdamW, fp32, the
+TEXTS.jsonl has one document per line, {"text": …}, whose own lines are paragraphs. Masked words alone, AdamW, fp32, the
 miniature SqueezeBERT from random weights. The Trainer takes its batches as transformers' example `run_mlm` makes them:
 line by line, cut to 128 tokens and padded to the longest of a batch; or, its best, all texts end to end and cut every
 128 tokens, so that nothing is padded and attention crosses documents. Tokens are those of the text and the special
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0, help="of every run")
-    parser.add_argument("--batch", type=int, default=64, help="examples a step")
+    parser.add_argument("--batch", type=int, default=64, help="examples per step")
     parser.add_argument("--tokens", type=int, default=4096, help="of a part of a batch of this loop")
     parser.add_argument("--how", help="what the script calls itself with")
     parser.add_argument("--scratch", help="the same")

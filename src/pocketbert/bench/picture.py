@@ -99,7 +99,7 @@ def _throughput(axes: Any, report: Report, models: list[str], length: int, batch
     axes.set_ylim(0, highest * 1.4)
     axes.set_xlabel("texts in a batch", color=FAINT, fontsize=8.5)
     axes.legend(loc="upper left", frameon=False, fontsize=8, labelcolor=INK, ncols=2, handlelength=2.6)
-    _plain(axes, f"Texts of {length} tokens a second", grid="y")
+    _plain(axes, f"Texts per second, {length} tokens each", grid="y")
 
 
 def _plain(axes: Any, title: str, grid: str) -> None:

@@ -19,9 +19,9 @@ _ADVICE = {
     errno.EACCES: "no permission to write there: choose another folder",
     errno.EPERM: "no permission to write there: choose another folder",
     errno.EROFS: "that disk is read-only: choose another folder",
-    errno.EEXIST: "a file is in the place of a folder: choose another folder",
-    errno.ENOTDIR: "a file is in the place of a folder: choose another folder",
-    errno.EISDIR: "a folder is in the place of the file: choose another name",
+    errno.EEXIST: "a file of that name exists where a folder is needed: choose another folder",
+    errno.ENOTDIR: "a file of that name exists where a folder is needed: choose another folder",
+    errno.EISDIR: "a folder of that name exists where a file is needed: choose another name",
 }
 
 

@@ -301,7 +301,7 @@ def fill_mask(
 
 
 def _filled(text: str, mask: str, number: int, word: str) -> Text:
-    """A text with `word` in the place of its mask `number`, counted from 1."""
+    """The text with `word` instead of its mask `number`, counted from 1."""
     from rich.text import Text
 
     parts = text.split(mask)

@@ -1,1 +1,1 @@
-"""The models in PyTorch: one file a family, heads written once, official parameter names."""
+"""The models in PyTorch: one file per family, shared heads, official parameter names."""

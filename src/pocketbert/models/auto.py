@@ -29,7 +29,7 @@ class _AutoModel:
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig) -> Any:
-        """A model with fresh weights."""
+        """A model with random initial weights."""
         return model_class(config, cls.task)(config)
 
     @classmethod

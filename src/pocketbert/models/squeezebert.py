@@ -36,7 +36,7 @@ def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     rows = x.reshape(-1, x.size(-1))  # [N, C]
-    if device != "cpu" or not rows.numel() or torch.compiler.is_compiling():  # Inductor would compile every N anew
+    if device != "cpu" or not rows.numel() or torch.compiler.is_compiling():  # Inductor would compile for every N
         product = _batched_product
     else:
         product = _NhwcProduct.apply if torch.is_grad_enabled() else _nhwc_product

@@ -103,8 +103,9 @@ class QuestionAnswering(Pipeline):
         """The best `{"score", "start", "end", "answer"}` of each question, or a list of the `top_k` best if over 1.
 
         `decode.answers` defines the score. With `handle_impossible_answer` the empty answer competes, and wins by
-        more than `null_threshold`. Lengths are in tokens; `doc_stride` is how far a window starts after the last. It is
-        128 and a question 64 tokens long at most, less for models that read less than 384, if not given.
+        more than `null_threshold`. Lengths are in tokens; `doc_stride` is the distance between the starts of two
+        windows [default: 128] and `max_question_len` the maximum length of a question [default: 64], both less for
+        models that read less than 384 tokens.
         """
 
         def encode(inputs: list[Any]) -> list[list[Window]]:

@@ -36,7 +36,7 @@ class BertTokenizer(Vocabulary):
     """WordPiece tokenizer of BERT.
 
     Args:
-        vocab_file: `vocab.txt`, one token a line, the id being the line's number from 0.
+        vocab_file: `vocab.txt`, one token per line, the id being the line's number from 0.
         tokenizer_file: `tokenizer.json` of the `tokenizers` library; used instead of `vocab_file` where both are given.
         vocab: token → id, for a vocabulary in memory.
         do_lower_case: lower-case the text. Default: as stored in `tokenizer_file`, True otherwise; so with the next
@@ -319,7 +319,7 @@ class BertTokenizer(Vocabulary):
         return [1, *[0] * len(token_ids_0), 1, *second]
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """How many special tokens a row gets: 2, or 3 of a pair."""
+        """Number of special tokens per input: 2, for a pair 3."""
         return 3 if pair else 2
 
     # Files

@@ -161,7 +161,7 @@ class Vocabulary:
         self.tokenize_chinese_chars, self.clean_text = options["handle_chinese_chars"], options["clean_text"]
 
     def _assemble(self, added: Iterable[AddedToken]) -> None:
-        """Put the backend together anew; of two added tokens with the same text the later one counts."""
+        """Assemble the backend again; of two added tokens with the same text the later one counts."""
         self._added = list({token.content: token for token in added}.values())
         self._backend = self._new_backend()
         self._special_ids = {self.convert_tokens_to_ids(token.content) for token in self._added if token.special}
@@ -268,7 +268,7 @@ class Vocabulary:
         return self.add_tokens([*named.values(), *others], special_tokens=True)
 
     def save_vocabulary(self, save_directory: FilePath, filename_prefix: str | None = None) -> tuple[str]:
-        """Write `[prefix-]vocab.txt`, one token a line in the order of ids, without added tokens; returns its path."""
+        """Write `[prefix-]vocab.txt`, one token per line by id, without added tokens; return its path."""
         from pocketbert.checkpoints import write_text
 
         path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}vocab.txt"
