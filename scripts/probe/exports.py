@@ -90,21 +90,19 @@ def _litert(probe: Probe) -> None:
 
 
 def _run_litert(probe: Probe, name: str, path: Path) -> None:
+    from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=1, experimental_preserve_all_tensors=True)
+    interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
     for number, one in enumerate(sorted(interpreter.get_input_details(), key=lambda one: str(one["name"]))):
         draw = np.random.default_rng(number)
         interpreter.set_tensor(one["index"], draw.integers(0, 2, one["shape"]).astype(one["dtype"]))
     interpreter.invoke()
-    arrays = []
-    for one in interpreter.get_tensor_details():
-        try:
-            arrays.append(np.asarray(interpreter.get_tensor(one["index"])))
-        except ValueError:  # of no use to the graph, so without values
-            continue
-    probe.bits(f"{name}/tensors", sorted(_content(array) for array in arrays))
+    # The constants of the file, and not the interpreter's tensors, among which is memory that nothing has written.
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    buffers = [model.buffers[tensor.buffer].data for graph in model.subgraphs for tensor in graph.tensors]
+    probe.bits(f"{name}/tensors", sorted(_content(data) for data in buffers if data is not None))
     details = interpreter.get_output_details()
     probe.bits(f"{name}/outputs", sorted(_content(interpreter.get_tensor(one["index"])) for one in details))
     probe.text(f"{name}/file", hashlib.sha256(path.read_bytes()).hexdigest())
