@@ -30,7 +30,8 @@ using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using BufferColumns = std::tuple<int, int, int>;  // buffer, start, width
 
 int narrow(std::size_t n) {
-    if (n > static_cast<std::size_t>(std::numeric_limits<int>::max() / 8)) throw std::invalid_argument("an array is too large");
+    if (n > static_cast<std::size_t>(std::numeric_limits<int>::max() / 8))
+        throw std::invalid_argument("an array is too large");
     return static_cast<int>(n);
 }
 
@@ -62,9 +63,16 @@ View<float> view(const std::optional<Array>& array) {
 
 Activation activation(const std::string& name) {
     static const std::map<std::string, Activation> known = {
-        {"", Activation::none}, {"gelu", Activation::gelu}, {"gelu_new", Activation::gelu_tanh},
-        {"gelu_fast", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh}, {"relu", Activation::relu},
-        {"relu6", Activation::relu6}, {"silu", Activation::silu}, {"swish", Activation::silu}, {"tanh", Activation::tanh},
+        {"", Activation::none},
+        {"gelu", Activation::gelu},
+        {"gelu_new", Activation::gelu_tanh},
+        {"gelu_fast", Activation::gelu_tanh},
+        {"gelu_pytorch_tanh", Activation::gelu_tanh},
+        {"relu", Activation::relu},
+        {"relu6", Activation::relu6},
+        {"silu", Activation::silu},
+        {"swish", Activation::silu},
+        {"tanh", Activation::tanh},
     };
     const auto entry = known.find(name);
     if (entry == known.end()) throw std::invalid_argument("unknown activation: " + name);
@@ -73,7 +81,7 @@ Activation activation(const std::string& name) {
 
 Index index(const std::string& name) {
     static const std::map<std::string, Index> known = {
-        {"word", Index::word}, {"next word", Index::next_word}, {"previous word", Index::previous_word},
+        {"word", Index::word},         {"next word", Index::next_word}, {"previous word", Index::previous_word},
         {"position", Index::position}, {"segment", Index::segment},
     };
     const auto entry = known.find(name);
@@ -121,7 +129,8 @@ const Kernels& find_kernels(const std::string& name) {
 }
 
 std::unique_ptr<Program> make_program(int threads, const std::optional<std::string>& kernels) {
-    return std::make_unique<Program>(kernels ? find_kernels(*kernels) : *available_kernels().front(), shared_pool(threads));
+    return std::make_unique<Program>(kernels ? find_kernels(*kernels) : *available_kernels().front(),
+                                     shared_pool(threads));
 }
 
 // Releases the GIL, until Python exits: then Python ends a daemon thread that acquires the GIL, and with it the whole
@@ -172,7 +181,8 @@ nb::list run(Program& program, const Vector<std::int32_t>& ids, const Vector<std
         std::mutex& mutex = mutex_of(program);
         const WithoutGil release;
         const std::lock_guard<std::mutex> turn(mutex);
-        program.run(token_ids.data, segment_ids.data, token_ids.width, begins.data, begins.width - 1, rows.data, rows.width);
+        program.run(token_ids.data, segment_ids.data, token_ids.width, begins.data, begins.width - 1, rows.data,
+                    rows.width);
         for (const BufferColumns& output : outputs) {
             const Columns c = columns(output);
             const auto count = static_cast<std::size_t>(program.rows(c));
@@ -217,9 +227,8 @@ NB_MODULE(_core, m) {
         .def_prop_ro("bf16_attention", [](const Kernels& k) { return k.bf16_attention != nullptr; })
         .def_prop_ro("int8_dot", [](const Kernels& k) { return k.int8_dot; })
         .def_prop_ro("tolerance", [](const Kernels& k) { return k.tolerance; })
-        .def_prop_ro("attention_tolerance", [](const Kernels& k) {
-            return k.bf16_attention ? k.bf16_attention->tolerance : k.tolerance;
-        });
+        .def_prop_ro("attention_tolerance",
+                     [](const Kernels& k) { return k.bf16_attention ? k.bf16_attention->tolerance : k.tolerance; });
     m.def("capabilities", &find_kernels, nb::arg("kernels"), nb::rv_policy::reference);
     m.def("peak_flops", &peak_flops, nb::arg("arithmetic"), nb::arg("threads"), nb::arg("kernels"));
     m.def("available_kernels", [] {
@@ -230,46 +239,63 @@ NB_MODULE(_core, m) {
     nb::class_<Program>(m, "Program")
         .def(nb::new_(&make_program), nb::arg("threads"), nb::arg("kernels") = nb::none())
         .def_prop_ro("kernels", &Program::kernels)
-        .def_prop_ro("workspace_bytes", [](Program& p) {
-            const std::lock_guard<std::mutex> turn(mutex_of(p));
-            return p.workspace_bytes();
-        })
-        .def("buffer", [](Program& p, int width, bool local) {
-            const std::lock_guard<std::mutex> turn(mutex_of(p));
-            return p.buffer(width, local);
-        }, nb::arg("width"), nb::arg("local"))
-        .def("lookup", building(+[](Program& p, BufferColumns target, Matrix<float> table, const std::string& which, bool add) {
-            p.lookup(columns(target), view(table), index(which), add);
-        }), nb::arg("target"), unconverted("table"), nb::arg("index"), nb::arg("add"))
-        .def("lookup_s8", building(+[](Program& p, BufferColumns target, Matrix<std::int8_t> table, Vector<float> scales,
-                             const std::string& which, bool add) {
-            p.lookup_s8(columns(target), view(table), view(scales), index(which), add);
-        }), nb::arg("target"), unconverted("table"), unconverted("table_scales"), nb::arg("index"), nb::arg("add"))
-        .def("linear", building(+[](Program& p, BufferColumns source, BufferColumns target, Matrix<float> weight, Vector<float> bias, int groups,
-                          const std::string& act, std::optional<BufferColumns> residual, std::optional<Vector<float>> scale) {
-            const Columns r = residual ? columns(*residual) : Columns{};
-            p.linear(columns(source), columns(target), view(weight), view(bias), groups, activation(act),
-                     residual ? &r : nullptr, view(scale));
-        }), nb::arg("source"), nb::arg("target"), unconverted("weight"), unconverted("bias"), nb::arg("groups"),
-           nb::arg("activation"), nb::arg("residual").none(), unconverted("residual_scale").none())
-        .def("linear_s8", building(+[](Program& p, BufferColumns source, BufferColumns target, Matrix<std::int8_t> weight, Vector<float> scales,
-                             Vector<float> bias, int groups, const std::string& act, std::optional<BufferColumns> residual,
-                             std::optional<Vector<float>> scale, std::optional<Matrix<float>> outlier_weight) {
-            const Columns r = residual ? columns(*residual) : Columns{};
-            p.linear_s8(columns(source), columns(target), view(weight), view(scales), view(bias), groups,
-                        activation(act), residual ? &r : nullptr, view(scale), view(outlier_weight));
-        }), nb::arg("source"), nb::arg("target"), unconverted("weight"), unconverted("weight_scales"), unconverted("bias"),
-           nb::arg("groups"), nb::arg("activation"), nb::arg("residual").none(), unconverted("residual_scale").none(),
-           unconverted("outlier_weight").none())
-        .def("layer_norm", building(+[](Program& p, BufferColumns source, BufferColumns target, Vector<float> weight, Vector<float> bias, float eps) {
-            p.layer_norm(columns(source), columns(target), view(weight), view(bias), eps);
-        }), nb::arg("source"), nb::arg("target"), unconverted("weight"), unconverted("bias"), nb::arg("eps"))
-        .def("attention", building(+[](Program& p, BufferColumns query, BufferColumns key, BufferColumns value, BufferColumns target, int heads, bool bfloat16) {
-            p.attention(columns(query), columns(key), columns(value), columns(target), heads, bfloat16);
-        }))
+        .def_prop_ro("workspace_bytes",
+                     [](Program& p) {
+                         const std::lock_guard<std::mutex> turn(mutex_of(p));
+                         return p.workspace_bytes();
+                     })
+        .def(
+            "buffer",
+            [](Program& p, int width, bool local) {
+                const std::lock_guard<std::mutex> turn(mutex_of(p));
+                return p.buffer(width, local);
+            },
+            nb::arg("width"), nb::arg("local"))
+        .def("lookup",
+             building(+[](Program& p, BufferColumns target, Matrix<float> table, const std::string& which, bool add) {
+                 p.lookup(columns(target), view(table), index(which), add);
+             }),
+             nb::arg("target"), unconverted("table"), nb::arg("index"), nb::arg("add"))
+        .def("lookup_s8",
+             building(+[](Program& p, BufferColumns target, Matrix<std::int8_t> table, Vector<float> scales,
+                          const std::string& which,
+                          bool add) { p.lookup_s8(columns(target), view(table), view(scales), index(which), add); }),
+             nb::arg("target"), unconverted("table"), unconverted("table_scales"), nb::arg("index"), nb::arg("add"))
+        .def("linear",
+             building(+[](Program& p, BufferColumns source, BufferColumns target, Matrix<float> weight,
+                          Vector<float> bias, int groups, const std::string& act, std::optional<BufferColumns> residual,
+                          std::optional<Vector<float>> scale) {
+                 const Columns r = residual ? columns(*residual) : Columns{};
+                 p.linear(columns(source), columns(target), view(weight), view(bias), groups, activation(act),
+                          residual ? &r : nullptr, view(scale));
+             }),
+             nb::arg("source"), nb::arg("target"), unconverted("weight"), unconverted("bias"), nb::arg("groups"),
+             nb::arg("activation"), nb::arg("residual").none(), unconverted("residual_scale").none())
+        .def("linear_s8",
+             building(+[](Program& p, BufferColumns source, BufferColumns target, Matrix<std::int8_t> weight,
+                          Vector<float> scales, Vector<float> bias, int groups, const std::string& act,
+                          std::optional<BufferColumns> residual, std::optional<Vector<float>> scale,
+                          std::optional<Matrix<float>> outlier_weight) {
+                 const Columns r = residual ? columns(*residual) : Columns{};
+                 p.linear_s8(columns(source), columns(target), view(weight), view(scales), view(bias), groups,
+                             activation(act), residual ? &r : nullptr, view(scale), view(outlier_weight));
+             }),
+             nb::arg("source"), nb::arg("target"), unconverted("weight"), unconverted("weight_scales"),
+             unconverted("bias"), nb::arg("groups"), nb::arg("activation"), nb::arg("residual").none(),
+             unconverted("residual_scale").none(), unconverted("outlier_weight").none())
+        .def("layer_norm",
+             building(
+                 +[](Program& p, BufferColumns source, BufferColumns target, Vector<float> weight, Vector<float> bias,
+                     float eps) { p.layer_norm(columns(source), columns(target), view(weight), view(bias), eps); }),
+             nb::arg("source"), nb::arg("target"), unconverted("weight"), unconverted("bias"), nb::arg("eps"))
+        .def("attention", building(+[](Program& p, BufferColumns query, BufferColumns key, BufferColumns value,
+                                       BufferColumns target, int heads, bool bfloat16) {
+                 p.attention(columns(query), columns(key), columns(value), columns(target), heads, bfloat16);
+             }))
         .def("gather", building(+[](Program& p, BufferColumns source, BufferColumns target, bool selected) {
-            p.gather(columns(source), columns(target), selected);
-        }), nb::arg("source"), nb::arg("target"), nb::arg("selected"))
+                 p.gather(columns(source), columns(target), selected);
+             }),
+             nb::arg("source"), nb::arg("target"), nb::arg("selected"))
         .def("run", &run, unconverted("ids"), unconverted("segments"), unconverted("starts"), nb::arg("outputs"),
              unconverted("selected_rows") = nb::none());
 }

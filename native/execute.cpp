@@ -14,7 +14,8 @@ constexpr int MAX_TASKS = 1 << 30;
 }  // namespace
 
 void Program::check_batch(const Batch& batch) const {
-    require(batch.starts[0] == 0 && batch.starts[batch.sequences] == batch.tokens, "starts must begin at 0 and end at the number of tokens");
+    require(batch.starts[0] == 0 && batch.starts[batch.sequences] == batch.tokens,
+            "starts must begin at 0 and end at the number of tokens");
     for (const std::int32_t row : batch.selected_rows)
         require(row >= 0 && row < batch.tokens, "a selected row is not a token of the batch");
     int longest = 0;
@@ -39,7 +40,13 @@ void Program::check_batch(const Batch& batch) const {
 
 void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tokens, const std::int32_t* starts,
                   int sequences, const std::int32_t* selected_rows, int selected_count) {
-    Batch batch{{ids, ids + tokens}, {segments, segments + tokens}, {starts, starts + sequences + 1}, tokens, sequences, {}, {}};
+    Batch batch{{ids, ids + tokens},
+                {segments, segments + tokens},
+                {starts, starts + sequences + 1},
+                tokens,
+                sequences,
+                {},
+                {}};
     require(selects_ || !selected_rows, "this program gathers no selected rows");
     if (selected_rows) {
         batch.selected_rows.assign(selected_rows, selected_rows + selected_count);
@@ -236,8 +243,8 @@ void Program::run_linear(const Step& step, Groups groups, int first, int last, S
         }
         if (step.kind == Step::linear) {
             const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * k;
-            kernels_.linear_f32(at(step.source, first, first, scratch) + std::ptrdiff_t(g) * k, stride(step.source), rows,
-                                step.packed + panel * g, n, k, epilogue, out + shift, target_stride);
+            kernels_.linear_f32(at(step.source, first, first, scratch) + std::ptrdiff_t(g) * k, stride(step.source),
+                                rows, step.packed + panel * g, n, k, epilogue, out + shift, target_stride);
         } else {
             const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * padded;
             const std::ptrdiff_t index = std::ptrdiff_t(g - groups.first) * rows;
@@ -247,8 +254,8 @@ void Program::run_linear(const Step& step, Groups groups, int first, int last, S
                 epilogue.bias_stride = round_up(n, PANEL);
                 for (int row = 0; row < rows; ++row)
                     kernels_.add_outliers(at(step.source, first + row, first, scratch),
-                                          scratch.outliers.data() + std::ptrdiff_t(row) * step.outliers,
-                                          counts[row], step.packed, step.bias.data(), n, k,
+                                          scratch.outliers.data() + std::ptrdiff_t(row) * step.outliers, counts[row],
+                                          step.packed, step.bias.data(), n, k,
                                           scratch.biases.data() + row * epilogue.bias_stride);
             }
             kernels_.linear_s8(scratch.q.data() + index * padded, scratch.scales.data() + index,
@@ -264,11 +271,10 @@ void Program::run_attention(const Stage& stage, const Batch& batch, int sequence
     const auto part = [&](Columns c) { return Columns{c.buffer, c.start + head * depth, depth}; };
     const auto stride = [&](Columns c) { return std::ptrdiff_t(buffers_[static_cast<std::size_t>(c.buffer)].width); };
     if (stage.bfloat16) {
-        kernels_.bf16_attention->run(at(part(stage.query), start, 0, scratch), stride(stage.query),
-                                     at(part(stage.key), start, 0, scratch), stride(stage.key),
-                                     at(part(stage.value), start, 0, scratch), stride(stage.value), length, depth,
-                                     at(part(stage.target), start, 0, scratch), stride(stage.target),
-                                     scratch.attention.data());
+        kernels_.bf16_attention->run(
+            at(part(stage.query), start, 0, scratch), stride(stage.query), at(part(stage.key), start, 0, scratch),
+            stride(stage.key), at(part(stage.value), start, 0, scratch), stride(stage.value), length, depth,
+            at(part(stage.target), start, 0, scratch), stride(stage.target), scratch.attention.data());
         return;
     }
     const std::size_t keys = static_cast<std::size_t>(round_up(length, PANEL)) * depth;
@@ -320,7 +326,8 @@ void Program::read(Columns c, float* out) const {
     if (count == 0) return;
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
     const float* from = memory_[static_cast<std::size_t>(c.buffer)].data() + c.start;
-    for (int row = 0; row < count; ++row) std::copy_n(from + std::ptrdiff_t(row) * buffer.width, c.width, out + std::ptrdiff_t(row) * c.width);
+    for (int row = 0; row < count; ++row)
+        std::copy_n(from + std::ptrdiff_t(row) * buffer.width, c.width, out + std::ptrdiff_t(row) * c.width);
 }
 
 }  // namespace pocketbert

@@ -144,7 +144,8 @@ Program::Step Program::check_linear(Columns source, Columns target, const View<T
     check(source, true);
     check(target, false);
     require(groups > 0 && source.width % groups == 0 && target.width % groups == 0, "groups must divide both widths");
-    require(weight.rows == target.width && weight.width == source.width / groups, "a weight must have the shape of its step");
+    require(weight.rows == target.width && weight.width == source.width / groups,
+            "a weight must have the shape of its step");
     require(!overlap(source, target), "a product cannot replace its source");
     require(bias.width == target.width, "a bias must be as wide as its target");
     require(!residual_scale.owner || (residual && residual_scale.width == target.width),
@@ -194,13 +195,13 @@ void Program::linear_s8(Columns source, Columns target, View<std::int8_t> weight
         step.outliers = k / FEATURES_PER_OUTLIER;
         step.packed = weights_.take<float>(static_cast<std::size_t>(round_up(n, PANEL)) * k);
         pack_f32(outlier_weight.data, k, 1, n, k, step.packed);
-        widest_outlier_step_ = std::max(widest_outlier_step_, static_cast<std::size_t>(round_up(std::max(n, k), PANEL)));
+        widest_outlier_step_ =
+            std::max(widest_outlier_step_, static_cast<std::size_t>(round_up(std::max(n, k), PANEL)));
         most_outliers_ = std::max(most_outliers_, static_cast<std::size_t>(step.outliers));
     }
     const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * round_up(k, 4);
     step.packed_s8 = weights_.take<std::uint8_t>(panel * groups);
-    for (int g = 0; g < groups; ++g)
-        pack_s8(weight.data + std::ptrdiff_t(g) * n * k, n, k, step.packed_s8 + panel * g);
+    for (int g = 0; g < groups; ++g) pack_s8(weight.data + std::ptrdiff_t(g) * n * k, n, k, step.packed_s8 + panel * g);
     step.weight_scales = padded(weight_scales);
     widest_source_ = std::max(widest_source_, static_cast<std::size_t>(source.width + 4 * groups));
     most_groups_ = std::max(most_groups_, static_cast<std::size_t>(groups));
@@ -212,7 +213,8 @@ void Program::layer_norm(Columns source, Columns target, View<float> weight, Vie
     check(target, false);
     require(source.width == target.width && weight.width == target.width && bias.width == target.width,
             "a norm must keep the width");
-    require(!overlap(source, target) || source.start == target.start, "a norm must replace its source or not overlap it");
+    require(!overlap(source, target) || source.start == target.start,
+            "a norm must replace its source or not overlap it");
     require(eps >= 0.0f, "eps must not be negative");
     Step step{};
     step.kind = Step::layer_norm;

@@ -78,9 +78,9 @@ public:
     void lookup_s8(Columns target, View<std::int8_t> table, View<float> table_scales, Index index, bool add);
     void linear(Columns source, Columns target, View<float> weight, View<float> bias, int groups, Activation activation,
                 const Columns* residual, View<float> residual_scale);
-    void linear_s8(Columns source, Columns target, View<std::int8_t> weight, View<float> weight_scales, View<float> bias,
-                   int groups, Activation activation, const Columns* residual, View<float> residual_scale,
-                   View<float> outlier_weight);
+    void linear_s8(Columns source, Columns target, View<std::int8_t> weight, View<float> weight_scales,
+                   View<float> bias, int groups, Activation activation, const Columns* residual,
+                   View<float> residual_scale, View<float> outlier_weight);
     void layer_norm(Columns source, Columns target, View<float> weight, View<float> bias, float eps);
     // With `bfloat16`, in that precision if the kernels have it.
     void attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16);
@@ -111,7 +111,7 @@ private:
         int width;
         bool local;
         RowsOf rows;
-        std::size_t offset;          // of a local buffer in a thread's scratch, in columns
+        std::size_t offset;  // of a local buffer in a thread's scratch, in columns
         std::map<int, int> written;  // the columns that have values: first → beyond the last
     };
     struct Step {
@@ -128,7 +128,7 @@ private:
         float* packed;  // in the arena, as is the next
         std::uint8_t* packed_s8;
         bool fused_with_previous;  // runs group by group together with the step before, whose target is its source
-        int outliers;              // the most features of a row that are multiplied in fp32
+        int outliers;  // the most features of a row that are multiplied in fp32
         float eps;
     };
     struct Stage {
@@ -150,7 +150,7 @@ private:
         std::vector<std::int32_t> ids, segments, starts;
         int tokens, sequences;
         std::vector<std::int32_t> selected_rows;  // numbers of tokens
-        std::vector<std::int32_t> sequence_of;    // by token
+        std::vector<std::int32_t> sequence_of;  // by token
     };
 
     void start(std::shared_ptr<Pool> pool);
@@ -187,10 +187,10 @@ private:
     Arena weights_;
     std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1, widest_outlier_step_ = 0, most_outliers_ = 0;
     RowsOf rows_of_ = RowsOf::tokens;  // the rows of the next step
-    bool selects_ = false;             // a gather takes the rows that the caller selects
+    bool selects_ = false;  // a gather takes the rows that the caller selects
 
     std::vector<Aligned<float>> memory_;  // by buffer
-    std::vector<Scratch> scratch_;        // by thread
+    std::vector<Scratch> scratch_;  // by thread
     int tokens_ = 0, sequences_ = 0, selected_ = 0;
 };
 

@@ -126,8 +126,8 @@ struct Avx2 {
     };
     static INLINE Ints first_sums(std::int32_t) { return _mm256_setzero_si256(); }
     static INLINE Weights load_weights(const std::uint8_t* packed) {
-        const __m256i w = _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed)),
-                                           _mm256_set1_epi8(-128));
+        const __m256i w =
+            _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed)), _mm256_set1_epi8(-128));
         return {_mm256_abs_epi8(w), w};
     }
     // The instruction for u8 times s8 adds two products in 16 bits, and saturates. It never does if the weights leave

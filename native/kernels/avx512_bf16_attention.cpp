@@ -48,8 +48,10 @@ INLINE void transpose(__m512i (&x)[16]) {
     }
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {  // now x[4 j + i] holds columns i, i + 4, i + 8, i + 12 of rows 4 j to 4 j + 3
-        const __m512i a = _mm512_shuffle_i32x4(x[i], x[4 + i], 0x88), b = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0x88);
-        const __m512i c = _mm512_shuffle_i32x4(x[i], x[4 + i], 0xDD), d = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0xDD);
+        const __m512i a = _mm512_shuffle_i32x4(x[i], x[4 + i], 0x88),
+                      b = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0x88);
+        const __m512i c = _mm512_shuffle_i32x4(x[i], x[4 + i], 0xDD),
+                      d = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0xDD);
         y[i] = _mm512_shuffle_i32x4(a, b, 0x88);
         y[4 + i] = _mm512_shuffle_i32x4(c, d, 0x88);
         y[8 + i] = _mm512_shuffle_i32x4(a, b, 0xDD);
@@ -87,7 +89,8 @@ void pack_values(const float* values, std::ptrdiff_t stride, int length, int dep
                 const float* from = values + row * stride + first + v;
                 const __mmask16 mask = first_lanes(depth - first - v), second = row + 1 < length ? mask : __mmask16(0);
                 const __m512i high = half(_mm512_maskz_loadu_ps(second, second ? from + stride : from));
-                _mm512_store_si512(packed + v, _mm512_or_si512(half(_mm512_maskz_loadu_ps(mask, from)), _mm512_slli_epi32(high, 16)));
+                _mm512_store_si512(
+                    packed + v, _mm512_or_si512(half(_mm512_maskz_loadu_ps(mask, from)), _mm512_slli_epi32(high, 16)));
             }
 }
 
@@ -125,7 +128,8 @@ INLINE float exponentials(const float* scores, int length, std::uint32_t* out) {
     const __m512 scale = _mm512_set1_ps(1.44269504f);
     const __m512 shift = _mm512_set1_ps(-1.44269504f * _mm512_reduce_max_ps(largest));
     const auto power = [&](int i) {
-        return _mm512_maskz_mov_ps(first_lanes(length - i), exp2(_mm512_fmadd_ps(_mm512_load_ps(scores + i), scale, shift)));
+        return _mm512_maskz_mov_ps(first_lanes(length - i),
+                                   exp2(_mm512_fmadd_ps(_mm512_load_ps(scores + i), scale, shift)));
     };
     __m512 sum = _mm512_setzero_ps();
     for (int i = 0; i < length; i += 2 * LANES, out += LANES) {
@@ -140,15 +144,16 @@ struct Memory {  // parts of the scratch, each a whole number of cache lines
     Memory(int length, int depth)
         : length_pairs(round_up(length, PANEL) / 2), depth_pairs(round_up(depth, 2 * LANES) / 2),
           keys(std::size_t(round_up(length, PANEL)) * depth_pairs),
-          values(std::size_t(length_pairs) * round_up(depth, PANEL)), scores(std::size_t(ROWS) * round_up(length, PANEL)),
-          powers(std::size_t(ROWS) * length_pairs), queries(std::size_t(ROWS) * depth_pairs) {}
+          values(std::size_t(length_pairs) * round_up(depth, PANEL)),
+          scores(std::size_t(ROWS) * round_up(length, PANEL)), powers(std::size_t(ROWS) * length_pairs),
+          queries(std::size_t(ROWS) * depth_pairs) {}
     int length_pairs, depth_pairs;
     std::size_t keys, values, scores, powers, queries;  // in numbers of 4 bytes
 };
 
 template <int M>
 void tile_of_queries(const float* query, std::ptrdiff_t query_stride, int length, int depth, const Memory& memory,
-              std::uint32_t* scratch, float* out, std::ptrdiff_t out_stride) {
+                     std::uint32_t* scratch, float* out, std::ptrdiff_t out_stride) {
     const std::uint32_t *keys = scratch, *values = keys + memory.keys;
     float* scores = reinterpret_cast<float*>(scratch + memory.keys + memory.values);
     std::uint32_t* powers = scratch + memory.keys + memory.values + memory.scores;
@@ -156,12 +161,15 @@ void tile_of_queries(const float* query, std::ptrdiff_t query_stride, int length
     const int pairs = (depth + 1) / 2, stride = round_up(length, PANEL);
     for (int r = 0; r < M; ++r)
         for (int i = 0; i < depth; i += 2 * LANES)
-            _mm512_store_si512(queries + r * memory.depth_pairs + i / 2, pairs_of(query + r * query_stride + i, depth - i));
+            _mm512_store_si512(queries + r * memory.depth_pairs + i / 2,
+                               pairs_of(query + r * query_stride + i, depth - i));
     for (int first = 0; first < length; first += PANEL)
-        tile<M, VECTORS>(queries, memory.depth_pairs, keys + std::ptrdiff_t(first) * pairs, pairs, scores + first, stride);
+        tile<M, VECTORS>(queries, memory.depth_pairs, keys + std::ptrdiff_t(first) * pairs, pairs, scores + first,
+                         stride);
     float inverse[M];
     for (int r = 0; r < M; ++r)
-        inverse[r] = exponentials(scores + std::ptrdiff_t(r) * stride, length, powers + std::ptrdiff_t(r) * memory.length_pairs);
+        inverse[r] =
+            exponentials(scores + std::ptrdiff_t(r) * stride, length, powers + std::ptrdiff_t(r) * memory.length_pairs);
     alignas(64) float sums[M][PANEL];
     const int length_pairs = (length + 1) / 2;
     for (int first = 0; first < depth; first += PANEL) {
@@ -190,8 +198,8 @@ void attention(const float* query, std::ptrdiff_t query_stride, const float* key
     pack_values(value, value_stride, length, depth, packed + memory.keys);
     for (int row = 0; row < length; row += ROWS)
         with_constant<ROWS>(length - row, [&](auto rows) {
-            tile_of_queries<decltype(rows)::value>(query + row * query_stride, query_stride, length, depth, memory, packed,
-                                                   out + row * out_stride, out_stride);
+            tile_of_queries<decltype(rows)::value>(query + row * query_stride, query_stride, length, depth, memory,
+                                                   packed, out + row * out_stride, out_stride);
         });
 }
 

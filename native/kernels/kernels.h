@@ -66,8 +66,8 @@ struct Kernels {
     void (*softmax)(float* x, int k);
 
     const Bf16Attention* bf16_attention;  // or null: attention is computed in fp32
-    float tolerance;                      // largest difference from the portable kernels in fp32, relative to the largest value
-    const char* int8_dot;                 // the instruction that multiplies bytes, for reports
+    float tolerance;  // largest difference from the portable kernels in fp32, relative to the largest value
+    const char* int8_dot;  // the instruction that multiplies bytes, for reports
     PeakLoop peak_f32, peak_bf16, peak_s8;  // null where no instruction multiplies such numbers
     void (*enter_thread)();  // or null: called in every thread before its tasks, as often as these come; must be cheap
 };

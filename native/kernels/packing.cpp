@@ -26,7 +26,8 @@ void pack_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed) {
             for (int j = 0; j < PANEL; ++j)
                 for (int i = quad * 4; i < quad * 4 + 4; ++i) {
                     const bool inside = first + j < n && i < k;
-                    *packed++ = static_cast<std::uint8_t>(inside ? weight[std::ptrdiff_t(first + j) * k + i] + 128 : 128);
+                    *packed++ =
+                        static_cast<std::uint8_t>(inside ? weight[std::ptrdiff_t(first + j) * k + i] + 128 : 128);
                 }
 }
 

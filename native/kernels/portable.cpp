@@ -39,7 +39,8 @@ void linear_f32(const float* x, std::ptrdiff_t x_stride, int m, const float* pac
         for (int row = 0; row < m; ++row) {
             float sums[PANEL] = {};
             for (int i = 0; i < k; ++i)
-                for (int j = 0; j < PANEL; ++j) sums[j] += x[row * x_stride + i] * packed[std::ptrdiff_t(i) * PANEL + j];
+                for (int j = 0; j < PANEL; ++j)
+                    sums[j] += x[row * x_stride + i] * packed[std::ptrdiff_t(i) * PANEL + j];
             apply_epilogue(sums, row, first, std::min(PANEL, n - first), epilogue, out + row * out_stride + first);
         }
 }

@@ -36,7 +36,7 @@ struct Loops {
     using Ints = typename Simd::Ints;
     static constexpr int LANES = Simd::LANES;
     static constexpr int STRIP = Simd::STRIP, VECTORS = STRIP / LANES;  // columns of a tile: a panel or a part of it
-    using Whole = std::integral_constant<int, LANES>;                   // a vector of which nothing is beyond the end
+    using Whole = std::integral_constant<int, LANES>;  // a vector of which nothing is beyond the end
 
     static INLINE Floats set(float x) { return Simd::set(x); }
     static INLINE Floats load(const float* p, int left) {  // zeros beyond the end
@@ -82,7 +82,8 @@ struct Loops {
         const float* residual = R == Residual::none ? nullptr : e.residual + to.row * e.residual_stride + to.column;
         const float* const residual_scale = R == Residual::scaled ? e.residual_scale + to.column : nullptr;
         float* out = to.out + to.row * to.out_stride + to.column;
-        const std::ptrdiff_t bias_stride = e.bias_stride, residual_stride = e.residual_stride, out_stride = to.out_stride;
+        const std::ptrdiff_t bias_stride = e.bias_stride, residual_stride = e.residual_stride,
+                             out_stride = to.out_stride;
         for (int r = 0; r < m; ++r) {
             for (int i = 0; i < columns; i += LANES) {
                 const int left = std::is_same_v<Width, int> ? columns - i : LANES;
@@ -128,7 +129,8 @@ struct Loops {
     // a function of its own: inlined beside others, it would not get all registers.
 
     template <int M, int V>
-    static NOINLINE void tile_f32(const float* x, std::ptrdiff_t x_stride, const float* strip, int k, const TileTarget& to) {
+    static NOINLINE void tile_f32(const float* x, std::ptrdiff_t x_stride, const float* strip, int k,
+                                  const TileTarget& to) {
         Floats sums[M][V];
 #pragma GCC unroll 8
         for (int r = 0; r < M; ++r)
@@ -155,7 +157,7 @@ struct Loops {
 
     template <int M>
     static NOINLINE void tile_s8(const std::int8_t* q, int quads, const float* scales, const std::int32_t* sums_of_q,
-                        const std::uint8_t* strip, const float* weight_scales, const TileTarget& to) {
+                                 const std::uint8_t* strip, const float* weight_scales, const TileTarget& to) {
         Ints sums[M][VECTORS];
 #pragma GCC unroll 8
         for (int r = 0; r < M; ++r)
@@ -204,16 +206,16 @@ struct Loops {
     }
 
     static void linear_s8(const std::int8_t* q, const float* scales, const std::int32_t* sums, int m,
-                          const std::uint8_t* packed, const float* weight_scales, int n, int k, const Epilogue& epilogue,
-                          float* out, std::ptrdiff_t out_stride) {
+                          const std::uint8_t* packed, const float* weight_scales, int n, int k,
+                          const Epilogue& epilogue, float* out, std::ptrdiff_t out_stride) {
         const int padded = round_up(k, 4);
         for (int column = 0; column < n; column += STRIP) {
             const std::uint8_t* strip = packed + std::ptrdiff_t(column / PANEL) * padded * PANEL + column % PANEL * 4;
             const int columns = n - column < STRIP ? n - column : STRIP;
             for (int row = 0; row < m; row += Simd::ROWS_S8)
                 with_constant<Simd::ROWS_S8>(m - row, [&](auto rows) {
-                    tile_s8<decltype(rows)::value>(q + std::ptrdiff_t(row) * padded, padded / 4, scales + row, sums + row,
-                                                   strip, weight_scales + column,
+                    tile_s8<decltype(rows)::value>(q + std::ptrdiff_t(row) * padded, padded / 4, scales + row,
+                                                   sums + row, strip, weight_scales + column,
                                                    TileTarget{row, column, columns, epilogue, out, out_stride});
                 });
         }
@@ -252,7 +254,9 @@ struct Loops {
         float threshold;
         __builtin_memcpy(&threshold, &bits, sizeof threshold);
         if (!(threshold > TINY && threshold <= std::numeric_limits<float>::max())) return 0;
-        const auto above = [&](int i, Ints limit) { return Simd::mask_of_larger(Simd::magnitude(load(x + i, k - i)), limit); };
+        const auto above = [&](int i, Ints limit) {
+            return Simd::mask_of_larger(Simd::magnitude(load(x + i, k - i)), limit);
+        };
         Ints lowest = largest;
         bool any = false;
         for (int halvings = 0; halvings < 40; ++halvings) {
@@ -314,7 +318,10 @@ struct Loops {
     }
 
     static std::int64_t peak_s8(int rounds) {
-        struct { alignas(64) std::uint8_t weights[4 * LANES]; std::int8_t q[4]; } bytes = {};
+        struct {
+            alignas(64) std::uint8_t weights[4 * LANES];
+            std::int8_t q[4];
+        } bytes = {};
         hide(bytes);
         const auto w = Simd::load_weights(bytes.weights);
         auto a = Simd::load_bytes4(bytes.q);

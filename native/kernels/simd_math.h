@@ -55,9 +55,10 @@ struct Math {
     // To 2e-6. Φ(x) - 1/2 is odd, so x times a polynomial in x², here fitted on [0, 5] in the variable 2 x² / 25 - 1, in
     // which the coefficients fall off and none of the sums cancels; beyond 5, Φ is constant.
     static INLINE Floats gelu_by_polynomial(Floats x) {
-        constexpr float TERMS[] = {4.929692950e-4f, -1.514154137e-3f, 2.001860877e-3f, -2.915672259e-3f, 6.165429950e-3f,
-                                   -1.097323280e-2f, 1.649765670e-2f, -2.333673090e-2f, 3.142622858e-2f, -4.043294862e-2f,
-                                   5.152142048e-2f, -7.029665262e-2f, 1.413637847e-1f};
+        constexpr float TERMS[] = {4.929692950e-4f, -1.514154137e-3f, 2.001860877e-3f, -2.915672259e-3f,
+                                   6.165429950e-3f, -1.097323280e-2f, 1.649765670e-2f, -2.333673090e-2f,
+                                   3.142622858e-2f, -4.043294862e-2f, 5.152142048e-2f, -7.029665262e-2f,
+                                   1.413637847e-1f};
         const Floats a = Simd::min(set(5.0f), Simd::max(set(-5.0f), x));
         const Floats t = Simd::fma(a * a, set(0.08f), set(-1.0f));
         Floats p = set(TERMS[0]);

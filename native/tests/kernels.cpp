@@ -17,7 +17,7 @@ using namespace pocketbert;
 namespace {
 
 constexpr float GUARD = 12345.678f;
-constexpr Activation ACTIVATIONS[] = {Activation::none, Activation::gelu, Activation::gelu_tanh, Activation::relu,
+constexpr Activation ACTIVATIONS[] = {Activation::none,  Activation::gelu, Activation::gelu_tanh, Activation::relu,
                                       Activation::relu6, Activation::silu, Activation::tanh};
 
 class Random {  // splitmix64: the same everywhere
@@ -29,7 +29,9 @@ public:
         z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
         return z ^ (z >> 31);
     }
-    int between(int first, int last) { return first + static_cast<int>(next() % static_cast<unsigned>(last - first + 1)); }
+    int between(int first, int last) {
+        return first + static_cast<int>(next() % static_cast<unsigned>(last - first + 1));
+    }
     bool one_in(int n) { return between(1, n) == 1; }
     float normal() {
         float sum = -6.0f;
@@ -42,7 +44,9 @@ public:
         return values;
     }
     int size() {  // mostly a few vectors, often about a whole number of panels, sometimes long
-        return one_in(8) ? between(1, 700) : one_in(4) ? std::max(1, 64 * between(0, 3) + between(-2, 2)) : between(1, 70);
+        return one_in(8)   ? between(1, 700)
+               : one_in(4) ? std::max(1, 64 * between(0, 3) + between(-2, 2))
+                           : between(1, 70);
     }
 
 private:
@@ -87,9 +91,11 @@ struct Product {
     std::vector<std::int32_t> sums;
     std::vector<std::uint8_t> packed_s8;
 
-    Product(Random& random, bool whole) : m(random.one_in(20) ? 0 : random.between(1, 20)), n(random.size()), k(random.size()), int8(whole) {
+    Product(Random& random, bool whole)
+        : m(random.one_in(20) ? 0 : random.between(1, 20)), n(random.size()), k(random.size()), int8(whole) {
         const std::size_t columns = static_cast<std::size_t>(round_up(n, PANEL));
-        x_stride = k + random.between(0, 3), out_stride = n + random.between(0, 3), residual_stride = n + random.between(0, 3);
+        x_stride = k + random.between(0, 3), out_stride = n + random.between(0, 3),
+        residual_stride = n + random.between(0, 3);
         activation = ACTIVATIONS[random.between(0, 6)];
         bias_stride = random.one_in(4) ? columns : 0;  // a bias for every row
         bias = random.floats(bias_stride ? m * columns : columns);
@@ -111,7 +117,8 @@ struct Product {
         const int padded = round_up(k, 4);
         const int edge = random.between(0, 3);  // at times, only numbers at the ends of the range
         std::vector<std::int8_t> weight(std::size_t(n) * k);
-        for (std::int8_t& w : weight) w = static_cast<std::int8_t>(edge ? random.between(-128, 127) : random.one_in(2) ? -128 : 127);
+        for (std::int8_t& w : weight)
+            w = static_cast<std::int8_t>(edge ? random.between(-128, 127) : random.one_in(2) ? -128 : 127);
         q.resize(std::size_t(m) * padded);
         for (int row = 0; row < m; ++row) {
             sums.push_back(0);
@@ -139,13 +146,19 @@ struct Product {
     // Rows `first` to `last` in `out`, whose old values are the residual where it is in place.
     void run(const Kernels& kernels, int first, int last, std::vector<float>& out) const {
         float* const to = out.data() + first * out_stride;
-        Epilogue epilogue{bias.data() + first * bias_stride, bias_stride, activation, nullptr, 0, residual_scale.empty() ? nullptr : residual_scale.data()};
+        Epilogue epilogue{bias.data() + first * bias_stride,
+                          bias_stride,
+                          activation,
+                          nullptr,
+                          0,
+                          residual_scale.empty() ? nullptr : residual_scale.data()};
         if (in_place) epilogue.residual = to, epilogue.residual_stride = out_stride;
         else if (!residual.empty())
             epilogue.residual = residual.data() + first * residual_stride, epilogue.residual_stride = residual_stride;
         if (int8)
-            kernels.linear_s8(q.data() + std::ptrdiff_t(first) * round_up(k, 4), scales.data() + first, sums.data() + first,
-                              last - first, packed_s8.data(), weight_scales.data(), n, k, epilogue, to, out_stride);
+            kernels.linear_s8(q.data() + std::ptrdiff_t(first) * round_up(k, 4), scales.data() + first,
+                              sums.data() + first, last - first, packed_s8.data(), weight_scales.data(), n, k, epilogue,
+                              to, out_stride);
         else
             kernels.linear_f32(x.data() + first * x_stride, x_stride, last - first, packed.data(), n, k, epilogue, to,
                                out_stride);
@@ -175,9 +188,10 @@ public:
             softmax();
             if (kernels_.bf16_attention) attention(*kernels_.bf16_attention);
         }
-        std::printf("%-11s (int8 by %s) %d cases of each; the largest difference is %.1e in fp32 products, %.1e in int8 "
-                    "ones, %.1e in those of outliers, %.1e in norms, %.1e in softmax", kernels_.name, kernels_.int8_dot,
-                    cases, f32_, s8_, outliers_, norm_, softmax_);
+        std::printf(
+            "%-11s (int8 by %s) %d cases of each; the largest difference is %.1e in fp32 products, %.1e in int8 "
+            "ones, %.1e in those of outliers, %.1e in norms, %.1e in softmax",
+            kernels_.name, kernels_.int8_dot, cases, f32_, s8_, outliers_, norm_, softmax_);
         if (kernels_.bf16_attention) std::printf(", %.1e in attention in bfloat16", attention_);
         std::printf("\n");
     }
@@ -247,7 +261,8 @@ private:
     void outliers() {
         const int n = random_.size(), k = random_.size(), max_count = random_.between(1, 1 + k / 8);
         std::vector<float> x = random_.floats(k);
-        for (int i = 0; i < max_count; ++i) x[random_.between(0, k - 1)] *= std::exp2(static_cast<float>(random_.between(0, 12)));
+        for (int i = 0; i < max_count; ++i)
+            x[random_.between(0, k - 1)] *= std::exp2(static_cast<float>(random_.between(0, 12)));
         if (random_.one_in(10)) x[random_.between(0, k - 1)] = random_.one_in(2) ? NAN : INFINITY;
         std::vector<std::int32_t> indices(max_count, -1), expected(max_count, -1);
         const int count = kernels_.find_outliers(x.data(), k, max_count, indices.data());
@@ -257,7 +272,8 @@ private:
         const std::vector<float> packed = random_.floats(columns * k), bias = random_.floats(columns);
         std::vector<float> sums(columns), expected_sums(columns);
         kernels_.add_outliers(x.data(), indices.data(), count, packed.data(), bias.data(), n, k, sums.data());
-        portable_kernels.add_outliers(x.data(), indices.data(), count, packed.data(), bias.data(), n, k, expected_sums.data());
+        portable_kernels.add_outliers(x.data(), indices.data(), count, packed.data(), bias.data(), n, k,
+                                      expected_sums.data());
         within(distance(sums, expected_sums), kernels_.tolerance, outliers_, "the product of outliers is off");
     }
 
@@ -291,24 +307,28 @@ private:
         std::vector<float> out(size, GUARD), expected(size, GUARD);
         std::vector<std::uint8_t> memory(attention.scratch_bytes(length, depth) + 64);
         void* const scratch = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64);
-        attention.run(query.data(), stride, key.data(), stride, value.data(), stride, length, depth, out.data(), stride, scratch);
+        attention.run(query.data(), stride, key.data(), stride, value.data(), stride, length, depth, out.data(), stride,
+                      scratch);
         std::vector<double> scores(length);
         for (int row = 0; row < length; ++row) {
             double largest = -INFINITY, sum = 0;
             for (int i = 0; i < length; ++i) {
                 scores[i] = 0;
-                for (int j = 0; j < depth; ++j) scores[i] += double(to_bf16(query[row * stride + j])) * to_bf16(key[i * stride + j]);
+                for (int j = 0; j < depth; ++j)
+                    scores[i] += double(to_bf16(query[row * stride + j])) * to_bf16(key[i * stride + j]);
                 largest = std::max(largest, scores[i]);
             }
             for (double& score : scores) sum += score = std::exp(score - largest);
             for (int j = 0; j < depth; ++j) {
                 double total = 0;
-                for (int i = 0; i < length; ++i) total += double(to_bf16(static_cast<float>(scores[i]))) * to_bf16(value[i * stride + j]);
+                for (int i = 0; i < length; ++i)
+                    total += double(to_bf16(static_cast<float>(scores[i]))) * to_bf16(value[i * stride + j]);
                 expected[row * stride + j] = static_cast<float>(total / sum);
             }
         }
         for (std::size_t i = 0; i < size; ++i)
-            require(static_cast<std::ptrdiff_t>(i) % stride < depth || out[i] == GUARD, "attention writes beside its columns");
+            require(static_cast<std::ptrdiff_t>(i) % stride < depth || out[i] == GUARD,
+                    "attention writes beside its columns");
         std::replace(out.begin(), out.end(), GUARD, 0.0f), std::replace(expected.begin(), expected.end(), GUARD, 0.0f);
         within(distance(out, expected), attention.tolerance, attention_, "attention in bfloat16 is off");
     }
@@ -324,7 +344,8 @@ void speed(const std::vector<const Kernels*>& all) {
     constexpr int SHAPES[][3] = {{96, 192, 192}, {96, 192, 768}, {96, 768, 192}, {96, 768, 768}, {96, 512, 128}};
     Random random(0);
     std::printf("%-16s", "m n k");
-    for (const Kernels* kernels : all) std::printf(" %11s:%-4s %11s:%-4s", kernels->name, "fp32", kernels->name, "int8");
+    for (const Kernels* kernels : all)
+        std::printf(" %11s:%-4s %11s:%-4s", kernels->name, "fp32", kernels->name, "int8");
     std::printf("\n");
     for (const auto& shape : SHAPES) {
         std::vector<Product> products;

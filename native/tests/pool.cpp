@@ -24,7 +24,8 @@ void loop(Pool& pool, int tasks) {  // plain integers: a task that ran twice or 
         require(thread >= 0 && thread < pool.threads(), "there is no such thread");
         done[static_cast<std::size_t>(task)] += task;
     });
-    for (int task = 0; task < tasks; ++task) require(done[static_cast<std::size_t>(task)] == task, "a task ran not once");
+    for (int task = 0; task < tasks; ++task)
+        require(done[static_cast<std::size_t>(task)] == task, "a task ran not once");
 }
 
 }  // namespace
@@ -53,7 +54,8 @@ int main() {
     if (child == 0) _exit(parents->is_of_this_process() ? 1 : 0);
     int status = 0;
     waitpid(child, &status, 0);
-    require(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child of a fork thinks that it has its parent's threads");
+    require(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+            "the child of a fork thinks that it has its parent's threads");
     delete parents;
     std::puts("the pool is sound");
 }

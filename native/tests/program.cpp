@@ -44,8 +44,8 @@ std::unique_ptr<Program> program(const Kernels& kernels, std::shared_ptr<Pool> p
     for (int layer = 0; layer < 2; ++layer) {
         made->layer_norm(x, x, matrix(random, 1, WIDTH), matrix(random, 1, WIDTH), 1e-5f);
         made->attention(x, x, x, context, 3, layer == 0);
-        made->linear_s8(context, x, matrix_s8(random, WIDTH, WIDTH), matrix(random, 1, WIDTH), matrix(random, 1, WIDTH), 1,
-                        Activation::tanh, &x, {}, matrix(random, WIDTH, WIDTH));
+        made->linear_s8(context, x, matrix_s8(random, WIDTH, WIDTH), matrix(random, 1, WIDTH), matrix(random, 1, WIDTH),
+                        1, Activation::tanh, &x, {}, matrix(random, WIDTH, WIDTH));
         made->linear(x, wide, matrix(random, 4 * WIDTH, WIDTH / 4), matrix(random, 1, 4 * WIDTH), 4, Activation::gelu,
                      nullptr, {});
         made->linear(wide, x, matrix(random, WIDTH, WIDTH), matrix(random, 1, WIDTH), 4, Activation::tanh, &x, {});
@@ -53,11 +53,13 @@ std::unique_ptr<Program> program(const Kernels& kernels, std::shared_ptr<Pool> p
     return made;
 }
 
-std::vector<float> output_of(Program& made, const std::vector<std::int32_t>& ids, const std::vector<std::int32_t>& starts) {
+std::vector<float> output_of(Program& made, const std::vector<std::int32_t>& ids,
+                             const std::vector<std::int32_t>& starts) {
     const std::vector<std::int32_t> segments(ids.size(), 1);
     std::vector<float> out(ids.size() * WIDTH);
     const std::lock_guard<std::mutex> turn(made.mutex());
-    made.run(ids.data(), segments.data(), static_cast<int>(ids.size()), starts.data(), static_cast<int>(starts.size()) - 1);
+    made.run(ids.data(), segments.data(), static_cast<int>(ids.size()), starts.data(),
+             static_cast<int>(starts.size()) - 1);
     made.read({0, 0, WIDTH}, out.data());
     return out;
 }
@@ -94,7 +96,8 @@ void check_entered_threads() {
     Kernels kernels = portable_kernels;
     kernels.enter_thread = enter_thread;
     kernels.layer_norm = layer_norm;
-    const auto made = program(kernels, std::make_shared<Pool>(3)), alone = program(portable_kernels, std::make_shared<Pool>(1));
+    const auto made = program(kernels, std::make_shared<Pool>(3)),
+               alone = program(portable_kernels, std::make_shared<Pool>(1));
     compare(*made, *alone, 0);
     std::puts("every thread is entered before it runs kernels");
 }
