@@ -76,7 +76,7 @@ def test_from_a_table_to_a_model_that_answers(options: Options, tmp_path: Path) 
 def test_the_folder_holds_the_best_model_not_the_last(options: Options, tmp_path: Path) -> None:
     wrong = [(text, {"good": "bad", "bad": "good"}[label]) for text, label in reviews(40)]
     data = write_csv(tmp_path / "wrong.csv", wrong)  # the more is learned, the worse it fares here
-    result = finetune(options(eval_data=data, epochs=4, learning_rate=1e-2, metric="loss"))
+    result = finetune(options(eval_data=data, epochs=12, learning_rate=5e-3, metric="loss"))
     losses = [entry["loss"] for entry in result.history]
     assert result.best_step == result.history[int(np.argmin(losses))]["step"] < result.steps
     for folder, loss in ((result.folder, min(losses)), (result.folder / "last", losses[-1])):
