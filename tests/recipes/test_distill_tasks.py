@@ -71,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result = finetune(
             FinetuneOptions(
                 task=task, data=data, eval_data=dev, output=folder / task, from_scratch=str(folder / "teacher.json"),
-                tokenizer=str(folder / "tokenizer"), epochs=8, batch_size=8, learning_rate=1e-2, tensorboard=False,
+                tokenizer=str(folder / "tokenizer"), epochs=12, batch_size=8, learning_rate=5e-3, tensorboard=False,
                 seed=SEED,
             )
         )  # fmt: skip
@@ -88,7 +88,7 @@ def make(folder: Path, tmp_path: Path) -> Make:
         [dev] = folder.glob(f"{task}-dev.*")
         defaults: dict[str, Any] = {
             "task": task, "data": data, "eval_data": dev, "output": tmp_path / "out", "teacher": (str(folder / task),),
-            "from_scratch": str(folder / "student.json"), "epochs": 8, "batch_size": 8, "learning_rate": 1e-2,
+            "from_scratch": str(folder / "student.json"), "epochs": 12, "batch_size": 8, "learning_rate": 5e-3,
             "tensorboard": False, "seed": SEED,
         }  # fmt: skip
         return DistillOptions(**{**defaults, **changes})

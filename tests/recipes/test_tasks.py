@@ -61,7 +61,7 @@ def run(options: Options, config: Callable[..., str], tmp_path: Path, tokenizer:
         scratch = config(vocab_size=len(PIECES), max_position_embeddings=64, hidden_dropout_prob=0.0)
         defaults: dict[str, Any] = {
             "task": task, "data": data, "from_scratch": scratch, "tokenizer": str(tmp_path / "tokenizer"),
-            "epochs": 8, "learning_rate": 1e-2, "output": tmp_path / task,
+            "epochs": 12, "learning_rate": 5e-3, "output": tmp_path / task,
         }  # fmt: skip
         if "model" in changes:
             del defaults["from_scratch"], defaults["tokenizer"]
