@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +229,10 @@ def test_several_workers_count_together(models: dict[str, Path]) -> None:
         assert (info["model_dtype"], info["max_concurrent_requests"]) == ("float32", 14)
         for _ in range(12):
             assert service.ask("/v1/tag", {"inputs": TEXT}).status == 200
-        text = service.ask("/metrics").body.decode()
-        assert 'pocketbert_requests_total{route="/v1/tag",status="200"} 12.0' in text
+        # A worker counts a request after its response, when the other may already report: so wait for the last one.
+        count, deadline = 'pocketbert_requests_total{route="/v1/tag",status="200"} 12.0', time.monotonic() + 300
+        while count not in service.ask("/metrics").body.decode():
+            assert time.monotonic() < deadline
         kept = service.connect()
         kept.request("GET", "/live")
         kept.getresponse().read()
