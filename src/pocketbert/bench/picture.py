@@ -81,7 +81,7 @@ def _throughput(axes: Any, report: Report, models: list[str], length: int, batch
     """Of each model two lines over the batch size, each with its name at the end."""
     shades = ("-", "--", ":")
     highest = 0.0
-    for model, dash in zip(models, shades * len(models), strict=False):
+    for model, dash in zip(models, shades * len(models), strict=False):  # the styles repeat
         for is_ours in (False, True):
             rows = [report.best(model, (batch, length), ours=is_ours) for batch in batches]
             points = [(row.batch, 1e3 * row.batch / row.ms) for row in rows if row is not None]

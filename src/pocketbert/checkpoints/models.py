@@ -132,6 +132,7 @@ def _untied(tensors: Mapping[str, np.ndarray], names: Mapping[str, str], family:
     if family.words is None:
         return []
     stored = {own: tensors[name] for name, own in names.items()}
+    # A family may tie the matrix alone: then `tied` has no second name.
     partners = dict(zip(family.tied, (f"{family.prefix}.{family.word_table}", family.words.bias), strict=False))
     return [
         f"has {name} that differs from {partner}: pass tie_word_embeddings=False to keep both"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ INPUT_NAMES = {
 }  # fmt: skip
 
 
-class FilePredictor:
+class FilePredictor(ABC):
     """An exported file as a `features.Predictor`; inputs of similar length run together, padded.
 
     Args:
@@ -76,9 +77,9 @@ class FilePredictor:
         except Exception as error:  # the engines' own classes share no other base
             raise CheckpointError(f"{self.path} cannot be run: {first_line(error)}") from None
 
+    @abstractmethod
     def compute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of padded inputs; raises whatever the engine raises."""
-        raise NotImplementedError
 
     @property
     def _choices(self) -> bool:

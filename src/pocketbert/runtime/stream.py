@@ -84,7 +84,7 @@ def _windows(inputs: Iterable[Any], job: Job) -> Iterator[list[Any]]:
                 window, characters, size = [], 0, min(2 * size, job.inputs)
             if slow:
                 yield []
-    except Exception:
+    except Exception:  # of any kind: `inputs` is the caller's; the results of all before it come first
         yield window
         yield []
         raise

@@ -105,6 +105,7 @@ class TFPreTrainedModel(keras.Model):
     def _unpacked(self, args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """The given arguments by name."""
         names = list(inspect.signature(self.call).parameters)
+        # Callers may leave trailing arguments out, also where the first argument is a list of all.
         given = {**dict(zip(names, args, strict=False)), **named}
         packed = given.get("input_ids")
         if isinstance(packed, list | tuple) and len(packed) <= len(names):
