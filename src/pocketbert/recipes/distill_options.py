@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pocketbert.errors import ConfigError
 from pocketbert.options import Panel
-from pocketbert.recipes.finetune_options import DATA, START, FinetuneOptions
+from pocketbert.recipes.finetune_options import START, FinetuneOptions
 from pocketbert.tasks import TASKS
+from pocketbert.tasks.evaluate_options import DATA
 from pocketbert.training.settings import DistillationWeights
 
 DISTILLATION = Panel("Distillation")

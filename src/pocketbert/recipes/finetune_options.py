@@ -9,9 +9,9 @@ from pathlib import Path
 from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument
 from pocketbert.tasks import TASKS
+from pocketbert.tasks.evaluate_options import DATA, GLUE, LABEL_COLUMN, TEXT_COLUMN, TEXT_PAIR_COLUMN
 from pocketbert.training.settings import PRECISIONS
 
-DATA = Panel("Data")
 START = Panel("Initial model")
 TRAINING = Panel("Training")
 EVALUATION = Panel("Evaluation")
@@ -61,30 +61,16 @@ class FinetuneOptions(Options):
         default=None, metadata=START.option("Size of a new vocabulary, trained on DATA; needs --from-scratch.", "N")
     )
 
-    glue: str | None = field(
-        default=None, metadata=DATA.option("GLUE task whose official files DATA holds: sst-2, mrpc, …", "TASK")
-    )
+    glue: str | None = field(default=None, metadata=GLUE)
     eval_data: Path | str | None = field(
         default=None, metadata=EVALUATION.option("File of evaluation data.", "FILE", default="split off from DATA")
     )
     eval_fraction: float = field(
         default=0.1, metadata=EVALUATION.option("Fraction of DATA to split off as dev set.", "X")
     )
-    text_column: str | None = field(
-        default=None,
-        metadata=DATA.option(
-            "Column of the text; for token classification, number of the column of words.", "NAME", default="detected"
-        ),
-    )
-    text_pair_column: str | None = field(
-        default=None, metadata=DATA.option("Column of the second text, for text pairs.", "NAME", default="detected")
-    )
-    label_column: str | None = field(
-        default=None,
-        metadata=DATA.option(
-            "Column of the label; for token classification, number of the column of tags.", "NAME", default="detected"
-        ),
-    )
+    text_column: str | None = field(default=None, metadata=TEXT_COLUMN)
+    text_pair_column: str | None = field(default=None, metadata=TEXT_PAIR_COLUMN)
+    label_column: str | None = field(default=None, metadata=LABEL_COLUMN)
     labels: tuple[str, ...] | None = field(
         default=None, metadata=DATA.option("Names of the labels in the order of their ids.", "A,B,C", default="sorted")
     )

@@ -11,6 +11,16 @@ from pocketbert.options import Options, Panel, argument
 DATA = Panel("Data")
 RUN = Panel("Run")
 
+# The options of labelled data, which evaluation and fine-tuning have in common.
+GLUE = DATA.option("GLUE task whose official files DATA holds: sst-2, mrpc, …", "TASK")
+TEXT_COLUMN = DATA.option(
+    "Column of the text; for token classification, number of the column of words.", "NAME", default="detected"
+)
+TEXT_PAIR_COLUMN = DATA.option("Column of the second text, for text pairs.", "NAME", default="detected")
+LABEL_COLUMN = DATA.option(
+    "Column of the label; for token classification, number of the column of tags.", "NAME", default="detected"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
@@ -24,24 +34,10 @@ class EvaluateOptions(Options):
         metadata=argument("Labelled data: a file in one of the formats of the model's task; with --glue a folder.")
     )
 
-    glue: str | None = field(
-        default=None, metadata=DATA.option("GLUE task whose official files DATA holds: sst-2, mrpc, …", "TASK")
-    )
-    text_column: str | None = field(
-        default=None,
-        metadata=DATA.option(
-            "Column of the text; for token classification, number of the column of words.", "NAME", default="detected"
-        ),
-    )
-    text_pair_column: str | None = field(
-        default=None, metadata=DATA.option("Column of the second text, for text pairs.", "NAME", default="detected")
-    )
-    label_column: str | None = field(
-        default=None,
-        metadata=DATA.option(
-            "Column of the label; for token classification, number of the column of tags.", "NAME", default="detected"
-        ),
-    )
+    glue: str | None = field(default=None, metadata=GLUE)
+    text_column: str | None = field(default=None, metadata=TEXT_COLUMN)
+    text_pair_column: str | None = field(default=None, metadata=TEXT_PAIR_COLUMN)
+    label_column: str | None = field(default=None, metadata=LABEL_COLUMN)
     labels: tuple[str, ...] | None = field(
         default=None,
         metadata=DATA.option(
