@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from pocketbert.configs import PreTrainedConfig
 from pocketbert.corpus.vocabulary import prune_vocabulary
 from pocketbert.data.augment import augment_all
-from pocketbert.data.batches import Batches, LabelledBatches
+from pocketbert.data.batches import Batches
 from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.features import IGNORED
 from pocketbert.models.pretrained import PreTrainedModel
@@ -105,29 +106,20 @@ class DistillationRun(FinetuneRun):
         """Return all losses of the distillation."""
         return self.teachers.objective(model, cached=self.cached)
 
-    def run(self) -> FinetuneResult:
-        """Distil, or resume."""
-        options, previous = self.options, self.open_folder()
-        self.read()
-        with self.recording(previous):
-            self.log(self.data.describe())
-            with self.seeded():
-                tokenizer, student = self.prepare()
-                self.write_companions(tokenizer, student)
-                encoded = self.data.encode(tokenizer, student.config, self.max_length(student.config))
-                if isinstance(self.data, TextClassification):
-                    encoded = self._with_unlabelled_texts(self.data, encoded, tokenizer)
-                self.encoded = encoded
-                labelled = encoded.batches(batch_size=options.batch_size, parts=options.accumulation, seed=options.seed)
-                batches = self._with_teachers(labelled)
-                objective = self.objective(student)
-            return self.train_epochs(tokenizer, student, objective, batches)
+    def encode(self, tokenizer: BertTokenizer, config: PreTrainedConfig) -> EncodedTask[Any]:
+        """Return the encoded data, with augmented and unlabelled texts."""
+        encoded: EncodedTask[Any] = self.data.encode(tokenizer, config, self.max_length(config))
+        if isinstance(self.data, TextClassification):
+            return self._with_unlabelled_texts(self.data, encoded, tokenizer)
+        return encoded
 
-    def _with_teachers(self, batches: LabelledBatches) -> Batches:
-        """Return batches with the cached outputs of the teachers, where they can be cached."""
-        caches = self.teachers.cache(inputs_of(batches.features), self.console, self.log, bf16=self.bf16)
+    def batches(self) -> Batches:
+        """Return the training batches, with the cached outputs of the teachers where they can be cached."""
+        options = self.options
+        labelled = self.encoded.batches(batch_size=options.batch_size, parts=options.accumulation, seed=options.seed)
+        caches = self.teachers.cache(inputs_of(labelled.features), self.console, self.log, bf16=self.bf16)
         self.cached = bool(caches)
-        return BatchesWithTeacher(batches, caches) if caches else batches
+        return BatchesWithTeacher(labelled, caches) if caches else labelled
 
     # ── vocabulary and texts ──
 
@@ -231,17 +223,3 @@ class EncoderDistillationRun(EpochRun):
 
     def write_predictions(self, folder: Path) -> None:
         """Write nothing: there are no predictions for raw text."""
-
-    def run(self) -> FinetuneResult:
-        """Distil, or resume."""
-        options, previous = self.options, self.open_folder()
-        self.read()
-        with self.recording(previous):
-            self.log(self.data.describe())
-            with self.seeded():
-                tokenizer, student = self.prepare()
-                self.write_companions(tokenizer, student)
-                self.encoded = self.data.encode(tokenizer, student.config, self.max_length(student.config))
-                objective = self.objective(student)
-            batches = self.encoded.batches(batch_size=options.batch_size, parts=options.accumulation, seed=options.seed)
-            return self.train_epochs(tokenizer, student, objective, batches)

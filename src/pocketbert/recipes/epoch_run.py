@@ -23,7 +23,7 @@ from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.model_card import write_reports
 from pocketbert.recipes.training_run import RunResult, TrainingRun, metrics_of
-from pocketbert.tasks.base import TrainingData
+from pocketbert.tasks.base import EncodedData, TrainingData
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.loop import TrainingSchedule
 from pocketbert.training.objectives import Objective
@@ -55,6 +55,7 @@ class EpochRun(TrainingRun):
     """
 
     data: TrainingData
+    encoded: EncodedData
 
     def __init__(
         self,
@@ -74,6 +75,29 @@ class EpochRun(TrainingRun):
     @abstractmethod
     def write_predictions(self, folder: Path) -> None:
         """Write the predictions of the latest evaluation to `folder`."""
+
+    def encode(self, tokenizer: BertTokenizer, config: PreTrainedConfig) -> EncodedData:
+        """Return the encoded data."""
+        return self.data.encode(tokenizer, config, self.max_length(config))
+
+    def batches(self) -> Batches:
+        """Return the training batches."""
+        options = self.options
+        return self.encoded.batches(batch_size=options.batch_size, parts=options.accumulation, seed=options.seed)
+
+    def run(self) -> FinetuneResult:
+        """Train the model, or resume."""
+        previous = self.open_folder()
+        self.read()
+        with self.recording(previous):
+            self.log(self.data.describe())
+            with self.seeded():
+                tokenizer, model = self.prepare()
+                self.write_companions(tokenizer, model)
+                self.encoded = self.encode(tokenizer, model.config)
+                batches = self.batches()
+                objective = self.objective(model)
+            return self.train_epochs(tokenizer, model, objective, batches)
 
     def max_length(self, config: PreTrainedConfig) -> int:
         """Return the maximum tokens per input."""

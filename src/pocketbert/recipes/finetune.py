@@ -79,17 +79,3 @@ class FinetuneRun(EpochRun):
     def write_predictions(self, folder: Path) -> None:
         """Write the predictions of the latest evaluation to `folder`."""
         self.encoded.evaluation.write(folder)
-
-    def run(self) -> FinetuneResult:
-        """Fine-tune the model, or resume."""
-        options, previous = self.options, self.open_folder()
-        self.read()
-        with self.recording(previous):
-            self.log(self.data.describe())
-            with self.seeded():
-                tokenizer, model = self.prepare()
-                self.write_companions(tokenizer, model)
-                self.encoded = self.data.encode(tokenizer, model.config, self.max_length(model.config))
-                objective = self.objective(model)
-            batches = self.encoded.batches(batch_size=options.batch_size, parts=options.accumulation, seed=options.seed)
-            return self.train_epochs(tokenizer, model, objective, batches)
