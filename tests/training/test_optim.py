@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from pocketbert.training.optim import adamw, linear_schedule
+from pocketbert.training.optim import adamw, constant_schedule, linear_schedule
 
 
 def test_schedule_rises_and_falls_linearly() -> None:
@@ -14,6 +14,15 @@ def test_schedule_without_warmup_and_without_decay() -> None:
     assert [linear_schedule(step, steps=4, warmup=0.0) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
     assert [linear_schedule(step, steps=3, warmup=1.0) for step in range(3)] == [0.25, 0.5, 0.75]
     assert linear_schedule(0, steps=1, warmup=0.1) == 1.0
+
+
+def test_a_constant_schedule_rises_stays_and_falls() -> None:
+    rates = [constant_schedule(step, warmup=3, decay_begins=6, steps=10) for step in range(12)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
+    assert [constant_schedule(step, warmup=0, decay_begins=0, steps=2) for step in range(3)] == [1.0, 0.5, 0.0]
+    # Before the decay, the rate does not depend on its place.
+    later = [constant_schedule(step, warmup=3, decay_begins=60, steps=100) for step in range(7)]
+    assert later == rates[:7]
 
 
 def test_only_matrices_decay() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pocketbert.errors import CheckpointError
 from pocketbert.training.optim import adamw
-from pocketbert.training.state import Saver, State, latest_state, load_state
+from pocketbert.training.state import Saver, State, fork_state, latest_state, load_state, read_progress
 
 
 class Tied(nn.Module):
@@ -168,3 +168,20 @@ def test_best_and_stale() -> None:
     assert State().best("accuracy") is None
     assert State().evaluations_since_best("accuracy") == 0
     assert json.loads(json.dumps(state.history[1])) == state.history[1]
+
+
+def test_another_run_may_continue_a_state(tmp_path: Path) -> None:
+    source = save_state(tmp_path / "a", State(step=3, history=[{"step": 3, "loss": 0.5}]), *trained(3))
+    files = {path.name: path.read_bytes() for path in source.iterdir()}
+    folder = tmp_path / "b"
+    folder.mkdir()
+    assert fork_state(source, folder) == State(step=3, start=3)
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == files
+    newest = latest_state(folder)
+    assert newest == folder / "step-00000003"
+    assert load_state(newest, *trained(0)) == read_progress(newest) == State(step=3, start=3)
+    for name in ("weights.safetensors", "optimizer.safetensors"):
+        assert (newest / name).read_bytes() == files[name]
+    (source / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        fork_state(source, tmp_path / "c")

@@ -7,12 +7,11 @@ training state, for resuming) and `tensorboard/`.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -22,14 +21,15 @@ from pocketbert.errors import ConfigError
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.model_card import write_reports
+from pocketbert.recipes.run_length import ADJUSTABLE, RunLength, continue_run, progress_in
 from pocketbert.recipes.training_run import RunResult, TrainingRun, metrics_of
 from pocketbert.tasks.base import EncodedData, TrainingData
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.loop import TrainingSchedule
 from pocketbert.training.objectives import Objective
-from pocketbert.training.optim import adamw, linear_schedule
+from pocketbert.training.optim import adamw
 from pocketbert.training.quantization import make_quantization_aware
-from pocketbert.training.state import State
+from pocketbert.training.state import State, latest_state
 
 #: Measures the latency of a model folder: condition → milliseconds, for the model card.
 MeasureLatency = Callable[[Path], Mapping[str, float]]
@@ -91,20 +91,38 @@ class EpochRun(TrainingRun):
         self.read()
         with self.recording(previous):
             self.log(self.data.describe())
+            self.progress = self._progress()
             with self.seeded():
                 tokenizer, model = self.prepare()
                 self.write_companions(tokenizer, model)
                 self.encoded = self.encode(tokenizer, model.config)
                 batches = self.batches()
                 objective = self.objective(model)
-            return self.train_epochs(tokenizer, model, objective, batches)
+            return self.train_epochs(tokenizer, model, objective, batches, previous or {})
+
+    def adjustable(self) -> Collection[str]:
+        """Return the options that decide how long a run with a constant rate lasts."""
+        return ADJUSTABLE if self.options.schedule == "constant" else ()
+
+    def _progress(self) -> State:
+        """Return the progress of the run so far; a new run may continue another one."""
+        source = self.options.resume_from
+        if source is None or latest_state(self.folder / "checkpoints") is not None:
+            return progress_in(self.folder)
+        self.log(f"continuing the run in {source}")
+        return continue_run(Path(source), self.folder)
 
     def max_length(self, config: PreTrainedConfig) -> int:
         """Return the maximum tokens per input."""
         return min(self.options.max_length or self.data.usual_length, config.max_position_embeddings)
 
     def train_epochs(
-        self, tokenizer: BertTokenizer, model: PreTrainedModel, objective: Objective, batches: Batches
+        self,
+        tokenizer: BertTokenizer,
+        model: PreTrainedModel,
+        objective: Objective,
+        batches: Batches,
+        previous: Mapping[str, Any],
     ) -> FinetuneResult:
         """Train, keep the best model, and write the reports."""
         options = self.options
@@ -113,13 +131,28 @@ class EpochRun(TrainingRun):
         objective.to(self.device)
         metric = self._choose_metric()
         peak = options.learning_rate or (5e-5 if options.from_scratch is None else 5e-4)
-        schedule = self._schedule(batches, metric)
+        length = RunLength.of(options, batches, self.progress.start)
+        length.check_resumed(self.progress.step, previous)
+        schedule = TrainingSchedule(
+            steps=length.steps,
+            evaluate_at=length.evaluations(options, batches),
+            metric=metric,
+            patience=options.patience,
+            seed=options.seed,
+            clip=options.clip,
+            bf16=self.bf16,
+        )
         self.log(
             f"{type(model).__name__} of {model.num_parameters():,} parameters on {self.device} in {self.precision}; "
             f"{schedule.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
         )
         self.record(
-            labels=model.config.id2label, metric=metric, steps=schedule.steps, parameters=model.num_parameters()
+            labels=model.config.id2label,
+            metric=metric,
+            steps=length.steps,
+            decay_begins=length.decay_begins,
+            started_at_step=self.progress.start,
+            parameters=model.num_parameters(),
         )
 
         def on_evaluation(state: State) -> None:
@@ -134,7 +167,7 @@ class EpochRun(TrainingRun):
             adamw(objective, learning_rate=peak, weight_decay=options.weight_decay),
             batches,
             schedule,
-            rate=partial(linear_schedule, steps=schedule.steps, warmup=options.warmup),
+            rate=length.rate,
             on_evaluation=on_evaluation,
         )
         model.save_pretrained(self.folder / "last")
@@ -154,23 +187,6 @@ class EpochRun(TrainingRun):
             best_step=int(best["step"]),
             task=self.data.name,
             pairs=self.data.pairs,
-        )
-
-    def _schedule(self, batches: Batches, metric: str) -> TrainingSchedule:
-        """Return the schedule: epochs as steps."""
-        options, whole = self.options, math.floor(self.options.epochs)
-        ends = [batches.batches_before(epoch) for epoch in range(whole + 2)]
-        steps = max(1, ends[whole] + math.ceil((options.epochs - whole) * (ends[whole + 1] - ends[whole])))
-        every = options.eval_every
-        evaluate_at = ends[1 : whole + 1] if every is None else range(every, steps, every)
-        return TrainingSchedule(
-            steps=steps,
-            evaluate_at={*evaluate_at, steps},
-            metric=metric,
-            patience=options.patience,
-            seed=options.seed,
-            clip=options.clip,
-            bf16=self.bf16,
         )
 
     def _choose_metric(self) -> str:

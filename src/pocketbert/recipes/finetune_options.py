@@ -10,7 +10,7 @@ from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument
 from pocketbert.tasks import TASKS
 from pocketbert.tasks.evaluate_options import DATA, GLUE, LABEL_COLUMN, TEXT_COLUMN, TEXT_PAIR_COLUMN
-from pocketbert.training.settings import PRECISIONS
+from pocketbert.training.settings import PRECISIONS, SCHEDULES
 
 START = Panel("Initial model")
 TRAINING = Panel("Training")
@@ -84,6 +84,9 @@ class FinetuneOptions(Options):
     )
 
     epochs: float = field(default=3.0, metadata=TRAINING.option("Training epochs.", "N"))
+    max_steps: int | None = field(
+        default=None, metadata=TRAINING.option("Steps in total, in place of --epochs.", "N", default="all epochs")
+    )
     batch_size: int = field(default=32, metadata=TRAINING.option("Batch size: examples per step.", "N"))
     accumulation: int = field(
         default=1, metadata=TRAINING.option("Micro-batches per step; more of them need less memory.", "N")
@@ -94,6 +97,28 @@ class FinetuneOptions(Options):
     warmup: float = field(
         default=0.1,
         metadata=TRAINING.option("Fraction of steps for linear warm-up; the rate then decays linearly to 0.", "X"),
+    )
+    warmup_steps: int | None = field(
+        default=None, metadata=TRAINING.option("Steps of warm-up, in place of --warmup.", "N", default="from --warmup")
+    )
+    schedule: str = field(
+        default="linear",
+        metadata=TRAINING.option(
+            "Learning rate after warm-up: linear decay to 0, or constant, so that the run can be continued.",
+            choices=SCHEDULES,
+        ),
+    )
+    decay_last: float = field(
+        default=0.0,
+        metadata=TRAINING.option(
+            "With --schedule constant: fraction of steps, at the end, for linear decay to 0.", "X"
+        ),
+    )
+    decay_now: int | None = field(
+        default=None,
+        metadata=TRAINING.option(
+            "With --resume-from: linear decay to 0 over N steps from that state.", "N", default="no decay"
+        ),
     )
     weight_decay: float = field(
         default=0.01, metadata=TRAINING.option("Weight decay, of all weights but biases and norms.", "X")
@@ -130,6 +155,14 @@ class FinetuneOptions(Options):
         metadata=EVALUATION.option("Stop after N evaluations without improvement.", "N", default="no early stopping"),
     )
     resume: bool = field(default=False, metadata=RUN.option("Resume the run in the output folder, or start it."))
+    resume_from: Path | str | None = field(
+        default=None,
+        metadata=RUN.option(
+            "Continue the run in another folder, from its newest training state; that folder is not changed.",
+            "FOLDER",
+            default="a new run",
+        ),
+    )
     tensorboard: bool = field(default=True, metadata=RUN.option("Write learning curves for TensorBoard."))
 
     def __post_init__(self) -> None:
@@ -154,6 +187,7 @@ class FinetuneOptions(Options):
         )
         at_least = {
             "max_length": 4, "batch_size": 1, "accumulation": 1, "seed": 0, "eval_every": 1, "patience": 1,
+            "max_steps": 1, "warmup_steps": 0, "decay_now": 1,
         }  # fmt: skip
         for name, least in at_least.items():
             value = getattr(self, name)
@@ -164,4 +198,20 @@ class FinetuneOptions(Options):
         self._check("accumulation", self.accumulation <= self.batch_size, f"exceeds --batch-size {self.batch_size}")
         self._check("warmup", 0 <= self.warmup <= 1, "must lie in [0, 1]")
         self._check("weight_decay", self.weight_decay >= 0, "must not be negative")
+        self._check_schedule()
         self._check("eval_fraction", 0 < self.eval_fraction < 1, "must lie between 0 and 1")
+
+    def _check_schedule(self) -> None:
+        constant = self.schedule == "constant"
+        self._check(
+            "schedule",
+            not constant or self.warmup_steps is not None,
+            "needs --warmup-steps: a run that can be continued has no number of steps to take a fraction of",
+        )
+        self._check("decay_last", 0 <= self.decay_last <= 1, "must lie in [0, 1]")
+        self._check("decay_last", constant or self.decay_last == 0, "needs --schedule constant")
+        if self.decay_now is not None:
+            self._check("decay_now", constant, "needs --schedule constant")
+            self._check("decay_now", self.resume_from is not None, "needs --resume-from, the run whose rate decays")
+            for name, unused in (("decay_last", 0.0), ("max_steps", None)):
+                self._check(name, getattr(self, name) == unused, "is not for --decay-now, which ends after its steps")

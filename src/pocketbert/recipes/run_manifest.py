@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from datetime import UTC, datetime
@@ -100,6 +100,8 @@ class RunManifest:
         argv: the command.
         previous: the manifest of the run to resume.
 
+        adjustable: names of options that may differ from those of `previous`.
+
     Raises:
         ConfigError: `previous` had other options or data, which the message lists. Options that did not exist when that
             run started count with their defaults.
@@ -113,13 +115,14 @@ class RunManifest:
         facts: Mapping[str, Any],
         argv: list[str],
         previous: Mapping[str, Any] | None,
+        adjustable: Collection[str] = (),
     ) -> None:
         self.folder = folder
         # Through JSON, to be comparable with what is read back.
         decisive = _through_json({"options": asdict(options), **facts})
         if previous is not None:
             defaults = {field.name: field.default for field in fields(options) if field.default is not MISSING}
-            _compare(previous, decisive, _through_json(defaults))
+            _compare(previous, decisive, _through_json(defaults), adjustable)
         earlier = previous or {}
         self._seconds, self._started = float(earlier.get("seconds", 0.0)), time.monotonic()
         self.content: dict[str, Any] = {
@@ -149,12 +152,14 @@ def _through_json(content: Any) -> Any:
     return json.loads(json.dumps(content, default=str))
 
 
-def _compare(previous: Mapping[str, Any], current: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def _compare(
+    previous: Mapping[str, Any], current: Mapping[str, Any], defaults: Mapping[str, Any], adjustable: Collection[str]
+) -> None:
     completed = {**previous, "options": {**defaults, **(previous.get("options") or {})}}
     before, now = _flat(completed, current), _flat(current, current)
     differences = []
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
+        if before.get(name) != now.get(name) and name.removeprefix("options.") not in adjustable:
             removed = name.startswith("options.") and name not in now
             value = "an option that no longer exists" if removed else f"now {now.get(name, 'nothing')}"
             differences.append(f"{name}: was {before.get(name, 'nothing')}, {value}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,10 @@ class TrainingRun(ABC):
     def run(self) -> RunResult:
         """Train the model, or resume its training."""
 
+    def adjustable(self) -> Collection[str]:
+        """Return the names of the options that a resumed run may change."""
+        return ()
+
     # ── what all runs have in common ──
 
     def log(self, text: str) -> None:
@@ -132,7 +136,9 @@ class TrainingRun(ABC):
         with lock_folder(self.folder) if first else contextlib.nullcontext():
             facts = {**self.facts(), "precision": self.precision}
             if first:
-                self.manifest = RunManifest(self.folder, self._options, facts, self.argv, previous)
+                self.manifest = RunManifest(
+                    self.folder, self._options, facts, self.argv, previous, self.adjustable()
+                )
             self.processes.wait()  # until the first process knows that the run may start
             yield
 

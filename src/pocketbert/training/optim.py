@@ -108,3 +108,15 @@ def polynomial_schedule(step: int, *, steps: int, warmup: float, power: float = 
 def linear_schedule(step: int, *, steps: int, warmup: float) -> float:
     """Return `polynomial_schedule` with power 1."""
     return polynomial_schedule(step, steps=steps, warmup=warmup)
+
+
+def constant_schedule(step: int, *, warmup: int, decay_begins: int, steps: int) -> float:
+    """Return the fraction of the peak rate at `step`: warm-up over `warmup` steps, constant, then a linear decay.
+
+    The decay would reach 0 after the last of all `steps`. Before `decay_begins` the rate does not depend on `steps`: a
+    run can be continued, and let decay from any of its states. This is called warmup-stable-decay (Hu et al. 2024,
+    https://arxiv.org/abs/2404.06395; Hägele et al. 2024, https://arxiv.org/abs/2405.18392).
+    """
+    rising = (step + 1) / (warmup + 1)
+    falling = max(0.0, steps - step) / max(1, steps - decay_begins)
+    return min(1.0, rising, falling)

@@ -12,6 +12,9 @@ OPTIMIZERS = ("lamb", "lamb-nvidia", "adamw")
 #: fp32, bf16, or auto: bf16 on a GPU that supports it, fp32 otherwise.
 PRECISIONS = ("auto", "fp32", "bf16")
 
+#: Learning rates after the warm-up: falling to 0 over all steps, or constant.
+SCHEDULES = ("linear", "constant")
+
 #: Pairs of layers to compare, the student's first; layers count from 1, and (0, 0) are the embeddings.
 LayerPairs = tuple[tuple[int, int], ...]
 

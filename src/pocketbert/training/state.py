@@ -37,6 +37,8 @@ class State:
     step: int = 0
     #: One entry per evaluation: "step" and the metrics.
     history: list[dict[str, float]] = field(default_factory=list)
+    #: The step at which the run started; not 0 if it continues another run.
+    start: int = 0
 
     def evaluated(self) -> bool:
         """Return whether the evaluation after this step is finished."""
@@ -143,17 +145,50 @@ def _step_of(path: Path) -> int:
     return int(path.name[5:])
 
 
+def read_progress(path: Path) -> State:
+    """Return the progress in a state, without its tensors. Raises `CheckpointError` if it is damaged."""
+    try:
+        return _summary((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: is damaged and cannot be resumed: {error}") from None
+
+
+def fork_state(source: Path, folder: Path) -> State:
+    """Copy the state `source` to the empty folder of the states of another run, which continues it.
+
+    Returns:
+        The progress of the new run: the same step, and no evaluations.
+
+    Raises:
+        CheckpointError: the state is damaged, or cannot be copied.
+    """
+    state = read_progress(source)
+    state = State(step=state.step, start=state.step)
+    final = folder / source.name
+    unfinished = final.with_suffix(".tmp")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(source, unfinished)
+        write_text(unfinished / "state.json", json.dumps(asdict(state), indent=1) + "\n")
+        unfinished.replace(final)
+        _flush_folder(folder)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise CheckpointError(f"{source}: cannot be copied to {folder}: {error.strerror or error}") from None
+    return state
+
+
 def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Load a state into `objective` and `optimizer`.
 
     Raises:
         CheckpointError: the state is damaged or of another model.
     """
+    state = read_progress(path)
     try:
-        state = _summary((path / "state.json").read_text(encoding="utf-8"))
         weights = load_file(path / "weights.safetensors")
         moments = load_file(path / "optimizer.safetensors")
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: is damaged and cannot be resumed: {error}") from None
     own = dict(_weights(objective))
     if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in weights.items()}:
