@@ -82,25 +82,7 @@ def test_pooling() -> None:
         decode.pool(hidden, "max")
 
 
-# ── tags and entities ──
-
-
-@pytest.mark.parametrize(
-    ("tags", "expected"),
-    [
-        ("B-X I-X O B-X B-X", [("X", 0, 2), ("X", 3, 4), ("X", 4, 5)]),  # IOB2
-        ("I-X I-X O I-X B-X I-Y", [("X", 0, 2), ("X", 3, 4), ("X", 4, 5), ("Y", 5, 6)]),  # IOB1
-        ("B-X I-X E-X S-X O S-Y S-Y", [("X", 0, 3), ("X", 3, 4), ("Y", 5, 6), ("Y", 6, 7)]),  # BIOES
-        ("B-X L-X U-X I-X", [("X", 0, 2), ("X", 2, 3), ("X", 3, 4)]),  # BILOU, and what follows a closed one
-        ("B-X E-X E-X", [("X", 0, 2), ("X", 2, 3)]),
-        ("X X O Y", [("X", 0, 2), ("Y", 3, 4)]),  # no scheme: neighbours of one type belong together
-        ("O O", []),
-        ("", []),
-        ("B-a-b I-a-b I-c", [("a-b", 0, 2), ("c", 2, 3)]),
-    ],
-)
-def test_chunks(tags: str, expected: list[tuple[str, int, int]]) -> None:
-    assert decode.chunks(tags.split()) == expected
+# ── entities ──
 
 
 NAMES = {0: "O", 1: "B-PER", 2: "I-PER"}
@@ -145,6 +127,21 @@ def test_entities_of_groups(strategy: str, score: float, word: str, end: int) ->
     assert found == [{"entity_group": "PER", "score": score, "word": word, "start": 0, "end": end}]
     with_others = _entities(aggregation_strategy=strategy, ignore_labels=())
     assert [one["entity_group"] for one in with_others] == ["PER", "O"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("O", "B", "I"), [("_", "ann lee ##s")]),
+        (("O", "B-O", "I-O"), [("O", "ann lee ##s")]),
+        (("X", "B-PER", "I-PER"), [("PER", "ann lee ##s"), ("X", "ran")]),
+        (("O", "S", "NN"), [("S", "ann"), ("NN", "lee ##s")]),  # parts of speech: no letter is a prefix
+    ],
+)
+def test_schemes_of_groups(names: tuple[str, ...], expected: list[tuple[str, str]]) -> None:
+    with np.errstate(divide="ignore"):
+        found = decode.entities(np.log(SHARES), TOKENS, WORDS, dict(enumerate(names)), aggregation_strategy="first")
+    assert [(one["entity_group"], one["word"]) for one in found] == expected
 
 
 def test_entities_of_nothing_and_of_an_unknown_strategy() -> None:

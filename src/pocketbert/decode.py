@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pocketbert.errors import InputError
 from pocketbert.features import Tokens, Window
+from pocketbert.tags import OUTSIDE, UNTYPED, Run, are_entities, runs
 
 Floats = NDArray[np.floating[Any]]
 Output = Mapping[str, Floats]
@@ -114,38 +115,9 @@ def pool(hidden: Floats, how: str, *, normalize: bool = False) -> Floats:
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12)) if normalize else vector
 
 
-# ── tags and entities ──
+# ── entities ──
 
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
-_OPENS, _CLOSES = frozenset("BSU"), frozenset("ESLU")
-
-
-def _parts(tag: str) -> tuple[str, str]:
-    """A tag's prefix and type: "B-PER" → ("B", "PER"). A tag without one of the known prefixes is all type."""
-    prefix, dash, kind = tag.partition("-")
-    return (prefix, kind) if dash and prefix in {"B", "I"} | _OPENS | _CLOSES else ("I", tag)
-
-
-def _groups(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Cut tags into runs (type, start, end), "O" being a type like others.
-
-    A run ends where the type changes, before B, S and U, and after E, L, S and U: that reads IOB1, IOB2, BIOES, BILOU
-    and bare types alike, and an I or E that follows nothing of its kind begins an entity, as conlleval has it.
-    """
-    runs: list[tuple[str, int, int]] = []
-    closed = True
-    for i, (prefix, kind) in enumerate(map(_parts, tags)):
-        if closed or prefix in _OPENS or kind != runs[-1][0]:
-            runs.append((kind, i, i + 1))
-        else:
-            runs[-1] = (kind, runs[-1][1], i + 1)
-        closed = prefix in _CLOSES
-    return runs
-
-
-def chunks(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Entities of one sentence of tags as (type, start, end) in words, `end` exclusive."""
-    return [run for run in _groups(tags) if run[0] != "O"]
 
 
 def word_tags(logits: Floats, tokens: Tokens, id2label: Mapping[int, str]) -> list[str]:
@@ -153,7 +125,7 @@ def word_tags(logits: Floats, tokens: Tokens, id2label: Mapping[int, str]) -> li
 
     Words that have no token (cut off, or nothing that the vocabulary knows) get "O", so that they count as missed.
     """
-    tags = ["O"] * tokens.words
+    tags = [OUTSIDE] * tokens.words
     first = tokens.first_tokens
     for word, best in zip(tokens.word_ids[first], logits[first].argmax(axis=-1), strict=True):
         tags[word] = id2label[int(best)]
@@ -183,7 +155,7 @@ def entities(
         names: The vocabulary entry of each token.
         id2label: Label names.
         aggregation_strategy: One of `AGGREGATIONS`.
-        ignore_labels: Tags or types to leave out.
+        ignore_labels: Tags or types to leave out; "O" is what is outside of all entities.
         join: Turns vocabulary entries into the text that `word` shows.
     """
     _one_of("aggregation_strategy", aggregation_strategy, AGGREGATIONS)
@@ -194,18 +166,22 @@ def entities(
         units = [_Unit(word, _agree(shares[word], aggregation_strategy)) for word in tokens.tokens_of_words()]
     tags = [id2label[unit.best] for unit in units]
     alone = aggregation_strategy == "none"
-    runs = [(tag, i, i + 1) for i, tag in enumerate(tags)] if alone else _groups(tags)
+    if alone:
+        groups = [Run(None if tag == OUTSIDE else tag, i, i + 1) for i, tag in enumerate(tags)]
+    else:
+        groups = runs(tags, untyped=are_entities(id2label.values()))
     found = []
-    for kind, start, end in runs:
-        if kind in ignore_labels:
+    for kind, start, end in groups:
+        name = OUTSIDE if kind is None else kind or UNTYPED
+        if name in ignore_labels and kind != OUTSIDE:  # a type may have that name
             continue
         run = [i for unit in units[start:end] for i in unit.tokens]
         place = {"start": int(tokens.offsets[run[0], 0]), "end": int(tokens.offsets[run[-1], 1])}
         score = float(np.mean([unit.scores[unit.best] for unit in units[start:end]]))
         if alone:
-            found.append({"entity": kind, "score": score, "index": run[0], "word": names[run[0]], **place})
+            found.append({"entity": name, "score": score, "index": run[0], "word": names[run[0]], **place})
         else:
-            found.append({"entity_group": kind, "score": score, "word": join([names[i] for i in run]), **place})
+            found.append({"entity_group": name, "score": score, "word": join([names[i] for i in run]), **place})
     return found
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pocketbert.decode import chunks
 from pocketbert.errors import InputError
+from pocketbert.tags import chunks
 
 Scores = dict[str, float]
 Metrics = Mapping[str, float]
@@ -195,7 +195,7 @@ def squad_best_threshold(
 
 
 def entity_f1(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> Scores:
-    """Precision, recall and F1 of whole entities, over sentences of tags (IOB1, IOB2 or BIOES).
+    """Precision, recall and F1 of whole entities, over sentences of tags, in any scheme of `tags`.
 
     An entity counts only with its exact limits and type, micro-averaged, as conlleval and seqeval's default mode do.
     """

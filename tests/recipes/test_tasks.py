@@ -11,10 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from seqeval.metrics import f1_score, precision_score, recall_score
-from seqeval.metrics.sequence_labeling import get_entities
 
 from helpers.evaluation import metrics_of
 from helpers.labelled import NAMES, PIECES, PLACES, choices_file, conll_file, squad_file, stories
@@ -22,14 +18,12 @@ from helpers.tokenizers import tokenizer_of
 from pocketbert.configs import AutoConfig, BertConfig, SqueezeBertConfig
 from pocketbert.data.batches import BatchOrder, LabelledBatches
 from pocketbert.data.choices import Choice, Choices
-from pocketbert.data.conll import Sentence, Sentences, to_iob2
+from pocketbert.data.conll import Sentence, Sentences
 from pocketbert.data.labels import Labels
 from pocketbert.data.squad import Question, Questions
 from pocketbert.data.tables import Columns, Example, Table
-from pocketbert.decode import chunks
 from pocketbert.errors import CheckpointError, ConfigError, DataError
 from pocketbert.features import IGNORED, Features
-from pocketbert.metrics import entity_f1
 from pocketbert.models.squeezebert import SqueezeBertForTokenClassification
 from pocketbert.pipelines import pipeline
 from pocketbert.recipes.epoch_run import FinetuneResult
@@ -362,25 +356,6 @@ def test_memory_holds_one_chunk(tokenizer: BertTokenizer) -> None:
     assert said.most == 2 * ChoiceEvaluation.chunk
     assert heard[0] == (1, 0.001)
     assert heard[-1] == (1000, 1.0)
-
-
-# ── as seqeval ──
-
-TAGS = st.sampled_from(["O", "B-A", "I-A", "B-B", "I-B"])
-
-
-@given(st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=9), min_size=1, max_size=4))
-def test_entities_as_seqeval_counts_them(pairs: list[list[tuple[str, str]]]) -> None:
-    gold, found = ([[pair[side] for pair in sentence] for sentence in pairs] for side in (0, 1))
-    expected = {
-        "precision": precision_score(gold, found, zero_division=0),
-        "recall": recall_score(gold, found, zero_division=0),
-        "f1": f1_score(gold, found, zero_division=0),
-    }
-    for one, other in ((gold, found), ([to_iob2(tags) for tags in gold], [to_iob2(tags) for tags in found])):
-        assert entity_f1(other, one) == pytest.approx(expected)
-    for tags in gold:
-        assert [(kind, start, end - 1) for kind, start, end in chunks(tags)] == get_entities(tags)
 
 
 # ── bad input ──

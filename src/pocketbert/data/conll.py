@@ -1,11 +1,19 @@
-"""Sentences of tagged words in CoNLL columns: one word per line, its tag in the last column, empty lines between.
+"""Sentences of tagged words in columns: one word per line, its tag in the last column, empty lines between.
 
-Tjong Kim Sang and De Meulder 2003, https://aclanthology.org/W03-0419. Columns are separated by spaces or tabs, and
-lines that begin with -DOCSTART- separate documents. Tags of entities may be in IOB1, IOB2, BIOES or BILOU; tags without
-such prefixes, such as parts of speech, are used unchanged.
+Tjong Kim Sang and De Meulder 2003, https://aclanthology.org/W03-0419. Where lines have tabs, tabs separate the
+columns, so that a word may contain spaces; elsewhere spaces do. Lines that begin with -DOCSTART- separate documents. A
+line before a sentence that begins with # and has another number of columns than words have is a comment, as in GermEval
+and CoNLL-U.
+
+CoNLL-U files (https://universaldependencies.org/format.html) have the word in column 2 and its part of speech in
+column 4 unless other columns are named; the lines of multiword tokens (1-2) and of empty words (1.1) are left out.
+
+Tags of entities may be in any scheme of `pocketbert.tags`; tags without prefixes, such as parts of speech, are used
+unchanged.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +21,8 @@ from typing import NamedTuple
 
 from pocketbert.data.examples import Examples
 from pocketbert.data.files import opened
-from pocketbert.decode import chunks
 from pocketbert.errors import DataError
-
-_PREFIXES = frozenset("BIESLU")
+from pocketbert.tags import OUTSIDE, are_entities, is_typed, vocabulary
 
 
 class Sentence(NamedTuple):
@@ -34,97 +40,106 @@ class Sentences(Examples[Sentence]):
     @cached_property
     def entities(self) -> bool:
         """Whether the tags mark entities rather than single words."""
-        return all(tag == "O" or is_entity(tag) for sentence in self.examples for tag in sentence.tags)
+        return are_entities(tag for sentence in self.examples for tag in sentence.tags)
 
     def tags(self) -> list[str]:
         """Return the tags for training: "O" first, the others sorted; IOB1 as IOB2."""
-        tags = {
-            tag for sentence in self.examples for tag in (to_iob2(sentence.tags) if self.entities else sentence.tags)
-        }
-        if self.entities:
-            # Both B-MISC and I-MISC, even if only one occurs: without I- an entity could not continue.
-            tags |= {f"{prefix}-{tag[2:]}" for tag in tags if tag[0] in "BI" for prefix in "BI"}
-        return sorted(tags, key=lambda tag: (tag != "O", tag[2:] if self.entities else tag, tag))
+        return vocabulary((sentence.tags for sentence in self.examples), entities=self.entities)
 
 
-def is_entity(tag: str) -> bool:
-    """Return whether a tag is of IOB or BIOES, such as B-PER."""
-    return len(tag) > 2 and tag[0] in _PREFIXES and tag[1] == "-"
-
-
-def to_iob2(tags: Sequence[str]) -> list[str]:
-    """Return IOB1 or IOB2 tags as IOB2, in which every entity begins with B; BIOES and BILOU stay unchanged.
-
-    `decode.chunks` returns the same entities before and after.
-    """
-    if any(tag[0] not in "BIO" for tag in tags):
-        return list(tags)
-    written = ["O"] * len(tags)
-    for kind, start, end in chunks(tags):
-        written[start:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - start - 1)]
-    return written
-
-
-def read_conll(path: str | Path, *, word_column: int = 1, tag_column: int | None = None) -> Sentences:
+def read_conll(path: str | Path, *, word_column: int | None = None, tag_column: int | None = None) -> Sentences:
     """Read sentences of tagged words.
 
     Args:
         path: a text file of any name.
-        word_column: number of the column of words, from 1.
-        tag_column: number of the column of tags [default: the last].
+        word_column: number of the column of words, from 1 [default: the first; the second of CoNLL-U].
+        tag_column: number of the column of tags [default: the last; the fourth of CoNLL-U].
 
     Raises:
-        DataError: the file is missing or empty; a line has fewer or more columns than the first; some tags have
+        DataError: the file is missing or empty; a line has fewer or more columns than the others; some tags have
             prefixes of entities and others do not.
     """
     path = Path(path)
+    with opened(path):
+        lines = list(_lines(path))
+    # Comments may come first, so the number of columns is that of the first line that cannot be one.
+    first = next((line for line in lines if line.cells and not line.cells[0].startswith("#")), None)
+    first = first or next((line for line in lines if line.cells), None)
+    if first is None:
+        raise DataError(f"{path}: has no sentences")
+    columns = len(first.cells)
+    is_conllu = columns == 10 and first.tabs and re.fullmatch(r"1(-\d+)?", first.cells[0]) is not None
+    word = word_column or (2 if is_conllu else 1)
+    tag = tag_column or (4 if is_conllu else columns)
+    if not (1 <= word <= columns and 1 <= tag <= columns) or columns < 2:
+        raise DataError(
+            f"{path}, line {first.number}: has {columns} columns: the word should be in column {word} and the tag in "
+            f"column {tag_column or max(columns, 2)} (--text-column, --label-column)"
+        )
     sentences: list[Sentence] = []
     words: list[str] = []
     tags: list[str] = []
-    first, columns = 0, 0
-
-    def finish() -> None:
-        if words:
-            sentences.append(Sentence(tuple(words), tuple(tags), first))
-            words.clear()
-            tags.clear()
-
-    with opened(path), path.open(encoding="utf-8-sig", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            cells = line.split()
-            if not cells or cells[0] == "-DOCSTART-":
-                finish()
+    start = 0
+    for line in [*lines, _Line(0, [], tabs=False)]:
+        if not line.cells:
+            if words:
+                sentences.append(Sentence(tuple(words), tuple(tags), start))
+            words, tags = [], []
+            continue
+        if len(line.cells) != columns or line.tabs != first.tabs:
+            if not words and line.cells[0].startswith("#"):
                 continue
-            if not columns:
-                columns = len(cells)
-                if not (1 <= word_column <= columns and 1 <= (tag_column or columns) <= columns) or columns < 2:
-                    raise DataError(
-                        f"{path}, line {number}: has {columns} columns: the word should be in column {word_column} and "
-                        f"the tag in column {tag_column or max(columns, 2)} (--text-column, --label-column)"
-                    )
-            if len(cells) != columns:
-                raise DataError(
-                    f"{path}, line {number}: has {len(cells)} columns, the first line has {columns}: needed is one "
-                    "word per line, with its tag in the last column, and an empty line after each sentence"
-                )
-            first = first if words else number
-            words.append(cells[word_column - 1])
-            tags.append(cells[(tag_column or columns) - 1])
-        finish()
-    result = Sentences(path, sentences)
-    if not sentences:
-        raise DataError(f"{path}: has no sentences")
-    if not result.entities:
-        _refuse_mixture(result)
-    return result
+            raise DataError(
+                f"{path}, line {line.number}: has {_counted(line)}, line {first.number} has {_counted(first)}: needed "
+                "is one word per line, with its tag in the last column, and an empty line after each sentence"
+            )
+        if is_conllu and not line.cells[0].isdecimal():
+            continue
+        if not line.cells[word - 1] or not line.cells[tag - 1]:
+            raise DataError(f"{path}, line {line.number}: column {tag if line.cells[word - 1] else word} is empty")
+        start = start if words else line.number
+        words.append(line.cells[word - 1])
+        tags.append(line.cells[tag - 1])
+    return checked(Sentences(path, sentences))
 
 
-def _refuse_mixture(sentences: Sentences) -> None:
+class _Line(NamedTuple):
+    number: int
+    cells: list[str]
+    """None of them between sentences."""
+    tabs: bool
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            text, tabs = line.strip("\r\n"), "\t" in line
+            # Not at whatever `str.split` takes for a space: a word may contain a no-break space.
+            cells = [cell.strip(" ") for cell in text.split("\t")] if tabs else re.split(" +", text.strip(" "))
+            is_break = not text.strip() or cells[0] == "-DOCSTART-"
+            yield _Line(number, [] if is_break else cells, tabs)
+
+
+def _counted(line: _Line) -> str:
+    columns = f"{len(line.cells)} column" + "s" * (len(line.cells) != 1)
+    return f"{columns} separated by {'tabs' if line.tabs else 'spaces'}" if len(line.cells) > 1 else columns
+
+
+def checked(sentences: Sentences) -> Sentences:
+    """Return sentences as they are.
+
+    Raises:
+        DataError: there are none, or some tags have prefixes of entities and others do not.
+    """
+    if not sentences.examples:
+        raise DataError(f"{sentences.path}: has no sentences")
+    if sentences.entities:
+        return sentences
     examples = {
-        is_entity(tag): f"line {sentence.line + i} has {tag!r}"
+        is_typed(tag): f"line {sentence.line + i} has {tag!r}"
         for sentence in sentences.examples
         for i, tag in enumerate(sentence.tags)
-        if tag != "O"
+        if tag != OUTSIDE
     }
     entities = any(tag[:2] in ("B-", "I-") for sentence in sentences.examples for tag in sentence.tags)
     if len(examples) == 2 and entities:
@@ -132,3 +147,4 @@ def _refuse_mixture(sentences: Sentences) -> None:
             f"{sentences.path}: {examples[True]} and {examples[False]}: either all tags but O begin with B- or I- "
             "(E-, S-), or none does"
         )
+    return sentences

@@ -13,6 +13,7 @@ from pocketbert.data.glue import glue_task, read_glue
 from pocketbert.data.labels import Labels
 from pocketbert.data.squad import read_squad
 from pocketbert.data.tables import read_table
+from pocketbert.data.tagged import read_tagged
 from pocketbert.errors import ConfigError, require
 from pocketbert.features import Predictor
 from pocketbert.tasks.choices import ChoiceEvaluation
@@ -21,7 +22,7 @@ from pocketbert.tasks.evaluate_options import EvaluateOptions
 from pocketbert.tasks.evaluation import Advance, Evaluation
 from pocketbert.tasks.questions import AnswerEvaluation, QuestionAnswering
 from pocketbert.tasks.submission import submit
-from pocketbert.tasks.tagging import TagEvaluation, read_sentences
+from pocketbert.tasks.tagging import TagEvaluation
 from pocketbert.tokenization import AutoTokenizer
 
 
@@ -140,8 +141,8 @@ def read_evaluation(
     if head == ChoiceEvaluation.head:
         return ChoiceEvaluation({"dev": read_choices(data)}, tokenizer, length)
     if head == TagEvaluation.head:
-        tags = _names(model, config, labels)
-        return TagEvaluation({"dev": read_sentences(data, text_column, label_column)}, tags, tokenizer, length)
+        rows = read_tagged(data, text_column, label_column, labels)
+        return TagEvaluation({"dev": rows}, _names(model, config, labels), tokenizer, length)
     own = _labels(config, _names(model, config, labels))
     if glue is not None:
         own = _glue_labels(own, glue, model)

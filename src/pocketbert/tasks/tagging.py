@@ -1,4 +1,4 @@
-"""Token classification: one tag per word (entities, parts of speech), from CoNLL files."""
+"""Token classification: one tag per word (entities, parts of speech), from files of columns, JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import numpy.typing as npt
 
 from pocketbert.checkpoints import write_text
 from pocketbert.configs import PreTrainedConfig
-from pocketbert.data.conll import Sentence, Sentences, read_conll, to_iob2
+from pocketbert.data.conll import Sentence, Sentences
 from pocketbert.data.examples import Examples, hold_out_groups
-from pocketbert.decode import Output, chunks, softmax, word_tags
-from pocketbert.errors import ConfigError, DataError
+from pocketbert.data.tagged import read_tagged
+from pocketbert.decode import Output, softmax, word_tags
+from pocketbert.errors import DataError
 from pocketbert.features import Features, Tokens, encode_words
 from pocketbert.metrics import entity_f1
 from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.tags import OUTSIDE, UNTYPED, chunks, to_iob2, type_of
 from pocketbert.tasks.base import Targets, Task
 from pocketbert.tasks.evaluation import Evaluation, Scores, write_tsv
 from pocketbert.tokenization import BertTokenizer
@@ -117,13 +119,13 @@ class TagEvaluation(Evaluation[Sentence, TagPrediction]):
             table = []
             for kind in sorted(set(kinds)):
                 gold, predicted = (
-                    [[tag if tag[2:] == kind else "O" for tag in tagged.tags] for tagged in side]
+                    [[tag if type_of(tag) == kind else OUTSIDE for tag in tagged.tags] for tagged in side]
                     for side in (rows.examples, predictions)
                 )
                 scores = entity_f1(predicted, gold)
                 count = sum(len(chunks(tags)) for tags in gold)
                 values = [f"{scores[name]:.4f}" for name in header[1:4]]
-                table.append((kind, *values, str(count)))
+                table.append((kind or UNTYPED, *values, str(count)))
             write_tsv(folder / "entities.tsv", header, table)
 
 
@@ -139,9 +141,11 @@ class Tagging(Task[Sentence]):
 
     def __init__(self, options: FinetuneOptions) -> None:
         super().__init__(options)
-        self.train = read_sentences(options.data, options.text_column, options.label_column)
+        self.train = read_tagged(options.data, options.text_column, options.label_column, options.labels)
         if options.eval_data is not None:
-            self.sets = {"dev": read_sentences(options.eval_data, options.text_column, options.label_column)}
+            self.sets = {
+                "dev": read_tagged(options.eval_data, options.text_column, options.label_column, options.labels)
+            }
         else:
             self.train, held = hold_out_groups(self.train, lambda i: i, options.eval_fraction, options.seed)
             self.sets = {"dev": held}
@@ -193,23 +197,12 @@ class Tagging(Task[Sentence]):
         return features, {"labels": targets}
 
 
-def read_sentences(path: str | Path, word_column: str | None = None, tag_column: str | None = None) -> Sentences:
-    """Read sentences; the columns are numbers from 1, written as on the command line."""
-    numbers: dict[str, int] = {}
-    for name, flag, value in (("word", "text", word_column), ("tag", "label", tag_column)):
-        if value is not None:
-            if not value.isdecimal() or int(value) < 1:
-                raise ConfigError(f"--{flag}-column {value}: columns of CoNLL files are numbers, from 1")
-            numbers[f"{name}_column"] = int(value)
-    return read_conll(path, **numbers)
-
-
 def check_tags(rows: Sentences, tags: Sequence[str]) -> None:
     """Raise `DataError` where the tag of a word (of entities: its type) is not among `tags`."""
-    known = {tag[2:] for tag in tags if tag != "O"} if rows.entities else set(tags)
+    known = {type_of(tag) if rows.entities else tag for tag in tags} | ({None} if rows.entities else set())
     for sentence in rows.examples:
         for i, tag in enumerate(sentence.tags):
-            if (tag[2:] if rows.entities else tag) not in known and not (rows.entities and tag == "O"):
+            if (type_of(tag) if rows.entities else tag) not in known:
                 raise DataError(
                     f"{rows.path}, line {sentence.line + i}: the tag {tag!r} of {sentence.words[i]!r:.40} is not a tag "
                     f"of the model ({', '.join(tags[:20])})"

@@ -1,0 +1,133 @@
+"""Tagged words of a file, in any of its forms.
+
+- `.jsonl`, `.ndjson`, `.json`: one object per line, with a list of words and a list of tags of the same length.
+- `.parquet`: rows with both lists. Tags may be numbers if the file names them, as `datasets` writes it.
+- any other name: columns, see `conll`.
+
+Sentences of JSON lines and Parquet have the number of their line or row.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pocketbert.data.conll import Sentence, Sentences, checked, read_conll
+from pocketbert.data.files import check_file, check_text, json_lines, opened, type_of
+from pocketbert.errors import ConfigError, DataError, require
+
+# Names of columns to detect, best first.
+_WORDS = ("tokens", "words")
+_TAGS = ("ner_tags", "tags", "labels", "entities", "pos_tags", "upos")
+_TABLES = (".jsonl", ".ndjson", ".json", ".parquet")
+
+
+def read_tagged(
+    path: str | Path, words: str | None = None, tags: str | None = None, names: Sequence[str] | None = None
+) -> Sentences:
+    """Read sentences of tagged words.
+
+    Args:
+        path: the file.
+        words: the column of words: its number in a file of columns, its name elsewhere [default: detected].
+        tags: the column of tags, likewise.
+        names: the tags that the numbers 0, 1, … stand for.
+
+    Raises:
+        ConfigError: a column of a file of columns is not a number.
+        DataError: the file cannot be read as sentences; see `read_conll`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _TABLES:
+        numbers = {}
+        for name, flag, value in (("word", "text", words), ("tag", "label", tags)):
+            if value is not None and (not value.isdecimal() or int(value) < 1):
+                raise ConfigError(f"--{flag}-column {value}: columns of CoNLL files are numbers, from 1")
+            numbers[f"{name}_column"] = None if value is None else int(value)
+        _refuse_json(path)
+        return read_conll(path, **numbers)
+    check_file(path)
+    with opened(path):
+        if path.suffix.lower() == ".parquet":
+            rows, stored = _parquet(path)
+        else:
+            rows, stored = json_lines(path), {}
+        return checked(Sentences(path, list(_sentences(path, rows, words, tags, stored, names))))
+
+
+def _refuse_json(path: Path) -> None:
+    """Raise `DataError` where a file of another name holds JSON."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.readline(1 << 20).removeprefix(b"\xef\xbb\xbf").strip()
+    if start[:1] in (b"{", b"["):
+        try:
+            json.loads(start)
+        except ValueError:
+            return
+        raise DataError(f"{path}: holds JSON; give the file the suffix .jsonl, with one sentence per line")
+
+
+def _sentences(
+    path: Path,
+    rows: Iterator[tuple[int, dict[str, Any]]],
+    words: str | None,
+    tags: str | None,
+    stored: dict[str, Sequence[str]],
+    names: Sequence[str] | None,
+) -> Iterator[Sentence]:
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        words, tags = words or _column(where, row, _WORDS, "text"), tags or _column(where, row, _TAGS, "label")
+        for name in (words, tags):
+            if not isinstance(row.get(name), list):
+                raise DataError(f"{where}: column {name!r} holds {type_of(row.get(name))} instead of a list")
+        if len(row[words]) != len(row[tags]):
+            raise DataError(f"{where}: has {len(row[words])} words in {words!r} and {len(row[tags])} tags in {tags!r}")
+        if row[words]:
+            yield Sentence(
+                tuple(check_text(word, f"{where}: word {i}") for i, word in enumerate(row[words], start=1)),
+                tuple(_tag(tag, f"{where}: tag {i}", stored.get(tags) or names) for i, tag in enumerate(row[tags], 1)),
+                line,
+            )
+
+
+def _column(where: str, row: dict[str, Any], names: Sequence[str], flag: str) -> str:
+    found = next((name for name in names if name in row), None)
+    if found is None:
+        raise DataError(
+            f"{where}: has none of the columns {', '.join(names)}; name one with --{flag}-column; the columns are: "
+            f"{', '.join(row)}"
+        )
+    return found
+
+
+def _tag(tag: Any, where: str, names: Sequence[str] | None) -> str:
+    if isinstance(tag, int) and not isinstance(tag, bool):
+        if names is None:
+            raise DataError(f"{where} is a number; name the tags in the order of their numbers (--labels O,B-PER,…)")
+        if not 0 <= tag < len(names):
+            raise DataError(f"{where} is {tag}, and there are {len(names)} tags: {', '.join(names)}")
+        return names[tag]
+    return check_text(tag, where)
+
+
+def _parquet(path: Path) -> tuple[Iterator[tuple[int, dict[str, Any]]], dict[str, Sequence[str]]]:
+    """Return the rows of a Parquet file, and the names of numbered tags that `datasets` stored in it."""
+    require("train")
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: is not a Parquet file that can be read: {error}") from None
+    metadata = table.schema.metadata or {}
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    stored: dict[str, Sequence[str]] = {}
+    for name, feature in features.items():
+        inner = feature.get("feature", {}) if isinstance(feature, dict) else {}
+        if isinstance(inner, dict) and isinstance(inner.get("names"), list):
+            stored[name] = tuple(map(str, inner["names"]))
+    return iter(enumerate(table.to_pylist(), start=1)), stored
