@@ -136,9 +136,7 @@ class TrainingRun(ABC):
         with lock_folder(self.folder) if first else contextlib.nullcontext():
             facts = {**self.facts(), "precision": self.precision}
             if first:
-                self.manifest = RunManifest(
-                    self.folder, self._options, facts, self.argv, previous, self.adjustable()
-                )
+                self.manifest = RunManifest(self.folder, self._options, facts, self.argv, previous, self.adjustable())
             self.processes.wait()  # until the first process knows that the run may start
             yield
 

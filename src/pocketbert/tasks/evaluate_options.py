@@ -14,11 +14,11 @@ RUN = Panel("Run")
 # The options of labelled data, which evaluation and fine-tuning have in common.
 GLUE = DATA.option("GLUE task whose official files DATA holds: sst-2, mrpc, …", "TASK")
 TEXT_COLUMN = DATA.option(
-    "Column of the text; for token classification in columns, number of the column of words.", "NAME", default="detected"
+    "Column of the text; for token classification, of the words: in CoNLL files its number.", "NAME", default="detected"
 )
 TEXT_PAIR_COLUMN = DATA.option("Column of the second text, for text pairs.", "NAME", default="detected")
 LABEL_COLUMN = DATA.option(
-    "Column of the label; for token classification, number of the column of tags.", "NAME", default="detected"
+    "Column of the label; for token classification, of the tags: in CoNLL files its number.", "NAME", default="detected"
 )
 
 
