@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from helpers.families import CONFIGS, HEADS, each_in_turn, our_class
+from helpers.families import CONFIGS, HEADS, all_that_matter, each_in_turn, our_class, their_class
 from helpers.pairs import pairs_of, pairwise
 from pocketbert.families import FAMILIES
+from pocketbert.families.family import HEADS as HEAD_KINDS
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,19 @@ def test_configurations_and_heads_in_turn() -> None:
     }
     assert all(our_class(CONFIGS[name], head) for name, head in cases)
     assert {head for _, head in each_in_turn(("Model", "ForMaskedLM"))} == {"Model", "ForMaskedLM"}
+
+
+def test_all_that_matter() -> None:
+    """Whole families, and for every configuration what depends on it: the pooler, and the scores of words."""
+    for class_of in (our_class, their_class):
+        cases = all_that_matter(class_of=class_of)
+        heads = {name: {head for other, head in cases if other == name} for name in CONFIGS}
+        assert sum(map(len, heads.values())) == len(cases)
+        for family in FAMILIES:
+            assert heads[family] == {head for head in HEADS if class_of(CONFIGS[family], head)}
+        for name in CONFIGS.keys() - FAMILIES.keys():
+            kinds = [HEAD_KINDS[head] for head in heads[name]]
+            assert any(kind.words for kind in kinds)
+            assert any(kind.pooled for kind in kinds)
+            assert len(kinds) <= 2
+            assert "Model" in heads[name] or CONFIGS[name].has_pooler_layer

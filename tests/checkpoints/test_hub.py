@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -126,16 +127,17 @@ class TestFailures:
         with pytest.raises(CheckpointError, match="on the hub it is gated: ask for access"):
             read("acme/tiny")
 
-    @pytest.mark.parametrize("name", ["a/b/c", "./model", "../model", "/model", "~/model", "model/", "a\\b", "a//b"])
-    def test_what_can_only_be_a_folder(self, hub: Hub, name: str) -> None:
-        with pytest.raises(CheckpointError, match="no such folder"):
-            read_config(name)
+    def test_what_can_only_be_a_folder(self, hub: Hub) -> None:
+        for name in ("a/b/c", "./model", "../model", "/model", "~/model", "model/", "a\\b", "a//b"):
+            with pytest.raises(CheckpointError, match=f"{re.escape(repr(name))}: no such folder"):
+                read_config(name)
         assert hub.asked == []
 
-    @pytest.mark.parametrize("name", ["my model", "a--b", "-a", "a..b", "x" * 200])
-    def test_what_can_be_neither(self, hub: Hub, name: str) -> None:
-        with pytest.raises(CheckpointError, match="is not a folder, and not a name that a model on the hub can have"):
-            read_config(name)
+    def test_what_can_be_neither(self, hub: Hub) -> None:
+        for name in ("my model", "a--b", "-a", "a..b", "x" * 200):
+            says = rf"{name}.* is not a folder, and not a name that a model on the hub can have"
+            with pytest.raises(CheckpointError, match=says):
+                read_config(name)
         assert hub.asked == []
 
     def test_the_hub_is_down(self, hub: Hub) -> None:

@@ -73,8 +73,10 @@ def inputs_of(head: str) -> dict[str, torch.Tensor]:
     return {name: x[:, None] for name, x in INPUTS.items()} if head == "ForMultipleChoice" else INPUTS
 
 
-@pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "stream"])
-@pytest.mark.parametrize("without", [(), ("cls.predictions.decoder.bias",), ("cls.predictions.decoder",)])
+@pytest.mark.parametrize(
+    ("without", "as_zip"),
+    [((), True), (("cls.predictions.decoder.bias",), False), (("cls.predictions.decoder",), True)],
+)
 def test_squeezebert_uncased(tmp_path: Path, uncased: Any, without: tuple[str, ...], as_zip: bool) -> None:
     write_old(tmp_path, uncased, without or ("nothing",), as_zip)
     reference = uncased(**INPUTS, output_hidden_states=True)

@@ -203,14 +203,14 @@ class TestShards:
         with pytest.raises(CheckpointError, match=r"one\.safetensors lacks c, d, which model\.safetensors\.index"):
             open_shards(index, open_safetensors)
 
-    @pytest.mark.parametrize("shard", ["../one.safetensors", "/etc/passwd", "..\\one", "c:one", "", ".", "..", 3, None])
-    def test_a_path_out_of_the_folder(self, index: Path, shard: object) -> None:
-        index.write_text(json.dumps({"weight_map": {"a": shard}}))
-        with pytest.raises(CheckpointError, match=r"a is listed in .*not a file name in that folder"):
-            open_shards(index, open_safetensors)
+    def test_a_path_out_of_the_folder(self, index: Path) -> None:
+        for shard in ("../one.safetensors", "/etc/passwd", "..\\one", "c:one", "", ".", "..", 3, None):
+            index.write_text(json.dumps({"weight_map": {"a": shard}}))
+            with pytest.raises(CheckpointError, match=r"a is listed in .*not a file name in that folder"):
+                open_shards(index, open_safetensors)
 
-    @pytest.mark.parametrize("content", ["{}", '{"weight_map": {}}', '{"weight_map": ["a"]}', "[]", "nonsense", ""])
-    def test_an_index_that_is_none(self, index: Path, content: str) -> None:
-        index.write_text(content)
-        with pytest.raises(CheckpointError, match=str(index)):
-            open_shards(index, open_safetensors)
+    def test_an_index_that_is_none(self, index: Path) -> None:
+        for content in ("{}", '{"weight_map": {}}', '{"weight_map": ["a"]}', "[]", "nonsense", ""):
+            index.write_text(content)
+            with pytest.raises(CheckpointError, match=str(index)):
+                open_shards(index, open_safetensors)

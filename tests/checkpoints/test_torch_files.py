@@ -71,9 +71,10 @@ class TestReading:
         model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Conv1d(4, 8, 1, groups=4))
         assert_same(read_torch(save(tmp_path / "x.bin", model.state_dict(), as_zip)), model.state_dict())
 
-    @FORMATS
-    @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
-    def test_a_training_checkpoint(self, tmp_path: Path, as_zip: bool, wrapper: str) -> None:
+    @pytest.mark.parametrize(
+        ("wrapper", "as_zip"), [("state_dict", True), ("model_state_dict", False), ("model", True)]
+    )
+    def test_a_training_checkpoint(self, tmp_path: Path, wrapper: str, as_zip: bool) -> None:
         model = torch.nn.Linear(3, 4)
         optimiser = torch.optim.AdamW(model.parameters())
         model(torch.ones(3)).sum().backward()
@@ -297,13 +298,11 @@ class TestMalice:
         with pytest.raises(CheckpointError, match=message):
             read_torch(self.pickled(tmp_path / "x.bin", body))
 
-    @pytest.mark.parametrize("body", [b"]", b"}", b"N", b"(", b"N\x85", b"N2"])
-    def test_a_small_file_cannot_fill_the_memory(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes
-    ) -> None:
+    def test_a_small_file_cannot_fill_the_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pickles, "MAX_STEPS", 10_000)
-        with pytest.raises(CheckpointError, match=r"more than 10,000 steps|uses DUP"):
-            read_torch(self.pickled(tmp_path / "x.bin", body * 10_001))
+        for body in (b"]", b"}", b"N", b"(", b"N\x85", b"N2"):
+            with pytest.raises(CheckpointError, match="uses DUP" if body == b"N2" else "more than 10,000 steps"):
+                read_torch(self.pickled(tmp_path / "x.bin", body * 10_001))
 
     def test_many_copies_of_one_storage(self, tmp_path: Path) -> None:
         """A transposed view takes a copy, so a thousand of them would be a thousand times the file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,6 @@ from pocketbert.configs import PreTrainedConfig
 from pocketbert.exporters.export import export
 from pocketbert.exporters.options import ExportOptions
 from pocketbert.exporters.verify import SENTENCES, Measure, VerifiedFile
-from pocketbert.families import FAMILIES
-from pocketbert.families.family import HEADS
-
-
-def cases(configs: Mapping[str, PreTrainedConfig]) -> list[tuple[str, str]]:
-    """Every head of one configuration of each family; of the others one that reads all that an encoder computes."""
-    few = ("ForPreTraining",)
-    pairs = [(name, head) for name in configs for head in (HEADS if name in FAMILIES else few)]
-    return [(name, head) for name, head in pairs if our_class(configs[name], head) is not None]
 
 
 def model_of(config: PreTrainedConfig, head: str, *, random: bool = True) -> Any:

@@ -8,9 +8,10 @@ import pytest
 
 from exporters.cases import export_to, model_of, save
 from helpers.families import CONFIGS
+from helpers.pairs import in_turn
 from helpers.plans import draw
 from pocketbert.errors import EXTRAS, CheckpointError, ConfigError
-from pocketbert.exporters.formats import FORMATS, Format
+from pocketbert.exporters.formats import FORMATS
 from pocketbert.exporters.load import find_export, load_export, model_folder
 from pocketbert.exporters.options import ExportOptions
 from pocketbert.exporters.verify import LIMITS, compare
@@ -19,19 +20,15 @@ from pocketbert.runtime.engine import Engine
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=FORMATS.values(), ids=list(FORMATS))
-def format_(request: pytest.FixtureRequest) -> Format:
-    """Every format whose packages are installed."""
-    for extra in request.param.extras:
+@pytest.mark.parametrize(
+    ("name", "head"), in_turn([(list(FORMATS), ["ForTokenClassification", "ForQuestionAnswering", "Model"])])
+)
+def test_exports_and_runs(name: str, head: str, tmp_path: Path) -> None:
+    """The file that an export writes is found in its folder, and computes what the engine computes."""
+    format_ = FORMATS[name]
+    for extra in format_.extras:
         for package in EXTRAS[extra]:
             pytest.importorskip(package, reason=f"the extra '{extra}' is not installed")
-    found: Format = request.param
-    return found
-
-
-@pytest.mark.parametrize("head", ["ForTokenClassification", "ForQuestionAnswering", "Model"])
-def test_exports_and_runs(format_: Format, head: str, tmp_path: Path) -> None:
-    """The file that an export writes is found in its folder, and computes what the engine computes."""
     config = CONFIGS["squeezebert"].replace(max_position_embeddings=512)
     model = save(model_of(config, head), tmp_path / "model")
     precision = next(iter(format_.files))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.cases import cases, export_to, model_of, save
-from helpers.families import CONFIGS, HEADS
+from exporters.cases import export_to, model_of, save
+from helpers.families import CONFIGS, HEADS, all_that_matter
 from helpers.pairs import in_turn
 from helpers.plans import draw, run, tensors
 from pocketbert.bench.peers import ExportedFile
@@ -46,7 +46,7 @@ SMALL: dict[str, PreTrainedConfig] = {
 # ── the graph ──
 
 
-@pytest.mark.parametrize(("name", "head"), cases(CONFIGS))
+@pytest.mark.parametrize(("name", "head"), all_that_matter())
 def test_equals_the_plan(name: str, head: str) -> None:
     """Padding in a batch changes no output."""
     plan, choices = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head), head == "ForMultipleChoice"

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.cases import cases, export_to, model_of, save
-from helpers.families import CONFIGS, each_in_turn
+from exporters.cases import export_to, model_of, save
+from helpers.families import CONFIGS, HEADS, all_that_matter, each_in_turn
 from helpers.models import WIDE
+from helpers.pairs import in_turn
 from helpers.plans import draw, run, tensors
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, Predictor, pad
@@ -63,7 +64,7 @@ def one_by_one(plan: Any, inputs: list[Features]) -> list[dict[str, np.ndarray]]
     return [{name: x[0] if name in firsts else x for name, x in answer.items()} for answer in answers]
 
 
-@pytest.mark.parametrize(("name", "head"), cases(CONFIGS))
+@pytest.mark.parametrize(("name", "head"), all_that_matter())
 def test_equals_the_plan(name: str, head: str, tmp_path: Path) -> None:
     """One file at any length, and in a batch: padding changes no output."""
     plan = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head)
@@ -122,9 +123,18 @@ def test_residual_streams_with_outliers_stay_in_fp32() -> None:
     assert outlier_weights_of(drop_outlier_weights(plan, inputs)) == kept
 
 
-@pytest.mark.parametrize(("name", "head"), cases(WIDE))
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *((name, "ForPreTraining") for name in WIDE),
+        *in_turn([(list(WIDE), [x for x in HEADS if x != "ForPreTraining"])]),
+    ],
+)
 def test_int8(name: str, head: str, tmp_path: Path) -> None:
-    """Close to the model, at initial weights; the file has int8 matrices."""
+    """Close to the model, at initial weights; the file has int8 matrices.
+
+    Heads are steps of a plan like all others, so the rest of them come in turn.
+    """
     exact = lower(WIDE[name], tensors(model_of(WIDE[name], head, random=False)), head)
     graph = onnx_graph(quantize(exact), choices=head == "ForMultipleChoice")
     predictor = predictor_of(graph, tmp_path / "x.onnx")

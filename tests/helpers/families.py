@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -38,12 +38,22 @@ def their_class(config: PreTrainedConfig, head: str) -> Any:
     return getattr(transformers, FAMILIES[config.model_type].class_name(head), None)
 
 
-def pairs() -> Iterator[tuple[str, str]]:
-    """Every configuration with every head that both sides have for it."""
-    for name, config in CONFIGS.items():
-        for head in HEADS:
-            if their_class(config, head) is not None and our_class(config, head) is not None:
-                yield name, head
+def all_that_matter(
+    configs: Mapping[str, PreTrainedConfig] = CONFIGS, class_of: Callable[[PreTrainedConfig, str], Any] = our_class
+) -> list[tuple[str, str]]:
+    """Every head of the first configuration of each family; of its others what reads all that an encoder computes.
+
+    A head depends on the configuration in its word scores and in the pooler alone, and `ForPreTraining` has both; where
+    there is none, a head of each kind. A model without a head has an output of the pooler even where that has no layer.
+    """
+    cases = []
+    for name, config in configs.items():
+        heads = [head for head in HEADS if class_of(config, head) is not None]
+        if name not in FAMILIES:
+            both = ("ForPreTraining",) if "ForPreTraining" in heads else ("ForMaskedLM", "ForSequenceClassification")
+            heads = [head for head in heads if head in both or (head == "Model" and not config.has_pooler_layer)]
+        cases += [(name, head) for head in heads]
+    return cases
 
 
 def each_in_turn(

@@ -12,16 +12,16 @@ from pocketbert.models.cpu import drop_out
 from pocketbert.models.ops import Dropout
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9, 1e-4])
 @pytest.mark.parametrize("shape", [(1000, 777), (3, 5, 67, 501)])
-def test_drops_its_part_and_keeps_the_mean(rate: float, shape: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    out = drop_out(torch.ones(shape), rate)
-    kept = out[out != 0]
-    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - rate)), rtol=1e-4 if rate < 0.9 else 1e-3, atol=0)
-    deviation = math.sqrt(rate * (1 - rate) / out.numel())
-    assert abs((out == 0).float().mean() - rate) < 5 * deviation + 2**-17
-    assert abs(out.double().mean() - 1) < 5 * deviation / (1 - rate) + 1e-6
+def test_drops_its_part_and_keeps_the_mean(shape: tuple[int, ...]) -> None:
+    for rate in (0.1, 0.3, 0.5, 0.9, 1e-4):
+        torch.manual_seed(0)
+        out = drop_out(torch.ones(shape), rate)
+        kept, near = out[out != 0], 1e-4 if rate < 0.9 else 1e-3
+        torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - rate)), rtol=near, atol=0)
+        deviation = math.sqrt(rate * (1 - rate) / out.numel())
+        assert abs((out == 0).float().mean() - rate) < 5 * deviation + 2**-17, rate
+        assert abs(out.double().mean() - 1) < 5 * deviation / (1 - rate) + 1e-6, rate
 
 
 def test_elements_are_independent() -> None:

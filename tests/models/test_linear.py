@@ -20,7 +20,7 @@ shapes = st.tuples(st.lists(st.integers(1, 5), min_size=0, max_size=3), st.integ
 LINUX = "vendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: 17\n"
 
 
-@pytest.fixture(scope="module", autouse=True, params=["MKL", "oneDNN"])
+@pytest.fixture(scope="module", params=["MKL", "oneDNN"])
 def library(request: pytest.FixtureRequest) -> Iterator[str]:
     """What PyTorch and the system say of the processor decides who computes; either can compute on any."""
     with pytest.MonkeyPatch.context() as patch:
@@ -71,6 +71,7 @@ def test_equals_pytorch_and_its_gradients(
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("library")
 def test_only_the_gradients_that_are_wanted() -> None:
     x, layer = torch.randn(3, 8), Linear(8, 4)
     layer.bias.requires_grad_(False)
@@ -79,6 +80,7 @@ def test_only_the_gradients_that_are_wanted() -> None:
     assert layer.bias.grad is x.grad is None
 
 
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_types_are_left_to_pytorch(dtype: torch.dtype) -> None:
     layer, x = Linear(8, 4).to(dtype), torch.randn(3, 8, dtype=dtype)
@@ -86,6 +88,7 @@ def test_other_types_are_left_to_pytorch(dtype: torch.dtype) -> None:
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
 
 
+@pytest.mark.usefixtures("library")
 def test_autocast_computes_in_its_type() -> None:
     layer, x = Linear(8, 4), torch.randn(3, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -96,10 +99,12 @@ def test_autocast_computes_in_its_type() -> None:
     assert layer.weight.grad.dtype == torch.float32
 
 
+@pytest.mark.usefixtures("library")
 def test_no_rows() -> None:
     assert Linear(8, 4)(torch.randn(0, 5, 8)).shape == (0, 5, 4)
 
 
+@pytest.mark.usefixtures("library")
 def test_exporters_see_an_ordinary_linear_layer() -> None:
     program = torch.export.export(Linear(8, 4), (torch.randn(3, 8),))
     assert any("linear" in str(node.target) for node in program.graph.nodes)

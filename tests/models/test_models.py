@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,11 +11,14 @@ from torch import Tensor
 
 import pocketbert
 from helpers.families import CONFIGS, HEADS, batch, each_in_turn, our_class, randomise
+from helpers.pairs import in_turn
 from pocketbert import ConfigError, InputError, MobileBertConfig, SqueezeBertConfig
 from pocketbert.configs import PRESETS
+from pocketbert.families import FAMILIES
 from pocketbert.models import ops
 
 EACH = pytest.mark.parametrize("name", list(CONFIGS))
+EACH_FAMILY = pytest.mark.parametrize("name", list(FAMILIES))  # for what depends on nothing that configurations vary
 
 
 def build(name: str, head: str = "Model", **changes: Any) -> Any:
@@ -24,16 +26,6 @@ def build(name: str, head: str = "Model", **changes: Any) -> Any:
     model = our_class(config, head)(config).eval()
     randomise(model, 0)
     return model
-
-
-def with_every_head(names: Iterable[str]) -> list[tuple[str, str]]:
-    """SqueezeBERT alone was published without next-sentence prediction; any other class that is missing is an error."""
-    return [
-        (name, head)
-        for name in names
-        for head in HEADS
-        if not (name.startswith("squeezebert") and head == "ForNextSentencePrediction")
-    ]
 
 
 @pytest.mark.parametrize(("name", "head"), each_in_turn())
@@ -56,7 +48,7 @@ def test_attention_probabilities_sum_to_one_and_respect_the_mask(name: str) -> N
         assert not weights[1, ..., 7:].any()
 
 
-@EACH
+@EACH_FAMILY
 def test_masks_of_three_and_four_axes_mean_the_same(name: str) -> None:
     model, inputs = build(name), batch("Model", seed=3)
     mask = inputs.pop("attention_mask")
@@ -74,7 +66,7 @@ def test_a_row_with_everything_masked_is_finite(name: str) -> None:
             assert model(**inputs, output_attentions=weights).last_hidden_state.isfinite().all()
 
 
-@EACH
+@EACH_FAMILY
 def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     grads = []
     for checkpointing in (False, True):
@@ -92,7 +84,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
             torch.testing.assert_close(grad, grads[1][key], msg=key)
 
 
-@pytest.mark.parametrize(("name", "head"), with_every_head(["bert", "squeezebert", "mobilebert"]))
+@pytest.mark.parametrize(("name", "head"), in_turn([(list(FAMILIES), HEADS)]))
 def test_embeddings_in_place_of_ids(name: str, head: str) -> None:
     model, inputs = build(name, head), batch(head, seed=12)
     ids = inputs.pop("input_ids")
@@ -101,7 +93,7 @@ def test_embeddings_in_place_of_ids(name: str, head: str) -> None:
     )
 
 
-@EACH
+@EACH_FAMILY
 def test_dropout_falls_only_in_training(name: str) -> None:
     model, inputs = build(name, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5), batch("Model", seed=6)
     assert torch.equal(model(**inputs).last_hidden_state, model(**inputs).last_hidden_state)
@@ -302,13 +294,13 @@ def test_fused_attention_equals_the_plain_one(dtype: torch.dtype) -> None:
         torch.testing.assert_close(fused, plain, rtol=2e-2 if dtype != torch.float32 else 1e-5, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", sorted(ops.ACTIVATIONS))
-def test_activations_are_those_of_the_field(name: str) -> None:
+def test_activations_are_those_of_the_field() -> None:
     from transformers.activations import ACT2FN
 
     from pocketbert.configs import ACTIVATIONS
 
     assert set(ACTIVATIONS) == set(ops.ACTIVATIONS)
     x = torch.linspace(-8, 8, 101)
-    expected: Tensor = ACT2FN[name](x)
-    torch.testing.assert_close(ops.ACTIVATIONS[name](x), expected, rtol=1e-5, atol=1e-6)
+    for name, activation in ops.ACTIVATIONS.items():
+        expected: Tensor = ACT2FN[name](x)
+        torch.testing.assert_close(activation(x), expected, rtol=1e-5, atol=1e-6, msg=name)

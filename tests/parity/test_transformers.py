@@ -11,8 +11,20 @@ import torch
 import transformers
 
 import pocketbert
-from helpers.families import CONFIGS, batch, each_in_turn, our_class, pairs, randomise, their_class, theirs
+from helpers.families import (
+    CONFIGS,
+    HEADS,
+    all_that_matter,
+    batch,
+    each_in_turn,
+    our_class,
+    randomise,
+    their_class,
+    theirs,
+)
+from helpers.pairs import in_turn
 from pocketbert import MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
+from pocketbert.families import FAMILIES
 
 
 def each(cases: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
@@ -21,11 +33,12 @@ def each(cases: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
     )
 
 
-ALL = each(pairs())
+ALL = each(all_that_matter(class_of=their_class))
 IN_TURN = each((name, head) for name, head in each_in_turn() if their_class(CONFIGS[name], head) is not None)
 
-# One configuration leaves MobileBERT's second table of word scores empty, of which torch warns in their constructor.
+# This configuration leaves MobileBERT's second table of word scores empty, of which torch warns in their constructor.
 pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element")
+AS_WIDE = "mobilebert, no bottleneck, as wide as its embeddings"
 
 
 def same(ours: torch.Tensor, reference: torch.Tensor, tolerance: float = 1e-5) -> None:
@@ -105,7 +118,7 @@ def test_dropout_falls_where_theirs_does(name: str, head: str) -> None:
         setattr(module, rate, 0.0)
 
 
-@IN_TURN
+@each(in_turn([(["bert", "mobilebert", "squeezebert"], HEADS)]))  # transformers' SqueezeBERT lacks two of the heads
 def test_tuples(name: str, head: str) -> None:
     model, reference = both(name, head)
     for labels in (True, False):
@@ -159,8 +172,7 @@ def test_a_folder_of_ours_loads_there_and_theirs_here(name: str, head: str, tmp_
     assert written.replace(**changes) == config
 
 
-@pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
-@pytest.mark.parametrize("head", ["ForMaskedLM", "ForSequenceClassification"])
+@each(in_turn([(list(FAMILIES), ("ForMaskedLM", "ForSequenceClassification"))]))
 def test_old_bin_files(name: str, head: str, tmp_path: Path) -> None:
     _, reference = both(name, head)
     old = {k.replace("LayerNorm.weight", "LayerNorm.gamma"): v for k, v in reference.state_dict().items()}
@@ -174,7 +186,7 @@ def test_old_bin_files(name: str, head: str, tmp_path: Path) -> None:
     same(model(**inputs).logits, reference(**inputs).logits)
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("name", [*FAMILIES, "mobilebert, no bottleneck, no trigram"])
 def test_embeddings_and_positions_can_be_given(name: str) -> None:
     model, reference = both(name, "Model")
     inputs = batch("Model", seed=7)
@@ -184,7 +196,7 @@ def test_embeddings_and_positions_can_be_given(name: str) -> None:
     same(model(**given).last_hidden_state, reference(**given).last_hidden_state)
 
 
-@each(each_in_turn(("ForMaskedLM", "Model")))
+@each([("squeezebert", "Model"), *((name, "ForMaskedLM") for name in (*FAMILIES, AS_WIDE))])
 def test_resizing_the_vocabulary(name: str, head: str) -> None:
     model, reference = both(name, head)
     for size in (77, 131):
@@ -200,8 +212,9 @@ def test_resizing_the_vocabulary(name: str, head: str) -> None:
         }
 
 
-@pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
-@pytest.mark.parametrize("labels", ["one number", "numbers", "classes", "several at once"])
+@pytest.mark.parametrize(
+    ("name", "labels"), in_turn([(list(FAMILIES), ("one number", "numbers", "classes", "several at once"))])
+)
 def test_problem_types(name: str, labels: str) -> None:
     count = 1 if labels == "one number" else 3
     config = CONFIGS[name].replace(num_labels=count)

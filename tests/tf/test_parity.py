@@ -6,24 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.families import HEADS, batch, our_class
+from helpers.families import all_that_matter, batch
 
 pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
 
 from .cases import OURS, assert_same, pair, published
 
-#: Every head of one configuration of each family, and every configuration with the heads that read the most.
-CASES = [
-    (name, head)
-    for name, config in OURS.items()
-    for head in HEADS
-    if (name in ("squeezebert", "mobilebert") or head == "ForPreTraining")
-    and our_class(config, head) is not None
-    and not (config.model_type == "squeezebert" and head == "ForNextSentencePrediction")
-]
 
-
-@pytest.mark.parametrize(("name", "head"), CASES)
+@pytest.mark.parametrize(("name", "head"), all_that_matter(OURS))
 def test_outputs_losses_states_and_attentions(name: str, head: str, tmp_path: Path) -> None:
     model, other = pair(OURS[name], head, tmp_path)
     inputs = batch(head, seed=5)
