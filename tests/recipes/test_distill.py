@@ -271,6 +271,11 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
         ({"task": "multiple-choice", "teacher_labels": ("a", "b")}, "--teacher-labels a,b is not for"),
         ({"task": "token-classification", "unlabelled": "x"}, "--unlabelled x is not for"),
         ({"task": "feature-extraction"}, "--hidden-weight 1"),
+        ({"task": "feature-extraction", "word_weight": 1.0}, "--hidden-weight 1"),
+        ({"task": "feature-extraction", "sentence_weight": -1.0}, "sentence_weight=-1.0 must not be negative"),
+        ({"task": "feature-extraction", "hidden_weight": 1.0, "word_share": 0.0}, "--word-share 0.0 must lie"),
+        ({"word_weight": 1.0}, "--word-weight 1.0 is for --task feature-extraction"),
+        ({"sentence_weight": 1.0}, "--sentence-weight 1.0 is for --task feature-extraction"),
         ({"task": "feature-extraction", "hidden_weight": 1.0, "keep_vocabulary": 70}, "--keep-vocabulary 70 is not"),
     ],
 )

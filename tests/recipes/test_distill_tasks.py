@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from helpers.seeds import SEED
 from helpers.tokenizers import tokenizer_of
 from pocketbert.configs import AutoConfig, BertConfig
 from pocketbert.errors import CheckpointError, ConfigError, DataError
-from pocketbert.models.auto import AutoModel, load_trained
+from pocketbert.models.auto import AutoModel, AutoModelForMaskedLM, load_trained
 from pocketbert.models.bert import BertModel
 from pocketbert.recipes.distill import distill
 from pocketbert.recipes.distill_options import DistillOptions
@@ -202,32 +203,70 @@ def test_an_encoder_from_raw_text(text: Make, tmp_path: Path) -> None:
     assert further.history[0]["attention_loss"] < first["attention_loss"]  # the projection begins anew
 
 
-def test_the_words_are_there_and_not_the_masks(text: Make) -> None:
+@pytest.mark.parametrize("copies", [0.0, 0.3])
+def test_the_words_are_there_and_masks_in_copies_alone(text: Make, copies: float) -> None:
     from pocketbert.tasks.raw_text import RawText
 
     options = text(accumulation=3)
     raw = RawText(options)
     words = AutoTokenizer.from_pretrained(options.data)
-    batches = raw.encode(words, BertConfig(), 16).batches(batch_size=8, parts=3, seed=options.seed)
+    encoded = replace(raw.encode(words, BertConfig(), 16), copies=copies)
+    batches = encoded.batches(batch_size=16, parts=3, seed=options.seed)
     assert batches.batches_before(0) == 0
     shards = [raw.corpora["train"].shards[i].tokens.tolist() for i in range(len(raw.corpora["train"].shards))]
     known = {tuple(shard[i : i + 2]) for shard in shards for i in range(len(shard) - 1)}
     parts = batches(0)
-    assert sum(len(part["input_ids"]) for part in parts) == 8
+    assert sum(len(part["starts"]) - 1 for part in parts) == 16
     for part in parts:
         assert words.mask_token_id not in part["input_ids"]
-        for ids, mask in zip(part["input_ids"], part["attention_mask"], strict=True):
-            inside = ids[: mask.sum()].tolist()[1:-1]
+        for start, end in pairwise(part["starts"].tolist()):
+            inside = part["input_ids"][start:end].tolist()[1:-1]
             assert all(pair in known for pair in pairwise(inside))
+            assert part["position_ids"][start:end].tolist() == list(range(end - start))
+        assert ("copy_ids" in part) == (copies > 0)
+        if copies:
+            starts, positions = part["copy_starts"], part["masked_positions"]
+            assert len(starts) - 1 == round(0.3 * (len(part["starts"]) - 1))
+            original = part["input_ids"][: starts[-1]]
+            np.testing.assert_array_equal(part["masked_labels"], original[positions])
+            others = np.setdiff1d(np.arange(starts[-1]), positions)
+            np.testing.assert_array_equal(part["copy_ids"][others], original[others])
+            assert words.mask_token_id in part["copy_ids"][positions]
     again = batches(0)
     for a, b in zip(parts, again, strict=True):
         for name, array in a.items():
             np.testing.assert_array_equal(b[name], array)
 
 
-def test_raw_text_is_resumed_bit_for_bit(text: Make, tmp_path: Path) -> None:
-    whole = distill(text(output=tmp_path / "whole", epochs=1, eval_every=3))
-    broken = text(output=tmp_path / "broken", epochs=1, eval_every=3, resume=True)
+def test_masked_words_beside_distillation(text: Make, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "epochs": 1}
+    result = distill(text(**changes))
+    names = ["loss", "hidden_loss", "sentence_loss", "masked_loss", "masked_accuracy"]
+    assert list(result.metrics) == names
+    last = result.history[-1]
+    wanted = last["hidden_loss"] + 0.5 * last["sentence_loss"] + 0.2 * last["masked_loss"]
+    assert last["loss"] == pytest.approx(wanted, rel=1e-4)
+    # The encoder and its word head are in one folder.
+    assert AutoConfig.from_pretrained(result.folder).architectures == ["SqueezeBertForMaskedLM"]
+    _, info = AutoModelForMaskedLM.from_pretrained(result.folder, output_loading_info=True)
+    assert info == {"missing_keys": [], "mismatched_keys": [], "unexpected_keys": []}
+    assert type(AutoModel.from_pretrained(result.folder)).__name__ == "SqueezeBertModel"
+    # A new run goes on from the weights alone.
+    changes |= {"from_scratch": None, "model": str(result.folder), "epochs": 0.1}
+    assert np.isfinite(distill(text(output=tmp_path / "b", **changes)).metrics["loss"])
+
+
+RESUMED: dict[str, dict[str, Any]] = {
+    "states": {},
+    "words": {"attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "word_share": 0.5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_raw_text_is_resumed_bit_for_bit(text: Make, tmp_path: Path, name: str) -> None:
+    changes: dict[str, Any] = {"epochs": 1, "eval_every": 3, **RESUMED[name]}
+    whole = distill(text(output=tmp_path / "whole", **changes))
+    broken = text(output=tmp_path / "broken", resume=True, **changes)
     states = tmp_path / "broken" / "checkpoints"
     kill_when(lambda: newest(states) > 0, distill, broken)
     result = distill(broken)

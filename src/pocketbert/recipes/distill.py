@@ -33,8 +33,9 @@ from pocketbert.recipes.teacher_models import SPLITTING, TeacherModels
 from pocketbert.tasks.base import EncodedTask
 from pocketbert.tasks.classification import TextClassification, encode_table, table_texts
 from pocketbert.tasks.evaluation import Scores
-from pocketbert.tasks.raw_text import EncodedText, RawText
+from pocketbert.tasks.raw_text import EncodedText, MaskedText, RawText
 from pocketbert.tokenization import BertTokenizer
+from pocketbert.training.encoder_distillation import EncoderDistillation
 from pocketbert.training.objectives import Objective
 from pocketbert.training.state import latest_state
 from pocketbert.training.teachers import BatchesWithTeacher, inputs_of
@@ -179,8 +180,8 @@ class EncoderDistillationRun(EpochRun):
 
     def read(self) -> None:
         """Read the corpus and the teachers."""
-        self.data = RawText(self.options)
-        self.teachers = TeacherModels(self.options, self.data.head)
+        self.data = (MaskedText if self.options.word_weight > 0 else RawText)(self.options)
+        self.teachers = TeacherModels(self.options, "Model")
 
     def facts(self) -> dict[str, Any]:
         """Return the corpus and the teachers by hash."""
@@ -192,13 +193,21 @@ class EncoderDistillationRun(EpochRun):
         tokenizer, student = prepare_model(self.folder, self.options, self.data, self.log)
         self.teachers.fit(tokenizer, student.config, None, self.device)
         if starts and self.options.from_teacher:
-            self.teachers.initialise(student, self.log)
+            self.teachers.initialise(student.base_model, self.log)
         return tokenizer, student
 
+    def encode(self, tokenizer: BertTokenizer, config: PreTrainedConfig) -> EncodedText:
+        """Return the encoded text, with masked copies for the masked-word loss."""
+        options = self.options
+        encoded = self.data.encode(tokenizer, config, self.max_length(config))
+        return replace(encoded, copies=options.word_share if options.word_weight > 0 else 0.0)
+
     def objective(self, model: PreTrainedModel) -> Objective:
-        """Return both losses; the teachers run with the student, as their outputs on a corpus are not cached."""
+        """Return all losses; the teachers run with the student, as their outputs on a corpus are not cached."""
         self.teachers.check_lengths(self.encoded.max_length)
-        return self.teachers.objective(model, cached=False)
+        return EncoderDistillation(
+            model, self.options.encoder_weights(), pairs=self.teachers.pairs, teachers=self.teachers.models
+        )
 
     @torch.no_grad()
     def evaluate(self, objective: Objective) -> Scores:
@@ -216,9 +225,13 @@ class EncoderDistillationRun(EpochRun):
         return {name: sums[name.removesuffix("_loss")] for name in self.metrics()}
 
     def metrics(self) -> list[str]:
-        """Return the names of the loss and its terms."""
-        weights = self.options.weights()
-        terms = {"hidden_loss": weights.hidden_weight, "attention_loss": weights.attention_weight}
+        """Return the names of the loss and its terms, and of the accuracy of masked words."""
+        weights = self.options.encoder_weights()
+        terms = {
+            "hidden_loss": weights.hidden_weight, "attention_loss": weights.attention_weight,
+            "sentence_loss": weights.sentence_weight, "masked_loss": weights.word_weight,
+            "masked_accuracy": weights.word_weight,
+        }  # fmt: skip
         return ["loss", *(name for name, weight in terms.items() if weight > 0)]
 
     def write_predictions(self, folder: Path) -> None:

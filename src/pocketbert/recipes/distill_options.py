@@ -10,9 +10,10 @@ from pocketbert.options import Panel
 from pocketbert.recipes.finetune_options import START, FinetuneOptions
 from pocketbert.tasks import TASKS
 from pocketbert.tasks.evaluate_options import DATA
-from pocketbert.training.settings import DistillationWeights
+from pocketbert.training.settings import DistillationWeights, EncoderWeights
 
 DISTILLATION = Panel("Distillation")
+RAW_TEXT = Panel("Distillation on raw text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,18 @@ class DistillOptions(FinetuneOptions):
     )
     hidden_weight: float = field(default=0.0, metadata=DISTILLATION.option("Weight of the hidden-state loss.", "X"))
     attention_weight: float = field(default=0.0, metadata=DISTILLATION.option("Weight of the attention loss.", "X"))
+    sentence_weight: float = field(
+        default=0.0,
+        metadata=RAW_TEXT.option("Weight of the sentence loss: 1 minus the cosine of mean hidden states.", "X"),
+    )
+    word_weight: float = field(
+        default=0.0,
+        metadata=RAW_TEXT.option("Weight of the masked-word loss; the student is then saved with its word head.", "X"),
+    )
+    word_share: float = field(
+        default=0.25,
+        metadata=RAW_TEXT.option("Fraction of each batch of which the student also reads a masked copy.", "X"),
+    )
     layers: tuple[tuple[int, int], ...] | None = field(
         default=None,
         metadata=DISTILLATION.option(
@@ -126,17 +139,35 @@ class DistillOptions(FinetuneOptions):
                 self._check(name, getattr(self, name) == unused, f"is not for --task {self.task}; leave it out")
         if not (self.alpha or self.hidden_weight or self.attention_weight):
             raise ConfigError("all distillation weights are 0: set --alpha, --hidden-weight or --attention-weight")
-        if self.task == "feature-extraction" and not (self.hidden_weight or self.attention_weight):
-            raise ConfigError(
-                f"--task {self.task} trains on hidden states and attention: give --hidden-weight 1, "
-                "--attention-weight 1, or both"
-            )
+        if self.task == "feature-extraction":
+            self._check_raw_text()
+        else:
+            for name in ("sentence_weight", "word_weight"):
+                self._check(name, not getattr(self, name), "is for --task feature-extraction; leave it out")
         self._check("augment", self.augment >= 0, "must not be negative")
         self._check("cache_gigabytes", self.cache_gigabytes >= 0, "must not be negative")
         self.weights()
 
+    def _check_raw_text(self) -> None:
+        weights = self.encoder_weights()
+        if not (weights.hidden_weight or weights.attention_weight or weights.sentence_weight):
+            raise ConfigError(
+                f"--task {self.task} trains on the states of teachers: give --hidden-weight 1, --attention-weight 1, "
+                "--sentence-weight 1, or several"
+            )
+        self._check("word_share", 0 < self.word_share <= 1, "must lie between 0 and 1")
+
+    def encoder_weights(self) -> EncoderWeights:
+        """Return the weights of the losses on raw text."""
+        return EncoderWeights(
+            hidden_weight=self.hidden_weight,
+            attention_weight=self.attention_weight,
+            sentence_weight=self.sentence_weight,
+            word_weight=self.word_weight,
+        )
+
     def weights(self) -> DistillationWeights:
-        """Return the weights of the losses."""
+        """Return the weights of the losses on labelled data."""
         return DistillationWeights(
             alpha=self.alpha,
             temperature=self.temperature,

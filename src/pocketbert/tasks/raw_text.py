@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.corpus.corpus import Corpus, Split
-from pocketbert.corpus.pretraining_batches import PretrainingBatches, padded
+from pocketbert.corpus.pretraining_batches import PretrainingBatches
 from pocketbert.data.batches import Batches
 from pocketbert.errors import ConfigError
 from pocketbert.recipes.finetune_options import FinetuneOptions
@@ -68,19 +68,26 @@ class RawText(TrainingData):
     def encode(self, tokenizer: BertTokenizer, config: PreTrainedConfig, max_length: int) -> EncodedText:
         """Return the corpora, after checking that they were prepared with this vocabulary."""
         self.corpora["train"].check_vocabulary(tokenizer)
-        return EncodedText(self.corpora, max_length, int(tokenizer.pad_token_id), self.options.seed)
+        return EncodedText(self.corpora, max_length, self.options.seed)
+
+
+class MaskedText(RawText):
+    """The same for a student that also learns to fill masked words."""
+
+    head = "ForMaskedLM"
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """Prepared text as inputs of an encoder."""
+    """Prepared text as packed inputs of an encoder."""
 
     corpora: dict[Split, Corpus]
     max_length: int
     """Maximum tokens per example."""
-    pad_token_id: int
     seed: int
     """Seed of the examples of the held-out split."""
+    copies: float = 0.0
+    """Fraction of the examples of a batch of which there are masked copies."""
 
     def batches(self, *, batch_size: int, parts: int, seed: int) -> Batches:
         """Return the training batches, each divided into `parts` micro-batches."""
@@ -93,15 +100,25 @@ class EncodedText:
         batches, size = _HELD_OUT
         size = min(size, self._held_out(1).examples)
         reader = self._held_out(size)
-        return (self.padded(reader, t) for t in range(min(batches, reader.examples // size)))
+        return (self.packed(reader, t) for t in range(min(batches, reader.examples // size)))
 
-    def padded(self, reader: PretrainingBatches, step: int, part: int = 0, parts: int = 1) -> Batch:
-        """Return a share of a batch, with the original tokens in the positions of masks."""
-        packed = reader.batch(step, part, parts)
-        packed["input_ids"][packed["masked_positions"]] = packed["masked_labels"]
-        arrays: Batch = {**padded(packed, self.pad_token_id)}
-        del arrays["labels"]
-        return arrays
+    def packed(self, reader: PretrainingBatches, step: int, part: int = 0, parts: int = 1) -> Batch:
+        """Return a share of a batch with the original tokens, and with masked copies of its first examples.
+
+        The arrays are those of `PretrainingBatches.batch`, without masks; and for copies those that
+        `EncoderDistillation` describes.
+        """
+        batch: Batch = {**reader.batch(step, part, parts)}
+        masked, positions, labels = batch["input_ids"], batch.pop("masked_positions"), batch.pop("masked_labels")
+        batch["input_ids"] = masked.copy()
+        batch["input_ids"][positions] = labels
+        if self.copies > 0:
+            examples = len(batch["starts"]) - 1
+            starts = batch["starts"][: 1 + max(1, round(self.copies * examples))]
+            inside = positions < starts[-1]
+            batch |= {"copy_ids": masked[: starts[-1]], "copy_starts": starts}
+            batch |= {"masked_positions": positions[inside], "masked_labels": labels[inside]}
+        return batch
 
     def _held_out(self, size: int) -> PretrainingBatches:
         return PretrainingBatches(self.corpora["held-out"], self.max_length, size, seed=self.seed)
@@ -114,7 +131,7 @@ class _TextBatches:
         self.text, self.reader, self.parts = text, reader, parts
 
     def __call__(self, step: int) -> list[Batch]:
-        return [self.text.padded(self.reader, step, part, self.parts) for part in range(self.parts)]
+        return [self.text.packed(self.reader, step, part, self.parts) for part in range(self.parts)]
 
     def batches_before(self, epoch: int) -> int:
         return epoch * self.reader.examples // self.reader.size

@@ -21,8 +21,6 @@ Sources: hard and soft, Hinton et al. 2015, https://arxiv.org/abs/1503.02531; hi
 (MobileBERT), https://arxiv.org/abs/2004.02984, section 3.5; projection and pairs of layers, Jiao et al. 2020
 (TinyBERT), https://arxiv.org/abs/1909.10351.
 
-An encoder without a head has no decisions: it is trained on hidden states and attention only, on any text.
-
 Shapes: B batch, S sequence, N = the tokens of a batch without padding, L labels, C choices, D decisions, H hidden, K
 teachers. For multiple choice, hidden states and attention are those of a batch of B · C inputs.
 """
@@ -39,7 +37,7 @@ from torch import Tensor, nn
 from pocketbert.errors import ConfigError
 from pocketbert.features import IGNORED
 from pocketbert.models.heads import ForQuestionAnswering, ForTokenClassification
-from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
+from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.outputs import ModelOutput
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.settings import DistillationWeights, LayerPairs
@@ -69,7 +67,7 @@ def check_pairs(pairs: LayerPairs, student: int, teacher: int) -> None:
 class TeacherOutput:
     """Outputs of one teacher for a batch, as far as they are needed."""
 
-    logits: Tensor | None = None
+    logits: Tensor
     """As `logits_of` returns them."""
     hidden: tuple[Tensor, ...] | None = None
     """[N, H] per pair."""
@@ -87,7 +85,7 @@ def run_teacher(
     )
     real = _real(batch)
     return TeacherOutput(
-        None if isinstance(teacher, EncoderModel) else logits_of(output),
+        logits_of(output),
         None if output.hidden_states is None else tuple(output.hidden_states[layer][real] for _, layer in pairs),
         None if output.attentions is None else tuple(output.attentions[layer - 1] for _, layer in pairs if layer > 0),
     )
@@ -102,7 +100,7 @@ class Distillation(Objective):
     teacher K and its P-th pair.
 
     Args:
-        model: the student: with a head for texts, tags, spans or choices, or an encoder without a head.
+        model: the student, with a head for texts, tags, spans or choices.
         weights: the weights of the losses.
         pairs: per teacher, the pairs of layers (student's, teacher's) to compare; see `pair_layers`.
         widths: per teacher, its hidden size.
@@ -150,13 +148,12 @@ class Distillation(Objective):
             **inputs, output_hidden_states=weights.hidden_weight > 0, output_attentions=weights.attention_weight > 0
         )
         scalars: dict[str, Tensor] = {}
-        if not isinstance(self.model, EncoderModel):
-            logits, labels = decisions(logits_of(output).float(), batch)
-            if weights.alpha < 1:
-                scalars["hard"] = hard_loss(logits, labels, self.kind) / totals["decisions"]
-            if weights.alpha > 0:
-                targets = [decisions(teacher.logits, batch)[0] for teacher in teachers if teacher.logits is not None]
-                scalars["soft"] = soft_loss(logits, targets, weights.temperature, self.kind) / totals["decisions"]
+        logits, labels = decisions(logits_of(output).float(), batch)
+        if weights.alpha < 1:
+            scalars["hard"] = hard_loss(logits, labels, self.kind) / totals["decisions"]
+        if weights.alpha > 0:
+            targets = [decisions(teacher.logits, batch)[0] for teacher in teachers]
+            scalars["soft"] = soft_loss(logits, targets, weights.temperature, self.kind) / totals["decisions"]
         real = _real(batch)
         if weights.hidden_weight > 0:
             losses = [

@@ -35,6 +35,21 @@ class DistillationWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderWeights:
+    """Weights of the losses of an encoder on raw text. Raises `ConfigError` for values out of range."""
+
+    hidden_weight: float = 0.0
+    attention_weight: float = 0.0
+    sentence_weight: float = 0.0
+    word_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_weight", "attention_weight", "sentence_weight", "word_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}={getattr(self, name)} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransferWeights:
     """Weights of the transfer losses, by default as released. Raises `ConfigError` for values out of range."""
 

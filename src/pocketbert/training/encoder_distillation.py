@@ -1,0 +1,179 @@
+"""The objective of general distillation: an encoder is trained on its teachers' states for raw text, without labels.
+
+The loss of a batch is
+
+    hidden_weight · hidden + attention_weight · attention + sentence_weight · sentence + word_weight · masked
+
+- hidden: the squared difference of hidden states, both normalised over their width (LN0, a layer norm without gain and
+  bias), a mean over the pairs (s, t) of layers, tokens and channels: mean (LN0(H_s) - LN0(H_t))².
+- attention: KL(teacher ‖ student) of the attention of each token, a mean over pairs of layers, heads and tokens.
+- sentence: 1 - cos(mean of H_s, mean of H_t), the means over the tokens of an example in the last layers, a mean over
+  examples. Sentence encoders compare texts by this cosine (Reimers and Gurevych 2019,
+  https://arxiv.org/abs/1908.10084); as a loss beside others, Sanh et al. 2019, https://arxiv.org/abs/1910.01108.
+- masked: the cross entropy of masked words (Devlin et al. 2018), a mean over masked positions. A masked copy of some of
+  the examples of a batch goes through the student in the same pass; the teachers do not read it.
+
+Several teachers have equal weights. A student of another width is projected to a teacher's width by one trained matrix
+for all layers and sentences. Sources of the other terms: see `training.distillation`.
+
+Batches are packed (`tasks.raw_text`): all examples end to end, without padding, so that states are compared where they
+are. Shapes: N tokens, E examples, H hidden, M masked positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pocketbert.models.heads import WordHead
+from pocketbert.models.ops import Packing
+from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.training.distillation import attention_loss, hidden_loss
+from pocketbert.training.objectives import Batch, Objective
+from pocketbert.training.pretraining import packing_of
+from pocketbert.training.settings import EncoderWeights, LayerPairs
+from pocketbert.training.transfer import LayerOutputs, run_layers
+
+
+class EncoderDistillation(Objective):
+    """Distillation of an encoder on packed raw text.
+
+    A micro-batch holds `input_ids`, `token_type_ids` and `position_ids` [N] and `starts` [E + 1]; with `word_weight`
+    also the masked copies of the first examples: `copy_ids` [tokens], `copy_starts` [copies + 1], `masked_positions`
+    [M] into the copies, and `masked_labels` [M].
+
+    Args:
+        model: the student: an encoder, or with `word_weight` a …ForMaskedLM.
+        weights: the weights of the losses.
+        pairs: per teacher, the pairs of layers (student's, teacher's) to compare.
+        teachers: the teachers, which are neither trained nor saved.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        weights: EncoderWeights,
+        *,
+        pairs: Sequence[LayerPairs],
+        teachers: Sequence[PreTrainedModel],
+    ) -> None:
+        super().__init__(model)
+        self.weights, self.pairs = weights, list(pairs)
+        self.teachers = tuple(teacher.eval() for teacher in teachers)  # a tuple registers no modules
+        self.projections = nn.ModuleList()
+        if weights.hidden_weight > 0 or weights.sentence_weight > 0:
+            own = model.config.hidden_size
+            for teacher in teachers:
+                width = teacher.config.hidden_size
+                self.projections.append(nn.Identity() if width == own else nn.Linear(own, width, bias=False))
+
+    def units(self, batch: Batch) -> dict[str, int]:
+        """Return the numbers of examples, tokens and masked positions."""
+        return {
+            "examples": len(batch["starts"]) - 1,
+            "tokens": len(batch["input_ids"]),
+            "masked": len(batch.get("masked_labels", ())),
+        }
+
+    def forward(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
+        """Return the micro-batch's share of the loss, and of its terms."""
+        model: Any = self.model
+        with_attention = self.weights.attention_weight > 0
+        packing, tokens = packing_of(batch), len(batch["input_ids"])
+        whole = with_copies(batch) if "copy_ids" in batch else batch
+        student = run_layers(
+            model, whole, packing_of(whole), model.config.num_hidden_layers, with_attention=with_attention
+        )
+        terms: dict[str, list[Tensor]] = {}
+        for number, (teacher, pairs) in enumerate(zip(self.teachers, self.pairs, strict=True)):
+            with torch.no_grad():  # not inference mode: the student's gradients need these tensors
+                target = run_layers(
+                    teacher, batch, packing, teacher.config.num_hidden_layers, with_attention=with_attention
+                )
+            for name, value in self._compare(student, target, number, pairs, packing, totals).items():
+                terms.setdefault(name, []).append(value)
+        shares = {name: torch.stack(values).mean() for name, values in terms.items()}
+        if "copy_ids" in batch:
+            shares |= masked_losses(model, student.states[-1][0, tokens:], batch, totals)
+        return {"loss": self._weighted(shares), **shares}
+
+    def _compare(
+        self,
+        student: LayerOutputs,
+        teacher: LayerOutputs,
+        number: int,
+        pairs: LayerPairs,
+        packing: Packing,
+        totals: Mapping[str, int],
+    ) -> dict[str, Tensor]:
+        """Return the terms for teacher `number`; the student's states may go on with those of masked copies."""
+        weights, tokens = self.weights, teacher.states[0].size(1)
+        terms: dict[str, Tensor] = {}
+        if weights.hidden_weight > 0:
+            project = self.projections[number]
+            losses = [
+                hidden_loss(project(student.states[own][0, :tokens]), teacher.states[other][0]) for own, other in pairs
+            ]
+            terms["hidden"] = torch.stack(losses).mean() / totals["tokens"]
+        if weights.attention_weight > 0:
+            examples = len(packing.real)
+            losses = [
+                attention_loss(student.attention[own - 1][:examples], teacher.attention[other - 1], packing.real)
+                for own, other in pairs
+                if other > 0
+            ]
+            terms["attention"] = torch.stack(losses).mean() / totals["tokens"]
+        if weights.sentence_weight > 0:
+            own = self.projections[number](mean_pool(student.states[-1][0, :tokens], packing))
+            terms["sentence"] = sentence_loss(own, mean_pool(teacher.states[-1][0], packing)) / totals["examples"]
+        return terms
+
+    def _weighted(self, shares: Mapping[str, Tensor]) -> Tensor:
+        weights = self.weights
+        factors = {
+            "hidden": weights.hidden_weight, "attention": weights.attention_weight,
+            "sentence": weights.sentence_weight, "masked": weights.word_weight,
+        }  # fmt: skip
+        return torch.stack([factor * shares[name] for name, factor in factors.items() if name in shares]).sum()
+
+
+def with_copies(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the inputs of a batch with the masked copies of its first examples behind them."""
+    copied = len(batch["copy_ids"])
+    inputs = {name: torch.cat([batch[name], batch[name][:copied]]) for name in ("token_type_ids", "position_ids")}
+    starts = torch.cat([batch["starts"], batch["starts"][-1] + batch["copy_starts"][1:]])
+    return {"input_ids": torch.cat([batch["input_ids"], batch["copy_ids"]]), "starts": starts, **inputs}
+
+
+# ── losses ──
+
+
+def mean_pool(hidden: Tensor, packing: Packing) -> Tensor:
+    """Return the means [E, H] of [N, H] over the tokens of each example, special tokens included, in fp32."""
+    lengths = packing.starts.diff()
+    if packing.full:
+        return hidden.view(len(lengths), -1, hidden.size(-1)).float().mean(1)
+    examples = torch.arange(len(lengths), device=hidden.device).repeat_interleave(lengths)
+    sums = hidden.new_zeros(len(lengths), hidden.size(-1), dtype=torch.float32).index_add(0, examples, hidden.float())
+    return sums / lengths[:, None]
+
+
+def sentence_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return 1 - cosine of vectors [E, H], summed over examples."""
+    return (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).sum()
+
+
+def masked_losses(
+    model: WordHead, hidden: Tensor, batch: Mapping[str, Tensor], totals: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Return shares of the loss and the accuracy of masked words, from the states [tokens, H] of the copies."""
+    labels, masked = batch["masked_labels"], max(1, totals["masked"])
+    scores = model.score_words(hidden[batch["masked_positions"]]).float()  # [M, V]
+    return {
+        "masked": F.cross_entropy(scores, labels, reduction="sum") / masked,
+        "masked_accuracy": (scores.argmax(-1) == labels).sum() / masked,
+    }
