@@ -140,6 +140,7 @@ def _print_run(result: FinetuneResult | PretrainResult, json: bool | None) -> No
 
 
 _COMMANDS = {
+    "text-classification": 'pocketbert classify --model {folder} "your text"',
     "token-classification": 'pocketbert tag --model {folder} "your text"',
     "question-answering": 'pocketbert answer "your question?" --model {folder} --file passage.txt',
     "multiple-choice": 'pocketbert choose --model {folder} "a beginning" "one end" "another"',
@@ -149,8 +150,8 @@ _COMMANDS = {
 
 def _next_command(result: FinetuneResult) -> str:
     """A command that uses a model of the task, with {folder} in it."""
-    text = '"one text" --pair "another"' if result.pairs else '"your text"'
-    return _COMMANDS.get(result.task, f"pocketbert classify --model {{folder}} {text}")
+    command = _COMMANDS[result.task]
+    return command.replace('"your text"', '"one text" --pair "another"') if result.pairs else command
 
 
 def _print_seeds(result: SeedsResult, json: bool | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pocketbert.errors import ConfigError
 from pocketbert.options import Panel
 from pocketbert.recipes.finetune_options import START, FinetuneOptions
-from pocketbert.tasks import TASKS
+from pocketbert.tasks import TASKS, foreign_options
 from pocketbert.tasks.evaluate_options import DATA
 from pocketbert.training.settings import DistillationWeights, EncoderWeights
 
@@ -39,8 +39,7 @@ class DistillOptions(FinetuneOptions):
     task: str = field(
         default="text-classification",
         metadata=DATA.option(
-            "Task: text-classification, token-classification, question-answering, multiple-choice, or "
-            "feature-extraction on prepared raw text.",
+            f"Task: one of {', '.join(TASKS)}, or feature-extraction on prepared raw text.",
             "TASK",
             choices=(*TASKS, "feature-extraction"),
         ),
@@ -133,7 +132,7 @@ class DistillOptions(FinetuneOptions):
             foreign = {"augment": 0, "unlabelled": None}
             if self.task == "feature-extraction":
                 foreign |= {"keep_vocabulary": None, "eval_data": None}
-            if self.task != "token-classification":
+            if "labels" in foreign_options(self.task):
                 foreign |= {"teacher_labels": None}
             for name, unused in foreign.items():
                 self._check(name, getattr(self, name) == unused, f"is not for --task {self.task}; leave it out")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument
-from pocketbert.tasks import TASKS
+from pocketbert.tasks import TASKS, foreign_options
 from pocketbert.tasks.evaluate_options import DATA, GLUE, LABEL_COLUMN, TEXT_COLUMN, TEXT_PAIR_COLUMN
 from pocketbert.training.settings import PRECISIONS, SCHEDULES
 
@@ -34,7 +34,7 @@ class FinetuneOptions(Options):
     task: str = field(
         default="text-classification",
         metadata=DATA.option(
-            "Task: text-classification, token-classification, question-answering or multiple-choice.",
+            f"Task: one of {', '.join(TASKS)}.",
             "TASK",
             choices=list(TASKS),
         ),
@@ -176,11 +176,8 @@ class FinetuneOptions(Options):
         if self.glue is not None:
             for name in ("eval_data", "text_column", "text_pair_column", "label_column", "labels"):
                 self._check(name, getattr(self, name) is None, f"follows from --glue {self.glue}; leave it out")
-        if self.task != "text-classification":
-            foreign = ["glue", "text_pair_column"]
-            foreign += [] if self.task == "token-classification" else ["text_column", "label_column", "labels"]
-            for name in foreign:
-                self._check(name, getattr(self, name) is None, f"is not for --task {self.task}; leave it out")
+        for name in foreign_options(self.task):
+            self._check(name, getattr(self, name) is None, f"is not for --task {self.task}; leave it out")
         names = self.labels
         self._check(
             "labels", names is None or len(set(names)) == len(names) > 1, "must be two names or more, all different"

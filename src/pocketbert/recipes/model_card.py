@@ -13,14 +13,6 @@ from typing import Any
 from pocketbert.checkpoints import write_text
 from pocketbert.checkpoints.files import atomic_write, read_json
 
-_TITLES = {
-    "text-classification": "Text classification",
-    "token-classification": "Token classification",
-    "question-answering": "Question answering",
-    "multiple-choice": "Multiple choice",
-    "feature-extraction": "Feature extraction",
-}
-
 
 def write_reports(folder: Path, log: Callable[[str], None], latency: Mapping[str, float] | None = None) -> None:
     """Write `README.md`, `evaluation/metrics.json` and `curves.png` from the `run.json` of a finished run.
@@ -92,7 +84,7 @@ def _summary(name: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> st
     lines = [
         f"# {name}",
         "",
-        f"A `{architecture}` for {_TITLES[options['task']].lower()}, trained with PocketBERT from {start}{teachers}.",
+        f"A `{architecture}` for {options['task'].replace('-', ' ')}, trained with PocketBERT from {start}{teachers}.",
     ]
     if options["task"] in ("text-classification", "token-classification"):
         lines += ["", f"Labels: {shown}."]

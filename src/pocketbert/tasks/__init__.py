@@ -17,6 +17,19 @@ TASKS = {
     "question-answering": "pocketbert.tasks.questions:QuestionAnswering",
     "multiple-choice": "pocketbert.tasks.choices:MultipleChoice",
 }
+#: Options of labelled data → the tasks that have them. The files of other tasks need none.
+DATA_OPTIONS = {
+    "glue": ("text-classification",),
+    "text_pair_column": ("text-classification",),
+    "text_column": ("text-classification", "token-classification"),
+    "label_column": ("text-classification", "token-classification"),
+    "labels": ("text-classification", "token-classification"),
+}
+
+
+def foreign_options(task: str) -> list[str]:
+    """Return the names of the options of labelled data that a task does not have."""
+    return [option for option, tasks in DATA_OPTIONS.items() if task not in tasks]
 
 
 def find_task(name: str) -> type[Task[Any]]:

@@ -109,7 +109,10 @@ class Task(TrainingData, Generic[E]):
     sets: Mapping[str, Examples[E]]
 
     def label_names(self, config: PreTrainedConfig) -> tuple[str, ...] | None:
-        """Return the labels in the order of the model's outputs: () for a number, None for a head without labels."""
+        """Return the labels in the order of the model's outputs: () for a number, None where no labels name them.
+
+        In a distillation, a teacher's outputs are put in this order.
+        """
         return None
 
     def facts(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pocketbert.data.tables import read_table
 from pocketbert.data.tagged import read_tagged
 from pocketbert.errors import ConfigError, require
 from pocketbert.features import Predictor
+from pocketbert.tasks import TASKS, find_task, foreign_options
 from pocketbert.tasks.choices import ChoiceEvaluation
 from pocketbert.tasks.classification import TextEvaluation
 from pocketbert.tasks.evaluate_options import EvaluateOptions
@@ -130,11 +131,12 @@ def read_evaluation(
     tokenizer = AutoTokenizer.from_pretrained(model)
     usual = QuestionAnswering.usual_length if head == AnswerEvaluation.head else 512
     length = min(max_length or usual, config.max_position_embeddings)
-    columns = {"text_column": text_column, "label_column": label_column}
-    foreign: dict[str, Any] = {"glue": glue, "text_pair_column": text_pair_column}
-    foreign |= {} if head == TagEvaluation.head else {**columns, "labels": labels}
-    wrong = [name for name, value in foreign.items() if value is not None]
-    if head != TextEvaluation.head and wrong:
+    task = next(name for name in TASKS if find_task(name).head == head)
+    given = {
+        "glue": glue, "text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column,
+        "labels": labels,
+    }  # fmt: skip
+    if wrong := [name for name in foreign_options(task) if given[name] is not None]:
         raise ConfigError(f"--{wrong[0].replace('_', '-')} does not apply to {model}, a …{head}; leave it out")
     if head == AnswerEvaluation.head:
         return AnswerEvaluation({"dev": read_squad(data)}, tokenizer, length)
