@@ -98,3 +98,11 @@ def test_official_counts() -> None:
         assert len(found) == count
         assert {len(one.choices) for one in found} == {4}
         assert {one.label for one in found} == {0, 1, 2, 3}
+
+
+def test_twelve_endings_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    names = ["sent1", "sent2", *(f"ending{i}" for i in range(12)), "label"]
+    path.write_text(f"{','.join(names)}\nHe said,it,{','.join(f'choice {i}' for i in range(12))},10\n")
+    [question] = read_choices(path).examples
+    assert question.choices[question.label] == "it choice 10"

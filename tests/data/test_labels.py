@@ -1,3 +1,5 @@
+import csv
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -133,3 +135,102 @@ def test_lists_in_a_file(tmp_path: Path) -> None:
     path.write_text('{"text": "x", "labels": ["a", null]}\n')
     with pytest.raises(DataError, match="line 1: has no label in column 'labels'"):
         read_table(path)
+
+
+# ── spellings ──
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        (("3,5", "2,25", "4,0"), [3.5, 2.25, 4.0]),
+        (("3,5", "2", "-1,25"), [3.5, 2.0, -1.25]),
+        (("3,5", "2,125", "3"), [3.5, 2.125, 3.0]),
+        (("1e-1", "2.5"), [0.1, 2.5]),
+    ],
+)
+def test_decimal_commas(labels: tuple[str, ...], numbers: list[float]) -> None:
+    found = Labels.of(table(*labels))
+    assert found.regression
+    np.testing.assert_allclose(found.encode(table(*labels)), numbers)
+
+
+def test_a_comma_before_three_digits_is_not_guessed() -> None:
+    for others in (("3", "2,125"), ("1.5", "3")):
+        with pytest.raises(DataError, match=r"a\.csv: the label '1,250' may be .* decimal comma or .* thousands"):
+            Labels.of(table("1,250", *others))
+
+
+def test_signs() -> None:
+    labels = Labels.of(table("+1", "-1", "+1"))
+    assert labels.names == ("-1", "+1")
+    assert labels.encode(table("+1", "-1")).tolist() == [1, 0]
+    assert labels.encode(table("1", "-1", "1")).tolist() == [1, 0, 1]  # a dev set of another program
+
+
+@pytest.mark.parametrize("written", [("0.0", "1.0"), ("0", "1"), ("+0", "+1")])
+def test_numbers_of_named_classes(written: tuple[str, str]) -> None:
+    labels = Labels.of(table(*written), ("bad", "good"))
+    assert labels.encode(table(*written)).tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"line 3: the label '2\.0' is not one of bad, good"):
+        labels.encode(table("1.0", "2.0"))
+    with pytest.raises(DataError, match=r"line 2: the label '0\.5' is not one of bad, good"):
+        labels.encode(table("0.5", "1.0"))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(1, 0, 0), (0, 1, 0), (0, 1, 1)],
+        [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 1.0, 1.0)],
+        [(True, False, False), (False, True, False), (False, True, True)],
+    ],
+)
+@pytest.mark.parametrize("names", [None, ("a", "b", "c")])
+def test_a_number_for_each_class(tmp_path: Path, rows: list[tuple[object, ...]], names: tuple[str, ...] | None) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": "x", "labels": row}) + "\n" for row in rows))
+    found = read_table(path)
+    labels = Labels.of(found, names)
+    assert labels.several
+    assert labels.names == (names or ("0", "1", "2"))
+    assert labels.encode(labels.named(found)).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+    assert labels.named(found).examples[2].label == labels.names[1:]
+    if names is not None:  # a checkpoint has another order; the columns keep their names
+        reordered = labels.reordered({0: "c", 1: "b", 2: "a"})
+        assert reordered is not None
+        assert reordered.encode(reordered.named(found)).tolist() == [[0, 0, 1], [0, 1, 0], [1, 1, 0]]
+        with pytest.raises(DataError, match="is not a list of some of a, b"):
+            Labels.of(found, ("a", "b"))
+
+
+def test_lists_of_ids_are_no_numbers_for_each_class() -> None:
+    rows = lists(("0",), ("2",), ("1", "2"))
+    labels = Labels.of(rows)
+    assert labels.names == ("0", "1", "2")
+    assert labels.encode(labels.named(rows)).tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["['billing', 'refund']", "[]", "['refund']"],
+        ['["billing", "refund"]', "[]", '["refund"]'],
+        ["['billing' 'refund']", "[]", "['refund']"],
+        ["['billing'\n 'refund']", "[]", "['refund']"],
+        ["('billing', 'refund')", "()", "('refund',)"],
+        ["{'refund', 'billing'}", "set()", "{'refund'}"],
+    ],
+)
+def test_lists_that_a_csv_holds_as_text(tmp_path: Path, cells: list[str]) -> None:
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "labels"), *(("x", cell) for cell in cells)])
+    rows = [one.label for one in read_table(path).examples]
+    assert rows == [("billing", "refund"), (), ("refund",)]
+
+
+def test_texts_in_brackets_that_are_no_lists(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nx,[spam]\ny,[not spam]\n")
+    assert [one.label for one in read_table(path).examples] == ["[spam]", "[not spam]"]

@@ -1,6 +1,9 @@
 import itertools
 import json
+import os
 import tracemalloc
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow
@@ -91,7 +94,7 @@ BAD = {
     "blank.tsv": ("\n\n", "is empty"),
     "columns.csv": ("foo,bar\n1,2\n", "looks like the text; name it with --text-column; the columns are: foo, bar"),
     "nolabel.csv": ("text,bar\n1,2\n", "no column looks like the label; name it with --label-column"),
-    "twice.csv": ("text,label,text\n1,2,3\n", "line 1: two columns are called text"),
+    "twice.csv": ("text,label,text\n1,2,3\n", "line 1: two columns are called text; rename one"),
     "ragged.csv": ("text,label\na,b\nc,d,e\n", "line 3: has 3 columns, the header has 2"),
     "ragged.tsv": ("text\tlabel\na\tb\nc\n", "line 3: has 1 columns, the header has 2"),
     "quote.csv": ('text,label\na,b\n"c,d\ne,f\n', "line 3: unexpected end of data. Is a double quote not closed"),
@@ -111,10 +114,18 @@ BAD = {
     "nan.jsonl": ('{"text": "a", "label": NaN}\n', "line 1: has no label"),
     "half.jsonl": ('{"text": "a \\ud83d", "label": 1}\n', "line 1: column 'text' holds an unpaired surrogate"),
     "half-label.jsonl": ('{"text": "a", "label": "\\ud83d"}\n', "line 1: column 'label' holds an unpaired surrogate"),
-    "dict.jsonl": ('{"text": "a", "label": {}}\n', "line 1: has no label"),
+    "dict.jsonl": ('{"text": "a", "label": {}}\n', "line 1: column 'label' holds a dict, {} instead of a label"),
     "not.parquet": ("text,label\na,b\n", "is not a Parquet file"),
     "zero.parquet": ("", "is empty"),
     "data.xlsx": ("x", "one of the suffixes .csv"),
+    "sheet.xlsx": (b"PK\x03\x04garbage", "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV"),
+    "old.csv": (b"\xd0\xcf\x11\xe0garbage", "is an old Excel workbook"),
+    "report.csv": (b"%PDF-1.7", "is a PDF"),
+    "table.csv": (b"PAR1garbage", "is a Parquet file; give it the suffix .parquet"),
+    "headless.csv": ('"3","Stocks slide","Shares fell for a third day."\n', "the first line looks like an example"),
+    "headless2.csv": ('"3","3","Shares fell for a third day."\n', "line 1: the first line looks like an example"),
+    "long.csv": ("x" * 50 + ",y\n1,2\n", f"the columns are: {'x' * 40}, y"),
+    "rows.csv": ("text,label\n,\n , \n", "has no rows below its header"),
 }  # fmt: skip
 
 
@@ -211,3 +222,66 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 1e6
     finally:
         tracemalloc.stop()
+
+
+# ── as spreadsheets and databases write tables ──
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\ntext;label\na, b;x\nc;y\n",
+        'sep=,\r\ntext,label\r\n"a, b",x\r\nc,y\r\n',
+        "SEP=\t\ntext\tlabel\na, b\tx\nc\ty\n",
+        '"Text, original";"Label"\n"a, b";"x"\n"c";"y"\n',
+        "Text, original;Label\na, b;x\nc;y\n",
+        "text|label\na, b|x\nc|y\n",
+        "text\tlabel\na, b\tx\nc\ty\n",
+        'text;label\n"a, b";x\n"c";y\n;\n ; \n',
+        'text,label\n"a, b",x\n,\n\nc,y\n,\n',
+    ],
+)
+def test_separators_and_rows_without_content(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "a.csv", content)
+    name = "Text, original" if "original" in content else None
+    found = read_table(path, text=name)
+    assert [(one.text, one.label) for one in found.examples] == [("a, b", "x"), ("c", "y")]
+    assert found.examples[0].line == (3 if content.lower().startswith("sep") else 2)
+
+
+def test_a_separator_in_a_text_does_not_count(tmp_path: Path) -> None:
+    """Every row has one semicolon, and the header none."""
+    path = write(tmp_path / "a.csv", "text,label\nyes; no,x\nboth; neither,y\n")
+    assert [one.text for one in read_table(path).examples] == ["yes; no", "both; neither"]
+    quoted = write(tmp_path / "b.csv", "text,label\n" + '"first\nsecond; third",x\n' * 100)
+    assert {one.text for one in read_table(quoted).examples} == {"first\nsecond; third"}
+
+
+def test_rows_without_a_text_are_counted_where_nothing_is_learned(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label\na,x\n,y\n  ,y\nb,\n")
+    reader = TableReader(path, labelled=False)
+    assert [one.text for one in reader] == ["a", "b"]
+    assert reader.skipped == 2
+    lines = write(tmp_path / "a.jsonl", '{"text": null}\n{"text": "a"}\n{"other": 1}\n')
+    reader = TableReader(lines, text="text", labelled=False)
+    assert [one.text for one in reader] == ["a"]
+    assert reader.skipped == 2
+
+
+def test_decimals_of_databases(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    scores = pyarrow.array([Decimal("1.50"), Decimal("0.5")], pyarrow.decimal128(4, 2))
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": scores}), tmp_path / "a.parquet")
+    assert [one.label for one in read_table(tmp_path / "a.parquet").examples] == ["1.50", "0.50"]
+    dates = pyarrow.array([date(2020, 1, 2), date(2020, 1, 3)])
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": dates}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"line 1: column 'label' holds a date, .* instead of a label"):
+        read_table(tmp_path / "b.parquet")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_named_pipe_is_called_by_its_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(DataError, match=r"a\.csv: is a pipe or device"):
+        read_table(tmp_path / "a.csv")

@@ -84,8 +84,9 @@ class TextSource:
                 "select one with --text-column"
             )
         for row in rows:
-            self.fraction = rows.fraction
+            self.fraction, self.skipped = rows.fraction, rows.skipped
             yield Item(row.text, row.text_pair, f"line {row.line}")
+        self.skipped = rows.skipped
 
     def _lines(self, file: BinaryIO) -> Iterator[Item | None]:
         size, done, number = _size(file), 0, 0

@@ -72,7 +72,7 @@ def _swag(path: Path) -> Iterator[Choice]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         names = reader.fieldnames or []
-        endings = sorted(name for name in names if re.fullmatch(r"ending\d+", name))
+        endings = sorted((name for name in names if re.fullmatch(r"ending\d+", name)), key=lambda name: int(name[6:]))
         if len(endings) < 2 or not {"sent1", "sent2", "label"} <= set(names):
             raise DataError(
                 f"{path}: needed are SWAG's columns sent1, sent2, ending0, ending1, … and label; it has: "

@@ -13,6 +13,13 @@ _NOT_TEXT = {
     b"\xfe\xff": "is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
     b"\x1f\x8b": "is compressed with gzip; unpack it first",
     b"PK\x03\x04": "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook or Word document; save the sheet as CSV",
+    b"%PDF": "is a PDF; export its text",
+    b"PAR1": "is a Parquet file; give it the suffix .parquet",
+    b"ARRO": "is an Arrow file; save it as Parquet",
+    b"BZh": "is compressed with bzip2; unpack it first",
+    b"\xfd7zX": "is compressed with xz; unpack it first",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it first",
 }
 
 LONGEST_LINE = 1 << 24  # characters
@@ -28,11 +35,16 @@ def check_file(path: Path, suffixes: Sequence[str] = ()) -> int:
         raise DataError(f"{path}: is a folder: name a file in it, or the GLUE task that it holds (--glue sst-2)")
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise DataError(f"{path}: is a pipe or device, and is needed as a file: save what it holds to one")
     size = path.stat().st_size
     if size == 0:
         raise DataError(f"{path}: is empty")
     if suffixes and path.suffix.lower() not in suffixes:
-        raise DataError(f"{path}: must be a file with one of the suffixes {', '.join(suffixes)}")
+        with path.open("rb") as file:
+            what = not_text(file.read(4))
+        wanted = f"must be a file with one of the suffixes {', '.join(suffixes)}"
+        raise DataError(f"{path}: {what or wanted}")
     return size
 
 

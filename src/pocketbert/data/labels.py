@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -10,27 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketbert.data.batches import random_order
+from pocketbert.data.spellings import Label, are_numbers, is_class_number, is_whole, number, read_hot
 from pocketbert.data.tables import Table
 from pocketbert.errors import DataError
-
-
-def _is_whole(label: str) -> bool:
-    return label.removeprefix("-").isdecimal()
-
-
-def _number(label: str) -> float | None:
-    try:
-        value = float(label)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
 class Labels:
     """The names of the classes in the order of their ids; no names in a regression.
 
-    With `several`, an example has any number of labels, given as lists in JSON or Parquet.
+    With `several`, an example has any number of labels, given as lists in JSON or Parquet, or as their text in CSV.
 
     A file may also have numbers instead of names, as GLUE's files have: `numbered` lists the names that 0, 1, … stand
     for, which need not be the order of the ids.
@@ -49,14 +38,20 @@ class Labels:
     def of(cls, table: Table, names: Sequence[str] | None = None) -> Self:
         """Return the labels of a training table.
 
-        With `names`, the classes have this order, and numbers from 0 stand for them. Otherwise numbers of which some
-        have a decimal point mean regression; whole numbers are classes in numerical order; all else are classes in
-        alphabetical order.
+        With `names`, the classes have this order, and numbers from 0 stand for them, also if they are written as 0.0
+        and 1.0. Otherwise numbers of which some have decimals mean regression; whole numbers are classes in numerical
+        order; all else are classes in alphabetical order. Lists of a 0 or a 1 for each class give classes that are
+        called by their numbers.
 
         Raises:
             DataError: there is only one class, or a label is not among `names`.
         """
         lists = [example for example in table.examples if isinstance(example.label, tuple)]
+        hot = read_hot([example.label for example in table.examples], names)
+        if names is None and hot != [example.label for example in table.examples]:
+            width = len(lists[0].label or ())
+            return cls(tuple(map(str, range(width))), several=True)
+        table = table.relabelled(hot)
         counts = Counter(name for example in table.examples for name in _names(example.label))
         if names is not None:
             labels = cls(tuple(names), numbered=tuple(names), several=bool(lists))
@@ -68,13 +63,19 @@ class Labels:
             if not counts:
                 raise DataError(f"{table.path}: all {len(table)} rows have an empty list of labels; one is needed")
             return labels
-        if all(_number(label) is not None for label in counts) and not all(map(_is_whole, counts)):
+        if _are_numbers(table, counts):
             return cls(())
         if len(counts) < 2:
             raise DataError(
                 f"{table.path}: all {len(table)} rows have the label {next(iter(counts))!r}; two are needed"
             )
-        return cls(tuple(sorted(counts, key=int if all(map(_is_whole, counts)) else str)))
+        return cls(tuple(sorted(counts, key=int if all(map(is_whole, counts)) else str)))
+
+    def named(self, table: Table) -> Table:
+        """Return a table with the names of labels where it has lists of a 0 or a 1 for each of them."""
+        if not self.several:
+            return table
+        return table.relabelled(read_hot([example.label for example in table.examples], self.numbered or self.names))
 
     def reordered(self, id2label: Mapping[int, str]) -> Self | None:
         """Return these labels in the order of a checkpoint with the same labels, ignoring case; None for others."""
@@ -96,12 +97,18 @@ class Labels:
         self._refuse(table, lists)
         written = [str(example.label or "") for example in table.examples]
         if self.regression:
-            numbers = [_number(label) for label in written]
-            self._refuse(table, [i for i, number in enumerate(numbers) if number is None])
+            numbers = [number(label) for label in written]
+            self._refuse(table, [i for i, value in enumerate(numbers) if value is None])
             return np.array(numbers, dtype=np.float32)
         ids = {name: i for i, name in enumerate(self.names)}
-        if self.numbered and not ids.keys() & set(written) and all(map(_is_whole, written)):
-            ids = {str(i): ids[name] for i, name in enumerate(self.numbered)}
+        if not ids.keys() >= set(written) and all(map(is_class_number, written)):
+            # Spelled otherwise than the names, 1 as +1 or 1.0, or numbers that stand for names.
+            written = [str(int(number(label) or 0)) for label in written]
+            by_value = {str(int(name)): i for name, i in ids.items()} if all(map(is_whole, ids)) else {}
+            if by_value.keys() & set(written):
+                ids = by_value
+            elif self.numbered:
+                ids = {str(i): ids[name] for i, name in enumerate(self.numbered)}
         self._refuse(table, [i for i, label in enumerate(written) if label not in ids])
         return np.array([ids[label] for label in written], dtype=np.int64)
 
@@ -129,7 +136,15 @@ class Labels:
         raise DataError(f"{table.path}, line {first.line}: the label {first.label!r} is not {known}{more}")
 
 
-def _names(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
+def _are_numbers(table: Table, written: Collection[str]) -> bool:
+    """Return whether the labels of a table are numbers to predict; see `are_numbers`."""
+    try:
+        return are_numbers(written)
+    except DataError as error:
+        raise DataError(f"{table.path}: {error}") from None
+
+
+def _names(label: Label) -> tuple[str, ...]:
     if isinstance(label, tuple):
         return label
     return () if label is None else (label,)
@@ -148,7 +163,7 @@ def hold_out(table: Table, fraction: float, seed: int) -> tuple[Table, Table]:
         DataError: no label has more than one example.
     """
     written = ["" if isinstance(example.label, tuple) else example.label or "" for example in table.examples]
-    if all(_number(label) is not None for label in written) and not all(map(_is_whole, written)):
+    if _are_numbers(table, written):
         written = [""] * len(table)
     groups: dict[str, list[int]] = {}
     for index in random_order(seed, "split", 0, len(table)).tolist():

@@ -2,7 +2,7 @@
 
 How a file is read follows from its name:
 
-- `.csv`: comma, or semicolon where the header has no comma; double quotes as in RFC 4180.
+- `.csv`: commas, semicolons, tabs or vertical bars, whichever header and rows agree on; double quotes as in RFC 4180.
 - `.tsv`: tabs, one example per line, and **quotes are ordinary characters**, as in the files of GLUE, which are full of
   unbalanced ones. A text with a tab or a line break in it needs CSV, JSON lines or Parquet.
 - `.jsonl`, `.ndjson`, `.json`: one JSON object a line.
@@ -14,11 +14,11 @@ raises `DataError` with file and line, after the rows before it.
 `TableReader` yields rows as they are read, in memory that does not grow with the file; `read_table` reads all.
 """
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
@@ -35,6 +35,8 @@ from pocketbert.data.files import (
     too_long,
     type_of,
 )
+from pocketbert.data.separated import csv_rows, header_of, looks_like_example, no_header, tsv_rows
+from pocketbert.data.spellings import Label, read_lists
 from pocketbert.errors import DataError
 
 # Names of columns to detect, best first; case is ignored.
@@ -76,12 +78,12 @@ class Columns(NamedTuple):
 class Example(NamedTuple):
     """One row: its text or pair of texts, its label as written (None without a label) and its line in the file.
 
-    A list of labels in JSON or Parquet is a tuple of any length.
+    A list of labels is a tuple of any length.
     """
 
     text: str
     text_pair: str | None
-    label: str | tuple[str, ...] | None
+    label: Label
     line: int
 
 
@@ -90,6 +92,11 @@ class Table(Examples[Example]):
     """The rows of one file (or of a part of it)."""
 
     columns: Columns
+
+    def relabelled(self, labels: Sequence[Label]) -> Self:
+        """Return these examples with other labels."""
+        examples = [one._replace(label=label) for one, label in zip(self.examples, labels, strict=True)]
+        return replace(self, examples=examples)
 
 
 class TableReader:
@@ -103,6 +110,8 @@ class TableReader:
         labelled: whether every row must have a label; otherwise labels are not read.
         header: columns of a TSV or CSV file without a header line.
         skip_ragged: skip and count lines with too few or too many columns, instead of raising an error.
+
+    Without labels, rows without a text are skipped and counted as well: nothing can be said of them.
 
     Raises:
         DataError: immediately, if the file is missing, empty, of another type or encoding, or lacks a column; at a row
@@ -153,7 +162,10 @@ class TableReader:
             try:
                 for line, row in self._rows:
                     if len(row) == len(names):
-                        cells = (None if i is None else row[i] for i in indices)
+                        cells = [None if i is None else row[i] for i in indices]
+                        if self.columns.label is None and _has_no_text(cells, self.columns):
+                            self.skipped += 1
+                            continue
                         yield _example(self.path, line, *cells, columns=self.columns)
                         has_rows = True
                     elif self._skip_ragged:
@@ -172,7 +184,8 @@ class TableReader:
 def read_table(path: str | Path, **options: Any) -> Table:
     """Return all examples of `path`; options and errors as of `TableReader`."""
     reader = TableReader(path, **options)
-    return Table(reader.path, list(reader), reader.columns, skipped=reader.skipped)
+    table = Table(reader.path, list(reader), reader.columns, skipped=reader.skipped)
+    return table.relabelled(read_lists([example.label for example in table.examples]))
 
 
 # ── the formats ──
@@ -184,7 +197,7 @@ def _open(path: Path, header: Sequence[str] | None, opened: ExitStack) -> tuple[
     `opened` closes the file.
     """
     suffix = path.suffix.lower()
-    readers = {".csv": _csv, ".tsv": _tsv}
+    readers = {".csv": csv_rows, ".tsv": tsv_rows}
     size = check_file(path, (*readers, ".jsonl", ".ndjson", ".json", ".parquet"))
     if suffix == ".parquet":
         return _parquet(path, opened)
@@ -197,7 +210,11 @@ def _open(path: Path, header: Sequence[str] | None, opened: ExitStack) -> tuple[
     binary = opened.enter_context(path.open("rb"))
     file = opened.enter_context(TextIOWrapper(binary, "utf-8", errors="surrogateescape", newline=newline))
     lines = _lines(path, file)
-    names, rows = _with_header(path, readers[suffix](path, lines), header) if suffix in readers else _json(path, lines)
+    if suffix in readers:
+        rows: Rows = readers[suffix](path, lines)
+        names = header_of(path, rows) if header is None else list(header)
+    else:
+        names, rows = _json(path, lines)
     return names, rows, lambda: 1.0 if binary.closed else min(1.0, binary.tell() / size)
 
 
@@ -209,42 +226,6 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
         if len(line) == LONGEST_LINE:
             raise DataError(f"{path}, line {number}: {too_long()}")
         yield text
-
-
-def _with_header(path: Path, rows: Rows, header: Sequence[str] | None) -> tuple[list[str], Rows]:
-    if header is not None:
-        return list(header), rows
-    first = next(rows, None)
-    if first is None:
-        raise DataError(f"{path}: is empty")
-    names = [str(name).strip() for name in first[1]]
-    repeated = sorted({name for name in names if names.count(name) > 1 and name})
-    if repeated:
-        raise DataError(f"{path}, line {first[0]}: two columns are called {', '.join(repeated)}")
-    return names, rows
-
-
-def _csv(path: Path, lines: Iterator[str]) -> Rows:
-    header = next(lines, "")
-    delimiter = ";" if ";" in header and "," not in header else ","
-    reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
-    start = 1
-    try:
-        for row in reader:
-            if row:
-                yield start, row
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {start}: {error}. Is a double quote not closed? A quote inside a quoted field is "
-            f"written twice; fields of more than {csv.field_size_limit():,} characters need JSON lines or Parquet"
-        ) from None
-
-
-def _tsv(path: Path, lines: Iterator[str]) -> Rows:
-    for number, line in enumerate(lines, start=1):
-        if line.rstrip("\r\n"):
-            yield number, line.rstrip("\r\n").split("\t")
 
 
 def _json(path: Path, lines: Iterator[str]) -> tuple[list[str], Rows]:
@@ -289,7 +270,9 @@ def _parquet(path: Path, opened: ExitStack) -> tuple[list[str], Rows, Callable[[
 def _choose(
     path: Path, names: list[str], text: str | None, pair: str | None, label: str | None, *, labelled: bool
 ) -> Columns:
-    listed = f"the columns are: {', '.join(names)}"
+    listed = f"the columns are: {', '.join(f'{name:.40}' for name in names)}"
+    if looks_like_example(names):
+        listed = no_header()
     for flag, name in (("--text-column", text), ("--text-pair-column", pair), ("--label-column", label)):
         if name is not None and name not in names:
             raise DataError(f"{path}: has no column {name!r} ({flag}); {listed}")
@@ -302,9 +285,15 @@ def _choose(
         label = next((lower[name] for name in _LABELS if name in lower), None)
     for flag, role, column in (("--text-column", "text", text), ("--label-column", "label", label or not labelled)):
         if not column:
-            raise DataError(f"{path}: no column looks like the {role}; name it with {flag}; {listed}")
+            remedy = "" if looks_like_example(names) else f"name it with {flag}; "
+            raise DataError(f"{path}: no column looks like the {role}; {remedy}{listed}")
     assert text is not None
     return Columns(text, pair, label if labelled else None)
+
+
+def _has_no_text(cells: Sequence[Any], columns: Columns) -> bool:
+    texts = cells if columns.text_pair is not None else cells[:1]
+    return any(text is None or (isinstance(text, str) and not text.strip()) for text in texts[:2])
 
 
 def _example(path: Path, line: int, text: Any, text_pair: Any, label: Any, *, columns: Columns) -> Example:
@@ -314,7 +303,10 @@ def _example(path: Path, line: int, text: Any, text_pair: Any, label: Any, *, co
         if name is not None and not value.strip():
             raise DataError(f"{path}, line {line}: the text in column {name!r} is empty")
     if columns.label is not None:
-        label = _label(label)
+        try:
+            label = _label(label)
+        except ValueError as error:
+            raise DataError(f"{path}, line {line}: column {columns.label!r} holds {error} instead of a label") from None
         if label is None or label == "":
             raise DataError(f"{path}, line {line}: has no label in column {columns.label!r}")
     for name, value in zip(columns, (text, text_pair, label), strict=True):
@@ -326,8 +318,12 @@ def _example(path: Path, line: int, text: Any, text_pair: Any, label: Any, *, co
     return Example(text, text_pair, label, line)
 
 
-def _label(value: Any) -> str | tuple[str, ...] | None:
-    """Return a label as it is in a CSV file, or several; None for a missing or invalid label."""
+def _label(value: Any) -> Label:
+    """Return a label as it is in a CSV file, or several; None for a missing label.
+
+    Raises:
+        ValueError: the value cannot be a label.
+    """
     match value:
         case list():
             labels = [_label(item) for item in value]
@@ -338,8 +334,12 @@ def _label(value: Any) -> str | tuple[str, ...] | None:
             return None
         case str() | int() | float():
             return str(value).strip()
-        case _:
+        case Decimal():
+            return f"{value:f}" if value.is_finite() else None
+        case None:
             return None
+        case _:
+            raise ValueError(type_of(value))
 
 
 def _ragged(path: Path, line: int, columns: int, names: list[str]) -> str:

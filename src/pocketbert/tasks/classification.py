@@ -184,6 +184,8 @@ class TextClassification(Task[Example]):
             else:
                 self.train, held = hold_out(self.train, options.eval_fraction, options.seed)
                 self.sets = {"dev": held}
+        self.train = self.labels.named(self.train)
+        self.sets = {name: self.labels.named(table) for name, table in self.sets.items()}
         for table in (self.train, *self.sets.values()):
             self.labels.encode(table)  # report a wrong label before anything takes time
 

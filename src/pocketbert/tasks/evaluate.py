@@ -150,7 +150,7 @@ def read_evaluation(
         own = _glue_labels(own, glue, model)
         return TextEvaluation(read_glue(data, glue, "dev"), own, tokenizer, length, glue)
     table = read_table(data, text=text_column, text_pair=text_pair_column, label=label_column)
-    return TextEvaluation({"dev": table}, own, tokenizer, length)
+    return TextEvaluation({"dev": own.named(table)}, own, tokenizer, length)
 
 
 def _names(model: str | Path, config: PreTrainedConfig, labels: Sequence[str] | None) -> tuple[str, ...]:

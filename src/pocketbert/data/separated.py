@@ -1,0 +1,94 @@
+"""Lines of text with separators, CSV and TSV → rows of cells."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+
+from pocketbert.data.spellings import number
+from pocketbert.errors import DataError
+
+#: The line number of a row, and its cells.
+Rows = Iterator[tuple[int, list[str]]]
+
+_SEPARATORS = ",;\t|"  # in the order in which they are preferred
+_LOOKED_AT = 64  # lines that decide the separator
+_DECLARED = re.compile(r"sep=(.)", re.IGNORECASE)  # as Excel writes and obeys it
+
+
+def csv_rows(path: Path, lines: Iterator[str]) -> Rows:
+    """Yield the rows of a CSV file; rows without any content are passed over.
+
+    The separator is the one that a first line `sep=;` declares, or else the one with which the header and the most of
+    the first rows have the same number of columns, more than one.
+
+    Raises:
+        DataError: a quote is not closed, or a cell is too long.
+    """
+    first = list(islice(lines, _LOOKED_AT))
+    declared = _DECLARED.fullmatch(first[0].strip("\r\n")) if first else None
+    separator = declared[1] if declared else _separator(first)
+    before = 1 if declared else 0
+    reader = csv.reader(chain(first[before:], lines), delimiter=separator, strict=True)
+    start = 1 + before
+    try:
+        for row in reader:
+            if any(map(str.strip, row)):
+                yield start, row
+            start = reader.line_num + 1 + before
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {start}: {error}. Is a double quote not closed? A quote inside a quoted field is "
+            f"written twice; fields of more than {csv.field_size_limit():,} characters need JSON lines or Parquet"
+        ) from None
+
+
+def _separator(lines: Sequence[str]) -> str:
+    """Return the separator of a file that begins with these lines."""
+    best, most = _SEPARATORS[0], -1.0
+    for separator in _SEPARATORS:
+        rows: list[list[str]] = []
+        with suppress(csv.Error):  # another separator, or the excerpt ends within quotes
+            rows.extend(row for row in csv.reader(lines, delimiter=separator, strict=True) if any(row))
+        if rows and len(rows[0]) > 1:
+            fitting = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
+            if fitting > most:
+                best, most = separator, fitting
+    return best
+
+
+def tsv_rows(path: Path, lines: Iterator[str]) -> Rows:
+    """Yield the rows of a TSV file, in which quotes are ordinary; rows without any content are passed over."""
+    for line_number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield line_number, line.rstrip("\r\n").split("\t")
+
+
+def header_of(path: Path, rows: Iterator[tuple[int, Sequence[str]]]) -> list[str]:
+    """Return the names of the columns, which the first row holds.
+
+    Raises:
+        DataError: there is no row, or a name stands twice.
+    """
+    first = next(rows, None)
+    if first is None:
+        raise DataError(f"{path}: is empty")
+    names = [name.strip() for name in first[1]]
+    repeated = sorted({name for name in names if names.count(name) > 1 and name})
+    if repeated:
+        if looks_like_example(names):
+            raise DataError(f"{path}, line {first[0]}: {no_header()}")
+        raise DataError(f"{path}, line {first[0]}: two columns are called {', '.join(repeated)}; rename one of them")
+    return names
+
+
+def looks_like_example(names: Sequence[str]) -> bool:
+    """Whether a first row holds texts or numbers rather than names of columns."""
+    return any(number(name) is not None or len(name) > 60 or len(name.split()) > 5 for name in names)
+
+
+def no_header() -> str:
+    """Return the message about a file without names of columns."""
+    return "the first line looks like an example; the first line must name the columns, such as text,label"
