@@ -290,6 +290,12 @@ def test_a_killed_run_continues_to_identical_shards(tmp_path: Path) -> None:
     assert there == contents(tmp_path / "whole")
 
 
+def test_a_worker_that_is_killed_is_named() -> None:
+    """By the system, where memory is short; here by itself."""
+    with pytest.raises(DataError, match=r"worker process was killed, perhaps for lack of memory: .*--workers"):
+        list(executors.local_executor(2)(os._exit, [9, 9]))
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_what_is_finished_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_text(tmp_path / "a.txt", texts(40))

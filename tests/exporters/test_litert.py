@@ -240,6 +240,12 @@ def test_saved_model(name: str, head: str, tmp_path: Path) -> None:
         SavedModelPredictor(done.path)
 
 
+def test_a_saved_model_of_something_else(tmp_path: Path) -> None:
+    tf.saved_model.save(tf.Module(), str(tmp_path))
+    with pytest.raises(CheckpointError, match="has no signature serving_default"):
+        SavedModelPredictor(tmp_path)
+
+
 # ── rejected input ──
 
 

@@ -120,6 +120,16 @@ def test_labels_and_pieces_are_matched_by_name(make: Make, tmp_path: Path, teach
     unnamed = permuted(teacher, tmp_path / "unnamed", id2label={0: "LABEL_0", 1: "LABEL_1"})
     with pytest.raises(ConfigError, match=r"LABEL_0, LABEL_1.*bad, good.*--teacher-labels"):
         distill(make(output=tmp_path / "c", teacher=(unnamed,), tokenizer=tokenizer))
+    with pytest.raises(ConfigError, match=r"unnamed has 2 labels, not 3 \(good, bad, dull\)"):
+        distill(
+            make(
+                output=tmp_path / "c",
+                teacher=(unnamed,),
+                teacher_labels=("good", "bad", "dull"),
+                tokenizer=tokenizer,
+                resume=True,
+            )
+        )
     named = make(
         output=tmp_path / "c",
         teacher=(unnamed,),

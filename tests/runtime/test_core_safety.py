@@ -22,7 +22,7 @@ from pocketbert.runtime.engine import native_core
 if native_core() is None:
     pytest.skip("the native core was not built", allow_module_level=True)
 
-from pocketbert._core import available_kernels
+from pocketbert._core import available_kernels, peak_flops
 
 FUZZER = Path(__file__).resolve().parents[2] / "scripts" / "fuzz_native"
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -217,6 +217,61 @@ def test_columns_without_values_are_not_read() -> None:
     made.attention((shared, 0, 4), (shared, 0, 4), (shared, 0, 4), (shared, 4, 4), 1, False)
     with pytest.raises(ValueError, match="before it is written"):  # a local buffer ends with its row program
         made.layer_norm((local, 0, 4), (local, 0, 4), f(4), f(4), 1e-5)
+
+
+def refused(message: str, call: Callable[..., Any], *arguments: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(*arguments)
+
+
+def test_columns_that_overlap_by_half_are_refused() -> None:
+    """A step may replace what it reads, or write elsewhere; a part of it would be read after it was written."""
+    made = program()
+    expected = ask(made)
+    source, target, half = (1, 0, 8), (2, 8, 8), (2, 4, 8)
+    norm = f(8), f(8), 1e-5
+    refused("residual must be its target", made.linear, source, target, f(8, 8), f(8), 1, "", half, None)
+    refused("must replace its source", made.layer_norm, half, target, *norm)
+    refused("must keep the width", made.attention, target, target, (2, 8, 4), (1, 0, 8), 1, False)
+    assert np.array_equal(ask(made), expected)
+    made.linear(source, target, f(8, 8), f(8), 1, "", target, None)
+    made.layer_norm(target, target, *norm)
+    assert not np.array_equal(ask(made), expected)
+
+
+def test_what_needs_all_tokens_cannot_follow_a_gather() -> None:
+    made = program()
+    first = made.buffer(16, False)
+    made.gather((2, 0, 16), (first, 0, 16), False)
+    other = made.buffer(16, False)
+    refused("lookup cannot follow a gather", made.lookup, (other, 0, 16), f(11, 16), "word", False)
+    firsts = (first, 0, 16)
+    refused("attention cannot follow a gather", made.attention, firsts, firsts, firsts, (other, 0, 16), 1, False)
+    answer = one(made, 3, (first, 0, 16))
+    assert np.array_equal(answer, one(made, 3, (2, 0, 16)))
+
+
+def test_sizes_have_limits() -> None:
+    """Of an array, of the number of buffers, of a sequence and of a batch."""
+    core = native_core()
+    assert core is not None
+    made, wide = core(1), 2**24
+    refused("array is too large", made.lookup, (0, 0, 1), np.zeros((2**28, 0), np.float32), "word", False)
+    for _ in range(2**16):
+        made.buffer(wide, False)
+    refused("too many buffers", made.buffer, 1, False)
+    made.lookup((0, 0, wide), np.zeros((1, wide), np.float32), "word", False)
+    made.attention((0, 0, wide), (0, 0, wide), (0, 0, wide), (1, 0, wide), wide, False)
+    ids = np.zeros(65, np.int32)
+    refused("too many sequences", made.run, ids, ids, np.arange(66, dtype=np.int32), [])
+    made = program(longest=7)
+    assert ask(made, 7).shape == (7, 16)
+    refused("longer than the table of positions", ask, made, 8)
+
+
+def test_a_measurement_of_unknown_arithmetic() -> None:
+    for kernels in available_kernels():
+        refused("unknown arithmetic: fp4", peak_flops, "fp4", 1, kernels)
 
 
 def test_sums_of_int8_fit_32_bits() -> None:

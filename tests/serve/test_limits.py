@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from helpers.service import Held, Inside, Service, running
+from pocketbert.configs import BertConfig
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.serve import server
 from pocketbert.serve.app import load_app
@@ -454,6 +455,21 @@ def test_a_port_in_use(service: Service, workers: int) -> None:
 def test_a_missing_model(models: dict[str, Path]) -> None:
     with pytest.raises(CheckpointError, match="no-such-model"):
         load_app(Settings((("one", str(models["tag"])), ("two", "./no-such-model"))))
+
+
+def test_a_model_without_a_task(tmp_path: Path) -> None:
+    BertConfig(extra={"architectures": ["BertForNextSentencePrediction"]}).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"has the head ForNextSentencePrediction, which no task uses; served are"):
+        load_app(Settings((("one", str(tmp_path)),)))
+
+
+def test_a_worker_that_does_not_start(tmp_path: Path) -> None:
+    """Its own error comes before; the others end with it."""
+    command = [sys.executable, "-m", "pocketbert.cli", "serve", tmp_path, "--port", "0", "--workers", "2"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert f"{tmp_path} has no config.json" in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: a worker did not start: its error is above"
 
 
 def test_connection_limit() -> None:

@@ -185,3 +185,18 @@ def test_another_run_may_continue_a_state(tmp_path: Path) -> None:
     (source / "state.json").write_text("{}")
     with pytest.raises(CheckpointError, match="is damaged"):
         fork_state(source, tmp_path / "c")
+
+
+def test_a_state_that_cannot_be_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing stays of what was copied before the disk was full."""
+    source = save_state(tmp_path / "a", State(step=3), *trained(3))
+    folder = tmp_path / "b"
+    folder.mkdir()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"step-00000003: cannot be copied to .*b: .*disk is full"):
+        fork_state(source, folder)
+    assert list(folder.iterdir()) == []
