@@ -904,7 +904,7 @@ def test_a_pickle_holds_the_vocabulary_once() -> None:
 
 def test_import_brings_no_torch() -> None:
     code = "import sys, pocketbert.tokenization; sys.exit('torch' in sys.modules or 'huggingface_hub' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 # SQuAD windows as MLPerf feeds them to MobileBERT: made by Google's own tokenizer

@@ -46,7 +46,7 @@ def child(work: Callable[[], bool]) -> int:
         try:
             import signal
 
-            signal.alarm(120)
+            signal.alarm(300)
             os._exit(0 if work() else 1)
         finally:
             os._exit(2)

@@ -37,7 +37,7 @@ class Page:
         self.until(lambda: self.driver.execute_script("return models.length"))
 
     def until(self, test: Callable[[], Any]) -> Any:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not (found := test()):
             assert time.monotonic() < end, self.driver.find_element("tag name", "body").text
             time.sleep(0.05)
