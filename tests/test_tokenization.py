@@ -852,6 +852,12 @@ def test_empty_batches(mini: BertTokenizer) -> None:
     assert mini("")["input_ids"] == [1, 2]
 
 
+def test_the_longest_text_of_a_batch_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        BertTokenizer(vocab=numbered(MINI))(["low", "low " * 600, "low"])
+    assert ["602 tokens" in record.getMessage() for record in caplog.records] == [True]
+
+
 def test_long_text_warns_once(mini: BertTokenizer, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = BertTokenizer(vocab=numbered(MINI))
     long = "low " * 600

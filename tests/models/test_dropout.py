@@ -77,3 +77,12 @@ def test_compiles() -> None:
     """As PyTorch's own, which compilers know."""
     out = torch.compile(drop_out, backend="eager", fullgraph=True)(torch.ones(1000), 0.5)
     assert 300 < (out == 0).sum() < 700
+
+
+def test_a_compiled_graph_takes_dropout_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing bits there would break the graph."""
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    torch.manual_seed(0)
+    found = drop_out(torch.ones(1000), 0.5)
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, F.dropout(torch.ones(1000), 0.5), rtol=0, atol=0)

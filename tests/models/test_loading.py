@@ -31,6 +31,7 @@ from pocketbert import (
     SqueezeBertModel,
 )
 from pocketbert.checkpoints import read_tensors, write_tensors
+from pocketbert.models.auto import load_trained
 
 FAMILIES = pytest.mark.parametrize("name", ["bert", "squeezebert", "mobilebert"])
 
@@ -241,3 +242,24 @@ def test_no_weights(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         BertModel.from_pretrained(tmp_path)
+
+
+# ── models for inference, which must be trained ──
+
+
+def test_a_model_of_another_task_is_refused_by_its_class(tmp_path: Path) -> None:
+    saved("bert", "ForTokenClassification", tmp_path)
+    with pytest.raises(CheckpointError, match=r"is a BertForTokenClassification: .*ForSequenceClassification"):
+        load_trained(tmp_path, "ForSequenceClassification")
+
+
+def test_what_a_trained_model_may_lack(tmp_path: Path) -> None:
+    """A head that reads the pooled state cannot do without the pooler; the words of a language model can."""
+    saved("bert", "ForSequenceClassification", tmp_path / "classifier")
+    load_trained(tmp_path / "classifier", "ForSequenceClassification")
+    edit(tmp_path / "classifier", bert__pooler__dense__weight=None)
+    with pytest.raises(CheckpointError, match=r"lacks bert\.pooler\.dense\.weight, so the outputs would be random"):
+        load_trained(tmp_path / "classifier", "ForSequenceClassification")
+    saved("bert", "Model", tmp_path / "encoder")
+    edit(tmp_path / "encoder", pooler__dense__weight=None, pooler__dense__bias=None)
+    assert load_trained(tmp_path / "encoder", "Model").config.hidden_size == CONFIGS["bert"].hidden_size

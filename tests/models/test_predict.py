@@ -54,3 +54,13 @@ def test_each_input_as_if_alone(name: str, head: str) -> None:
 def test_no_inputs() -> None:
     model = our_class(CONFIGS["bert"], "Model")(CONFIGS["bert"])
     assert TorchPredictor(model)([]) == []
+
+
+def test_a_batch_is_as_large_as_its_budget_allows() -> None:
+    model: Any = our_class(CONFIGS["bert"], "Model")(CONFIGS["bert"])
+    shapes: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(
+        lambda _, __, inputs: shapes.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    TorchPredictor(model, 40)(some([9, 1, 17, 9, 2, 17, 30]))
+    assert shapes == [(4, 9), (2, 17), (1, 30)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,19 @@ def test_smoothing_changes_no_bit(name: str, head: str) -> None:
     for key, array in expected.items():
         scale = max(1.0, float(np.abs(array).max()))
         np.testing.assert_allclose(got[key] / scale, array / scale, atol=2e-6)
+
+
+def test_a_norm_before_zeros_has_no_factors() -> None:
+    """A pruned layer: nothing is divided by nothing."""
+    model = our_class(CONFIGS["bert"], "Model")(CONFIGS["bert"])
+    randomise(model, 0)
+    plan = lower(CONFIGS["bert"], tensors(model), "Model")
+    first, *others = norm_scopes(plan)
+    zeros = {step.weight: np.zeros_like(plan.tensors[step.weight]) for step in first.readers}
+    pruned = replace(plan, tensors={**plan.tensors, **zeros})
+    factors = find_factors(pruned)
+    assert factors.keys() == {scope.norm.weight for scope in others}
+    assert all(np.isfinite(by).all() for by in factors.values())
 
 
 def test_a_large_feature_costs_less_after_smooth() -> None:

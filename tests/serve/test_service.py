@@ -1,10 +1,13 @@
 """Responses of all routes, over a socket."""
 
+import asyncio
 import json
 import math
+import re
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +15,10 @@ import pytest
 from helpers.service import Service, running
 from pocketbert import AutoModelForPreTraining, AutoTokenizer
 from pocketbert.pipelines import FillMask, pipeline
+from pocketbert.serve.batching import TOKENS
+from pocketbert.serve.models import Predictions
 from pocketbert.serve.server import _listener
+from pocketbert.serve.service import run_model
 
 TEXT = "marie curie was born in warsaw ."
 
@@ -182,6 +188,27 @@ def test_predict(service: Service) -> None:
     assert mixed[1] == service.ask("/predict", {"inputs": "a", "model": "nli"}).json
 
 
+def test_inputs_of_another_task_are_refused(service: Service) -> None:
+    found = service.ask("/models/answer", {"inputs": ["a"]})
+    assert (found.status, "must be objects with context and question" in found.body.decode()) == (422, True)
+    found = service.ask("/models/sst2", {"inputs": {"context": "a", "question": "b"}})
+    assert (found.status, "must be texts" in found.body.decode()) == (422, True)
+
+
+def test_the_cost_of_a_request_in_milliseconds() -> None:
+    class Timed:
+        name, task = "timed", "text-classification"
+
+        async def predict(self, inputs: list[str]) -> Predictions:
+            return Predictions([[] for _ in inputs], 7, [], wait=1.23456, compute=10.0)
+
+    scope: dict[str, Any] = {"usage": {"texts": 1}}
+    state = SimpleNamespace(service=SimpleNamespace(settings=SimpleNamespace(limits=SimpleNamespace(time=60))))
+    request = SimpleNamespace(app=SimpleNamespace(state=state), headers={}, scope=scope)
+    asyncio.run(run_model(cast(Any, request), cast(Any, Timed()), ["a", "b"]))
+    assert scope["usage"] == {"model": "timed", "texts": 3, "tokens": 7, "wait_ms": 1234.56, "compute_ms": 10_000.0}
+
+
 def test_embed_info_and_tokenize(service: Service) -> None:
     vectors = service.ask("/embed", {"inputs": [TEXT, "dull"]}).json
     assert [np.linalg.norm(one) for one in vectors] == pytest.approx([1, 1])
@@ -209,6 +236,11 @@ def test_health_and_metrics(service: Service) -> None:
     assert float(values['pocketbert_requests_total{route="/v1/classify",status="200"}']) >= 1
     assert float(values['pocketbert_tokens_total{model="sst2"}']) > 0
     assert float(values['pocketbert_batch_fill_count{model="sst2"}']) > 0
+    fill = float(values['pocketbert_batch_fill_sum{model="sst2"}'])
+    budget = float(values['pocketbert_tokens_total{model="sst2"}']) / fill  # tokens of a batch
+    assert budget == pytest.approx(TOKENS * round(budget / TOKENS))
+    limits = [float(limit) for limit in re.findall(r'batch_fill_bucket\{le="([\d.]+)",model="sst2"\}', text)]
+    assert sorted(set(limits)) == limits
     assert float(values['pocketbert_queue_tokens{model="sst2"}']) == 0
     assert float(values["pocketbert_memory_bytes"]) > 1e7
 
