@@ -34,7 +34,7 @@ def main() -> None:
         begun = time.perf_counter()
         classify(texts)
         together.append(time.perf_counter() - begun)
-    kernels, threads = backend()
+    kernels, threads, _ = backend()
     row = {
         "kernels": kernels, "threads": threads, "texts": len(texts),
         "words a text": round(float(np.mean([len(text.split()) for text in texts])), 1),

@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
@@ -118,18 +119,15 @@ auto building(void (*add)(Program&, Arguments...)) {
     };
 }
 
-// The set of this name; the only place that compares names of kernels.
-const Kernels& find_kernels(const std::string& name) {
+const Kernels& named_kernels(const std::string& name) {
+    if (const Kernels* const kernels = find_kernels(name)) return *kernels;
     std::string names;
-    for (const Kernels* kernels : available_kernels()) {
-        if (name == kernels->name) return *kernels;
-        names += std::string(names.empty() ? "" : ", ") + kernels->name;
-    }
+    for (const Kernels* kernels : available_kernels()) names += std::string(names.empty() ? "" : ", ") + kernels->name;
     throw std::invalid_argument("no kernels " + name + " on this processor, which has " + names);
 }
 
 std::unique_ptr<Program> make_program(int threads, const std::optional<std::string>& kernels) {
-    return std::make_unique<Program>(kernels ? find_kernels(*kernels) : *available_kernels().front(),
+    return std::make_unique<Program>(kernels ? named_kernels(*kernels) : *available_kernels().front(),
                                      shared_pool(threads));
 }
 
@@ -209,7 +207,7 @@ PeakLoop peak_loop(const Kernels& kernels, const std::string& arithmetic) {
 }
 
 std::optional<double> peak_flops(const std::string& arithmetic, int threads, const std::string& name) {
-    const Kernels& kernels = find_kernels(name);
+    const Kernels& kernels = named_kernels(name);
     const PeakLoop loop = peak_loop(kernels, arithmetic);
     const std::shared_ptr<Pool> pool = shared_pool(threads);
     if (!loop) return std::nullopt;
@@ -229,12 +227,17 @@ NB_MODULE(_core, m) {
         .def_prop_ro("tolerance", [](const Kernels& k) { return k.tolerance; })
         .def_prop_ro("attention_tolerance",
                      [](const Kernels& k) { return k.bf16_attention ? k.bf16_attention->tolerance : k.tolerance; });
-    m.def("capabilities", &find_kernels, nb::arg("kernels"), nb::rv_policy::reference);
+    m.def("capabilities", &named_kernels, nb::arg("kernels"), nb::rv_policy::reference);
     m.def("peak_flops", &peak_flops, nb::arg("arithmetic"), nb::arg("threads"), nb::arg("kernels"));
     m.def("available_kernels", [] {
         std::vector<std::string> names;
         for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
         return names;
+    });
+    m.def("refused_kernels", [] {
+        std::vector<std::pair<std::string, std::string>> refused;
+        for (const Refusal& each : refused_kernels()) refused.emplace_back(each.kernels, each.reason);
+        return refused;
     });
     nb::class_<Program>(m, "Program")
         .def(nb::new_(&make_program), nb::arg("threads"), nb::arg("kernels") = nb::none())

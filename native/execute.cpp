@@ -7,7 +7,6 @@
 namespace pocketbert {
 namespace {
 
-constexpr int BLOCK = 96;    // rows that go through a row program together
 constexpr int QUERIES = 48;  // rows of scores that are computed together
 constexpr int MAX_TASKS = 1 << 30;
 
@@ -66,25 +65,22 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
     }
     make_scratch(batch);
     const Pool::ActiveScope active(*pool_);
-    const auto enter_thread = [&] {
-        if (kernels_.enter_thread) kernels_.enter_thread();
-    };
 
     int rows = tokens;
     for (const Stage& stage : stages_) {
         if (stage.kind == Stage::rows) {
             // Blocks as even as they can be, and a whole number of them for every thread.
-            const int threads = pool_->threads();
-            const int blocks = std::min(rows, round_up(std::max(1, (rows + BLOCK - 1) / BLOCK), threads));
+            const int threads = pool_->threads(), unit = kernels_.row_multiple, units = (rows + unit - 1) / unit;
+            const int blocks = std::min(units, round_up(std::max(1, (rows + BLOCK - 1) / BLOCK), threads));
             pool_->run(blocks, [&](int block, int thread) {
-                enter_thread();
-                const int first = static_cast<int>(std::int64_t(rows) * block / blocks);
-                const int last = static_cast<int>(std::int64_t(rows) * (block + 1) / blocks);
+                const KernelScope scope(kernels_);
+                const int first = unit * static_cast<int>(std::int64_t(units) * block / blocks);
+                const int last = std::min(rows, unit * static_cast<int>(std::int64_t(units) * (block + 1) / blocks));
                 run_rows(stage, batch, first, last, scratch_[static_cast<std::size_t>(thread)]);
             });
         } else if (stage.kind == Stage::attention) {
             pool_->run(sequences * stage.heads, [&](int task, int thread) {
-                enter_thread();
+                const KernelScope scope(kernels_);
                 run_attention(stage, batch, task / stage.heads, task % stage.heads,
                               scratch_[static_cast<std::size_t>(thread)]);
             });
@@ -120,7 +116,7 @@ void Program::make_scratch(const Batch& batch) {
     };
     for (Scratch& scratch : scratch_) {
         grow(scratch.local, local_width_ * BLOCK + 1);
-        grow(scratch.q, widest_source_ * BLOCK);
+        grow(scratch.q, quantized_bytes_);
         grow(scratch.scales, most_groups_ * BLOCK);
         grow(scratch.sums, most_groups_ * BLOCK);
         grow(scratch.biases, widest_outlier_step_ * BLOCK);
@@ -207,7 +203,8 @@ void Program::run_lookup(const Step& step, const Batch& batch, int first, int la
 }
 
 void Program::quantize(const Step& step, Groups groups, int first, int last, Scratch& scratch) {
-    const int k = step.source.width / step.groups, rows = last - first, padded = round_up(k, 4);
+    const int k = step.source.width / step.groups, rows = last - first;
+    const std::size_t group_bytes = kernels_.quantized_bytes(rows, k);
     for (int row = 0; row < rows; ++row) {
         const float* x = at(step.source, first + row, first, scratch);
         if (step.outliers) {
@@ -221,7 +218,7 @@ void Program::quantize(const Step& step, Groups groups, int first, int last, Scr
         }
         for (int g = 0; g < groups.count; ++g) {
             const std::ptrdiff_t index = std::ptrdiff_t(g) * rows + row;
-            kernels_.quantize(x + std::ptrdiff_t(groups.first + g) * k, k, scratch.q.data() + index * padded,
+            kernels_.quantize(x + std::ptrdiff_t(groups.first + g) * k, k, row, scratch.q.data() + group_bytes * g,
                               scratch.scales.data() + index, scratch.sums.data() + index);
         }
     }
@@ -229,7 +226,7 @@ void Program::quantize(const Step& step, Groups groups, int first, int last, Scr
 
 void Program::run_linear(const Step& step, Groups groups, int first, int last, Scratch& scratch) {
     const int rows = last - first;
-    const int n = step.target.width / step.groups, k = step.source.width / step.groups, padded = round_up(k, 4);
+    const int n = step.target.width / step.groups, k = step.source.width / step.groups;
     const auto stride = [&](Columns c) { return std::ptrdiff_t(buffers_[static_cast<std::size_t>(c.buffer)].width); };
     const std::ptrdiff_t target_stride = stride(step.target);
     float* out = at(step.target, first, first, scratch);
@@ -246,7 +243,6 @@ void Program::run_linear(const Step& step, Groups groups, int first, int last, S
             kernels_.linear_f32(at(step.source, first, first, scratch) + std::ptrdiff_t(g) * k, stride(step.source),
                                 rows, step.packed + panel * g, n, k, epilogue, out + shift, target_stride);
         } else {
-            const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * padded;
             const std::ptrdiff_t index = std::ptrdiff_t(g - groups.first) * rows;
             const std::int32_t* counts = scratch.outlier_counts.data();
             if (step.outliers && std::any_of(counts, counts + rows, [](int count) { return count > 0; })) {
@@ -258,9 +254,10 @@ void Program::run_linear(const Step& step, Groups groups, int first, int last, S
                                           step.packed, step.bias.data(), n, k,
                                           scratch.biases.data() + row * epilogue.bias_stride);
             }
-            kernels_.linear_s8(scratch.q.data() + index * padded, scratch.scales.data() + index,
-                               scratch.sums.data() + index, rows, step.packed_s8 + panel * g,
-                               step.weight_scales.data() + shift, n, k, epilogue, out + shift, target_stride);
+            kernels_.linear_s8(scratch.q.data() + kernels_.quantized_bytes(rows, k) * (g - groups.first),
+                               scratch.scales.data() + index, scratch.sums.data() + index, rows,
+                               step.packed_s8 + kernels_.packed_s8_bytes(n, k) * g, step.weight_scales.data() + shift,
+                               n, k, epilogue, out + shift, target_stride);
         }
     }
 }

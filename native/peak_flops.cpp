@@ -18,7 +18,7 @@ double seconds(const Body& body) {
 
 double operations_per_second(Pool& pool, const Kernels& kernels, PeakLoop loop) {
     const auto run = [&](int rounds) {
-        if (kernels.enter_thread) kernels.enter_thread();
+        const KernelScope scope(kernels);
         return loop(rounds);
     };
     int rounds = 1;

@@ -199,11 +199,12 @@ void Program::linear_s8(Columns source, Columns target, View<std::int8_t> weight
             std::max(widest_outlier_step_, static_cast<std::size_t>(round_up(std::max(n, k), PANEL)));
         most_outliers_ = std::max(most_outliers_, static_cast<std::size_t>(step.outliers));
     }
-    const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * round_up(k, 4);
-    step.packed_s8 = weights_.take<std::uint8_t>(panel * groups);
-    for (int g = 0; g < groups; ++g) pack_s8(weight.data + std::ptrdiff_t(g) * n * k, n, k, step.packed_s8 + panel * g);
+    const std::size_t packed = kernels_.packed_s8_bytes(n, k);
+    step.packed_s8 = weights_.take<std::uint8_t>(packed * groups);
+    for (int g = 0; g < groups; ++g)
+        kernels_.pack_s8(weight.data + std::ptrdiff_t(g) * n * k, n, k, step.packed_s8 + packed * g);
     step.weight_scales = padded(weight_scales);
-    widest_source_ = std::max(widest_source_, static_cast<std::size_t>(source.width + 4 * groups));
+    quantized_bytes_ = std::max(quantized_bytes_, groups * kernels_.quantized_bytes(BLOCK, k));
     most_groups_ = std::max(most_groups_, static_cast<std::size_t>(groups));
     add_step(std::move(step));
 }

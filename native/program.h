@@ -106,6 +106,8 @@ public:
     void reset_after_fork(std::shared_ptr<Pool> pool);
 
 private:
+    static constexpr int BLOCK = 96;  // rows that go through a row program together
+
     enum class RowsOf { tokens, firsts, selected };
     struct Buffer {
         int width;
@@ -185,7 +187,7 @@ private:
     std::vector<Buffer> buffers_;
     std::vector<Stage> stages_;
     Arena weights_;
-    std::size_t local_width_ = 0, widest_source_ = 0, most_groups_ = 1, widest_outlier_step_ = 0, most_outliers_ = 0;
+    std::size_t local_width_ = 0, quantized_bytes_ = 0, most_groups_ = 1, widest_outlier_step_ = 0, most_outliers_ = 0;
     RowsOf rows_of_ = RowsOf::tokens;  // the rows of the next step
     bool selects_ = false;  // a gather takes the rows that the caller selects
 

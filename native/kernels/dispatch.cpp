@@ -1,6 +1,8 @@
 // Which sets of kernels this processor can run.
 #include "kernels.h"
 
+#include <algorithm>
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #elif defined(__aarch64__) && defined(__linux__)
@@ -28,15 +30,45 @@ namespace {
 }
 #endif
 
+struct Compiled {
+    const Kernels& kernels;
+    bool (*has_instructions)();
+};
+
+const Compiled COMPILED[] = {
+#define KERNELS(name, is_supported) {name##_kernels, [] { return is_supported; }},
+#include "kernel_list.h"
+#undef KERNELS
+};
+
+const char* refusal_of(const Kernels& kernels) { return kernels.refusal ? kernels.refusal() : nullptr; }
+
+bool can_run(const Compiled& each) { return each.has_instructions() && !refusal_of(each.kernels); }
+
 }  // namespace
 
 std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> available;
-#define KERNELS(name, is_supported) \
-    if (is_supported) available.push_back(&name##_kernels);
-#include "kernel_list.h"
-#undef KERNELS
+    for (const Compiled& each : COMPILED)
+        if (can_run(each)) available.push_back(&each.kernels);
+    std::stable_partition(available.begin(), available.end(),
+                          [](const Kernels* kernels) { return !kernels->is_preferred || kernels->is_preferred(); });
     return available;
+}
+
+const Kernels* find_kernels(const std::string& name) {
+    for (const Compiled& each : COMPILED)
+        if (name == each.kernels.name) return can_run(each) ? &each.kernels : nullptr;
+    return nullptr;
+}
+
+std::vector<Refusal> refused_kernels() {
+    std::vector<Refusal> refused;
+    for (const Compiled& each : COMPILED) {
+        if (!each.has_instructions()) continue;
+        if (const char* const reason = refusal_of(each.kernels)) refused.push_back({each.kernels.name, reason});
+    }
+    return refused;
 }
 
 }  // namespace pocketbert

@@ -1,12 +1,12 @@
 // The inner loops: one table of functions per instruction set.
 //
-// A weight matrix [N, K] is packed once into panels of PANEL output channels: fp32 as [panel][k][PANEL], int8 as
-// [panel][k / 4][PANEL][4] with 128 added, since the processor multiplies unsigned by signed bytes. The last panel is
-// filled up with zeros.
+// A weight matrix [N, K] is packed once: fp32 into panels of PANEL output channels, [panel][k][PANEL], of which the last
+// is filled up with zeros; int8 in whatever layout a set of kernels reads fastest.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace pocketbert {
@@ -20,10 +20,10 @@ enum class Activation { none, gelu, gelu_tanh, relu, relu6, silu, tanh };
 
 // How results follow from products: out = activation(product + bias) + residual * residual_scale.
 struct Epilogue {
-    const float* bias;            // [panels * PANEL], zeros beyond the width; of the tile's first row
-    std::ptrdiff_t bias_stride;   // 0 where all rows have the same
+    const float* bias;  // [panels * PANEL], zeros beyond the width; of the tile's first row
+    std::ptrdiff_t bias_stride;  // 0 where all rows have the same
     Activation activation;
-    const float* residual;        // of the tile's first row and column, or null
+    const float* residual;  // of the tile's first row and column, or null
     std::ptrdiff_t residual_stride;
     const float* residual_scale;  // [panels * PANEL], or null for ones
 };
@@ -49,13 +49,18 @@ struct Kernels {
     // out[m, n] = epilogue(sum_k x[m, k] * w[n, k]) for m rows and n columns; x and out have strides in floats.
     void (*linear_f32)(const float* x, std::ptrdiff_t x_stride, int m, const float* packed, int n, int k,
                        const Epilogue& epilogue, float* out, std::ptrdiff_t out_stride);
-    // The same from rows quantised by `quantize`: q [m, round_up(k, 4)], scales and sums [m].
+    // Weights in int8, packed for `linear_s8`, and how many bytes that makes: a multiple of a cache line.
+    std::size_t (*packed_s8_bytes)(int n, int k);
+    void (*pack_s8)(const std::int8_t* weight, int n, int k, std::uint8_t* packed);
+    // The memory of so many rows that `quantize` writes one by one for `linear_s8`.
+    std::size_t (*quantized_bytes)(int rows, int k);
+    // Row `row` of q: round(x / scale), scale = max |x| / 127, sum = sum of the rounded row. A value that is not finite
+    // makes the scale NaN, and with it every product; a largest value below TINY makes the whole row zero.
+    void (*quantize)(const float* x, int k, int row, std::int8_t* q, float* scale, std::int32_t* sum);
+    // The same as `linear_f32` of rows 0 to m - 1 of q; scales and sums [m].
     void (*linear_s8)(const std::int8_t* q, const float* scales, const std::int32_t* sums, int m,
                       const std::uint8_t* packed, const float* weight_scales, int n, int k, const Epilogue& epilogue,
                       float* out, std::ptrdiff_t out_stride);
-    // q = round(x / scale), scale = max |x| / 127, sum = sum of q; q is filled up with zeros to a multiple of 4. A value
-    // that is not finite makes the scale NaN, and with it every product; a largest value below TINY makes all q zero.
-    void (*quantize)(const float* x, int k, std::int8_t* q, float* scale, std::int32_t* sum);
     // See row_ops.h.
     void (*add_s8)(const std::int8_t* x, float scale, int k, float* out);
     int (*find_outliers)(const float* x, int k, int max_count, std::int32_t* indices);
@@ -69,19 +74,56 @@ struct Kernels {
     float tolerance;  // largest difference from the portable kernels in fp32, relative to the largest value
     const char* int8_dot;  // the instruction that multiplies bytes, for reports
     PeakLoop peak_f32, peak_bf16, peak_s8;  // null where no instruction multiplies such numbers
-    void (*enter_thread)();  // or null: called in every thread before its tasks, as often as these come; must be cheap
+    int row_multiple;  // `linear_s8` is fastest with a multiple of so many rows; a divisor of 96
+    void (*enter_thread)();  // or null: called in every thread before each of its tasks; must be cheap
+    void (*leave_thread)();  // or null: called after the task
+    // Of a processor that has the instructions:
+    bool (*is_preferred)();  // or null for yes: false keeps the set from being chosen where nobody names it
+    // Or null. Asks the system, on the first call, for what the kernels need beside instructions; returns the reason why
+    // they cannot run, in words for users, or null.
+    const char* (*refusal)();
 };
 
-// The sets that this processor can run, the fastest first, and the portable one last.
+// In a thread that runs kernels, around each of its tasks.
+class KernelScope {
+public:
+    explicit KernelScope(const Kernels& kernels) : kernels_(kernels) {
+        if (kernels_.enter_thread) kernels_.enter_thread();
+    }
+    ~KernelScope() {
+        if (kernels_.leave_thread) kernels_.leave_thread();
+    }
+    KernelScope(const KernelScope&) = delete;
+    KernelScope& operator=(const KernelScope&) = delete;
+
+private:
+    const Kernels& kernels_;
+};
+
+// The sets that this processor can run, the fastest first; behind them those that are not preferred.
 std::vector<const Kernels*> available_kernels();
+
+// The set of this name if the processor can run it, or null. No other set asks the system for anything.
+const Kernels* find_kernels(const std::string& name);
+
+struct Refusal {
+    const char *kernels, *reason;
+};
+// The sets that were refused though the processor has their instructions.
+std::vector<Refusal> refused_kernels();
 
 // Every set that was compiled, NAME_kernels; CMakeLists.txt lists them.
 #define KERNELS(name, is_supported) extern const Kernels name##_kernels;
 #include "kernel_list.h"
 #undef KERNELS
 
-// Packing, as described above.
+// Packing in fp32, as described above.
 void pack_f32(const float* weight, std::ptrdiff_t stride_n, std::ptrdiff_t stride_k, int n, int k, float* packed);
-void pack_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed);
+
+// What most sets of kernels read: weights as [panel][k / 4][PANEL][4] with 128 added, since many processors multiply
+// unsigned by signed bytes; rows filled up with zeros to a multiple of 4, one behind the other.
+std::size_t panels_s8_bytes(int n, int k);
+void pack_panels_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed);
+std::size_t dense_rows_bytes(int rows, int k);
 
 }  // namespace pocketbert

@@ -19,7 +19,15 @@ void pack_f32(const float* weight, std::ptrdiff_t stride_n, std::ptrdiff_t strid
     }
 }
 
-void pack_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed) {
+std::size_t panels_s8_bytes(int n, int k) {
+    return static_cast<std::size_t>(round_up(n, PANEL)) * static_cast<std::size_t>(round_up(k, 4));
+}
+
+std::size_t dense_rows_bytes(int rows, int k) {
+    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(round_up(k, 4));
+}
+
+void pack_panels_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed) {
     const int quads = round_up(k, 4) / 4;
     for (int first = 0; first < n; first += PANEL)
         for (int quad = 0; quad < quads; ++quad)

@@ -65,7 +65,8 @@ void linear_s8(const std::int8_t* q, const float* scales, const std::int32_t* su
         }
 }
 
-void quantize(const float* x, int k, std::int8_t* q, float* scale, std::int32_t* sum) {
+void quantize(const float* x, int k, int row, std::int8_t* q, float* scale, std::int32_t* sum) {
+    q += dense_rows_bytes(row, k);
     float largest = 0.0f;
     bool finite = true;
     for (int i = 0; i < k; ++i) {
@@ -129,6 +130,9 @@ constexpr Kernels table() {
     Kernels kernels{};
     kernels.name = "portable";
     kernels.linear_f32 = linear_f32;
+    kernels.packed_s8_bytes = panels_s8_bytes;
+    kernels.pack_s8 = pack_panels_s8;
+    kernels.quantized_bytes = dense_rows_bytes;
     kernels.linear_s8 = linear_s8;
     kernels.quantize = quantize;
     kernels.add_s8 = add_s8;
@@ -140,6 +144,7 @@ constexpr Kernels table() {
     kernels.int8_dot = "plain C++";
     kernels.peak_f32 = peak_f32;
     kernels.peak_s8 = peak_s8;
+    kernels.row_multiple = 1;
     return kernels;
 }
 

@@ -223,8 +223,9 @@ struct Loops {
 
     // ── rows ──
 
-    static void quantize(const float* x, int k, std::int8_t* q, float* scale, std::int32_t* sum) {
+    static void quantize(const float* x, int k, int row, std::int8_t* q, float* scale, std::int32_t* sum) {
         const int padded = round_up(k, 4);
+        q += std::ptrdiff_t(row) * padded;
         // The largest as whole numbers, among which infinity comes after all floats, and NaN after infinity.
         Ints largest = Simd::set_ints(0);
         each_vector(k, [&](int i, auto left) { largest = Simd::larger(largest, Simd::magnitude(load(x + i, left))); });
@@ -335,6 +336,9 @@ struct Loops {
         Kernels kernels{};
         kernels.name = name;
         kernels.linear_f32 = linear_f32;
+        kernels.packed_s8_bytes = panels_s8_bytes;
+        kernels.pack_s8 = pack_panels_s8;
+        kernels.quantized_bytes = dense_rows_bytes;
         kernels.linear_s8 = linear_s8;
         kernels.quantize = quantize;
         kernels.add_s8 = add_s8;
@@ -346,6 +350,7 @@ struct Loops {
         kernels.int8_dot = Simd::INT8_DOT;
         kernels.peak_f32 = peak_f32;
         kernels.peak_s8 = peak_s8;
+        kernels.row_multiple = 1;
         return kernels;
     }
 };

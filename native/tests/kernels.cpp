@@ -87,9 +87,7 @@ struct Product {
     std::ptrdiff_t x_stride, out_stride, residual_stride, bias_stride;
     Activation activation;
     std::vector<float> x, packed, bias, weight_scales, residual, residual_scale, scales;
-    std::vector<std::int8_t> q;
-    std::vector<std::int32_t> sums;
-    std::vector<std::uint8_t> packed_s8;
+    std::vector<std::int8_t> weight_s8;
 
     Product(Random& random, bool whole)
         : m(random.one_in(20) ? 0 : random.between(1, 20)), n(random.size()), k(random.size()), int8(whole) {
@@ -114,22 +112,14 @@ struct Product {
     }
 
     void draw_s8(Random& random, std::size_t columns) {
-        const int padded = round_up(k, 4);
         const int edge = random.between(0, 3);  // at times, only numbers at the ends of the range
-        std::vector<std::int8_t> weight(std::size_t(n) * k);
-        for (std::int8_t& w : weight)
+        weight_s8.resize(std::size_t(n) * k);
+        for (std::int8_t& w : weight_s8)
             w = static_cast<std::int8_t>(edge ? random.between(-128, 127) : random.one_in(2) ? -128 : 127);
-        q.resize(std::size_t(m) * padded);
-        for (int row = 0; row < m; ++row) {
-            sums.push_back(0);
-            for (int i = 0; i < k; ++i) {
-                const int a = edge > 1 ? random.between(-127, 127) : random.one_in(2) ? -127 : 127;
-                q[std::size_t(row) * padded + i] = static_cast<std::int8_t>(a);
-                sums.back() += a;
-            }
-        }
-        packed_s8.resize(columns * padded);
-        pack_s8(weight.data(), n, k, packed_s8.data());
+        x_stride = k;
+        x.resize(std::size_t(m) * k);  // whole numbers up to 127, one of them in every row: so rounding keeps them
+        for (float& a : x) a = static_cast<float>(edge > 1 ? random.between(-127, 127) : random.one_in(2) ? -127 : 127);
+        for (int row = 0; row < m; ++row) x[std::size_t(row) * k + random.between(0, k - 1)] = 127.0f;
         scales = random.floats(m, 0.01f);
         weight_scales = random.floats(columns, 0.01f);
         if (m && random.one_in(10)) scales[0] = std::numeric_limits<float>::quiet_NaN();
@@ -143,8 +133,31 @@ struct Product {
         residual.clear(), residual_scale.clear(), activation = Activation::none, in_place = false;
     }
 
+    // What an int8 product reads in the layout of these kernels, in memory of the exact size.
+    struct Operands {
+        std::vector<std::uint8_t> packed;
+        std::vector<std::int8_t> q;
+        std::vector<std::int32_t> sums;
+    };
+
+    std::vector<std::uint8_t> packed_for(const Kernels& kernels) const {
+        std::vector<std::uint8_t> bytes(int8 ? kernels.packed_s8_bytes(n, k) : 0);
+        if (int8) kernels.pack_s8(weight_s8.data(), n, k, bytes.data());
+        return bytes;
+    }
+
+    void quantize(const Kernels& kernels, int first, int last, Operands& operands) const {
+        operands.q.assign(kernels.quantized_bytes(last - first, k), 99);  // what is beyond the rows does not matter
+        operands.sums.assign(last - first, 0);
+        for (int row = first; row < last; ++row) {
+            float scale;
+            kernels.quantize(x.data() + row * x_stride, k, row - first, operands.q.data(), &scale,
+                             &operands.sums[row - first]);
+        }
+    }
+
     // Rows `first` to `last` in `out`, whose old values are the residual where it is in place.
-    void run(const Kernels& kernels, int first, int last, std::vector<float>& out) const {
+    void run(const Kernels& kernels, const Operands& operands, int first, int last, std::vector<float>& out) const {
         float* const to = out.data() + first * out_stride;
         Epilogue epilogue{bias.data() + first * bias_stride,
                           bias_stride,
@@ -156,9 +169,8 @@ struct Product {
         else if (!residual.empty())
             epilogue.residual = residual.data() + first * residual_stride, epilogue.residual_stride = residual_stride;
         if (int8)
-            kernels.linear_s8(q.data() + std::ptrdiff_t(first) * round_up(k, 4), scales.data() + first,
-                              sums.data() + first, last - first, packed_s8.data(), weight_scales.data(), n, k, epilogue,
-                              to, out_stride);
+            kernels.linear_s8(operands.q.data(), scales.data() + first, operands.sums.data(), last - first,
+                              operands.packed.data(), weight_scales.data(), n, k, epilogue, to, out_stride);
         else
             kernels.linear_f32(x.data() + first * x_stride, x_stride, last - first, packed.data(), n, k, epilogue, to,
                                out_stride);
@@ -167,7 +179,12 @@ struct Product {
     // `block` rows at a time, into memory of the exact size.
     std::vector<float> result(const Kernels& kernels, int block, const std::vector<float>& before) const {
         std::vector<float> out = before;
-        for (int row = 0; row < m; row += block) run(kernels, row, std::min(m, row + block), out);
+        Operands operands{packed_for(kernels), {}, {}};
+        for (int row = 0; row < m; row += block) {
+            const int last = std::min(m, row + block);
+            if (int8) quantize(kernels, row, last, operands);
+            run(kernels, operands, row, last, out);
+        }
         return out;
     }
 };
@@ -232,20 +249,41 @@ private:
     }
 
     void rounding() {
-        const int k = random_.size(), padded = round_up(k, 4);
+        const int k = random_.size(), row = random_.between(0, 17);
         std::vector<float> x = random_.floats(k, std::exp2(static_cast<float>(random_.between(-30, 30))));
         if (random_.one_in(10)) std::fill(x.begin(), x.end(), 0.0f);
         if (random_.one_in(4)) {
             constexpr float SPECIAL[] = {NAN, INFINITY, -INFINITY, 3.4e38f, 1e-45f, 2e-38f, 1e-35f, -0.0f};
             x[random_.between(0, k - 1)] = SPECIAL[random_.between(0, 7)];
         }
-        std::vector<std::int8_t> q(padded, 99), expected(padded, 99);
+        const auto rounded = [&](const Kernels& kernels, float& scale, std::int32_t& sum) {
+            std::vector<std::int8_t> q(kernels.quantized_bytes(row + 1, k));
+            kernels.quantize(x.data(), k, row, q.data(), &scale, &sum);
+            return row_of(kernels, q, sum, row, k);
+        };
         float scale, expected_scale;
         std::int32_t sum, expected_sum;
-        kernels_.quantize(x.data(), k, q.data(), &scale, &sum);
-        portable_kernels.quantize(x.data(), k, expected.data(), &expected_scale, &expected_sum);
-        require(q == expected && sum == expected_sum, "a row is rounded to other numbers");
+        const std::vector<float> found = rounded(kernels_, scale, sum);
+        require(same_bits(found, rounded(portable_kernels, expected_scale, expected_sum)) && sum == expected_sum,
+                "a row is rounded to other numbers");
         require(scale == expected_scale || (std::isnan(scale) && std::isnan(expected_scale)), "a scale is wrong");
+    }
+
+    // The numbers of a quantised row, whatever its layout: its products with the rows of the unit matrix.
+    static std::vector<float> row_of(const Kernels& kernels, const std::vector<std::int8_t>& q, std::int32_t sum,
+                                     int row, int k) {
+        std::vector<std::int8_t> unit(std::size_t(k) * k);
+        for (int i = 0; i < k; ++i) unit[std::size_t(i) * k + i] = 1;
+        std::vector<std::uint8_t> packed(kernels.packed_s8_bytes(k, k));
+        kernels.pack_s8(unit.data(), k, k, packed.data());
+        const std::vector<float> ones(round_up(k, PANEL), 1.0f), scales(row + 1, 1.0f);
+        const std::vector<float> zeros(round_up(k, PANEL));
+        std::vector<std::int32_t> sums(row + 1, sum);
+        std::vector<float> out(std::size_t(row + 1) * k);
+        const Epilogue plain{zeros.data(), 0, Activation::none, nullptr, 0, nullptr};
+        kernels.linear_s8(q.data(), scales.data(), sums.data(), row + 1, packed.data(), ones.data(), k, k, plain,
+                          out.data(), k);
+        return {out.end() - k, out.end()};
     }
 
     void whole_rows() {
@@ -352,18 +390,25 @@ void speed(const std::vector<const Kernels*>& all) {
         for (const bool int8 : {false, true}) {
             Product p(random, int8);
             p.m = shape[0], p.n = shape[1], p.k = shape[2], p.x_stride = p.k, p.out_stride = p.n;
-            p.sums.clear(), p.bias_stride = 0, p.bias.resize(round_up(p.n, PANEL));
+            p.bias_stride = 0, p.bias.resize(round_up(p.n, PANEL));
             int8 ? p.draw_s8(random, p.bias.size()) : p.draw_f32(random, p.bias.size());
             p.residual.clear(), p.residual_scale.clear(), p.in_place = false, p.activation = Activation::none;
             products.push_back(std::move(p));
         }
         std::vector<float> out(std::size_t(shape[0]) * shape[1]);
         std::vector<double> best(all.size() * 2, 1e9);
+        std::vector<Product::Operands> operands;
+        for (const Kernels* kernels : all) {
+            operands.push_back({products[1].packed_for(*kernels), {}, {}});
+            products[1].quantize(*kernels, 0, shape[0], operands.back());
+        }
         for (int round = 0; round < 60; ++round)
             for (std::size_t i = 0; i < best.size(); ++i) {
                 if (round > 2 && all[i / 2] == &portable_kernels) continue;
+                const KernelScope scope(*all[i / 2]);
                 const auto start = std::chrono::steady_clock::now();
-                for (int repeat = 0; repeat < 4; ++repeat) products[i % 2].run(*all[i / 2], 0, shape[0], out);
+                for (int repeat = 0; repeat < 4; ++repeat)
+                    products[i % 2].run(*all[i / 2], operands[i / 2], 0, shape[0], out);
                 const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
                 best[i] = std::min(best[i], elapsed.count() / 4);
             }
@@ -372,7 +417,8 @@ void speed(const std::vector<const Kernels*>& all) {
         std::printf("\n");
     }
     std::printf("%-16s", "peak");
-    for (const Kernels* kernels : all)
+    for (const Kernels* kernels : all) {
+        const KernelScope scope(*kernels);
         for (const PeakLoop loop : {kernels->peak_f32, kernels->peak_s8}) {
             double best = 0.0;
             for (int round = 0; round < 60; ++round) {
@@ -383,6 +429,7 @@ void speed(const std::vector<const Kernels*>& all) {
             }
             std::printf(" %16.0f", best);
         }
+    }
     std::printf("\n");
 }
 
@@ -396,5 +443,8 @@ int main(int count, char** arguments) {
     }
     const int cases = count > 1 ? std::atoi(arguments[1]) : 2000;
     const auto seed = static_cast<std::uint64_t>(count > 2 ? std::atoll(arguments[2]) : 0);
-    for (const Kernels* kernels : all) Check(*kernels, seed).run(cases);
+    for (const Kernels* kernels : all) {
+        const KernelScope scope(*kernels);
+        Check(*kernels, seed).run(cases);
+    }
 }

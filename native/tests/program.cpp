@@ -79,27 +79,39 @@ void compare(Program& made, Program& alone, unsigned seed) {
     }
 }
 
-// Portable kernels that need an entered thread, as those of a coprocessor would.
+// Portable kernels that need an entered thread, as those of a coprocessor would, and leave it after every task.
 thread_local bool entered = false;
 
-void enter_thread() { entered = true; }
+void require_entered(bool expected) {
+    if (entered == expected) return;
+    std::puts(expected ? "a kernel runs in a thread that was not entered" : "a thread is entered twice");
+    std::exit(1);
+}
+
+void enter_thread() {
+    require_entered(false);
+    entered = true;
+}
+
+void leave_thread() {
+    require_entered(true);
+    entered = false;
+}
 
 void layer_norm(const float* x, int k, const float* weight, const float* bias, float eps, float* out) {
-    if (!entered) {
-        std::puts("a kernel runs in a thread that was not entered");
-        std::exit(1);
-    }
+    require_entered(true);
     portable_kernels.layer_norm(x, k, weight, bias, eps, out);
 }
 
 void check_entered_threads() {
     Kernels kernels = portable_kernels;
     kernels.enter_thread = enter_thread;
+    kernels.leave_thread = leave_thread;
     kernels.layer_norm = layer_norm;
     const auto made = program(kernels, std::make_shared<Pool>(3)),
                alone = program(portable_kernels, std::make_shared<Pool>(1));
     compare(*made, *alone, 0);
-    std::puts("every thread is entered before it runs kernels");
+    std::puts("every thread is entered before it runs kernels, and left after every task");
 }
 
 }  // namespace

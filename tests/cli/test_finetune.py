@@ -142,7 +142,11 @@ def test_info_says_what_the_model_runs_on(run: Run, models: Models, monkeypatch:
     monkeypatch.setenv("POCKETBERT_KERNEL", "portable")
     [found] = run("info", models["embed"]).lines
     native = native_core() is not None
-    assert found["engine"] == {"kernels": "portable" if native else None, "threads": usable_threads()}
+    assert found["engine"] == {
+        "kernels": "portable" if native else None,
+        "threads": usable_threads(),
+        "refused": {},
+    }
     assert ("portable kernels" if native else "is not built") in run("info", models["embed"], "--table").text
     monkeypatch.setattr("pocketbert.runtime.engine.native_core", lambda: None)
     assert "runs on NumPy, as the native core is not built" in squeezed(run("info", models["embed"], "--table").text)

@@ -33,7 +33,7 @@ def machine_peak(threads: int | None = None) -> dict[str, float]:
     Loops of multiply-adds in registers: no memory is read, so no program for these kernels can be faster. An arithmetic
     that the processor has no instructions for is missing; the result is empty where the native core was not built.
     """
-    kernels, usable = backend()
+    kernels, usable, _ = backend()
     if kernels is None:
         return {}
     from pocketbert._core import peak_flops

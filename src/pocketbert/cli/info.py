@@ -160,9 +160,10 @@ def _training(run: Mapping[str, Any] | None) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _engine(kernels: str | None, threads: int) -> str:
+def _engine(kernels: str | None, threads: int, refused: Mapping[str, str]) -> str:
     what = "NumPy, as the native core is not built" if kernels is None else f"the native core, {kernels} kernels"
-    return f"{what}, {threads} thread{'s' if threads > 1 else ''}"
+    without = "".join(f"; not {name}: {reason}" for name, reason in refused.items())
+    return f"{what}, {threads} thread{'s' if threads > 1 else ''}{without}"
 
 
 def _some(names: list[str], limit: int = 20) -> str:

@@ -57,11 +57,15 @@ def native_core() -> type[Program] | None:
 
 def _chosen_kernels() -> str | None:
     """The kernels that POCKETBERT_KERNEL names; None lets the core choose the fastest."""
-    from pocketbert._core import available_kernels
+    from pocketbert._core import available_kernels, capabilities
 
-    name, available = os.environ.get("POCKETBERT_KERNEL") or None, available_kernels()
-    if name is not None and name not in available:
-        raise ConfigError(f"POCKETBERT_KERNEL={name}: this processor has {', '.join(available)}")
+    name = os.environ.get("POCKETBERT_KERNEL") or None
+    if name is not None:
+        try:
+            capabilities(name)  # not the list: it asks the system for what other kernels need
+        except ValueError:
+            names = ", ".join(available_kernels())
+            raise ConfigError(f"POCKETBERT_KERNEL={name}: this processor has {names}") from None
     return name
 
 
@@ -70,13 +74,19 @@ class Backend(NamedTuple):
 
     kernels: str | None  # of the native core; None where it was not built, and NumPy computes
     threads: int
+    refused: dict[str, str]  # kernels that the processor has instructions for, and why they cannot run all the same
 
 
 def backend() -> Backend:
     """The default backend of engines in this process; raises `ConfigError` as they do."""
     core = native_core()
     threads = usable_threads()
-    return Backend(None if core is None else core(threads, _chosen_kernels()).kernels, threads)
+    if core is None:
+        return Backend(None, threads, {})
+    from pocketbert._core import refused_kernels
+
+    name = _chosen_kernels()
+    return Backend(core(threads, name).kernels, threads, {} if name else dict(refused_kernels()))
 
 
 class Runner(Protocol):
