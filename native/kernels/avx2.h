@@ -75,6 +75,8 @@ struct Avx2 {
     static INLINE unsigned mask_of_larger(Ints a, Ints b) {  // bit i is set where a is larger in lane i
         return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b))));
     }
+    static INLINE Ints load_ints(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+    static INLINE void store_ints(void* p, Ints x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
     static INLINE Floats floats(Ints x) { return _mm256_cvtepi32_ps(x); }
     static INLINE std::int32_t largest(Ints x) {
         __m128i s = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
@@ -96,8 +98,8 @@ struct Avx2 {
         return n;
     }
 
-    // ── products of bytes: sums = first_sums(sum of the row), then dot(sums, weights, four bytes of the row). peak_dot
-    // has the instructions of dot that no program can do without ──
+    // ── products of bytes: sums = first_sums(sum of the row), then dot(sums, weights, four bytes of the row). Signed weights
+    // are those without 128 added. peak_dot has the instructions of dot that no program can do without ──
 
     static INLINE Bytes4 load_bytes4(const std::int8_t* q) {
         std::int32_t bytes;
@@ -114,6 +116,9 @@ struct Avx2 {
     static INLINE Weights load_weights(const std::uint8_t* packed) {
         return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed));
     }
+    static INLINE Weights load_signed_weights(const void* weights) {
+        return _mm256_xor_si256(load_ints(weights), _mm256_set1_epi8(-128));
+    }
     static INLINE void dot(Ints& sums, Weights w, Bytes4 q) {
         __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(w), "x"(q));
     }
@@ -126,16 +131,16 @@ struct Avx2 {
     };
     static INLINE Ints first_sums(std::int32_t) { return _mm256_setzero_si256(); }
     static INLINE Weights load_weights(const std::uint8_t* packed) {
-        const __m256i w =
-            _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed)), _mm256_set1_epi8(-128));
-        return {_mm256_abs_epi8(w), w};
+        return weights_of(_mm256_xor_si256(load_ints(packed), _mm256_set1_epi8(-128)));
     }
+    static INLINE Weights load_signed_weights(const void* weights) { return weights_of(load_ints(weights)); }
     // The instruction for u8 times s8 adds two products in 16 bits, and saturates. It never does if the weights leave
     // their signs to the other factor, as 2 · 128 · 127 < 2^15.
     static INLINE void dot(Ints& sums, Weights w, Bytes4 q) { add_products(sums, w, _mm256_sign_epi8(q, w.signs)); }
     static INLINE void peak_dot(Ints& sums, Weights w, Bytes4 q) { add_products(sums, w, q); }
 
 private:
+    static INLINE Weights weights_of(__m256i w) { return {_mm256_abs_epi8(w), w}; }
     static INLINE void add_products(Ints& sums, Weights w, Bytes4 q) {
         const __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, q);
         __asm__("vpaddd %1, %0, %0" : "+x"(sums) : "x"(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));

@@ -57,6 +57,8 @@ struct Avx512 {
         __asm__("kmovw %1, %0" : "=r"(bits) : "k"(_mm512_cmpgt_epi32_mask(a, b)));
         return bits;
     }
+    static INLINE Ints load_ints(const void* p) { return _mm512_loadu_si512(p); }
+    static INLINE void store_ints(void* p, Ints x) { _mm512_storeu_si512(p, x); }
     static INLINE Floats floats(Ints x) { return _mm512_cvtepi32_ps(x); }
     static INLINE std::int32_t largest(Ints x) { return _mm512_reduce_max_epi32(x); }
     static INLINE std::int32_t sum(Ints x) { return _mm512_reduce_add_epi32(x); }
@@ -69,6 +71,9 @@ struct Avx512 {
 
     static INLINE Ints first_sums(std::int32_t sum_of_q) { return set_ints(-128 * sum_of_q); }
     static INLINE Weights load_weights(const std::uint8_t* packed) { return _mm512_loadu_si512(packed); }
+    static INLINE Weights load_signed_weights(const void* weights) {
+        return _mm512_xor_si512(_mm512_loadu_si512(weights), _mm512_set1_epi8(-128));
+    }
     static INLINE Bytes4 load_bytes4(const std::int8_t* q) {
         std::int32_t bytes;
         __builtin_memcpy(&bytes, q, sizeof bytes);

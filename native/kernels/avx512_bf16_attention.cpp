@@ -2,7 +2,7 @@
 // fp32, a quarter of the time to pack. Scores, the softmax and all sums stay in fp32.
 #include <algorithm>
 
-#include "avx512.h"
+#include "avx512_bf16.h"
 
 namespace pocketbert {
 namespace {
@@ -16,67 +16,20 @@ INLINE __mmask16 first_lanes(int count) { return Avx512::first_lanes(count); }
 // sum += a[0] * b[0] + a[1] * b[1] in every lane, which holds two bfloat16. As an instruction: see avx512.h.
 INLINE void dot(__m512& sum, __m512i a, __m512i b) { __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
 
-// 2^x. The polynomial is exact to 7.5e-5, 26 times as fine as the bfloat16 that comes of it. NaN stays NaN.
-INLINE __m512 exp2(__m512 x) {
-    const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
-    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.07802454f), r, _mm512_set1_ps(0.2260672f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.69583349f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.99992523f));
-    return _mm512_scalef_ps(p, x);
-}
-
-// The first `left` of 32 floats, zeros behind them, as 16 pairs of bfloat16.
-INLINE __m512i pairs_of(const float* x, int left) {
-    const __m512 low = _mm512_maskz_loadu_ps(first_lanes(left), x);
-    const __m512 high = _mm512_maskz_loadu_ps(first_lanes(left - LANES), x + LANES);
-    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
-}
-
-INLINE void transpose(__m512i (&x)[16]) {
-    __m512i y[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {  // now x[4 j + i] holds columns i, i + 4, i + 8, i + 12 of rows 4 j to 4 j + 3
-        const __m512i a = _mm512_shuffle_i32x4(x[i], x[4 + i], 0x88),
-                      b = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0x88);
-        const __m512i c = _mm512_shuffle_i32x4(x[i], x[4 + i], 0xDD),
-                      d = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0xDD);
-        y[i] = _mm512_shuffle_i32x4(a, b, 0x88);
-        y[4 + i] = _mm512_shuffle_i32x4(c, d, 0x88);
-        y[8 + i] = _mm512_shuffle_i32x4(a, b, 0xDD);
-        y[12 + i] = _mm512_shuffle_i32x4(c, d, 0xDD);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) x[i] = y[i];
-}
-
 // Keys [length, depth] as panels [length / PANEL][depth / 2][PANEL] of pairs along the depth.
 void pack_keys(const float* keys, std::ptrdiff_t stride, int length, int depth, std::uint32_t* packed) {
     const int pairs = (depth + 1) / 2;
     for (int first = 0; first < length; first += PANEL, packed += std::ptrdiff_t(pairs) * PANEL)
         for (int key = 0; key < PANEL; key += LANES)
             for (int pair = 0; pair < pairs; pair += LANES) {
-                __m512i block[16];
-#pragma GCC unroll 16
-                for (int i = 0; i < LANES; ++i)
-                    block[i] = first + key + i < length
-                                   ? pairs_of(keys + (first + key + i) * stride + pair * 2, depth - pair * 2)
-                                   : _mm512_setzero_si512();
-                transpose(block);
-#pragma GCC unroll 16
-                for (int i = 0; i < LANES; ++i)
-                    if (pair + i < pairs) _mm512_store_si512(packed + std::ptrdiff_t(pair + i) * PANEL + key, block[i]);
+                const auto row = [&](int i) {
+                    const int number = first + key + i;
+                    return number < length ? Avx512Bf16::pairs_of(keys + number * stride + pair * 2, depth - pair * 2)
+                                           : _mm512_setzero_si512();
+                };
+                Avx512Bf16::transpose(row, [&](int i, __m512i column) {
+                    if (pair + i < pairs) _mm512_store_si512(packed + std::ptrdiff_t(pair + i) * PANEL + key, column);
+                });
             }
 }
 
@@ -120,26 +73,6 @@ INLINE void tile(const std::uint32_t* x, std::ptrdiff_t x_stride, const std::uin
         for (int v = 0; v < V; ++v) _mm512_store_ps(out + r * out_stride + v * LANES, sums[r][v]);
 }
 
-// x = 2^((x - max) log2 e) in pairs of bfloat16, zeros behind; returns 1 / their sum, which is of the fp32 values.
-INLINE float exponentials(const float* scores, int length, std::uint32_t* out) {
-    __m512 largest = _mm512_set1_ps(-3.0e38f);
-    for (int i = 0; i < length; i += LANES)
-        largest = _mm512_mask_max_ps(largest, first_lanes(length - i), largest, _mm512_load_ps(scores + i));
-    const __m512 scale = _mm512_set1_ps(1.44269504f);
-    const __m512 shift = _mm512_set1_ps(-1.44269504f * _mm512_reduce_max_ps(largest));
-    const auto power = [&](int i) {
-        return _mm512_maskz_mov_ps(first_lanes(length - i),
-                                   exp2(_mm512_fmadd_ps(_mm512_load_ps(scores + i), scale, shift)));
-    };
-    __m512 sum = _mm512_setzero_ps();
-    for (int i = 0; i < length; i += 2 * LANES, out += LANES) {
-        const __m512 low = power(i), high = power(i + LANES);
-        sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
-        _mm512_store_si512(out, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-    }
-    return 1.0f / _mm512_reduce_add_ps(sum);
-}
-
 struct Memory {  // parts of the scratch, each a whole number of cache lines
     Memory(int length, int depth)
         : length_pairs(round_up(length, PANEL) / 2), depth_pairs(round_up(depth, 2 * LANES) / 2),
@@ -161,15 +94,14 @@ void tile_of_queries(const float* query, std::ptrdiff_t query_stride, int length
     const int pairs = (depth + 1) / 2, stride = round_up(length, PANEL);
     for (int r = 0; r < M; ++r)
         for (int i = 0; i < depth; i += 2 * LANES)
-            _mm512_store_si512(queries + r * memory.depth_pairs + i / 2,
-                               pairs_of(query + r * query_stride + i, depth - i));
+            Avx512Bf16::store_pairs(query + r * query_stride + i, depth - i, queries + r * memory.depth_pairs + i / 2);
     for (int first = 0; first < length; first += PANEL)
         tile<M, VECTORS>(queries, memory.depth_pairs, keys + std::ptrdiff_t(first) * pairs, pairs, scores + first,
                          stride);
     float inverse[M];
     for (int r = 0; r < M; ++r)
-        inverse[r] =
-            exponentials(scores + std::ptrdiff_t(r) * stride, length, powers + std::ptrdiff_t(r) * memory.length_pairs);
+        inverse[r] = Avx512Bf16::exponentials(scores + std::ptrdiff_t(r) * stride, 2 * LANES, length,
+                                              powers + std::ptrdiff_t(r) * memory.length_pairs, LANES);
     alignas(64) float sums[M][PANEL];
     const int length_pairs = (length + 1) / 2;
     for (int first = 0; first < depth; first += PANEL) {

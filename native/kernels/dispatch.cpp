@@ -20,6 +20,12 @@ namespace {
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
 }
+
+[[maybe_unused]] bool has_amx() {  // tiles, their products of bytes and of bfloat16
+    constexpr unsigned ALL = 1u << 24 | 1u << 25 | 1u << 22;
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & ALL) == ALL;
+}
 #elif defined(__aarch64__)
 [[maybe_unused]] bool has_dotprod() {
 #ifdef __linux__

@@ -226,6 +226,16 @@ struct Loops {
     static void quantize(const float* x, int k, int row, std::int8_t* q, float* scale, std::int32_t* sum) {
         const int padded = round_up(k, 4);
         q += std::ptrdiff_t(row) * padded;
+        quantize_to(x, k, padded, [&](int i) { return q + i; }, scale, sum);
+    }
+
+    // The row filled up with zeros to `padded` bytes. Byte i is at place(i), the next ones behind it up to a multiple of 64.
+    template <class Place>
+    static INLINE void quantize_to(const float* x, int k, int padded, const Place& place, float* scale,
+                                   std::int32_t* sum) {
+        const auto fill_up = [&](int from) {
+            for (int i = from; i < padded; i += 4) __builtin_memset(place(i), 0, 4);
+        };
         // The largest as whole numbers, among which infinity comes after all floats, and NaN after infinity.
         Ints largest = Simd::set_ints(0);
         each_vector(k, [&](int i, auto left) { largest = Simd::larger(largest, Simd::magnitude(load(x + i, left))); });
@@ -233,7 +243,7 @@ struct Loops {
         float max;
         __builtin_memcpy(&max, &bits, sizeof max);
         if (!(max <= std::numeric_limits<float>::max())) {
-            for (int i = 0; i < padded; ++i) q[i] = 0;
+            fill_up(0);
             *scale = std::numeric_limits<float>::quiet_NaN();
             *sum = 0;
             return;
@@ -242,9 +252,10 @@ struct Loops {
         *scale = max / 127.0f;
         Ints total = Simd::set_ints(0);
         each_vector(k, [&](int i, auto left) {
-            const Ints rounded = Simd::store_rounded(q + i, load(x + i, left) * inverse, round_up(left, 4));
+            const Ints rounded = Simd::store_rounded(place(i), load(x + i, left) * inverse, round_up(left, 4));
             total = Simd::plus(total, rounded);
         });
+        fill_up(round_up(k, 4));
         *sum = Simd::sum(total);
     }
 

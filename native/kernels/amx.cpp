@@ -1,0 +1,62 @@
+// AMX: int8 products and attention in bfloat16 on tile registers, and all else as AVX-512 does it. Measured on an Emerald
+// Rapids, a layer of SqueezeBERT in int8 takes 0.4 of the time that it takes with VNNI.
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "avx512_bf16.h"
+#include "illegal_instructions.h"
+#include "tile_attention.h"
+#include "tile_loops.h"
+
+namespace pocketbert {
+namespace {
+
+using Products = TileLoops<Avx512, AmxTiles>;
+
+// Whether a product of ones by ones is what it should be. A virtual machine may claim instructions that it has not.
+bool multiplies() {
+    static bool right;
+    right = false;
+    return runs_legally([] {
+               Tile ones;
+               Sums sums{};
+               std::memset(&ones, 1, sizeof ones);
+               AmxTiles::configure();
+               AmxTiles::zero<3>(), AmxTiles::load<4>(&ones), AmxTiles::load_once<5>(&ones);
+               AmxTiles::dot_s8<3, 4, 5>();
+               AmxTiles::store<3>(&sums);
+               AmxTiles::release();
+               std::int32_t last;
+               std::memcpy(&last, sums.bytes[2 * TILE - 1] + 2 * TILE_BYTES - sizeof last, sizeof last);
+               right = last == TILE_BYTES;
+           }) &&
+           right;
+}
+
+const char* find_refusal() {
+    constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM, of the whole process
+    if (syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) != 0)
+        return errno == ENOSPC ? "a thread has a signal stack that is too small for AMX's tile registers"
+                               : "the system does not permit AMX's tile registers";
+    return multiplies() ? nullptr : "the system permits AMX's instructions, but they do not work";
+}
+
+const char* refusal() {
+    static const char* const reason = find_refusal();
+    return reason;
+}
+
+constexpr Kernels table() {
+    Kernels kernels = Products::table("avx512amx", "tdpbssd");
+    kernels.bf16_attention = &TileAttention<Avx512Bf16, AmxTiles>::table;
+    kernels.refusal = refusal;
+    return kernels;
+}
+
+}  // namespace
+
+constexpr Kernels avx512amx_kernels = table();
+
+}  // namespace pocketbert
