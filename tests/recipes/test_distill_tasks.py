@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from helpers.corpora import write_corpus
@@ -168,6 +169,8 @@ def text(corpus: Path, tmp_path: Path) -> Make:
         BertModel(config).save_pretrained(tmp_path / "encoder")
         words.save_pretrained(tmp_path / "encoder")
     (tmp_path / "student.json").write_text(json.dumps({**STUDENT, "hidden_size": 16, "embedding_size": 16}))
+    wide = {**STUDENT, "num_hidden_layers": 4, "intermediate_size": 64, "max_position_embeddings": 32}
+    (tmp_path / "wide.json").write_text(json.dumps(wide))
 
     def options(**changes: Any) -> DistillOptions:
         defaults: dict[str, Any] = {
@@ -256,15 +259,55 @@ def test_masked_words_beside_distillation(text: Make, tmp_path: Path) -> None:
     assert np.isfinite(distill(text(output=tmp_path / "b", **changes)).metrics["loss"])
 
 
+def test_similarities_are_judged_during_a_run(text: Make, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    words = [f"w{3 * i}" for i in range(1, 200)]
+    pairs = [
+        (" ".join(random.choice(words, 3)), " ".join(random.choice(words, 4)), 5 * random.random()) for _ in range(30)
+    ]
+    rows = "".join(f"{a}\t{b}\t{score}\n" for a, b, score in pairs)
+    for name in ("dev", "other"):
+        (tmp_path / f"{name}.tsv").write_text(f"sentence1\tsentence2\tscore\n{rows}")
+    files = (str(tmp_path / "dev.tsv"), str(tmp_path / "other.tsv"))
+    changes: dict[str, Any] = {"epochs": 0.3, "eval_every": 2, "similarity_data": files, "attention_weight": 0.0}
+    result = distill(text(metric="dev_spearman", **changes))
+    assert list(result.metrics) == ["loss", "hidden_loss", "dev_spearman", "other_spearman"]
+    assert result.metrics["dev_spearman"] == max(entry["dev_spearman"] for entry in result.history)
+
+    model, tokenizer = AutoModel.from_pretrained(result.folder), AutoTokenizer.from_pretrained(result.folder)
+    cosines = []
+    for a, b, _ in pairs:
+        with torch.no_grad():
+            one, two = (model(torch.tensor([tokenizer(t)["input_ids"]])).last_hidden_state[0].mean(0) for t in (a, b))
+        cosines.append(torch.cosine_similarity(one, two, dim=0).item())
+    wanted = scipy.stats.spearmanr(cosines, [score for *_, score in pairs]).statistic
+    assert result.metrics["dev_spearman"] == pytest.approx(wanted, abs=1e-3)
+
+    plain = distill(text(output=tmp_path / "plain", **changes | {"similarity_data": ()}))
+    assert result.history[-1]["loss"] == plain.history[-1]["loss"]
+    with pytest.raises(ConfigError, match=r"similarity: was .*other\.tsv"):
+        distill(text(resume=True, metric="dev_spearman", **changes | {"similarity_data": files[:1]}))
+    (tmp_path / "words.tsv").write_text("sentence1\tsentence2\tscore\nw1\tw2\thigh\n")
+    with pytest.raises(DataError, match=r"words\.tsv, line 2: the label 'high' is not a number"):
+        distill(text(output=tmp_path / "b", similarity_data=(str(tmp_path / "words.tsv"),)))
+    (tmp_path / "single.tsv").write_text("text\tscore\nw1\t2.5\n")
+    with pytest.raises(DataError, match=r"single\.tsv: has no pairs of texts"):
+        distill(text(output=tmp_path / "b", similarity_data=(str(tmp_path / "single.tsv"),)))
+
+
 RESUMED: dict[str, dict[str, Any]] = {
     "states": {},
     "words": {"attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "word_share": 0.5},
+    "local": {"attention_weight": 0.0, "layer_local": True, "freeze": "embeddings", "from_scratch": "wide.json"},
+    "relations": {"hidden_weight": 0.0, "attention_weight": 0.0, "relation_weight": 1.0, "relation_heads": 4},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RESUMED)
 def test_raw_text_is_resumed_bit_for_bit(text: Make, tmp_path: Path, name: str) -> None:
     changes: dict[str, Any] = {"epochs": 1, "eval_every": 3, **RESUMED[name]}
+    if "from_scratch" in changes:
+        changes["from_scratch"] = str(tmp_path / changes["from_scratch"])
     whole = distill(text(output=tmp_path / "whole", **changes))
     broken = text(output=tmp_path / "broken", resume=True, **changes)
     states = tmp_path / "broken" / "checkpoints"
@@ -272,6 +315,25 @@ def test_raw_text_is_resumed_bit_for_bit(text: Make, tmp_path: Path, name: str) 
     result = distill(broken)
     assert result.history == whole.history
     assert contents(result.folder) == contents(whole.folder)
+
+
+def test_embeddings_are_frozen_and_free_later(text: Make, tmp_path: Path) -> None:
+    length: dict[str, Any] = {"schedule": "constant", "warmup_steps": 1, "eval_every": 2, "attention_weight": 0.0}
+    changes: dict[str, Any] = {"from_scratch": str(tmp_path / "wide.json"), "from_teacher": True, **length}
+    first = distill(text(output=tmp_path / "a", freeze="embeddings", layer_local=True, max_steps=4, **changes))
+    start = AutoModel.from_pretrained(tmp_path / "encoder").state_dict()
+    frozen = AutoModel.from_pretrained(first.folder / "last").state_dict()
+    for name, tensor in frozen.items():
+        if name.startswith("embeddings."):
+            assert torch.equal(tensor, start[name][: len(tensor)]), name
+    moved = [name for name in start.keys() & frozen.keys() if not torch.equal(start[name], frozen[name])]
+    assert not any(name.startswith("embeddings.") for name in moved)
+
+    second = distill(text(output=tmp_path / "b", resume_from=first.folder, max_steps=8, **changes))
+    assert [entry["step"] for entry in second.history] == [4, 6, 8]
+    free = AutoModel.from_pretrained(second.folder / "last").state_dict()
+    for name, tensor in free.items():
+        assert torch.equal(tensor, frozen[name]) == name.startswith("pooler."), name
 
 
 def test_what_is_wrong_with_raw_text(text: Make, make: Make, tmp_path: Path, folder: Path) -> None:

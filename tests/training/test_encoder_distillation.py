@@ -15,7 +15,7 @@ from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.training.distillation import attention_loss, pair_layers
 from pocketbert.training.encoder_distillation import EncoderDistillation, mean_pool, sentence_loss
 from pocketbert.training.pretraining import packing_of
-from pocketbert.training.settings import EncoderWeights
+from pocketbert.training.settings import EncoderWeights, LayerPairs
 
 Array = npt.NDArray[np.float64]
 SMALL: dict[str, Any] = {
@@ -35,7 +35,9 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     ),
 }  # fmt: skip
 STUDENTS = ("same", "narrow", "mobile")
-ALL = EncoderWeights(hidden_weight=0.7, attention_weight=0.3, sentence_weight=0.5, word_weight=0.2)
+ALL = EncoderWeights(
+    hidden_weight=0.7, attention_weight=0.3, relation_weight=0.4, relation_heads=4, sentence_weight=0.5, word_weight=0.2
+)
 
 
 def model(name: str, head: str = "Model", seed: int = 0) -> PreTrainedModel:
@@ -98,6 +100,33 @@ def states_of(of: PreTrainedModel, ids: list[int]) -> tuple[list[Array], list[to
     return [state[0].double().numpy() for state in output.hidden_states], list(output.attentions)
 
 
+def projections_of(of: PreTrainedModel, ids: list[int]) -> list[Array]:
+    """Queries, keys and values [tokens, width] of the last layer for one example by itself."""
+    outputs: list[Array] = []
+    [*_, last] = of.base_model.layers
+    named = [(name, module) for name, module in last.named_modules() if name.endswith(("query", "key", "value"))]
+    hooks = [
+        module.register_forward_hook(lambda _m, _i, output: outputs.append(output[0].double().numpy()))
+        for _, module in sorted(named, key=lambda item: ("query", "key", "value").index(item[0].rpartition(".")[2]))
+    ]
+    with torch.no_grad():
+        of.base_model(torch.tensor([ids]))
+    for hook in hooks:
+        hook.remove()
+    assert len(outputs) == 3
+    return outputs
+
+
+def divergence(mine: Array, theirs: Array, heads: int) -> float:
+    """KL of relations, a mean over heads, summed over tokens."""
+    total = 0.0
+    for own, other in zip(np.split(mine, heads, axis=-1), np.split(theirs, heads, axis=-1), strict=True):
+        q, p = (x @ x.T / np.sqrt(x.shape[-1]) for x in (own, other))
+        q, p = (z - np.logaddexp.reduce(z, axis=-1, keepdims=True) for z in (q, p))
+        total += float((np.exp(p) * (p - q)).sum()) / heads
+    return total
+
+
 def examples_of(part: dict[str, torch.Tensor], ids: str = "input_ids", starts: str = "starts") -> list[list[int]]:
     edges = part[starts].tolist()
     return [part[ids][a:b].tolist() for a, b in pairwise(edges)]
@@ -109,10 +138,10 @@ def test_every_term_against_numpy(student: str, teachers: int) -> None:
     one = objective(student, teachers=teachers)
     part = batch((5, 3, 7, 6), seed=1, copies=2)
     sums, _ = cost(one, part)
-    tokens, hidden, attention, sentence = 21, [], [], []
+    tokens, hidden, attention, sentence, relation = 21, [], [], [], []
     for teacher, pairs, projection in zip(one.teachers, one.pairs, one.projections, strict=True):
         matrix = getattr(projection, "weight", torch.eye(teacher.config.hidden_size)).detach().double().numpy()
-        distances, divergences, cosines = np.zeros(len(pairs)), np.zeros(len(pairs)), 0.0
+        distances, divergences, cosines, relations = np.zeros(len(pairs)), np.zeros(len(pairs)), 0.0, 0.0
         for ids in examples_of(part):
             mine, own_maps = states_of(one.model, ids)  # type: ignore[arg-type]
             theirs, maps = states_of(teacher, ids)
@@ -121,11 +150,15 @@ def test_every_term_against_numpy(student: str, teachers: int) -> None:
                 if there:
                     real = torch.ones(1, len(ids), dtype=torch.bool)
                     divergences[i] += attention_loss(own_maps[here - 1], maps[there - 1], real).item()
+            for own, other in zip(projections_of(one.model, ids), projections_of(teacher, ids), strict=True):  # type: ignore[arg-type]
+                relations += divergence(own, other, 4) / 3
             a, b = mine[-1].mean(0) @ matrix.T, theirs[-1].mean(0)
             cosines += 1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b)
         hidden.append(distances.mean() / tokens)
         attention.append(divergences[1:].mean() / tokens)
         sentence.append(cosines / 4)
+        relation.append(relations / tokens)
+    assert sums["relation"] == pytest.approx(np.mean(relation), rel=1e-4)
     assert sums["hidden"] == pytest.approx(np.mean(hidden), rel=1e-4)
     assert sums["attention"] == pytest.approx(np.mean(attention), rel=1e-4)
     assert sums["sentence"] == pytest.approx(np.mean(sentence), rel=1e-4)
@@ -143,7 +176,8 @@ def test_every_term_against_numpy(student: str, teachers: int) -> None:
     assert len(losses) == len(labels)
     assert sums["masked"] == pytest.approx(np.mean(losses), rel=1e-4)
     assert sums["masked_accuracy"] == pytest.approx(np.mean(right))
-    wanted = 0.7 * sums["hidden"] + 0.3 * sums["attention"] + 0.5 * sums["sentence"] + 0.2 * sums["masked"]
+    wanted = 0.7 * sums["hidden"] + 0.3 * sums["attention"] + 0.4 * sums["relation"] + 0.5 * sums["sentence"]
+    wanted += 0.2 * sums["masked"]
     assert sums["loss"] == pytest.approx(wanted, rel=1e-5)
 
 
@@ -153,7 +187,7 @@ def test_masked_copies_change_no_other_term(student: str) -> None:
     part = batch((5, 3, 7), seed=2, copies=2)
     with_copies, _ = cost(one, part)
     without, _ = cost(one, {name: part[name] for name in ("input_ids", "token_type_ids", "position_ids", "starts")})
-    assert without.keys() == {"loss", "hidden", "attention", "sentence"}
+    assert without.keys() == {"loss", "hidden", "attention", "relation", "sentence"}
     for name in without.keys() - {"loss"}:
         assert with_copies[name] == pytest.approx(without[name], rel=1e-5)
 
@@ -202,7 +236,7 @@ def test_the_mean_of_each_example(lengths: tuple[int, ...]) -> None:
 
 
 def test_a_student_that_is_the_teacher_has_nothing_to_learn() -> None:
-    weights = EncoderWeights(hidden_weight=1.0, attention_weight=1.0, sentence_weight=1.0)
+    weights = EncoderWeights(hidden_weight=1.0, attention_weight=1.0, relation_weight=1.0, sentence_weight=1.0)
     one = objective("teacher", weights)
     one.model.load_state_dict(one.teachers[0].state_dict())
     assert cost(one, batch((5, 3, 9), seed=4))[0]["loss"] == pytest.approx(0.0, abs=1e-5)
@@ -218,8 +252,90 @@ def test_teachers_are_neither_trained_nor_saved() -> None:
     assert all(p.grad is None for p in one.teachers[0].parameters())
 
 
-@pytest.mark.parametrize("name", ["hidden_weight", "attention_weight", "sentence_weight", "word_weight"])
+@pytest.mark.parametrize(
+    "name", ["hidden_weight", "attention_weight", "relation_weight", "sentence_weight", "word_weight"]
+)
 @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
 def test_weights_that_make_no_sense(name: str, value: float) -> None:
+    weights: dict[str, Any] = {name: value}
     with pytest.raises(ConfigError, match=name):
-        EncoderWeights(**{name: value})
+        EncoderWeights(**weights)
+
+
+# ── layer-local ──
+
+HIDDEN = EncoderWeights(hidden_weight=2.0)
+
+
+def local(pairs: LayerPairs, student: str = "same") -> EncoderDistillation:
+    return EncoderDistillation(
+        model(student), HIDDEN, pairs=[pairs], teachers=[model("teacher", seed=1)], layer_local=True
+    )
+
+
+PAIRS: list[LayerPairs] = [((0, 0), (1, 1), (2, 2), (3, 3), (4, 4)), ((2, 1), (4, 3)), ((0, 0), (1, 2), (4, 4))]
+
+
+@pytest.mark.parametrize("pairs", PAIRS)
+@pytest.mark.parametrize("student", ["same", "mobile"])
+def test_each_part_reads_the_teachers_states(pairs: LayerPairs, student: str) -> None:
+    one = local(pairs, student)
+    part = batch((5, 3, 7), seed=6)
+    sums, _ = cost(one, part)
+    distances = np.zeros(len(pairs))
+    for ids in examples_of(part):
+        alone = batch((len(ids),), seed=0) | {"input_ids": torch.tensor(ids)}
+        theirs, _ = states_of(one.teachers[0], ids)
+        done = read = 0
+        for i, (own, other) in enumerate(pairs):
+            x = torch.from_numpy(theirs[read]).float()[None]
+            with torch.no_grad():
+                if own == 0:
+                    x = torch.from_numpy(states_of(one.model, ids)[0][0])[None]  # type: ignore[arg-type]
+                for layer in one.model.base_model.layers[done:own]:  # type: ignore[union-attr,index]
+                    x, _ = layer(x, packing_of(alone), False)
+            distances[i] += ((normalised(x[0].double().numpy()) - normalised(theirs[other])) ** 2).mean(-1).sum()
+            done, read = own, other
+    assert sums["hidden"] == pytest.approx(distances.mean() / 15, rel=1e-4)
+    assert sums["loss"] == pytest.approx(2 * sums["hidden"], rel=1e-5)
+
+
+def test_no_gradient_goes_from_layer_to_layer() -> None:
+    """The gradient of each layer is that of its own loss, whatever the other layers are."""
+    pairs = PAIRS[0]
+    one, part = local(pairs), batch((5, 3, 7), seed=7)
+    cost(one, part)
+    names = [name for name, _ in one.named_parameters()]
+    before = {name: p.grad.clone() for name, p in one.named_parameters() if p.grad is not None}
+    assert {name for name in names if "pooler" not in name} == before.keys()
+    with torch.no_grad():
+        for parameter in one.model.base_model.layers[2].parameters():  # type: ignore[union-attr,index]
+            parameter.add_(0.5)
+    cost(one, part)
+    for name, parameter in one.named_parameters():
+        if name in before:
+            assert parameter.grad is not None
+            assert torch.equal(parameter.grad, before[name]) == (".layers.2." not in name), name
+
+
+@pytest.mark.parametrize(
+    ("student", "pairs", "message"),
+    [
+        ("narrow", ((0, 0), (1, 2), (2, 4)), "as wide as its teacher: 16 and 24"),
+        ("same", ((0, 0), (1, 1), (2, 1)), r"0:0,1:1,2:1 do not: name others with --layers"),
+        ("same", ((2, 2), (1, 1)), r"layers that increase"),
+    ],
+)
+def test_what_layer_local_training_refuses(student: str, pairs: LayerPairs, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        local(pairs, student)
+    teachers = [model("teacher"), model("teacher")]
+    with pytest.raises(ConfigError, match="inputs of one teacher, not of 2"):
+        EncoderDistillation(model("same"), HIDDEN, pairs=[PAIRS[0]] * 2, teachers=teachers, layer_local=True)
+
+
+def test_relation_heads_divide_all_widths() -> None:
+    with pytest.raises(ConfigError, match=r"--relation-heads 3 must divide .* which is 16 in a SqueezeBertModel"):
+        objective("narrow", EncoderWeights(relation_weight=1.0, relation_heads=3))
+    with pytest.raises(ConfigError, match=r"--relation-heads 16 must divide .* which is 24 in a BertModel"):
+        objective("narrow", EncoderWeights(relation_weight=1.0, relation_heads=16))

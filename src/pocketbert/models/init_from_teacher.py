@@ -30,12 +30,12 @@ def init_from_teacher(
     Raises:
         ConfigError: nothing fits but biases and norms.
     """
-    source: dict[str, Tensor] = {_common_name(name, teacher): tensor for name, tensor in teacher.named_parameters()}
+    source: dict[str, Tensor] = {common_name(name, teacher): tensor for name, tensor in teacher.named_parameters()}
     layers = {own - 1: teachers - 1 for own, teachers in pairs if own > 0}
     fresh, matrices = [], 0
     with torch.no_grad():
         for name, parameter in student.named_parameters():
-            common = _common_name(name, student)
+            common = common_name(name, student)
             wanted = re.sub(r"(layers?\.)(\d+)", lambda m: f"{m[1]}{layers.get(int(m[2]), -1)}", common, count=1)
             groups = getattr(student.get_submodule(name.rpartition(".")[0]), "groups", 1)
             tensor = source.get(wanted)
@@ -55,7 +55,8 @@ def init_from_teacher(
     return fresh
 
 
-def _common_name(name: str, model: PreTrainedModel) -> str:
+def common_name(name: str, model: PreTrainedModel) -> str:
+    """Return the name that a parameter of `model` has in BERT's encoder."""
     name = model.family.short(name)
     for pattern, replacement in model.family.common_names:
         name = re.sub(pattern, replacement, name)

@@ -23,7 +23,8 @@ from pocketbert.corpus.vocabulary import prune_vocabulary
 from pocketbert.data.augment import augment_all
 from pocketbert.data.batches import Batches
 from pocketbert.data.tables import Example, Table, read_table
-from pocketbert.features import IGNORED
+from pocketbert.features import IGNORED, fit
+from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.epoch_run import EpochRun, FinetuneResult, MeasureLatency
@@ -34,6 +35,7 @@ from pocketbert.tasks.base import EncodedTask
 from pocketbert.tasks.classification import TextClassification, encode_table, table_texts
 from pocketbert.tasks.evaluation import Scores
 from pocketbert.tasks.raw_text import EncodedText, MaskedText, RawText
+from pocketbert.tasks.similarity import Similarity
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.encoder_distillation import EncoderDistillation
 from pocketbert.training.objectives import Objective
@@ -182,10 +184,12 @@ class EncoderDistillationRun(EpochRun):
         """Read the corpus and the teachers."""
         self.data = (MaskedText if self.options.word_weight > 0 else RawText)(self.options)
         self.teachers = TeacherModels(self.options, "Model")
+        self.similarities = [Similarity(path) for path in self.options.similarity_data]
 
     def facts(self) -> dict[str, Any]:
-        """Return the corpus and the teachers by hash."""
-        return {"data": self.data.facts(), "teachers": self.teachers.hashes}
+        """Return the corpus, the teachers and the pairs of texts by hash."""
+        pairs = {"similarity": [similarity.facts() for similarity in self.similarities]} if self.similarities else {}
+        return {"data": self.data.facts(), "teachers": self.teachers.hashes, **pairs}
 
     def prepare(self) -> tuple[BertTokenizer, PreTrainedModel]:
         """Return tokenizer and student, which may be initialised from the first teacher."""
@@ -199,19 +203,28 @@ class EncoderDistillationRun(EpochRun):
     def encode(self, tokenizer: BertTokenizer, config: PreTrainedConfig) -> EncodedText:
         """Return the encoded text, with masked copies for the masked-word loss."""
         options = self.options
+        length = min(fit(tokenizer), config.max_position_embeddings)
+        self.pairs = [similarity.encode(tokenizer, length) for similarity in self.similarities]
         encoded = self.data.encode(tokenizer, config, self.max_length(config))
         return replace(encoded, copies=options.word_share if options.word_weight > 0 else 0.0)
 
     def objective(self, model: PreTrainedModel) -> Objective:
         """Return all losses; the teachers run with the student, as their outputs on a corpus are not cached."""
-        self.teachers.check_lengths(self.encoded.max_length)
+        options, teachers = self.options, self.teachers
+        teachers.check_lengths(self.encoded.max_length)
+        if options.freeze == "embeddings":
+            model.base_model.embeddings.requires_grad_(False)
         return EncoderDistillation(
-            model, self.options.encoder_weights(), pairs=self.teachers.pairs, teachers=self.teachers.models
+            model,
+            options.encoder_weights(),
+            pairs=teachers.pairs,
+            teachers=teachers.models,
+            layer_local=options.layer_local,
         )
 
     @torch.no_grad()
     def evaluate(self, objective: Objective) -> Scores:
-        """Return the losses on held-out text."""
+        """Return the losses on held-out text, and the correlations of similarities."""
         batches = list(self.encoded.held_out())
         totals: Counter[str] = Counter()
         for batch in batches:
@@ -222,14 +235,24 @@ class EncoderDistillationRun(EpochRun):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 shares = objective(tensors, totals)
             sums.update({name: value.item() for name, value in shares.items()})
-        return {name: sums[name.removesuffix("_loss")] for name in self.metrics()}
+        predictor = TorchPredictor(objective.model.base_model)  # type: ignore[arg-type]
+        correlations = {
+            similarity.metric: similarity(predictor, inputs)
+            for similarity, inputs in zip(self.similarities, self.pairs, strict=True)
+        }
+        return {name: sums[name.removesuffix("_loss")] for name in self._losses()} | correlations
 
     def metrics(self) -> list[str]:
+        """Return the names of all metrics; the loss selects the best model, unless --metric names another."""
+        return [*self._losses(), *(similarity.metric for similarity in self.similarities)]
+
+    def _losses(self) -> list[str]:
         """Return the names of the loss and its terms, and of the accuracy of masked words."""
         weights = self.options.encoder_weights()
         terms = {
             "hidden_loss": weights.hidden_weight, "attention_loss": weights.attention_weight,
-            "sentence_loss": weights.sentence_weight, "masked_loss": weights.word_weight,
+            "relation_loss": weights.relation_weight, "sentence_loss": weights.sentence_weight,
+            "masked_loss": weights.word_weight,
             "masked_accuracy": weights.word_weight,
         }  # fmt: skip
         return ["loss", *(name for name, weight in terms.items() if weight > 0)]

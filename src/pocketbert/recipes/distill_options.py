@@ -14,6 +14,7 @@ from pocketbert.training.settings import DistillationWeights, EncoderWeights
 
 DISTILLATION = Panel("Distillation")
 RAW_TEXT = Panel("Distillation on raw text")
+FROZEN_PARTS = ("embeddings",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,34 @@ class DistillOptions(FinetuneOptions):
         default=0.25,
         metadata=RAW_TEXT.option("Fraction of each batch of which the student also reads a masked copy.", "X"),
     )
+    relation_weight: float = field(
+        default=0.0,
+        metadata=RAW_TEXT.option(
+            "Weight of the loss of relations between tokens in the last layers, for any widths and heads.", "X"
+        ),
+    )
+    relation_heads: int = field(
+        default=12, metadata=RAW_TEXT.option("Heads into which queries, keys and values are cut for relations.", "N")
+    )
+    layer_local: bool = field(
+        default=False,
+        metadata=RAW_TEXT.option("Give each layer the teacher's input, so that all learn by themselves."),
+    )
+    freeze: str | None = field(
+        default=None,
+        metadata=RAW_TEXT.option(
+            "Part of the student that keeps its weights.", choices=FROZEN_PARTS, default="nothing is frozen"
+        ),
+    )
+    similarity_data: tuple[str, ...] = field(
+        default=(),
+        metadata=RAW_TEXT.option(
+            "File of pairs of texts with scores, such as STS-B's dev.tsv: each evaluation reports the rank correlation "
+            "of the student's cosines with them. May be repeated.",
+            "FILE",
+            repeated=True,
+        ),
+    )
     layers: tuple[tuple[int, int], ...] | None = field(
         default=None,
         metadata=DISTILLATION.option(
@@ -141,7 +170,8 @@ class DistillOptions(FinetuneOptions):
         if self.task == "feature-extraction":
             self._check_raw_text()
         else:
-            for name in ("sentence_weight", "word_weight"):
+            further = ("sentence_weight", "word_weight", "relation_weight", "layer_local", "freeze", "similarity_data")
+            for name in further:
                 self._check(name, not getattr(self, name), "is for --task feature-extraction; leave it out")
         self._check("augment", self.augment >= 0, "must not be negative")
         self._check("cache_gigabytes", self.cache_gigabytes >= 0, "must not be negative")
@@ -149,11 +179,24 @@ class DistillOptions(FinetuneOptions):
 
     def _check_raw_text(self) -> None:
         weights = self.encoder_weights()
-        if not (weights.hidden_weight or weights.attention_weight or weights.sentence_weight):
+        others = {
+            "attention_weight": weights.attention_weight, "relation_weight": weights.relation_weight,
+            "sentence_weight": weights.sentence_weight,
+        }  # fmt: skip
+        if not (weights.hidden_weight or any(others.values())):
             raise ConfigError(
                 f"--task {self.task} trains on the states of teachers: give --hidden-weight 1, --attention-weight 1, "
-                "--sentence-weight 1, or several"
+                "--relation-weight 1, --sentence-weight 1, or several"
             )
+        if self.layer_local:
+            self._check(
+                "hidden_weight", weights.hidden_weight > 0, "must be positive: --layer-local trains on it alone"
+            )
+            for name in (*others, "word_weight"):
+                self._check(name, not getattr(self, name), "is not for --layer-local, which compares hidden states")
+        self._check("relation_heads", self.relation_heads >= 1, "must be at least 1")
+        stems = [Path(name).stem for name in self.similarity_data]
+        self._check("similarity_data", len(set(stems)) == len(stems), "must be files with different names")
         self._check("word_share", 0 < self.word_share <= 1, "must lie between 0 and 1")
 
     def encoder_weights(self) -> EncoderWeights:
@@ -161,6 +204,8 @@ class DistillOptions(FinetuneOptions):
         return EncoderWeights(
             hidden_weight=self.hidden_weight,
             attention_weight=self.attention_weight,
+            relation_weight=self.relation_weight,
+            relation_heads=self.relation_heads,
             sentence_weight=self.sentence_weight,
             word_weight=self.word_weight,
         )

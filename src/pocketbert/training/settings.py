@@ -40,11 +40,13 @@ class EncoderWeights:
 
     hidden_weight: float = 0.0
     attention_weight: float = 0.0
+    relation_weight: float = 0.0
+    relation_heads: int = 12
     sentence_weight: float = 0.0
     word_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("hidden_weight", "attention_weight", "sentence_weight", "word_weight"):
+        for name in ("hidden_weight", "attention_weight", "relation_weight", "sentence_weight", "word_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}={getattr(self, name)} must not be negative")
 
