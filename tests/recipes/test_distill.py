@@ -296,6 +296,11 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
         ({"task": "feature-extraction", "sentence_weight": 1.0, "layer_local": True}, "--hidden-weight 0.0 must be"),
         ({"task": "feature-extraction", "relation_weight": 1.0, "relation_heads": 0}, "--relation-heads 0 must be"),
         ({"task": "feature-extraction", "hidden_weight": 1.0, "freeze": "pooler"}, "--freeze pooler must be one of"),
+        (
+            {"task": "feature-extraction", "hidden_weight": 1.0, "short_share": 0.01},
+            "--short-share 0.01 must leave and replace examples of a batch of 8",
+        ),
+        ({"task": "feature-extraction", "hidden_weight": 1.0, "short_share": 1.0}, "--short-share 1.0 must leave"),
         ({"freeze": "embeddings"}, "--freeze embeddings is for --task feature-extraction"),
         ({"word_weight": 1.0}, "--word-weight 1.0 is for --task feature-extraction"),
         ({"sentence_weight": 1.0}, "--sentence-weight 1.0 is for --task feature-extraction"),

@@ -241,6 +241,34 @@ def test_the_words_are_there_and_masks_in_copies_alone(text: Make, copies: float
             np.testing.assert_array_equal(b[name], array)
 
 
+def test_short_sentences_among_the_long_examples(text: Make) -> None:
+    from pocketbert.tasks.raw_text import RawText
+
+    options = text()
+    raw = RawText(options)
+    words = AutoTokenizer.from_pretrained(options.data)
+    encoded = replace(raw.encode(words, BertConfig(), 24), short=0.25, copies=0.5)
+    batches = encoded.batches(batch_size=16, parts=2, seed=options.seed)
+    long, short = 0, 0
+    known = {
+        tuple(shard.tokens[a:b].tolist()) for shard in raw.corpora["train"].shards for a, b in pairwise(shard.sentences)
+    }
+    inner = {i for token, i in words.get_vocab().items() if token.startswith("##")}
+    for step in range(30):
+        *parts, last = batches(step)
+        assert [len(part["starts"]) - 1 for part in parts] == [6, 6]
+        long += sum(len(part["input_ids"]) for part in parts)
+        short += len(last["input_ids"])
+        assert len(last["copy_starts"]) - 1 == round(0.5 * (len(last["starts"]) - 1))
+        for start, end in pairwise(last["starts"].tolist()):
+            sentence = last["input_ids"][start + 1 : end - 1].tolist()
+            if len(sentence) < 22:  # otherwise truncated
+                assert tuple(sentence) in known
+                assert 3 <= sum(token not in inner for token in sentence) <= 20
+    assert short / (16 * 24 * 30) == pytest.approx(0.25, abs=0.05)
+    assert long / (16 * 24 * 30) < 0.75
+
+
 def test_masked_words_beside_distillation(text: Make, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "epochs": 1}
     result = distill(text(**changes))
@@ -297,7 +325,7 @@ def test_similarities_are_judged_during_a_run(text: Make, tmp_path: Path) -> Non
 
 RESUMED: dict[str, dict[str, Any]] = {
     "states": {},
-    "words": {"attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "word_share": 0.5},
+    "words": {"attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "short_share": 0.25},
     "local": {"attention_weight": 0.0, "layer_local": True, "freeze": "embeddings", "from_scratch": "wide.json"},
     "relations": {"hidden_weight": 0.0, "attention_weight": 0.0, "relation_weight": 1.0, "relation_heads": 4},
 }  # fmt: skip

@@ -5,6 +5,7 @@ Rules and their sources:
 - **Examples** are runs of consecutive sentences of one document, which end as soon as they have as many tokens as fit;
   with a probability of 0.1 an example ends earlier, after a random number of tokens (google-research/bert,
   create_pretraining_data.py, which draws this once per document: it would cut a whole book into short examples).
+  With `words`, each example is instead one sentence with so many words.
 - **Truncation** removes tokens of the longer segment, from its beginning and its end (the same file). The number of
   tokens from the beginning is uniform here, where BERT decides for every token.
 - **NSP** (BERT): an example is divided between two sentences, and half of the time the second part is replaced by
@@ -49,6 +50,7 @@ class PretrainingBatches:
         pairs: objective of the second segment: "sop", "nsp", or None for single segments.
         whole_words: whether the tokens of a word are masked together.
         masked: fraction of the tokens to predict.
+        words: least and most words of a sentence; then examples are single sentences. Punctuation counts as words.
         seed: seed of all random choices.
 
     Raises:
@@ -65,6 +67,7 @@ class PretrainingBatches:
         pairs: Pairs | None = None,
         whole_words: bool = False,
         masked: float = 0.15,
+        words: tuple[int, int] | None = None,
         seed: int = 42,
     ) -> None:
         if length < 8:
@@ -75,8 +78,19 @@ class PretrainingBatches:
             raise DataError(f"{corpus.folder}: has only one document, and NSP needs two: use SOP, or more text")
         self.corpus, self.length, self.size, self.pairs = corpus, length, batch, pairs
         self.whole_words, self.masked, self.seed = whole_words, masked, seed
+        tokenizer = corpus.tokenizer
+        self._cls, self._sep, self._mask = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id
+        self._special = np.zeros(len(tokenizer), dtype=bool)
+        self._special[tokenizer.all_special_ids] = True
+        self._ordinary = np.flatnonzero(~self._special)
+        self._inner = np.zeros(len(tokenizer), dtype=bool)  # tokens inside a word
+        prefix, vocabulary = tokenizer.wordpieces_prefix, tokenizer.get_vocab()
+        self._inner[[i for token, i in vocabulary.items() if token.startswith(prefix) and token != prefix]] = True
         most = length - (2 if pairs is None else 3)
-        runs = [_runs(shard, most, seed, number) for number, shard in enumerate(corpus.shards)]
+        runs = [
+            _runs(shard, most, seed, number) if words is None else _single_sentences(shard, self._inner, words)
+            for number, shard in enumerate(corpus.shards)
+        ]
         self._runs = np.concatenate(runs)  # [examples, 2] first sentence, and end (exclusive)
         self._examples_before = np.cumsum([0, *map(len, runs)])
         self._documents_before = np.cumsum([0, *(len(shard.documents) - 1 for shard in corpus.shards)])
@@ -86,19 +100,20 @@ class PretrainingBatches:
                 f"needs {batch:,}: take smaller batches, or more text"
             )
         self._order: tuple[int, Indices] = (-1, np.empty(0, np.int64))
-        tokenizer = corpus.tokenizer
-        self._cls, self._sep, self._mask = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id
-        self._special = np.zeros(len(tokenizer), dtype=bool)
-        self._special[tokenizer.all_special_ids] = True
-        self._ordinary = np.flatnonzero(~self._special)
-        self._inner = np.zeros(len(tokenizer), dtype=bool)  # tokens inside a word
-        prefix, vocabulary = tokenizer.wordpieces_prefix, tokenizer.get_vocab()
-        self._inner[[i for token, i in vocabulary.items() if token.startswith(prefix) and token != prefix]] = True
 
     @property
     def examples(self) -> int:
         """Number of examples per epoch."""
         return len(self._runs)
+
+    @property
+    def mean_length(self) -> float:
+        """Mean tokens per example with special tokens, before truncation."""
+        total = 0
+        for number, shard in enumerate(self.corpus.shards):
+            first, last = self._runs[self._examples_before[number] : self._examples_before[number + 1]].T
+            total += int((shard.sentences[last] - shard.sentences[first]).sum())
+        return total / self.examples + (2 if self.pairs is None else 3)
 
     def batch(self, t: int, rank: int = 0, ranks: int = 1) -> PackedBatch:
         """Return the share of batch `t` = 0, 1, 2, … of `rank` of `ranks`; all shares in order are the batch.
@@ -278,6 +293,13 @@ def _runs(shard: Shard, most: int, seed: int, number: int) -> npt.NDArray[np.uin
         runs.append(np.stack([first, stop], axis=1).astype(np.uint32))
         first, last = stop[stop < last], last[stop < last]
     return np.concatenate(runs)
+
+
+def _single_sentences(shard: Shard, inner: npt.NDArray[np.bool_], words: tuple[int, int]) -> npt.NDArray[np.uint32]:
+    """Return [examples, 2] the sentences of a shard with so many words, as runs of one; `inner`: tokens in words."""
+    counts = np.add.reduceat(~inner[shard.tokens], shard.sentences[:-1], dtype=np.int64)
+    chosen = np.flatnonzero((counts >= words[0]) & (counts <= words[1]))
+    return np.stack([chosen, chosen + 1], axis=1).astype(np.uint32)
 
 
 def _below(words: Words, bounds: Indices) -> Indices:

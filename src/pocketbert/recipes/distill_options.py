@@ -83,6 +83,10 @@ class DistillOptions(FinetuneOptions):
         default=0.25,
         metadata=RAW_TEXT.option("Fraction of each batch of which the student also reads a masked copy.", "X"),
     )
+    short_share: float = field(
+        default=0.0,
+        metadata=RAW_TEXT.option("Fraction of the tokens of each batch in single sentences of 3 to 20 words.", "X"),
+    )
     relation_weight: float = field(
         default=0.0,
         metadata=RAW_TEXT.option(
@@ -170,7 +174,15 @@ class DistillOptions(FinetuneOptions):
         if self.task == "feature-extraction":
             self._check_raw_text()
         else:
-            further = ("sentence_weight", "word_weight", "relation_weight", "layer_local", "freeze", "similarity_data")
+            further = (
+                "sentence_weight",
+                "word_weight",
+                "relation_weight",
+                "layer_local",
+                "freeze",
+                "similarity_data",
+                "short_share",
+            )
             for name in further:
                 self._check(name, not getattr(self, name), "is for --task feature-extraction; leave it out")
         self._check("augment", self.augment >= 0, "must not be negative")
@@ -197,6 +209,12 @@ class DistillOptions(FinetuneOptions):
         self._check("relation_heads", self.relation_heads >= 1, "must be at least 1")
         stems = [Path(name).stem for name in self.similarity_data]
         self._check("similarity_data", len(set(stems)) == len(stems), "must be files with different names")
+        replaced = round(self.short_share * self.batch_size)
+        self._check(
+            "short_share",
+            self.short_share == 0 or self.accumulation <= self.batch_size - replaced < self.batch_size,
+            f"must leave and replace examples of a batch of {self.batch_size}",
+        )
         self._check("word_share", 0 < self.word_share <= 1, "must lie between 0 and 1")
 
     def encoder_weights(self) -> EncoderWeights:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tasks.base import TrainingData
 from pocketbert.tokenization import BertTokenizer
 
+SHORT_WORDS = 3, 20  # words of a short sentence
 _HELD_OUT = 8, 64  # evaluation batches, and examples per batch
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -88,18 +89,24 @@ class EncodedText:
     """Seed of the examples of the held-out split."""
     copies: float = 0.0
     """Fraction of the examples of a batch of which there are masked copies."""
+    short: float = 0.0
+    """Fraction of the tokens of a batch in single short sentences."""
 
     def batches(self, *, batch_size: int, parts: int, seed: int) -> Batches:
         """Return the training batches, each divided into `parts` micro-batches."""
-        return _TextBatches(
-            self, PretrainingBatches(self.corpora["train"], self.max_length, batch_size, seed=seed), parts
-        )
+        replaced = round(self.short * batch_size)
+        readers = [(self._reader("train", batch_size - replaced, seed), parts)]
+        if replaced > 0:
+            single = self._reader("train", 1, seed + 1, words=SHORT_WORDS)
+            count = round(replaced * self.max_length / single.mean_length)
+            readers.append((self._reader("train", max(1, count), seed + 1, words=SHORT_WORDS), 1))
+        return _TextBatches(self, readers)
 
     def held_out(self) -> Iterator[Batch]:
         """Return the evaluation batches, always the same."""
         batches, size = _HELD_OUT
-        size = min(size, self._held_out(1).examples)
-        reader = self._held_out(size)
+        size = min(size, self._reader("held-out", 1, self.seed).examples)
+        reader = self._reader("held-out", size, self.seed)
         return (self.packed(reader, t) for t in range(min(batches, reader.examples // size)))
 
     def packed(self, reader: PretrainingBatches, step: int, part: int = 0, parts: int = 1) -> Batch:
@@ -120,18 +127,19 @@ class EncodedText:
             batch |= {"masked_positions": positions[inside], "masked_labels": labels[inside]}
         return batch
 
-    def _held_out(self, size: int) -> PretrainingBatches:
-        return PretrainingBatches(self.corpora["held-out"], self.max_length, size, seed=self.seed)
+    def _reader(self, split: Split, size: int, seed: int, words: tuple[int, int] | None = None) -> PretrainingBatches:
+        return PretrainingBatches(self.corpora[split], self.max_length, size, words=words, seed=seed)
 
 
 class _TextBatches:
-    """step → micro-batches."""
+    """step → micro-batches: those of each reader, which divides its batches into so many."""
 
-    def __init__(self, text: EncodedText, reader: PretrainingBatches, parts: int) -> None:
-        self.text, self.reader, self.parts = text, reader, parts
+    def __init__(self, text: EncodedText, readers: Sequence[tuple[PretrainingBatches, int]]) -> None:
+        self.text, self.readers = text, readers
 
     def __call__(self, step: int) -> list[Batch]:
-        return [self.text.packed(self.reader, step, part, self.parts) for part in range(self.parts)]
+        return [self.text.packed(reader, step, part, parts) for reader, parts in self.readers for part in range(parts)]
 
     def batches_before(self, epoch: int) -> int:
-        return epoch * self.reader.examples // self.reader.size
+        reader, _ = self.readers[0]
+        return epoch * reader.examples // reader.size

@@ -10,7 +10,7 @@ The loss of a batch is
 - attention: KL(teacher ‖ student) of the attention of each token, a mean over pairs of layers, heads and tokens.
 - relation: KL(teacher ‖ student) of the relations of tokens in the last layers, a mean over queries, keys and values X,
   relation heads and tokens: softmax(X Xᵀ / √d), where X [tokens, d] is the part of a relation head. The widths of all
-  heads are cut anew into relation heads, so that neither widths nor heads need to agree (MiniLMv2, Wang et al. 2020,
+  heads are cut into relation heads, so that neither widths nor heads need to agree (MiniLMv2, Wang et al. 2020,
   https://arxiv.org/abs/2012.15828).
 - sentence: 1 - cos(mean of H_s, mean of H_t), the means over the tokens of an example in the last layers, a mean over
   examples. Sentence encoders compare texts by this cosine (Reimers and Gurevych 2019,
