@@ -100,6 +100,8 @@ def test_squad_takes_the_best_gold_answer() -> None:
     assert scores == {"exact_match": 0.25, "f1": pytest.approx((1 + 2 / 3 + 2 / 5 + 0) / 4)}
     with pytest.raises(InputError, match="no questions"):
         metrics.squad({}, {})
+    with pytest.raises(InputError, match="no questions"):
+        metrics.squad_best_threshold({}, {}, {})
 
 
 def test_squad_2_counts_no_answer() -> None:

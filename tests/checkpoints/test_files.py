@@ -51,13 +51,16 @@ class TestWriting:
         path = tmp_path / "model"
         path.write_bytes(b"before")
         code = (
-            "import resource, sys; from pocketbert.checkpoints import atomic_write\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
-            "with atomic_write(sys.argv[1]) as file:\n    file.write(bytes(100_000))"
+            "import resource, sys; from pocketbert.checkpoints.files import CheckpointError, atomic_write\n"
+            "before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))\n"
+            "try:\n    with atomic_write(sys.argv[1]) as file:\n        file.write(bytes(100_000))\n"
+            "except CheckpointError as error:\n    print(error)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, before)\n"  # what measures coverage writes a file at the end
         )
         assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
-        assert done.stderr.splitlines()[-1].startswith(f"pocketbert.errors.CheckpointError: cannot write {path}: ")
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"cannot write {path}: ")
         assert path.read_bytes() == b"before"
         assert list(tmp_path.iterdir()) == [path]
 
@@ -107,6 +110,9 @@ class TestLooking:
             look_at(tmp_path / "x")
         with pytest.raises(CheckpointError, match="is a folder"):
             look_at(tmp_path)
+        (tmp_path / "file").write_text("")
+        with pytest.raises(CheckpointError, match=r"cannot read .*x: Not a directory"):
+            look_at(tmp_path / "file" / "x")
 
 
 class TestJson:
@@ -130,6 +136,13 @@ class TestJson:
         with pytest.raises(CheckpointError, match=message) as caught:
             read_json(path)
         assert str(path) in str(caught.value)
+
+    def test_nothing_that_can_be_read(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"config\.json: no such file"):
+            read_json(tmp_path / "config.json")
+        (tmp_path / "config.json").mkdir()
+        with pytest.raises(CheckpointError, match=r"cannot read .*config\.json: Is a directory"):
+            read_json(tmp_path / "config.json")
 
     def test_a_byte_order_mark_is_no_harm(self, tmp_path: Path) -> None:
         (tmp_path / "c.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')

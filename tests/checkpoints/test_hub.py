@@ -133,6 +133,12 @@ class TestFailures:
                 read_config(name)
         assert hub.asked == []
 
+    def test_a_file_in_place_of_its_folder(self, hub: Hub, tmp_path: Path) -> None:
+        (tmp_path / "vocab.txt").write_text("[PAD]\n")
+        with pytest.raises(CheckpointError, match=r"vocab\.txt is a file: give its folder"):
+            resolve(tmp_path / "vocab.txt", files=())
+        assert hub.asked == []
+
     def test_what_can_be_neither(self, hub: Hub) -> None:
         for name in ("my model", "a--b", "-a", "a..b", "x" * 200):
             says = rf"{name}.* is not a folder, and not a name that a model on the hub can have"

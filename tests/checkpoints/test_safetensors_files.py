@@ -209,6 +209,11 @@ class TestShards:
             with pytest.raises(CheckpointError, match=r"a is listed in .*not a file name in that folder"):
                 open_shards(index, open_safetensors)
 
+    def test_a_name_that_would_garble_a_message(self, index: Path) -> None:
+        index.write_text(json.dumps({"weight_map": {"a\33[2J": "one.safetensors"}}))
+        with pytest.raises(CheckpointError, match=r"lists a tensor with the name 'a\\x1b\[2J', which no model has"):
+            open_shards(index, open_safetensors)
+
     def test_an_index_that_is_none(self, index: Path) -> None:
         for content in ("{}", '{"weight_map": {}}', '{"weight_map": ["a"]}', "[]", "nonsense", ""):
             index.write_text(content)

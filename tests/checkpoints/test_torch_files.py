@@ -210,6 +210,37 @@ class TestMalice:
         body = self.tensor(b"K\0", b"K\4\x85", b"K\1\x85")
         assert read_torch(self.pickled(tmp_path / "x.bin", body))["x"].shape == (4,)
 
+    def test_values_that_are_taken_back(self, tmp_path: Path) -> None:
+        """By POP and POP_MARK, which no save writes but pickles may have."""
+        for body in (b"N0", b"(NN1"):
+            whole = body + self.tensor(b"K\0", b"K\4\x85", b"K\1\x85")
+            assert read_torch(self.pickled(tmp_path / "x.bin", whole))["x"].shape == (4,)
+
+    def test_a_storage_in_two_sizes(self, tmp_path: Path) -> None:
+        one = self.tensor(b"K\0", b"K\4\x85", b"K\1\x85")
+        other = self.tensor(b"K\0", b"K\3\x85", b"K\1\x85", self.STORAGE.replace(b"K\4", b"K\3"))
+        with pytest.raises(CheckpointError, match="describes its storage '0' in two ways"):
+            read_torch(self.pickled(tmp_path / "x.bin", one + b"0" + other))
+
+    @pytest.mark.parametrize(
+        ("keys", "message"),
+        [
+            (b"}", "list of storages is damaged"),
+            (b"(K\1l", "list of storages is damaged"),
+            (b"(X\1\0\0\0aX\1\0\0\0al", "list of storages is damaged"),
+            (b"(X\1\0\0\0al", "names one that no tensor uses"),
+            (b"NQ", "a storage where none can be"),
+        ],
+    )
+    def test_a_list_of_storages_that_lies(self, tmp_path: Path, keys: bytes, message: str) -> None:
+        """At the end of a stream, before the storages themselves."""
+        data = save(tmp_path / "x.bin", {}, as_zip=False).read_bytes()
+        empty = pickle.dumps([], 2)
+        assert data.endswith(empty)
+        (tmp_path / "x.bin").write_bytes(data.removesuffix(empty) + b"\x80\2" + keys + b".")
+        with pytest.raises(CheckpointError, match=message):
+            read_torch(tmp_path / "x.bin")
+
     @pytest.mark.parametrize(
         ("offset", "shape", "strides", "message"),
         [

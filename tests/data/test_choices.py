@@ -71,6 +71,8 @@ def test_own_layout(tmp_path: Path) -> None:
         ("a.csv", SWAG.replace("leaves.,0", "leaves."), "line 2: has another number of columns than the header"),
         ("a.csv", SWAG.replace(",0\n", ",4\n"), "line 2: the label '4' is not one of the 4 choices"),
         ("a.csv", SWAG.replace(",0\n", ",\n"), "line 2: the label ''"),
+        ("a.csv", SWAG.splitlines()[0], "has no questions"),
+        ("a.csv", SWAG.replace("leaves.", '"leaves.'), "Is a double quote left open"),
         ("a.tsv", CODAH.replace("\tfly.", ""), "line 2: has 7 columns, the previous line has 6"),
         ("a.tsv", "text\tlabel\nx\ty\n", "line 1: has neither layout"),
         ("a.tsv", OPENBOOK.replace("\tA\n", "\tC\n"), "line 2: the label 'C'"),
@@ -81,6 +83,7 @@ def test_own_layout(tmp_path: Path) -> None:
         ("a.jsonl", '{"prompt": "p"\n', "line 1: is not JSON"),
         ("a.json", '["x"]', "holds a str, not an object"),
         ("a.json", '{"article": "a", "questions": ["q"], "options": [], "answers": ["A"]}', "of the same length"),
+        ("a.json", '{"article": "a", "questions": ["q"], "options": ["o"], "answers": ["A"]}', "of 'q' are not a list"),
         ("a.txt", "x", r"one of the suffixes \.csv"),
     ],
 )

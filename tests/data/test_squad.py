@@ -70,6 +70,7 @@ def test_wrong_offsets(tmp_path: Path, start: int, text: str, says: str) -> None
         ({"answers": None}, r"qas\[0\]: has no list 'answers'"),
         ({"answers": [{"text": "Warsaw", "answer_start": "24"}]}, r"answers\[0\]: \"answer_start\" is '24'"),
         ({"answers": [{"answer_start": 24}]}, r"answers\[0\]: 'text' holds nothing"),
+        ({"answers": ["Warsaw"]}, r"answers\[0\]: is a str, not an object"),
         ({"question": "half \ud83d"}, "an unpaired surrogate"),
     ],
 )

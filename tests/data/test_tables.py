@@ -92,6 +92,7 @@ BAD = {
     "empty.csv": ("", "is empty"),
     "header.csv": ("text,label\n", "has no rows below its header"),
     "blank.tsv": ("\n\n", "is empty"),
+    "blank.jsonl": ("\n\n", "is empty"),
     "columns.csv": ("foo,bar\n1,2\n", "looks like the text; name it with --text-column; the columns are: foo, bar"),
     "nolabel.csv": ("text,bar\n1,2\n", "no column looks like the label; name it with --label-column"),
     "twice.csv": ("text,label,text\n1,2,3\n", "line 1: two columns are called text; rename one"),

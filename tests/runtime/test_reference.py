@@ -8,6 +8,7 @@ import torch
 
 from helpers.families import CONFIGS, all_that_matter, our_class, randomise
 from helpers.plans import draw, run, tensors
+from pocketbert import MobileBertConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.runtime import reference
@@ -16,11 +17,15 @@ from pocketbert.runtime.lowering import lower
 
 @pytest.mark.parametrize(("name", "head"), all_that_matter())
 def test_equals_pytorch(name: str, head: str) -> None:
-    model = our_class(CONFIGS[name], head)(CONFIGS[name])
+    equals_pytorch(CONFIGS[name], head)
+
+
+def equals_pytorch(config: PreTrainedConfig, head: str, name: str = "") -> None:
+    model = our_class(config, head)(config)
     randomise(model, 0)
     inputs = draw([1, 40, 7, 2, 23])
     lengths = [len(x.input_ids) for x in inputs]
-    got = run(lower(CONFIGS[name], tensors(model), head), inputs)
+    got = run(lower(config, tensors(model), head), inputs)
     expected = TorchPredictor(model)(inputs)
     if head == "ForPreTraining":
         expected = [{"logits": one.pop("prediction_logits"), **one} for one in expected]
@@ -30,7 +35,14 @@ def test_equals_pytorch(name: str, head: str) -> None:
         parts = np.split(array, np.cumsum(lengths)[:-1]) if per_token else list(array)
         for part, result in zip(parts, expected, strict=True):
             scale = max(1.0, np.abs(result[key]).max())
-            np.testing.assert_allclose(part / scale, result[key] / scale, atol=2e-5, err_msg=key)
+            np.testing.assert_allclose(part / scale, result[key] / scale, atol=2e-5, err_msg=f"{name} {key}")
+
+
+def test_norms_in_every_structure_of_mobilebert() -> None:
+    """Layer norms cannot be folded into other steps, as factors are: another lowering of each structure."""
+    for name, config in CONFIGS.items():
+        if isinstance(config, MobileBertConfig):
+            equals_pytorch(config.replace(normalization_type="layer_norm"), "ForPreTraining", name)
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))

@@ -222,6 +222,21 @@ def test_a_body_that_does_not_arrive(strict: Service) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 
+def test_a_client_that_leaves_in_the_middle_of_a_body(strict: Service) -> None:
+    def refused() -> float:
+        lines = strict.ask("/metrics", authorization="Bearer first-key").body.decode().splitlines()
+        return sum(float(x.split()[-1]) for x in lines if x.startswith("pocketbert_requests_total") and '"400"' in x)
+
+    before = refused()
+    with socket.create_connection(("127.0.0.1", strict.port)) as connection:
+        head = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\nauthorization: Bearer first-key\r\ncontent-length: 9\r\n\r\n{"
+        connection.sendall(head)
+    deadline = time.monotonic() + 300
+    while refused() == before:  # until it has noticed
+        assert time.monotonic() < deadline
+    assert ask(strict, "/v1/classify", FINE)[0] == 200
+
+
 def test_slow_responses_get_503(models: dict[str, Path]) -> None:
     async def ask() -> None:
         held = service.models["one"].queue.predictor = Held(service.models["one"].queue.predictor)

@@ -222,6 +222,13 @@ def test_embed_info_and_tokenize(service: Service) -> None:
     assert [TEXT[one["start"] : one["stop"]] for one in tokens[1:-1]] == TEXT.split()
 
 
+def test_no_texts_to_embed(service: Service) -> None:
+    found = service.ask("/v1/embeddings", {"model": "embed", "input": []})
+    assert found.status == 422
+    assert found.json["error"]["message"] == "input is empty: give at least one text"
+    assert found.json["error"]["param"] == "input"
+
+
 def test_models(service: Service) -> None:
     found = service.ask("/v1/models").json["data"]
     assert [one["id"] for one in found][:2] == ["sst2", "classify"]
