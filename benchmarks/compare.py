@@ -21,11 +21,11 @@ from typing import NamedTuple
 
 # By column, or where a file has the columns measure, value and unit by unit and measure.
 HIGHER = re.compile(
-    r"(_a|_per|\ba|\bper)[_ ]second|^(times|ratio|gain|share|score|plain|distilled|last|best|teacher)$"
+    r"(_a|_per|\ba|\bper)[_ ](second|cycle)|^(times|ratio|gain|share|score|plain|distilled|last|best|teacher)$"
     r"|accuracy|f1|spearman|agreement|faster_by|answers"
 )
 LOWER = re.compile(
-    r"(^|[_ (])(ms|mb|mib|seconds?)\b|_(ms|mb|mib|cpu)$|^(s|ms|mb|mib|refused|failed)$"
+    r"(^|[_ (])(ms|mb|mib|seconds?)\b|_(ms|mb|mib|cpu)$|^(s|ms|mb|mib|refused|failed|cycles|instructions|loads|spills)$"
     r"|loss|relative_difference|over_quiet",
     re.IGNORECASE,
 )

@@ -300,6 +300,39 @@ def test_check_native_names_what_is_missing_first(tmp_path: Path) -> None:
     assert run.stderr.splitlines()[-1] == "install them, or check the rest with --partial"
 
 
+# ── scripts/count_cycles ──
+
+LISTING = """0000000000000000 <f(int)>:
+   0:\tcbz\tw0, 20 <f(int)+0x20>
+   4:\tmovi\tv0.4s, #0x0
+   8:\tldr\tq1, [x1], #16
+   c:\tsdot\tv0.4s, v1.16b, v2.4b[0]
+  10:\tstr\tq0, [sp, #16]
+  14:\tcmp\tx1, x2               \t// of the end
+  18:\tb.ne\t8 <f(int)+0x8>  // b.any
+  1c:\tstr\tq0, [x3]
+  20:\tret
+
+0000000000000040 <g(int)>:
+  40:\tsdot\tv0.4s, v1.16b, v2.4b[0]
+  44:\tcbnz\tx0, 40 <g(int)>
+"""
+
+
+def test_loops_of_a_listing() -> None:
+    module = load("scripts/count_cycles")
+    [function] = module.functions(LISTING, "f(int)")
+    [body] = module.bodies(function)  # the branch forward makes none
+    sdot = "sdot v0.4s, v1.16b, v2.4b[0]"
+    assert body == ["ldr q1, [x1], #16", sdot, "str q0, [sp, #16]", "cmp x1, x2", "b.ne 8"]
+    assert module.spills(body) == 1
+    loop = module.LOOPS[1]
+    assert (loop.instruction, module.multiplications(loop, body)) == ("sdot", [sdot])
+    [function] = module.functions(LISTING, "g(int)")
+    assert module.bodies(function) == [[sdot, "cbnz x0, 40"]]
+    assert module.spills([sdot, "cbnz x0, 40"]) == 0
+
+
 # ── benchmarks/compare.py ──
 
 

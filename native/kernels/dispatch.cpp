@@ -1,13 +1,12 @@
 // Which sets of kernels this processor can run.
 #include "kernels.h"
 
-#include <algorithm>
-
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #elif defined(__aarch64__) && defined(__linux__)
-#include <asm/hwcap.h>
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace pocketbert {
@@ -27,13 +26,24 @@ namespace {
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & ALL) == ALL;
 }
 #elif defined(__aarch64__)
-[[maybe_unused]] bool has_dotprod() {
 #ifdef __linux__
-    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+// By number: headers of older systems do not name all of them.
+[[maybe_unused]] bool has_dotprod() { return getauxval(AT_HWCAP) & 1ul << 20; }
+[[maybe_unused]] bool has_i8mm() { return getauxval(AT_HWCAP2) & 1ul << 13; }
+[[maybe_unused]] bool has_bf16() { return getauxval(AT_HWCAP2) & 1ul << 14; }
 #else
-    return true;  // every arm64 processor of Apple's has it
+bool has_feature([[maybe_unused]] const char* name) {
+    int value = 0;
+#ifdef __APPLE__
+    std::size_t size = sizeof value;
+    if (sysctlbyname(name, &value, &size, nullptr, 0) != 0) value = 0;
 #endif
+    return value != 0;
 }
+[[maybe_unused]] bool has_dotprod() { return true; }  // every arm64 processor of Apple's has it
+[[maybe_unused]] bool has_i8mm() { return has_feature("hw.optional.arm.FEAT_I8MM"); }
+[[maybe_unused]] bool has_bf16() { return has_feature("hw.optional.arm.FEAT_BF16"); }
+#endif
 #endif
 
 struct Compiled {
@@ -54,11 +64,13 @@ bool can_run(const Compiled& each) { return each.has_instructions() && !refusal_
 }  // namespace
 
 std::vector<const Kernels*> available_kernels() {
-    std::vector<const Kernels*> available;
-    for (const Compiled& each : COMPILED)
-        if (can_run(each)) available.push_back(&each.kernels);
-    std::stable_partition(available.begin(), available.end(),
-                          [](const Kernels* kernels) { return !kernels->is_preferred || kernels->is_preferred(); });
+    std::vector<const Kernels*> available, others;
+    for (const Compiled& each : COMPILED) {
+        if (!can_run(each)) continue;
+        const bool preferred = !each.kernels.is_preferred || each.kernels.is_preferred();
+        (preferred ? available : others).push_back(&each.kernels);
+    }
+    available.insert(available.end(), others.begin(), others.end());
     return available;
 }
 

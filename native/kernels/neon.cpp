@@ -1,92 +1,100 @@
-// NEON with the dot product of bytes (an option of ARMv8.2, and in every processor since ARMv8.4). avx2.h describes the
-// names.
-#include <arm_neon.h>
-
-#include "simd_loops.h"
+// NEON with the dot product of bytes: an option of ARMv8.2, and in every processor since ARMv8.4.
+#include "neon.h"
 
 namespace pocketbert {
 namespace {
 
-struct Neon {
-    using Floats = float32x4_t;
-    using Ints = int32x4_t;
-    using Weights = int8x16_t;
-    using Bytes4 = int8x8_t;  // and zeros
-    static constexpr int LANES = 4, STRIP = 16;
-    static constexpr int ROWS_F32 = 6, ROWS_S8 = 6;  // 24 accumulators of 32 registers
-    static constexpr const char* INT8_DOT = "sdot";
+constexpr int STRIP = Neon::STRIP, VECTORS = STRIP / Neon::LANES;
+constexpr int ROWS = 6;   // 24 accumulators, and 8 of 32 registers for rows and weights
+constexpr int QUAD = 4;   // numbers of a row that an instruction multiplies
+constexpr int CHUNK = 16;  // and those that one load brings
+using Weights = Int8Strips<QUAD, CHUNK>;
 
-    static INLINE Floats set(float x) { return vdupq_n_f32(x); }
-    static INLINE Ints set_ints(std::int32_t x) { return vdupq_n_s32(x); }
-    static INLINE Floats load(const float* p) { return vld1q_f32(p); }
-    static INLINE Floats load_partial(const float* p, int left, Floats beyond) {
-        float lanes[LANES];
-        vst1q_f32(lanes, beyond);
-        for (int i = 0; i < left; ++i) lanes[i] = p[i];
-        return vld1q_f32(lanes);
+// sums += the products of one quad of all rows, the weights of which start at `strip`. See simd_loops.h for the loops.
+template <int M, int LANE>
+INLINE void add_quad(int32x4_t (&sums)[M][VECTORS], const int8x16_t (&a)[M], const std::int8_t* strip) {
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v) {
+        const int8x16_t w = vld1q_s8(strip + (LANE * VECTORS + v) * 16);
+#pragma GCC unroll 6
+        for (int r = 0; r < M; ++r) sums[r][v] = vdotq_laneq_s32(sums[r][v], w, a[r], LANE);
     }
-    static INLINE void store(float* p, Floats x) { vst1q_f32(p, x); }
-    static INLINE void store_partial(float* p, Floats x, int left) {
-        float lanes[LANES];
-        vst1q_f32(lanes, x);
-        for (int i = 0; i < left; ++i) p[i] = lanes[i];
-    }
-    static INLINE Floats first(Floats x, int left) {
-        constexpr std::int32_t NUMBERS[LANES] = {0, 1, 2, 3};
-        const uint32x4_t mask = vcltq_s32(vld1q_s32(NUMBERS), vdupq_n_s32(left));
-        return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), mask));
-    }
+}
 
-    static INLINE Floats fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
-    static INLINE Floats add_product(Floats sum, Floats a, Floats b) { return sum + a * b; }
-    static INLINE Floats divide(Floats a, Floats b) { return a / b; }
-    static INLINE Floats max(Floats limit, Floats x) { return vmaxq_f32(limit, x); }  // NaN when one of them is NaN
-    static INLINE Floats min(Floats limit, Floats x) { return vminq_f32(limit, x); }
-    static INLINE Floats abs(Floats x) { return vabsq_f32(x); }
-    static INLINE Floats with_sign_of(Floats x, Floats magnitude) {
-        return vbslq_f32(vdupq_n_u32(0x80000000u), x, magnitude);
+template <int M>
+NOINLINE void tile(const std::int8_t* q, int padded, const float* scales, const std::int8_t* strip,
+                   const float* weight_scales, const TileTarget& to) {
+    int32x4_t sums[M][VECTORS];
+#pragma GCC unroll 6
+    for (int r = 0; r < M; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v) sums[r][v] = vdupq_n_s32(0);
+    for (int i = 0; i < padded; i += CHUNK, strip += STRIP * CHUNK) {
+        int8x16_t a[M];
+#pragma GCC unroll 6
+        for (int r = 0; r < M; ++r) a[r] = vld1q_s8(q + std::ptrdiff_t(r) * padded + i);
+        add_quad<M, 0>(sums, a, strip);
+        add_quad<M, 1>(sums, a, strip);
+        add_quad<M, 2>(sums, a, strip);
+        add_quad<M, 3>(sums, a, strip);
     }
-    static INLINE Floats round(Floats x) { return vrndnq_f32(x); }
-    static INLINE Floats times_power_of_two(Floats x, Floats n) {
-        return x * vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
-    }
-    static INLINE Floats gelu(Floats x) { return Math<Neon>::gelu_by_erf(x); }
-    static INLINE float sum(Floats x) { return vaddvq_f32(x); }
-    static INLINE float largest(Floats x) { return vmaxvq_f32(x); }
+    alignas(64) float products[M][STRIP];
+#pragma GCC unroll 6
+    for (int r = 0; r < M; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v)
+            vst1q_f32(
+                products[r] + v * Neon::LANES,
+                vcvtq_f32_s32(sums[r][v]) * (vdupq_n_f32(scales[r]) * vld1q_f32(weight_scales + v * Neon::LANES)));
+    Loops<Neon>::apply_epilogue(products, M, to);
+}
 
-    static INLINE Ints magnitude(Floats x) { return vreinterpretq_s32_f32(abs(x)); }
-    static INLINE Ints larger(Ints a, Ints b) { return vmaxq_s32(a, b); }
-    static INLINE Ints plus(Ints a, Ints b) { return vaddq_s32(a, b); }
-    static INLINE unsigned mask_of_larger(Ints a, Ints b) {
-        constexpr std::uint32_t BITS[LANES] = {1, 2, 4, 8};
-        return vaddvq_u32(vandq_u32(vcgtq_s32(a, b), vld1q_u32(BITS)));
+void linear_s8(const std::int8_t* q, const float* scales, const std::int32_t*, int m, const std::uint8_t* packed,
+               const float* weight_scales, int n, int k, const Epilogue& epilogue, float* out,
+               std::ptrdiff_t out_stride) {
+    const int padded = Weights::padded(k);
+    for (int column = 0; column < n; column += STRIP) {
+        const auto* strip = reinterpret_cast<const std::int8_t*>(packed) + std::ptrdiff_t(column) * padded;
+        const int columns = n - column < STRIP ? n - column : STRIP;
+        for (int row = 0; row < m; row += ROWS)
+            with_constant<ROWS>(m - row, [&](auto rows) {
+                tile<decltype(rows)::value>(q + std::ptrdiff_t(row) * padded, padded, scales + row, strip,
+                                            weight_scales + column,
+                                            TileTarget{row, column, columns, epilogue, out, out_stride});
+            });
     }
-    static INLINE Floats floats(Ints x) { return vcvtq_f32_s32(x); }
-    static INLINE std::int32_t largest(Ints x) { return vmaxvq_s32(x); }
-    static INLINE std::int32_t sum(Ints x) { return vaddvq_s32(x); }
-    static INLINE Ints store_rounded(std::int8_t* q, Floats x, int) {  // four of them are always left
-        const Ints n = vcvtnq_s32_f32(x);
-        const int16x4_t words = vmovn_s32(n);
-        const std::int32_t bytes = vget_lane_s32(vreinterpret_s32_s8(vmovn_s16(vcombine_s16(words, words))), 0);
-        __builtin_memcpy(q, &bytes, sizeof bytes);
-        return n;
-    }
+}
 
-    static INLINE Ints first_sums(std::int32_t) { return vdupq_n_s32(0); }
-    static INLINE Weights load_weights(const std::uint8_t* packed) {  // without the 128 that other processors need
-        return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(packed), vdupq_n_u8(128)));
-    }
-    static INLINE Bytes4 load_bytes4(const std::int8_t* q) {
-        std::uint32_t bytes;
-        __builtin_memcpy(&bytes, q, sizeof bytes);
-        return vcreate_s8(bytes);
-    }
-    static INLINE void dot(Ints& sums, Weights w, Bytes4 q) { sums = vdotq_lane_s32(sums, w, q, 0); }
-    static INLINE void peak_dot(Ints& sums, Weights w, Bytes4 q) { dot(sums, w, q); }
-};
+std::size_t quantized_bytes(int rows, int k) { return std::size_t(rows) * std::size_t(Weights::padded(k)); }
+
+void quantize(const float* x, int k, int row, std::int8_t* q, float* scale, std::int32_t* sum) {
+    const int padded = Weights::padded(k);
+    q += std::ptrdiff_t(row) * padded;
+    Loops<Neon>::quantize_to(x, k, padded, [&](int i) { return q + i; }, scale, sum);
+}
+
+std::int64_t peak_s8(int rounds) {
+    int8x16_t a = vdupq_n_s8(1);
+    return peak_loop(rounds, 4 * QUAD, vdupq_n_s32(0), [&](int32x4_t& sums) {
+        hide_vector(a);
+        sums = vdotq_laneq_s32(sums, a, a, 0);
+    });
+}
+
+constexpr Kernels table() {
+    Kernels kernels = Loops<Neon>::table_without_int8("neon");
+    kernels.packed_s8_bytes = Weights::bytes;
+    kernels.pack_s8 = Weights::pack;
+    kernels.quantized_bytes = quantized_bytes;
+    kernels.quantize = quantize;
+    kernels.linear_s8 = linear_s8;
+    kernels.int8_dot = "sdot";
+    kernels.peak_s8 = peak_s8;
+    return kernels;
+}
 
 }  // namespace
 
-constexpr Kernels neon_kernels = Loops<Neon>::table("neon");
+constexpr Kernels neon_kernels = table();
 
 }  // namespace pocketbert

@@ -229,7 +229,7 @@ struct Loops {
         quantize_to(x, k, padded, [&](int i) { return q + i; }, scale, sum);
     }
 
-    // The row filled up with zeros to `padded` bytes. Byte i is at place(i), the next ones behind it up to a multiple of 64.
+    // The row filled up with zeros to `padded` bytes. Byte i is at place(i), and the bytes of a vector are side by side.
     template <class Place>
     static INLINE void quantize_to(const float* x, int k, int padded, const Place& place, float* scale,
                                    std::int32_t* sum) {
@@ -344,23 +344,28 @@ struct Loops {
     }
 
     static constexpr Kernels table(const char* name) {
-        Kernels kernels{};
-        kernels.name = name;
-        kernels.linear_f32 = linear_f32;
+        Kernels kernels = table_without_int8(name);
         kernels.packed_s8_bytes = panels_s8_bytes;
         kernels.pack_s8 = pack_panels_s8;
         kernels.quantized_bytes = dense_rows_bytes;
-        kernels.linear_s8 = linear_s8;
         kernels.quantize = quantize;
+        kernels.linear_s8 = linear_s8;
+        kernels.int8_dot = Simd::INT8_DOT;
+        kernels.peak_s8 = peak_s8;
+        return kernels;
+    }
+
+    static constexpr Kernels table_without_int8(const char* name) {  // products, that is
+        Kernels kernels{};
+        kernels.name = name;
+        kernels.linear_f32 = linear_f32;
         kernels.add_s8 = add_s8;
         kernels.find_outliers = find_outliers;
         kernels.add_outliers = add_outliers;
         kernels.layer_norm = layer_norm;
         kernels.softmax = softmax;
         kernels.tolerance = 1e-5f;
-        kernels.int8_dot = Simd::INT8_DOT;
         kernels.peak_f32 = peak_f32;
-        kernels.peak_s8 = peak_s8;
         kernels.row_multiple = 1;
         return kernels;
     }
