@@ -108,11 +108,41 @@ def fills(logits: Floats, top_k: int = 5, targets: Sequence[int] | None = None) 
 # ── vectors ──
 
 
-def pool(hidden: Floats, how: str, *, normalize: bool = False) -> Floats:
-    """One [hidden] vector from [tokens, hidden]: "mean" of all tokens, or that of "cls"; of length 1 if `normalize`."""
-    _one_of("pooling", how, ("mean", "cls"))
-    vector = hidden.mean(axis=0) if how == "mean" else hidden[0]
-    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12)) if normalize else vector
+#: How the vectors of all tokens become one; "lasttoken" is [SEP]'s.
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+def pool(hidden: Floats, how: str | Sequence[str], *, skip: int = 0, normalize: bool = False) -> Floats:
+    """One vector from [tokens, hidden], by one of `POOLINGS`, or several whose vectors are concatenated.
+
+    The first `skip` tokens, a prompt, count only for the weights of "weightedmean", which grow with the position from
+    1 on. `normalize` gives the vector length 1.
+    """
+    parts = [_pooled(hidden, one, skip) for one in ([how] if isinstance(how, str) else how)]
+    vector = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return unit(vector) if normalize else vector
+
+
+def _pooled(hidden: Floats, how: str, skip: int) -> Floats:
+    _one_of("pooling", how, POOLINGS)
+    rows = hidden[skip:]
+    if how == "cls":
+        return rows[0]
+    if how == "lasttoken":
+        return rows[-1]
+    if how == "max":
+        return np.asarray(rows.max(axis=0))
+    if how == "mean":
+        return np.asarray(rows.mean(axis=0))
+    if how == "mean_sqrt_len_tokens":
+        return np.asarray(rows.sum(axis=0) / np.sqrt(rows.dtype.type(len(rows))))
+    weights = np.arange(skip + 1, len(hidden) + 1, dtype=rows.dtype)
+    return np.asarray((rows * weights[:, None]).sum(axis=0) / weights.sum())
+
+
+def unit(vector: Floats) -> Floats:
+    """The vector with length 1, or as it is if it is 0."""
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12))
 
 
 # ── entities ──

@@ -86,7 +86,7 @@ def test_the_lines_of_the_table_begin_the_help_of_the_commands() -> None:
         (["tag", "x"], "--model"),
         (["answer", "--model", "m", "q", "--context", "x", "--file", "y"], "not both"),
         (["choose", "--model", "m", "p", "one"], "two or more choices"),
-        (["embed", "--model", "m", "x", "--pooling", "max"], "'mean', 'cls'"),
+        (["embed", "--model", "m", "x", "--pooling", "sum"], "'cls', 'max', 'mean'"),
         (["finetune", "data.csv"], "--output"),
         (["info"], "MODEL"),
     ],

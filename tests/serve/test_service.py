@@ -106,15 +106,6 @@ def test_embed(service: Service, models: dict[str, Path], pooling: str, normaliz
     assert close(found, pipe([TEXT, "dull"], pooling=pooling, normalize=normalize))
 
 
-def test_pooling_of_sentence_transformers(models: dict[str, Path], tmp_path: Path) -> None:
-    from pocketbert.serve.models import _pooling
-
-    assert _pooling(str(tmp_path)) == "mean"
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
-    assert _pooling(str(tmp_path)) == "cls"
-
-
 def test_a_pretrained_model_fills_gaps(models: dict[str, Path], tmp_path: Path) -> None:
     from pocketbert.serve.models import load
 

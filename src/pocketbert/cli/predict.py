@@ -15,6 +15,9 @@ from pocketbert.cli.predictions import load_pipeline, note_truncated, prediction
 if TYPE_CHECKING:
     from rich.text import Text
 
+# As in `decode`, which imports NumPy.
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
 _text_arguments = click_argument("text", nargs=-1, help="Texts; - reads lines from standard input.")
 _file = click_option(
     "--file", "-f", type=click.Path(), metavar="FILE",
@@ -345,9 +348,9 @@ def choose(prompt: str, choice: Sequence[str], model: str, device: str | None, j
 @_file
 @click_option(
     "--pooling",
-    type=click.Choice(["mean", "cls"]),
-    default="mean",
-    help="Mean of the vectors of all tokens, or vector of the first token.",
+    type=click.Choice(POOLINGS),
+    default_text="all that the model's folder declares, the mean if it declares nothing",
+    help="How the vectors of a text's tokens become one, without whatever else the folder declares.",
 )
 @click_option("--normalize", is_flag=True, help="Scale every vector to length 1.")
 @_text_column
@@ -357,7 +360,7 @@ def embed(
     text: Sequence[str],
     model: str,
     file: str | None,
-    pooling: str,
+    pooling: str | None,
     normalize: bool,
     text_column: str | None,
     device: str | None,
@@ -368,7 +371,7 @@ def embed(
     pipe = load_pipeline("feature-extraction", model, device)
     json = console.use_json(json)
     with console.growing_table(numbers=["Vector", "Width"]) as add_row:
-        for item, vector in predictions(pipe, source, _text, json, pooling=pooling, normalize=normalize):
+        for item, vector in predictions(pipe, source, _text, json, pooling=pooling or "declared", normalize=normalize):
             if json:
                 console.print_json({"text": item.text, "embedding": vector})
             else:

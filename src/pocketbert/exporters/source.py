@@ -15,7 +15,8 @@ from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, encode_texts, fit
 from pocketbert.runtime.load import load_plan
 from pocketbert.runtime.plan import LayerNorm, Linear, Plan, Step
-from pocketbert.tokenization import AutoTokenizer, BertTokenizer
+from pocketbert.sentences.declared import Declared, read_declared
+from pocketbert.tokenization import BertTokenizer
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Source:
         plan: of the model, with int8 weights if its file has them.
         texts: to run exported files on.
         max_tokens: tokens per text.
+        declared: how the folder says that its encoder is to be used.
     """
 
     model: str | Path
@@ -37,6 +39,7 @@ class Source:
     plan: Plan
     texts: Sequence[str]
     max_tokens: int
+    declared: Declared
 
     @property
     def head(self) -> str:
@@ -72,23 +75,25 @@ def read_source(model: str | Path, texts: Sequence[str], *, revision: str | None
     """
     if not texts:
         raise InputError("there are no texts to compare the outputs on: give at least one")
-    config = AutoConfig.from_pretrained(model, revision=revision)
-    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+    declared = read_declared(model, revision=revision)
+    config = AutoConfig.from_pretrained(declared.encoder, revision=revision)
+    tokenizer = declared.read_tokenizer(revision=revision)
     try:
-        plan = load_plan(config, read_tensors(model, revision=revision), config.saved_head)
+        plan = load_plan(config, read_tensors(declared.encoder, revision=revision), config.saved_head)
     except CheckpointError as error:
         raise CheckpointError(f"{model} {error}") from None
     for name, tensor in plan.tensors.items():
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{model} is damaged: {name} contains NaN or infinity")
-    return Source(model, config, tokenizer, plan, texts, fit(tokenizer, config.max_position_embeddings))
+    return Source(model, config, tokenizer, plan, texts, fit(tokenizer, config.max_position_embeddings), declared)
 
 
 def write_companions(source: Source, folder: Path) -> None:
-    """Write the configuration and the tokenizer; the configuration does not mention how weights were quantized."""
+    """Write configuration, tokenizer and declarations; the first does not mention how weights were quantized."""
     extra = {name: value for name, value in source.config.extra.items() if name != "quantization_config"}
     source.config.replace(extra=extra).save_pretrained(folder)
     source.tokenizer.save_pretrained(folder)
+    source.declared.write(folder)
 
 
 def dequantize(plan: Plan) -> Plan:

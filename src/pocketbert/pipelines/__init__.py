@@ -15,6 +15,7 @@ from pocketbert.pipelines.texts import (
     ZeroShotClassification,
 )
 from pocketbert.pipelines.tokens import FillMask, QuestionAnswering, TokenClassification
+from pocketbert.sentences.declared import read_declared
 
 if TYPE_CHECKING:
     from pocketbert.families.config import PreTrainedConfig
@@ -83,6 +84,10 @@ def pipeline(
             raise InputError(f"{kind.task} has no bundled model: pass model=… with a folder or hub name")
         model = BUNDLED / kind.bundled
     if isinstance(model, str | Path):
+        if kind is FeatureExtraction:
+            declared = read_declared(model, revision=revision)
+            model, options = declared.encoder, {**options, "declared": declared}
+            tokenizer = declared.read_tokenizer(revision=revision) if tokenizer is None else tokenizer
         tokenizer = model if tokenizer is None else tokenizer
         model = _load(kind, model, device, revision)
     if isinstance(tokenizer, str | Path):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pocketbert import decode
 from pocketbert.errors import InputError
-from pocketbert.features import (
-    Features,
-    encode_choices,
-    encode_texts,
-)
+from pocketbert.features import Features, Predictor, encode_choices, encode_texts
 from pocketbert.pipelines.base import Output, Pipeline, Result, alone, fields_of
 from pocketbert.runtime.stream import Job
+from pocketbert.sentences.declared import Declared
+
+if TYPE_CHECKING:
+    from pocketbert.families.config import PreTrainedConfig
+    from pocketbert.tokenization import BertTokenizer
 
 
 class TextClassification(Pipeline):
@@ -157,18 +158,92 @@ class FeatureExtraction(Pipeline):
     task = "feature-extraction"
     head = "Model"
 
-    def job(self, *, pooling: str | None = None, normalize: bool = False) -> Job:
+    def __init__(
+        self,
+        predictor: Predictor,
+        tokenizer: BertTokenizer,
+        config: PreTrainedConfig,
+        declared: Declared | None = None,
+        **options: Any,
+    ) -> None:
+        self.declared = declared or Declared()
+        super().__init__(predictor, tokenizer, config, **options)
+
+    def job(
+        self,
+        *,
+        pooling: str | None = None,
+        normalize: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        dimensions: int | None = None,
+    ) -> Job:
         """The last hidden states of each text, nested lists [1, tokens, hidden]; with `pooling` one vector [hidden].
 
-        `pooling` is "mean" (of all tokens) or "cls"; `normalize` gives the vector length 1.
+        `pooling` is "declared", which is all that the model's folder declares (dense layers, norms, the default prompt,
+        …) and the mean where it declares nothing, or one of `decode.POOLINGS`, and nothing else. `prompt` is put before
+        each text, or that which the folder calls `prompt_name`. `dimensions` keeps so many numbers of a vector;
+        `normalize` gives it length 1 after that.
         """
-        if normalize and pooling is None:
-            raise InputError("normalize needs pooling='mean' or 'cls': it applies to one vector per text")
+        made = self.arrays(
+            pooling=pooling, normalize=normalize, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions
+        )
 
         def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> list[Any]:
-            hidden = self._array(outputs[0], "last_hidden_state", 2)
-            return [hidden.tolist()] if pooling is None else decode.pool(hidden, pooling, normalize=normalize).tolist()
+            array = made.decode(text, features, outputs)
+            return [array.tolist()] if pooling is None else list(array.tolist())
 
         # A number in a list takes 32 bytes: 25 kB per vector, or per token, for a model as wide as BERT-base.
         few = {"inputs": 256} if pooling else {"inputs": 64, "characters": 1 << 13}
-        return Job(lambda inputs: alone(encode_texts(self.tokenizer, inputs, max_length=self.max_length)), read, **few)
+        return Job(made.encode, read, **few)
+
+    def arrays(
+        self,
+        *,
+        pooling: str | None = None,
+        normalize: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        dimensions: int | None = None,
+    ) -> Job:
+        """The job with arrays as results, [tokens, hidden] or [hidden] of each text."""
+        if pooling is None and (normalize or dimensions is not None):
+            raise InputError("normalize and dimensions need pooling='declared' or another: they are for one vector")
+        if pooling not in (None, "declared", *decode.POOLINGS):
+            names = ", ".join(map(repr, ("declared", *decode.POOLINGS)))
+            raise InputError(f"pooling={pooling!r} must be one of {names}")
+        if dimensions is not None and dimensions < 1:
+            raise InputError(f"dimensions={dimensions} must be at least 1")
+        declared, prompt = self.declared, self._prompt(prompt, prompt_name, default=pooling == "declared")
+        prompt_tokens = len(encode_texts(self.tokenizer, [prompt], max_length=self.max_length)[0]) - 1 if prompt else 0
+        kept = declared.dimensions if dimensions is None and pooling == "declared" else dimensions
+
+        def encode(inputs: list[Any]) -> list[list[Features]]:
+            texts = [prompt + text if isinstance(text, str) else text for text in inputs] if prompt else inputs
+            return alone(encode_texts(self.tokenizer, texts, max_length=self.max_length))
+
+        def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> np.ndarray:
+            hidden = self._array(outputs[0], "last_hidden_state", 2)
+            if pooling is None:
+                return hidden
+            vector = declared.vector(hidden, prompt_tokens) if pooling == "declared" else decode.pool(hidden, pooling)
+            if dimensions is not None and dimensions > len(vector):
+                raise InputError(
+                    f"dimensions={dimensions} is more than the {len(vector)} that the model's vectors have"
+                )
+            return decode.unit(vector[:kept]) if normalize else vector[:kept]
+
+        return Job(encode, read)
+
+    def _prompt(self, prompt: str | None, name: str | None, *, default: bool) -> str:
+        """The text that is put before each text."""
+        if prompt is not None and name is not None:
+            raise InputError("pass prompt or prompt_name, not both")
+        if name is None and default:
+            name = self.declared.default_prompt if prompt is None else None
+        if name is None:
+            return prompt or ""
+        if name not in self.declared.prompts:
+            known = ", ".join(self.declared.prompts) or "none"
+            raise InputError(f"prompt_name={name!r} is not declared by the model; its prompts: {known}")
+        return self.declared.prompts[name]

@@ -30,6 +30,7 @@ from pocketbert.runtime.plan import Plan
 from pocketbert.runtime.quantize import matrices, quantize_rows, unquantized_matrices
 from pocketbert.runtime.quantize_options import QuantizeOptions
 from pocketbert.runtime.smoothing import find_factors, norm_scopes, scale_columns
+from pocketbert.sentences.declared import read_declared
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,10 @@ def quantize_folder(
     """
     out = Path(out)
     refuse_existing(out)
-    config = AutoConfig.from_pretrained(model, revision=revision)
-    family, tensors = family_of(config), read_tensors(model, revision=revision)
+    declared = read_declared(model, revision=revision)
+    encoder = declared.encoder
+    config = AutoConfig.from_pretrained(encoder, revision=revision)
+    family, tensors = family_of(config), read_tensors(encoder, revision=revision)
     if config.quantized and measure is not None:
         raise InputError(f"{model} is already in int8: there is no original to compare it with")
     try:
@@ -123,7 +126,8 @@ def quantize_folder(
 
     metrics: dict[str, Metrics] = {}
     with new_folder(out) as folder:
-        _copy_companions(resolve(model, files=("*.json", "*.txt"), revision=revision), folder)
+        _copy_companions(resolve(encoder, files=("*.json", "*.txt"), revision=revision), folder)
+        declared.write(folder)
         config.save_pretrained(folder)
         write_tensors(folder / "model.safetensors", tensors)
         if measure is not None:

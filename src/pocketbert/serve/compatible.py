@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from pocketbert.pipelines import FeatureExtraction
 from pocketbert.serve import schemas, v1
 from pocketbert.serve.errors import JsonResponse
 from pocketbert.serve.service import RequestError, run_model, service_of
@@ -83,8 +84,9 @@ async def info(request: Request) -> Response:
     config = model.pipeline.config
     kinds: dict[str, dict[str, Any]] = {
         "text-classification": {"classifier": {"id2label": config.id2label, "label2id": config.label2id}},
-        "feature-extraction": {"embedding": {"pooling": model.pooling}},
     }
+    if isinstance(model.pipeline, FeatureExtraction):
+        kinds[model.task] = {"embedding": {"pooling": "+".join(model.pipeline.declared.poolings)}}
     return JsonResponse(
         {
             "model_id": model.name,

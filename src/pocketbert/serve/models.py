@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pocketbert.errors import ConfigError, InputError
 from pocketbert.features import Features
-from pocketbert.pipelines import TASKS, Pipeline, ZeroShotClassification
+from pocketbert.pipelines import TASKS, FeatureExtraction, Pipeline, ZeroShotClassification
 from pocketbert.runtime.engine import usable_threads
 from pocketbert.runtime.stream import Job
+from pocketbert.sentences.declared import read_declared
 from pocketbert.serve.batching import TOKENS, Queue, Worker
 from pocketbert.serve.settings import Limits, Settings
 
@@ -46,7 +45,6 @@ class Model:
         self.zero_shot = None  # the pipeline for labels of the request
         if self.task == "text-classification":
             self.zero_shot = ZeroShotClassification(pipeline.predictor, pipeline.tokenizer, pipeline.config)
-        self.pooling = "mean"
 
     @property
     def labels(self) -> list[str] | None:
@@ -153,12 +151,11 @@ class Models(dict[str, Model]):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         threads = max(1, usable_threads() // settings.workers)
-        pipelines = [(name, load(model, threads), _pooling(model)) for name, model in settings.models]
-        queues = [Queue(pipeline.predictor, TOKENS * threads) for _, pipeline, _ in pipelines]
+        pipelines = [(name, load(model, threads)) for name, model in settings.models]
+        queues = [Queue(pipeline.predictor, TOKENS * threads) for _, pipeline in pipelines]
         self.worker = Worker(queues)
-        for (name, pipeline, pooling), queue in zip(pipelines, queues, strict=True):
+        for (name, pipeline), queue in zip(pipelines, queues, strict=True):
             self[name] = Model(name, pipeline, self.worker, queue, settings.limits)
-            self[name].pooling = pooling
 
     def of_task(self, task: str) -> Model | None:
         """The first model of a task."""
@@ -173,24 +170,15 @@ def load(model: str, threads: int) -> Pipeline:
     """
     from pocketbert.configs import AutoConfig
     from pocketbert.runtime.engine import Engine
-    from pocketbert.tokenization import AutoTokenizer
 
-    head = AutoConfig.from_pretrained(model).saved_head
+    declared = read_declared(model)
+    head = AutoConfig.from_pretrained(declared.encoder).saved_head
     head = "ForMaskedLM" if head == "ForPreTraining" else head  # the only one of its heads that a task uses
     kind = next((kind for kind in TASKS.values() if kind.head == head), None)
     if kind is None:
         heads = ", ".join(sorted({str(kind.head) for kind in TASKS.values()}))
         raise ConfigError(f"{model} has the head {head}, which no task uses; served are models with {heads}")
-    engine = Engine.from_pretrained(model, head, threads=threads)
+    engine = Engine.from_pretrained(declared.encoder, head, threads=threads)
     assert engine.config is not None
-    return kind(engine, AutoTokenizer.from_pretrained(model), engine.config)
-
-
-def _pooling(model: str) -> str:
-    """The pooling that a sentence encoder was trained with, from the file of sentence-transformers in its folder."""
-    path = Path(model) / "1_Pooling" / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "mean"
-    return "cls" if isinstance(config, dict) and config.get("pooling_mode_cls_token") is True else "mean"
+    options = {"declared": declared} if kind is FeatureExtraction else {}
+    return kind(engine, declared.read_tokenizer(), engine.config, **options)

@@ -105,7 +105,8 @@ class EmbedRequest(TaskRequest):
 
     inputs: Text | list[Text]
     pooling: Annotated[
-        Literal["mean", "cls"] | None, Field(description="[default: as the model was trained, usually the mean]")
+        Literal["declared", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] | None,
+        Field(description="[default: declared, as the model's folder says; the mean if it says nothing]"),
     ] = None
     normalize: bool = True
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
+from tokenizers.normalizers import BertNormalizer, Lowercase
+from tokenizers.normalizers import Sequence as Steps
 
 from pocketbert.errors import TokenizerError
 from pocketbert.tokenization.files import (
@@ -166,6 +167,12 @@ class Vocabulary:
         self._backend = self._new_backend()
         self._special_ids = {self.convert_tokens_to_ids(token.content) for token in self._added if token.special}
         self._configured: dict[tuple[Truncation | None, Padding | None], Tokenizer] = {}
+
+    def lower_case_first(self) -> None:
+        """Lower-case every text before the steps that are stored; unlike `do_lower_case`, accents are not dropped."""
+        stored = [] if self._normalizer is None else [self._normalizer]
+        self._normalizer = Steps([Lowercase(), *stored])
+        self._assemble(self._added)
 
     def _new_backend(self) -> Tokenizer:
         backend = Tokenizer(self._model)
