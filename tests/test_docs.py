@@ -43,6 +43,7 @@ MODELS = {  # what stands in for it, and its labels
     "csarron/mobilebert-uncased-squad-v2": ("MobileBertForQuestionAnswering", ()),
     "mrm8488/mobilebert-finetuned-ner": ("MobileBertForTokenClassification", ("O", "B-PER", "I-PER", "B-LOC")),
     "sentence-transformers/all-MiniLM-L6-v2": ("BertModel", ()),
+    "cross-encoder/ms-marco-MiniLM-L6-v2": ("BertForSequenceClassification", ("LABEL_0",)),
     "my-chooser": ("SqueezeBertForMultipleChoice", ()),
 }
 

@@ -29,6 +29,8 @@ _HOME: dict[str, str] = {
     ),
     **dict.fromkeys(("AutoTokenizer", "BatchEncoding"), "tokenization"),
     "pipeline": "pipelines",
+    "CrossEncoder": "sentences.cross_encoder",
+    "SentenceTransformer": "sentences.sentence_transformer",
     "FinetuneOptions": "recipes.finetune_options",
     "FinetuneResult": "recipes.epoch_run",
     "finetune": "recipes.finetune",

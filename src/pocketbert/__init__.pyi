@@ -67,6 +67,8 @@ from pocketbert.recipes.transfer_options import TransferOptions as TransferOptio
 from pocketbert.runtime.quantize_options import QuantizeOptions as QuantizeOptions
 from pocketbert.runtime.quantized_folders import QuantizeResult as QuantizeResult
 from pocketbert.runtime.quantized_folders import quantize as quantize
+from pocketbert.sentences.cross_encoder import CrossEncoder as CrossEncoder
+from pocketbert.sentences.sentence_transformer import SentenceTransformer as SentenceTransformer
 from pocketbert.tasks.evaluate import EvaluateResult as EvaluateResult
 from pocketbert.tasks.evaluate import evaluate as evaluate
 from pocketbert.tasks.evaluate_options import EvaluateOptions as EvaluateOptions

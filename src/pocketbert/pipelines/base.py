@@ -56,7 +56,11 @@ class Pipeline(ABC):
 
     def stream(self, inputs: Iterable[Any], **options: Any) -> Iterator[Answer]:
         """Results of inputs as they are read, each with the sequences that the model read; see `runtime.stream`."""
-        return answers(inputs, self.job(**(self.options | self._known(options))), self.predictor)
+        return self.run(inputs, self.job(**(self.options | self._known(options))))
+
+    def run(self, inputs: Iterable[Any], job: Job) -> Iterator[Answer]:
+        """Results of inputs as they are read, by a job of one's own."""
+        return answers(inputs, job, self.predictor)
 
     @abstractmethod
     def job(self) -> Job:
@@ -68,7 +72,7 @@ class Pipeline(ABC):
             raise InputError(f"{self.task} has no option {', '.join(unknown)}: it takes {', '.join(known) or 'none'}")
         return options
 
-    def _array(self, output: Output, name: str, axes: int) -> np.ndarray:
+    def array(self, output: Output, name: str, axes: int) -> np.ndarray:
         """An array of the model's output, which must have so many axes and hold numbers."""
         if name not in output or output[name].ndim != axes:
             given = ", ".join(f"{key} {list(array.shape)}" for key, array in output.items())

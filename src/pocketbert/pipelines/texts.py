@@ -46,7 +46,7 @@ class TextClassification(Pipeline):
 
         def read(text: Any, features: Sequence[Features], outputs: Sequence[Output]) -> Result | list[Result]:
             scores = decode.label_scores(
-                self._array(outputs[0], "logits", 1),
+                self.array(outputs[0], "logits", 1),
                 problem_type=self.config.problem_type,
                 function_to_apply=function_to_apply,
             )
@@ -106,7 +106,7 @@ class ZeroShotClassification(Pipeline):
             return [features[start : start + count] for start in range(0, len(features), count)]
 
         def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> Result:
-            rows = np.stack([self._array(output, "logits", 1) for output in outputs])
+            rows = np.stack([self.array(output, "logits", 1) for output in outputs])
             found = decode.labels(decode.entailment(rows, entails, contradicts), names)
             return {
                 "sequence": text,
@@ -146,7 +146,7 @@ class MultipleChoice(Pipeline):
             return encode_choices(self.tokenizer, prompts, choices, max_length=self.max_length)
 
         def read(one: Any, features: Sequence[Features], outputs: Sequence[Output]) -> list[Result]:
-            logits = np.concatenate([self._array(output, "logits", 1) for output in outputs])
+            logits = np.concatenate([self.array(output, "logits", 1) for output in outputs])
             return decode.choices(logits, one["choices"])
 
         return Job(encode, read)
@@ -223,7 +223,7 @@ class FeatureExtraction(Pipeline):
             return alone(encode_texts(self.tokenizer, texts, max_length=self.max_length))
 
         def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> np.ndarray:
-            hidden = self._array(outputs[0], "last_hidden_state", 2)
+            hidden = self.array(outputs[0], "last_hidden_state", 2)
             if pooling is None:
                 return hidden
             vector = declared.vector(hidden, prompt_tokens) if pooling == "declared" else decode.pool(hidden, pooling)

@@ -52,7 +52,7 @@ class TokenClassification(Pipeline):
         def read(one: Any, features: Sequence[Tokens], outputs: Sequence[Output]) -> list[Result]:
             [tokens] = features
             return decode.entities(
-                self._array(outputs[0], "logits", 2),
+                self.array(outputs[0], "logits", 2),
                 tokens,
                 self._names(" ".join(one) if is_split_into_words else one, tokens),
                 self.config.id2label,
@@ -121,7 +121,7 @@ class QuestionAnswering(Pipeline):
 
         def read(one: Any, windows: Sequence[Window], outputs: Sequence[Output]) -> Result | list[Result]:
             found = [
-                {name: self._array(output, name, 1) for name in ("start_logits", "end_logits")} for output in outputs
+                {name: self.array(output, name, 1) for name in ("start_logits", "end_logits")} for output in outputs
             ]
             spans = decode.spans(windows, found, n_best=max(20, top_k), max_answer_length=max_answer_len)
             null = decode.null_logit(found) if handle_impossible_answer else None
@@ -159,7 +159,7 @@ class FillMask(Pipeline):
         def read(
             text: str, features: Sequence[Features], outputs: Sequence[Output]
         ) -> list[Result] | list[list[Result]]:
-            [one], logits = features, self._array(outputs[0], "logits", 2)
+            [one], logits = features, self.array(outputs[0], "logits", 2)
             assert one.rows is not None
             filled = [
                 [

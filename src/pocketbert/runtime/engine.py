@@ -125,20 +125,32 @@ class Engine:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, head: str, *, revision: str | None = None, threads: int | None = None
+        cls,
+        name_or_path: str | Path,
+        head: str,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        threads: int | None = None,
     ) -> Engine:
         """The model of a folder or hub name, for the task of `head`, the part of a class name after the family.
 
-        It runs in int8 if the weights in the folder are int8, otherwise in fp32; `threads` as for `Engine`.
+        It runs in int8 if the weights in the folder are int8, otherwise in fp32; `threads` as for `Engine`, the other
+        arguments as for `open_tensors`.
 
         Raises:
             CheckpointError: the files are missing or damaged, or not of this model; its head is of another task, or not
                 in the file, so that the outputs would be random.
             ConfigError: `config.json` cannot be understood.
         """
-        config = AutoConfig.from_pretrained(name_or_path, revision=revision)
+        config = AutoConfig.from_pretrained(
+            name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
         config.refuse_other_head(head, name_or_path)
-        checkpoint = open_tensors(name_or_path, revision=revision)
+        checkpoint = open_tensors(
+            name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
         try:
             plan = load_plan(config, checkpoint, head)
         except CheckpointError as error:
