@@ -21,11 +21,13 @@ LABELS = {
     "classify": ["negative", "positive"],
     "nli": ["contradiction", "entailment", "neutral"],
     "tag": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"],
+    "rank": ["LABEL_0"],
 }
 HEADS = {
     "classify": "ForSequenceClassification",
     "nli": "ForSequenceClassification",
     "tag": "ForTokenClassification",
+    "rank": "ForSequenceClassification",
     "answer": "ForQuestionAnswering",
     "fill-mask": "ForMaskedLM",
     "choose": "ForMultipleChoice",

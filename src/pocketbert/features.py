@@ -163,6 +163,36 @@ def encode_texts(
     ]
 
 
+class TokenIds(tuple[int, ...]):
+    """The tokens of a text, by their ids, in place of the text itself."""
+
+    __slots__ = ()
+
+
+def encode_ids(
+    tokenizer: BertTokenizer, inputs: Sequence[TokenIds], before: Sequence[int] = (), *, max_length: int | None = None
+) -> list[Features]:
+    """Token ids as inputs of an encoder, `before` them the ids of a prompt.
+
+    [CLS] and [SEP] are put around ids that do not begin with [CLS]; what is too long is cut as texts are.
+    """
+    length, known = fit(tokenizer, max_length), len(tokenizer)
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    found = []
+    for position, ids in enumerate(inputs):
+        if unknown := [one for one in ids if not 0 <= one < known]:
+            raise InputError(f"the token id {unknown[0]} is not one of the vocabulary's {known}", position)
+        inner = list(ids)
+        if inner[:1] == [cls]:
+            inner = inner[1:-1] if inner[-1] == sep else inner[1:]
+        inner = [*before, *inner]
+        cut = len(inner) > length - 2
+        inner = inner[-(length - 2) :] if tokenizer.truncation_side == "left" else inner[: length - 2]
+        row = _ints([cls, *inner, sep])
+        found.append(Features(row, np.zeros_like(row), cut=cut))
+    return found
+
+
 def _ints(values: Any) -> Ints:
     return np.asarray(values, dtype=np.int32)
 

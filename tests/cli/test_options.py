@@ -73,7 +73,7 @@ OF_THE_COMMAND_LINE = {
 }
 NOT_OFFERED = {"distill": {"vocab_size"}}  # the student shares its teacher's tokens
 # Their counterparts in Python are the arguments of pipelines, or there is none.
-WITHOUT_DATACLASS = {"classify", "tag", "answer", "fill-mask", "choose", "embed", "info"}
+WITHOUT_DATACLASS = {"classify", "tag", "answer", "fill-mask", "choose", "embed", "rank", "info"}
 
 
 def command_named(name: str) -> click.Command:

@@ -29,6 +29,7 @@ COMMANDS = (
     "fill-mask",
     "choose",
     "embed",
+    "rank",
     "prepare",
     "pretrain",
     "transfer",

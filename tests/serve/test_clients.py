@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from helpers.service import Service
+from pocketbert import AutoTokenizer
 from pocketbert.pipelines import pipeline
 
 
-def test_openai(service: Service) -> None:
+def test_openai(service: Service, models: dict[str, Path]) -> None:
     openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0) as client:
         assert "embed" in [one.id for one in client.models.list()]
@@ -24,7 +25,11 @@ def test_openai(service: Service) -> None:
         with pytest.raises(openai.NotFoundError, match="no model of that name"):
             client.embeddings.create(model="other", input="a")
         with pytest.raises(openai.UnprocessableEntityError):
-            client.embeddings.create(model="embed", input=[[1, 2]])
+            client.embeddings.create(model="embed", input=[[10**6]])
+        ids = AutoTokenizer.from_pretrained(models["embed"]).encode(texts[0])
+        by_ids = client.embeddings.create(model="embed", input=[ids], dimensions=8)
+        short = client.embeddings.create(model="embed", input=texts[0], dimensions=8)
+        assert by_ids.data[0].embedding == short.data[0].embedding
 
 
 def test_huggingface_hub(service: Service, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ COMMANDS = {
         "answer": ("pocketbert.cli.predict", "Find the answers to questions in a passage."),
         "fill-mask": ("pocketbert.cli.predict", "Predict the masked words of texts."),
         "choose": ("pocketbert.cli.predict", "Choose the best continuation of a text, or answer to a question."),
-        "embed": ("pocketbert.cli.predict", "Compute the embeddings of texts."),
+        "embed": ("pocketbert.cli.sentences", "Compute the embeddings of texts."),
+        "rank": ("pocketbert.cli.sentences", "Rank passages by how well they answer a query."),
     },
     "Training": {
         "prepare": ("pocketbert.cli.prepare", "Prepare a pretraining corpus from raw text."),

@@ -1,4 +1,4 @@
-"""Inference: classify, tag, answer, fill-mask, choose, embed."""
+"""Inference: classify, tag, answer, fill-mask, choose."""
 
 from __future__ import annotations
 
@@ -8,36 +8,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pocketbert.cli import console
-from pocketbert.cli.commands import Declaration, click_argument, click_option, command
+from pocketbert.cli.commands import click_argument, click_option, command
 from pocketbert.cli.inputs import Item, check_text, read_passage, text_source
-from pocketbert.cli.predictions import load_pipeline, note_truncated, predictions
+from pocketbert.cli.predictions import load_pipeline, note_truncated, predictions, text_of
+from pocketbert.cli.text_options import (
+    device_option,
+    file_option,
+    model_option,
+    text_arguments,
+    text_column_option,
+    top_k_option,
+)
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-# As in `decode`, which imports NumPy.
-POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-
-_text_arguments = click_argument("text", nargs=-1, help="Texts; - reads lines from standard input.")
-_file = click_option(
-    "--file", "-f", type=click.Path(), metavar="FILE",
-    help="Text file with one text per line, or CSV, TSV, JSON-lines or Parquet file with a column of texts.",
-)  # fmt: skip
-_text_column = click_option(
-    "--text-column", metavar="NAME", default_text="detected", help="Column of the text in a table."
-)
-_model = click_option(
-    "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", required=True, help="Model folder or hub name."
-)
-_device = click_option(
-    "--device", metavar="NAME", default_text="the engine, without PyTorch", help="PyTorch device: cpu, cuda, cuda:1, …"
-)
-
-
-def _top_k(default: int | None, help: str, default_text: str | None = None) -> Declaration:
-    return click_option(
-        "--top-k", "-k", metavar="N", type=click.IntRange(min=1), default=default, default_text=default_text, help=help
-    )
 
 
 @command(
@@ -49,8 +33,8 @@ def _top_k(default: int | None, help: str, default_text: str | None = None) -> D
         'pocketbert classify -m my-nli "A thrilling match" --labels sports,politics',
     ]
 )
-@_text_arguments
-@_file
+@text_arguments
+@file_option
 @click_option(
     "--model",
     "-m",
@@ -60,20 +44,20 @@ def _top_k(default: int | None, help: str, default_text: str | None = None) -> D
     help="Model folder or hub name.",
 )
 @click_option("--pair", metavar="TEXT", help="Second text, for a model of text pairs.")
-@_top_k(None, "Number of labels per text.", "the best label")
+@top_k_option(None, "Number of labels per text.", "the best label")
 @click_option("--labels", metavar="A,B,C", help="Labels for zero-shot classification; needs an NLI model.")
 @click_option(
     "--template", metavar="TEXT", default="This example is {}.", help="Hypothesis for --labels; {} is the label."
 )
 @click_option("--entailment", metavar="LABEL", default_text="detected", help="The NLI model's label for entailment.")
-@_text_column
+@text_column_option
 @click_option(
     "--text-pair-column",
     metavar="NAME",
     default_text="detected",
     help="Column of the second text in a table.",
 )
-@_device
+@device_option
 @console.json_option
 def classify(
     text: Sequence[str],
@@ -129,11 +113,11 @@ def _ranked(result: dict[str, Any]) -> list[dict[str, Any]]:
         "pocketbert tag -m my-tagger -f sentences.txt | jq -r '.entities[].text'",
     ]
 )
-@_text_arguments
-@_model
-@_file
-@_text_column
-@_device
+@text_arguments
+@model_option
+@file_option
+@text_column_option
+@device_option
 @console.json_option
 def tag(
     text: Sequence[str],
@@ -148,7 +132,7 @@ def tag(
     pipe = load_pipeline("token-classification", model, device)
     json = console.use_json(json)
     # A word has the label of its first token, as in training.
-    for item, groups in predictions(pipe, source, _text, json, aggregation_strategy="first"):
+    for item, groups in predictions(pipe, source, text_of, json, aggregation_strategy="first"):
         entities = [
             {
                 "label": group["entity_group"],
@@ -161,10 +145,6 @@ def tag(
             console.print_json({"text": item.text, "entities": entities})
         else:
             console.rich_console().print(_with_entities(item.text, entities))
-
-
-def _text(item: Item) -> str:
-    return item.text
 
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -192,12 +172,12 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
     ]
 )
 @click_argument("question", nargs=-1, required=True, help="One or more questions.")
-@_model
+@model_option
 @click_option("--context", "-c", metavar="TEXT", help="The passage.")
 @click_option("--file", "-f", type=click.Path(), metavar="FILE", help="File that contains the passage, of any length.")
-@_top_k(1, "Number of answers per question.")
+@top_k_option(1, "Number of answers per question.")
 @click_option("--allow-empty", is_flag=True, help="Allow the result that there is no answer (SQuAD 2 models).")
-@_device
+@device_option
 @console.json_option
 def answer(
     question: Sequence[str],
@@ -261,12 +241,12 @@ def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
     ]
 )
 @click_argument("text", nargs=-1, help="Texts that contain [MASK]; - reads lines from standard input.")
-@_model
-@_file
-@_top_k(5, "Number of words per mask.")
+@model_option
+@file_option
+@top_k_option(5, "Number of words per mask.")
 @click_option("--targets", metavar="A,B,C", default_text="the whole vocabulary", help="Words to choose from.")
-@_text_column
-@_device
+@text_column_option
+@device_option
 @console.json_option
 def fill_mask(
     text: Sequence[str],
@@ -283,7 +263,7 @@ def fill_mask(
     words = None if targets is None else [word.strip() for word in targets.split(",") if word.strip()]
     pipe = load_pipeline("fill-mask", model, device)
     json = console.use_json(json)
-    for item, result in predictions(pipe, source, _text, json, top_k=top_k, targets=words):
+    for item, result in predictions(pipe, source, text_of, json, top_k=top_k, targets=words):
         gaps = [
             [
                 {"token": word["token_str"], "id": word["token"], "score": word["score"], "sequence": word["sequence"]}
@@ -315,8 +295,8 @@ def _filled(text: str, mask: str, number: int, word: str) -> Text:
 @command(examples=['pocketbert choose -m my-model "She poured the tea into" "a cup" "the moon"'])
 @click_argument("prompt", help="Beginning of a text, or a question.")
 @click_argument("choice", nargs=-1, required=True, help="Two or more continuations or answers.")
-@_model
-@_device
+@model_option
+@device_option
 @console.json_option
 def choose(prompt: str, choice: Sequence[str], model: str, device: str | None, json: bool | None) -> None:
     """Choose the best continuation of a text, or answer to a question."""
@@ -335,45 +315,3 @@ def choose(prompt: str, choice: Sequence[str], model: str, device: str | None, j
         rows = [(scored["choice"], f"{scored['score']:.3f}") for scored in ranked]
         console.print_table([prompt, "Score"], rows, numbers=["Score"])
     note_truncated(pipe, len(truncated), len(choice), f"choice {truncated[0]}" if truncated else "")
-
-
-@command(
-    examples=[
-        'pocketbert embed --model my-model "a small model" --normalize',
-        "pocketbert embed --model my-model --file sentences.txt > vectors.jsonl",
-    ]
-)
-@_text_arguments
-@_model
-@_file
-@click_option(
-    "--pooling",
-    type=click.Choice(POOLINGS),
-    default_text="all that the model's folder declares, the mean if it declares nothing",
-    help="How the vectors of a text's tokens become one, without whatever else the folder declares.",
-)
-@click_option("--normalize", is_flag=True, help="Scale every vector to length 1.")
-@_text_column
-@_device
-@console.json_option
-def embed(
-    text: Sequence[str],
-    model: str,
-    file: str | None,
-    pooling: str | None,
-    normalize: bool,
-    text_column: str | None,
-    device: str | None,
-    json: bool | None,
-) -> None:
-    """Compute the embeddings of texts."""
-    source = text_source(text, file, text_column=text_column)
-    pipe = load_pipeline("feature-extraction", model, device)
-    json = console.use_json(json)
-    with console.growing_table(numbers=["Vector", "Width"]) as add_row:
-        for item, vector in predictions(pipe, source, _text, json, pooling=pooling or "declared", normalize=normalize):
-            if json:
-                console.print_json({"text": item.text, "embedding": vector})
-            else:
-                first = "  ".join(f"{value:+.3f}" for value in vector[:4])
-                add_row(["Text", "Vector", "Width"], (item.text, f"{first}  …", str(len(vector))))

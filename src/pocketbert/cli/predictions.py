@@ -15,13 +15,19 @@ from pocketbert.errors import InputError
 
 if TYPE_CHECKING:
     from pocketbert.pipelines import Pipeline
+    from pocketbert.sentences.rank import Ranker
+
+
+def spare_numpy_threads() -> None:
+    """Where the core computes, start no threads of NumPy's own: they would take a quarter of the time to import it."""
+    if find_spec("pocketbert._core") is not None:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def load_pipeline(task: str, model: str | None, device: str | None) -> Pipeline:
     """Load the pipeline of a task."""
-    if device is None and find_spec("pocketbert._core") is not None:
-        # The core computes: starting NumPy's own threads would take a quarter of the time to import it.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if device is None:
+        spare_numpy_threads()
     with console.busy("loading the model"):
         from pocketbert.pipelines import pipeline
 
@@ -29,7 +35,7 @@ def load_pipeline(task: str, model: str | None, device: str | None) -> Pipeline:
 
 
 def predictions(
-    pipe: Pipeline, source: TextSource, to_input: Callable[[Item], Any], json: bool, **options: Any
+    pipe: Pipeline | Ranker, source: TextSource, to_input: Callable[[Item], Any], json: bool, **options: Any
 ) -> Iterator[tuple[Item, Any]]:
     """Every text with its result, in order and as soon as it is computed; then notes on texts not read in full.
 
@@ -75,7 +81,12 @@ def predictions(
     note_truncated(pipe, truncated, count, first)
 
 
-def note_truncated(pipe: Pipeline, truncated: int, count: int, first: str) -> None:
+def text_of(item: Item) -> str:
+    """The input of a pipeline of single texts."""
+    return item.text
+
+
+def note_truncated(pipe: Pipeline | Ranker, truncated: int, count: int, first: str) -> None:
     """Note that `truncated` of `count` texts were not read to their end, the first of them at `first`."""
     if not truncated:
         return

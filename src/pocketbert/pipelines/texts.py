@@ -9,7 +9,7 @@ import numpy as np
 
 from pocketbert import decode
 from pocketbert.errors import InputError
-from pocketbert.features import Features, Predictor, encode_choices, encode_texts
+from pocketbert.features import Features, Predictor, TokenIds, encode_choices, encode_ids, encode_texts
 from pocketbert.pipelines.base import Output, Pipeline, Result, alone, fields_of
 from pocketbert.runtime.stream import Job
 from pocketbert.sentences.declared import Declared
@@ -182,7 +182,8 @@ class FeatureExtraction(Pipeline):
 
         `pooling` is "declared", which is all that the model's folder declares (dense layers, norms, the default prompt,
         …) and the mean where it declares nothing, or one of `decode.POOLINGS`, and nothing else. `prompt` is put before
-        each text, or that which the folder calls `prompt_name`. `dimensions` keeps so many numbers of a vector;
+        each text, or that which the folder calls `prompt_name`.
+        An input may be `features.TokenIds`, too. `dimensions` keeps so many numbers of a vector;
         `normalize` gives it length 1 after that.
         """
         made = self.arrays(
@@ -214,15 +215,22 @@ class FeatureExtraction(Pipeline):
             raise InputError(f"pooling={pooling!r} must be one of {names}")
         if dimensions is not None and dimensions < 1:
             raise InputError(f"dimensions={dimensions} must be at least 1")
-        declared, prompt = self.declared, self._prompt(prompt, prompt_name, default=pooling == "declared")
-        prompt_tokens = len(encode_texts(self.tokenizer, [prompt], max_length=self.max_length)[0]) - 1 if prompt else 0
+        if prompt is not None and prompt_name is not None:
+            raise InputError("pass prompt or prompt_name, not both")
+        prompt = self.prompt(prompt_name, default=pooling == "declared") if prompt is None else prompt
+        declared = self.declared
+        before = encode_texts(self.tokenizer, [prompt], max_length=self.max_length)[0].input_ids[:-1] if prompt else ()
+        prompt_tokens = len(before)
         kept = declared.dimensions if dimensions is None and pooling == "declared" else dimensions
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
+            if inputs and all(isinstance(one, TokenIds) for one in inputs):
+                prompt_ids = [int(one) for one in before[1:]]
+                return alone(encode_ids(self.tokenizer, inputs, prompt_ids, max_length=self.max_length))
             texts = [prompt + text if isinstance(text, str) else text for text in inputs] if prompt else inputs
             return alone(encode_texts(self.tokenizer, texts, max_length=self.max_length))
 
-        def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> np.ndarray:
+        def read(text: Any, features: Sequence[Features], outputs: Sequence[Output]) -> np.ndarray:
             hidden = self.array(outputs[0], "last_hidden_state", 2)
             if pooling is None:
                 return hidden
@@ -235,14 +243,11 @@ class FeatureExtraction(Pipeline):
 
         return Job(encode, read)
 
-    def _prompt(self, prompt: str | None, name: str | None, *, default: bool) -> str:
-        """The text that is put before each text."""
-        if prompt is not None and name is not None:
-            raise InputError("pass prompt or prompt_name, not both")
-        if name is None and default:
-            name = self.declared.default_prompt if prompt is None else None
+    def prompt(self, name: str | None, *, default: bool = False) -> str:
+        """The text of the model's prompt `name`; without a name, that of its default prompt if `default`, or none."""
+        name = self.declared.default_prompt if name is None and default else name
         if name is None:
-            return prompt or ""
+            return ""
         if name not in self.declared.prompts:
             known = ", ".join(self.declared.prompts) or "none"
             raise InputError(f"prompt_name={name!r} is not declared by the model; its prompts: {known}")

@@ -67,7 +67,9 @@ def choose_prompt(prompts: Mapping[str, str], prompt: str | None, name: str | No
     if name is None:
         return ""
     if name not in prompts:
-        raise InputError(f"prompt_name={name!r} is none of the model's prompts: {', '.join(prompts) or 'it has none'}")
+        raise InputError(
+            f"prompt_name={name!r} is not one of the model's prompts: {', '.join(prompts) or 'it has none'}"
+        )
     return prompts[name]
 
 
@@ -75,7 +77,7 @@ def read_activation(given: Any) -> Activation:
     """A function of arrays: a callable, PyTorch's name of one, or a module of `torch.nn` (only its name counts).
 
     Raises:
-        InputError: it is none of these.
+        InputError: it is not one of these.
     """
     kind = type(given)
     module = kind.__module__.startswith("torch.nn.")

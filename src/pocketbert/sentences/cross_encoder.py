@@ -52,6 +52,11 @@ class CrossEncoder:
         config_kwargs: none.
         modules: none.
 
+    Attributes:
+        pipeline: the pipeline that runs it.
+        activation_fn: function of the logits, an array.
+        num_labels: number of labels.
+
     Raises:
         CheckpointError: the model cannot be read, has no trained head, or declares what is not supported.
         InputError: an argument that cannot be meant.
@@ -93,7 +98,7 @@ class CrossEncoder:
         tokenizer = declared.read_tokenizer(**where)
         if max_length is not None:
             tokenizer.model_max_length = max_length
-        self._pipeline = TextClassification(engine, tokenizer, engine.config)
+        self.pipeline = TextClassification(engine, tokenizer, engine.config)
         self.num_labels = engine.config.num_labels
         if num_labels not in (None, self.num_labels):
             raise InputError(f"num_labels={num_labels}: the model has {self.num_labels}")
@@ -105,12 +110,12 @@ class CrossEncoder:
     @property
     def tokenizer(self) -> BertTokenizer:
         """The tokenizer."""
-        return self._pipeline.tokenizer
+        return self.pipeline.tokenizer
 
     @property
     def max_seq_length(self) -> int:
         """Number of tokens that a pair is cut to, of the longer text first; older versions call it `max_length`."""
-        return self._pipeline.max_length
+        return self.pipeline.max_length
 
     max_length = max_seq_length
 
@@ -160,7 +165,7 @@ class CrossEncoder:
         pairs = [pairs] if single else pairs
         activation = self.activation_fn if activation_fn is None else read_activation(activation_fn)
         before = choose_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name)
-        results = self._pipeline.run(pairs, self._job(before))
+        results = self.pipeline.run(pairs, self.job(before))
         rows = [answer.value for answer in with_progress(results, len(pairs), show_progress_bar)]
         if not rows:
             return np.array([]) if convert_to_numpy else []
@@ -173,9 +178,9 @@ class CrossEncoder:
             return scores[0]
         return scores if convert_to_numpy else list(scores)
 
-    def _job(self, prompt: str) -> Job:
-        """Pairs in, logits [labels] out."""
-        pipeline = self._pipeline
+    def job(self, prompt: str = "") -> Job:
+        """The job of `pipeline.run`: pairs in, logits [labels] out, with `prompt` before the first texts."""
+        pipeline = self.pipeline
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
             for position, one in enumerate(inputs):

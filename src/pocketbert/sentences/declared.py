@@ -279,7 +279,7 @@ def _settings(root: Path) -> dict[str, Any]:
     default = config.get("default_prompt_name")
     if default is not None and default not in prompts:
         raise CheckpointError(
-            f"{path}: default_prompt_name={default!r:.60} is none of the prompts {', '.join(prompts)}"
+            f"{path}: default_prompt_name={default!r:.60} is not one of the prompts {', '.join(prompts)}"
         )
     dimensions = config.get("truncate_dim")
     if dimensions is not None and (not isinstance(dimensions, int) or dimensions < 1):

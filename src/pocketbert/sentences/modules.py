@@ -126,7 +126,7 @@ def _pooling(config: Mapping[str, Any], folder: Path) -> Pooling:
         raise CheckpointError(f"{path}: pooling_mode={modes!r:.60} must be a name or a list of names")
     for mode in modes:
         if mode not in POOLINGS:
-            raise CheckpointError(f"{path}: pooling_mode={mode!r:.60} is none of {', '.join(POOLINGS)}")
+            raise CheckpointError(f"{path}: pooling_mode={mode!r:.60} is not one of {', '.join(POOLINGS)}")
     return Pooling(tuple(modes), config.get("include_prompt", True))
 
 

@@ -14,6 +14,7 @@ from pocketbert.errors import InputError
 from pocketbert.features import fit
 from pocketbert.pipelines.texts import FeatureExtraction
 from pocketbert.runtime.engine import Engine
+from pocketbert.runtime.stream import Job
 from pocketbert.sentences.arguments import (
     as_inputs,
     check_call,
@@ -51,6 +52,12 @@ class SentenceTransformer:
         config_kwargs: none.
         modules: none.
 
+    Attributes:
+        pipeline: the pipeline that runs it.
+        prompts: name → text that is put before a text.
+        default_prompt_name: of the prompt for calls that choose none.
+        truncate_dim: how many numbers of a vector are kept; None keeps all.
+
     Raises:
         CheckpointError: the model cannot be read, or declares a module or an option that is not supported.
         InputError: an argument that cannot be meant.
@@ -86,30 +93,30 @@ class SentenceTransformer:
         declared = read_declared(full_name(model_name_or_path, "sentence-transformers"), **where)
         engine = Engine.from_pretrained(declared.encoder, "Model", **where)
         assert engine.config is not None
-        self._pipeline = FeatureExtraction(engine, declared.read_tokenizer(**where), engine.config, declared)
+        self.pipeline = FeatureExtraction(engine, declared.read_tokenizer(**where), engine.config, declared)
         self.prompts = {"query": "", "document": "", **declared.prompts, **(prompts or {})}
         self.default_prompt_name = declared.default_prompt if default_prompt_name is None else default_prompt_name
         if self.default_prompt_name is not None:
             choose_prompt(self.prompts, None, self.default_prompt_name)
         self.similarity_fn_name = similarity_fn_name or declared.similarity or "cosine"
         self.truncate_dim = declared.dimensions if truncate_dim is None else truncate_dim
-        self._pipeline.declared = replace(declared, dimensions=None)  # an attribute here, which may be changed
+        self.pipeline.declared = replace(declared, dimensions=None)  # an attribute here, which may be changed
 
     @property
     def tokenizer(self) -> BertTokenizer:
         """The tokenizer."""
-        return self._pipeline.tokenizer
+        return self.pipeline.tokenizer
 
     @property
     def max_seq_length(self) -> int:
         """Number of tokens that texts are cut to; it may be set to fewer than the model takes."""
-        return self._pipeline.max_length
+        return self.pipeline.max_length
 
     @max_seq_length.setter
     def max_seq_length(self, tokens: int) -> None:
-        config = self._pipeline.config
-        self._pipeline.tokenizer.model_max_length = tokens
-        self._pipeline.max_length = fit(self._pipeline.tokenizer, config.max_position_embeddings)
+        config = self.pipeline.config
+        self.pipeline.tokenizer.model_max_length = tokens
+        self.pipeline.max_length = fit(self.pipeline.tokenizer, config.max_position_embeddings)
 
     @property
     def similarity_fn_name(self) -> str:
@@ -130,8 +137,11 @@ class SentenceTransformer:
 
     def get_embedding_dimension(self) -> int:
         """The width of the vectors."""
-        width = len(self._pipeline.declared.vector(np.zeros((1, self._pipeline.config.hidden_size), np.float32)))
-        return width if self.truncate_dim is None else min(width, self.truncate_dim)
+        return self._width() if self.truncate_dim is None else min(self._width(), self.truncate_dim)
+
+    def _width(self) -> int:
+        """The width of vectors that are not truncated."""
+        return len(self.pipeline.declared.vector(np.zeros((1, self.pipeline.config.hidden_size), np.float32)))
 
     get_sentence_embedding_dimension = get_embedding_dimension
 
@@ -187,15 +197,9 @@ class SentenceTransformer:
         single = isinstance(inputs, str)
         texts = [inputs] if single else as_inputs(inputs)
         tokens = output_value == "token_embeddings"
-        dimensions = self.truncate_dim if truncate_dim is None else truncate_dim
-        width = None if dimensions is None or tokens else min(dimensions, self.get_embedding_dimension())
-        job = self._pipeline.arrays(
-            pooling=None if tokens else "declared",
-            normalize=normalize_embeddings and not tokens,
-            prompt=choose_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name),
-            dimensions=width,
-        )
-        results = self._pipeline.run(texts, job)
+        before = choose_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name)
+        job = self.job(before, tokens=tokens, normalize=normalize_embeddings, dimensions=truncate_dim)
+        results = self.pipeline.run(texts, job)
         vectors = [answer.value for answer in with_progress(results, len(texts), show_progress_bar)]
         if tokens:
             return vectors[0] if single else vectors
@@ -205,6 +209,14 @@ class SentenceTransformer:
         if single:
             return array[0]
         return array if convert_to_numpy else list(array)
+
+    def job(self, prompt: str, *, tokens: bool = False, normalize: bool = False, dimensions: int | None = None) -> Job:
+        """The job of `pipeline.run`: texts in, vectors [width] out, or those of all `tokens`, [tokens, width]."""
+        if tokens:
+            return self.pipeline.arrays(prompt=prompt)
+        kept = self.truncate_dim if dimensions is None else dimensions
+        width = None if kept is None else min(kept, self._width())
+        return self.pipeline.arrays(pooling="declared", normalize=normalize, prompt=prompt, dimensions=width)
 
     def encode_query(
         self, inputs: Any = None, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **options: Any

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketbert.checkpoints import atomic_write
 from pocketbert.errors import InputError
 
 Floats = NDArray[np.floating[Any]]
@@ -92,3 +94,29 @@ def quantize_vectors(vectors: Floats, precision: str) -> np.ndarray:
     steps = np.where(steps == 0, 1, steps)
     whole = np.clip(np.floor((vectors - low) / steps), 0, 255)
     return whole.astype(np.uint8) if precision == "uint8" else (whole - 128).astype(np.int8)
+
+
+def write_vectors(path: str | Path, vectors: Iterable[Any]) -> tuple[int, int]:
+    """Write vectors as they come to a file that `numpy.load` reads as a float32 array; returns its shape.
+
+    The file appears when all is written; nothing is kept in memory.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    count = width = 0
+    with atomic_write(path) as file:
+        file.write(_header(0, 0))
+        for vector in vectors:
+            row = np.asarray(vector, dtype="<f4")
+            file.write(row.tobytes())
+            count, width = count + 1, len(row)
+        file.seek(0)
+        file.write(_header(count, width))
+    return count, width
+
+
+def _header(count: int, width: int) -> bytes:
+    """The beginning of an npy file, always 128 bytes long."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count}, {width}), }}"
+    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + f"{text:<117}\n".encode()

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
 from pocketbert.errors import InputError, TokenizerError
-from pocketbert.serve import compatible, metrics, v1
+from pocketbert.serve import compatible, metrics, rerank, v1, vectors
 from pocketbert.serve.batching import ServerBusyError
 from pocketbert.serve.errors import JsonResponse, error_response, format_validation_error
 from pocketbert.serve.middleware import RequestGuard
@@ -51,7 +51,8 @@ def create_app(settings: Settings, models: Models) -> RequestGuard:
         lifespan=lifespan,
     )
     app.state.service = Service(settings, models)
-    app.include_router(v1.router, tags=["tasks"])
+    for router in (v1.router, vectors.router, rerank.router):
+        app.include_router(router, tags=["tasks"])
     app.include_router(compatible.router, tags=["compatible"])
     _add_error_handlers(app)
     measured = metrics.Metrics(models)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from pocketbert.pipelines import FeatureExtraction
-from pocketbert.serve import schemas, v1
+from pocketbert.serve import other_schemas, schemas, v1
 from pocketbert.serve.errors import JsonResponse
 from pocketbert.serve.service import RequestError, run_model, service_of
 
@@ -29,30 +29,23 @@ router = APIRouter(
 # ── text-embeddings-inference ──
 
 
-@router.post("/embed", response_model=list[list[float]])
-async def embed(body: schemas.TeiEmbedRequest, request: Request) -> Response:
-    """Embed texts as vectors."""
-    model = service_of(request).model(body.model, "feature-extraction")
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    truncate = body.truncate is not False
-    predictions = await run_model(request, model, texts, normalize=body.normalize, truncate=truncate)
-    return JsonResponse(predictions.values)
-
-
 @router.post("/predict", response_model=list[schemas.LabelScore] | list[list[schemas.LabelScore]])
-async def predict(body: schemas.TeiPredictRequest, request: Request) -> Response:
+async def predict(body: other_schemas.TeiPredictRequest, request: Request) -> Response:
     """All labels of a text or a pair; for a list of texts or pairs, a list of these."""
     model = service_of(request).model(body.model, "text-classification")
     many = not isinstance(body.inputs, str) and isinstance(body.inputs[0], list) if body.inputs else True
     inputs = [_text_or_pair(one) for one in (list(body.inputs) if many else [body.inputs])]
-    options: dict[str, Any] = {"top_k": None, "function_to_apply": "none" if body.raw_scores else None}
+    options: dict[str, Any] = {
+        "top_k": None, "function_to_apply": "none" if body.raw_scores else None, "truncate": body.truncate,
+        "left": v1.is_left(body.truncation_direction),
+    }  # fmt: skip
     # The pipeline takes texts or pairs, not both.
     values: list[Any] = [None] * len(inputs)
     for paired in (False, True):
         indices = [i for i, one in enumerate(inputs) if isinstance(one, dict) is paired]
         if indices:
             alike = [inputs[i] for i in indices]
-            predictions = await run_model(request, model, alike, truncate=body.truncate is not False, **options)
+            predictions = await run_model(request, model, alike, **options)
             for i, value in zip(indices, predictions.values, strict=True):
                 values[i] = value
     return JsonResponse(values if many else values[0])
@@ -64,15 +57,37 @@ def _text_or_pair(texts: Any) -> Any:
     return texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}
 
 
-@router.post("/tokenize", response_model=list[list[schemas.TeiToken]])
-async def tokenize(body: schemas.TeiTokenizeRequest, request: Request) -> Response:
+@router.post("/classify", response_model=other_schemas.VllmClassifyResponse)
+async def classify(body: other_schemas.VllmClassifyRequest, request: Request) -> Response:
+    """All probabilities of each text, in the form of vLLM."""
+    return await v1.vllm_classify(body, request)
+
+
+@router.post("/tokenize", response_model=list[list[other_schemas.TeiToken]])
+async def tokenize(body: other_schemas.TeiTokenizeRequest, request: Request) -> Response:
     """The tokens of each text, as the model reads them."""
     service = service_of(request)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     if len(texts) > service.settings.limits.texts:
         raise RequestError(413, f"{len(texts):,} texts in one request: the limit is {service.settings.limits.texts:,}")
     model = service.model(body.model or next(iter(service.models)), None)
+    if body.prompt_name is not None:
+        if not isinstance(model.pipeline, FeatureExtraction):
+            raise RequestError(422, f"{model.name} has no prompts")
+        prompt = model.pipeline.prompt(body.prompt_name)
+        texts = [prompt + text for text in texts]
     return JsonResponse(model.tokens(texts, body.add_special_tokens))
+
+
+@router.post("/decode", response_model=list[str])
+async def decode(body: other_schemas.TeiDecodeRequest, request: Request) -> Response:
+    """The text of each list of token ids."""
+    service = service_of(request)
+    rows = [body.ids] if body.ids and isinstance(body.ids[0], int) else list(body.ids)
+    if len(rows) > service.settings.limits.texts:
+        raise RequestError(413, f"{len(rows):,} lists in one request: the limit is {service.settings.limits.texts:,}")
+    tokenizer = service.model(body.model or next(iter(service.models)), None).pipeline.tokenizer
+    return JsonResponse([tokenizer.decode(row, skip_special_tokens=body.skip_special_tokens) for row in rows])
 
 
 @router.get("/info", response_model=dict[str, Any])
@@ -112,21 +127,20 @@ async def info(request: Request) -> Response:
 _PARAMETERS = {
     "text-classification": {"top_k", "function_to_apply"},
     "zero-shot-classification": {"candidate_labels", "hypothesis_template", "multi_label"},
-    "token-classification": {"aggregation_strategy", "ignore_labels"},
+    "token-classification": {"aggregation_strategy", "ignore_labels", "stride"},
     "question-answering": {"top_k", "handle_impossible_answer", "max_answer_len"},
     "fill-mask": {"top_k", "targets"},
     "multiple-choice": set(),
-    "feature-extraction": {"normalize"},
+    "feature-extraction": {"normalize", "prompt_name", "truncate", "truncation_direction"},
 }
 
 
 @router.post("/models/{name}", response_model=None)
-async def model(name: str, body: schemas.HubRequest, request: Request) -> Response:
+async def model(name: str, body: other_schemas.HubRequest, request: Request) -> Response:
     """Run a model's task; inputs and results have the form of its pipeline."""
     served = service_of(request).model(name, None)
     options = body.parameters.model_dump(exclude_none=True)
-    if body.normalize is not None:
-        options["normalize"] = body.normalize
+    options |= body.model_dump(include=_PARAMETERS["feature-extraction"], exclude_none=True)
     zero_shot = served.task == "text-classification" and "candidate_labels" in options
     task = "zero-shot-classification" if zero_shot else served.task
     if unknown := sorted(options.keys() - _PARAMETERS[task]):
@@ -138,8 +152,11 @@ async def model(name: str, body: schemas.HubRequest, request: Request) -> Respon
         options.setdefault("top_k", None)
     if task == "token-classification":
         options.setdefault("aggregation_strategy", "simple")
+        if options.pop("stride", None):  # it means something only for texts that are cut
+            options["truncate"] = False
     if task == "feature-extraction":
-        options.setdefault("normalize", False)
+        options = {"pooling": "declared", "normalize": False, **options}
+        options["left"] = v1.is_left(options.pop("truncation_direction", None))
     many = isinstance(body.inputs, list)
     bodies: list[Any] = list(body.inputs) if isinstance(body.inputs, list) else [body.inputs]
     inputs = [one if isinstance(one, str) else one.model_dump() for one in bodies]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pocketbert.errors import ConfigError, InputError
-from pocketbert.features import Features
+from pocketbert.features import Features, TokenIds
 from pocketbert.pipelines import TASKS, FeatureExtraction, Pipeline, ZeroShotClassification
 from pocketbert.runtime.engine import usable_threads
 from pocketbert.runtime.stream import Job
@@ -57,10 +58,20 @@ class Model:
         inputs: Sequence[Any],
         *,
         truncate: bool = True,
+        left: bool = False,
         zero_shot: bool = False,
+        limit: int | None = None,
         **options: Any,
     ) -> Predictions:
         """Run the pipeline on inputs, with the options of its `job`.
+
+        Args:
+            inputs: of the pipeline.
+            truncate: cut texts that are too long; otherwise they are errors.
+            left: cut them at their beginning.
+            zero_shot: use the pipeline for labels of the request.
+            limit: number of tokens, if fewer than the service's own.
+            **options: of the job.
 
         Raises:
             InputError: an input or an option is wrong; `position` is the index of the input, if it is one.
@@ -69,6 +80,10 @@ class Model:
         """
         pipeline = self.zero_shot if zero_shot else self.pipeline
         assert pipeline is not None
+        if left:
+            pipeline = copy.copy(pipeline)
+            pipeline.tokenizer = copy.copy(pipeline.tokenizer)
+            pipeline.tokenizer.truncation_side = "left"
         _check_count(inputs, options, self._limits.texts)
         job = pipeline.job(**options)
         small = _size(inputs) <= SMALL
@@ -77,8 +92,9 @@ class Model:
         else:
             groups = await asyncio.to_thread(self._encode, job, inputs, truncate)
         tokens = sum(len(sequence) for group in groups for sequence in group)
-        if tokens > self._limits.tokens:
-            raise RequestTooLargeError(f"{tokens:,} tokens in one request: the limit is {self._limits.tokens:,}")
+        most = self._limits.tokens if limit is None else min(limit, self._limits.tokens)
+        if tokens > most:
+            raise RequestTooLargeError(f"{tokens:,} tokens in one request: the limit is {most:,}")
         sequences = [sequence for group in groups for sequence in group]
         request = await self._worker.run(self.queue, sequences, self._limits.wait)
 
@@ -139,7 +155,7 @@ def _check_count(inputs: Sequence[Any], options: Mapping[str, Any], limit: int) 
 
 def _size(inputs: Any) -> int:
     """Characters of all texts, with 32 more per text for its fixed cost."""
-    if isinstance(inputs, str):
+    if isinstance(inputs, str | TokenIds):
         return len(inputs)
     parts = inputs.values() if isinstance(inputs, Mapping) else inputs
     return sum(map(_size, parts)) + 32 * len(parts)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 def _check_unicode(text: str) -> str:
@@ -20,14 +20,37 @@ def _check_unicode(text: str) -> str:
 T = TypeVar("T")
 Text = Annotated[str, AfterValidator(_check_unicode)]
 Count = Annotated[int, Field(ge=1, le=100)]
+Dimensions = Annotated[
+    int | None,
+    Field(ge=1, le=1 << 16, description="Keep so many numbers of each vector [default: all, or as declared]."),
+]
+Prompt = Annotated[Text | None, Field(description="Name of one of the model's prompts [default: its default prompt].")]
+Side = Annotated[
+    Literal["Left", "Right", "left", "right"], Field(description="The end of an over-long text that is cut.")
+]
 ModelName = Annotated[str | None, Field(description="Name of a model [default: the first of the task].")]
 Truncate = Annotated[bool, Field(description="Truncate texts that are too long; if false, reject them with 422.")]
 
 
-class Body(BaseModel):
-    """A body that rejects unknown fields, so that a misspelt option does not go unnoticed."""
+def _describe_nulls(schema: dict[str, Any]) -> None:
+    """Say in the OpenAPI document that every field that may be left out may be null as well."""
+    for name, described in schema.get("properties", {}).items():
+        if name not in schema.get("required", ()) and {"type": "null"} not in described.get("anyOf", ()):
+            notes = {key: described.pop(key) for key in ("title", "description", "default") if key in described}
+            kinds = described.pop("anyOf") if set(described) == {"anyOf"} else [dict(described)]
+            described.clear()
+            described.update({"anyOf": [*kinds, {"type": "null"}], **notes})
 
-    model_config = ConfigDict(extra="forbid")
+
+class Body(BaseModel):
+    """A body in which null is as left out, and that rejects unknown fields, so that no misspelt option is missed."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_describe_nulls)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, value: Any) -> Any:
+        return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
 class TextPair(Body):
@@ -106,9 +129,12 @@ class EmbedRequest(TaskRequest):
     inputs: Text | list[Text]
     pooling: Annotated[
         Literal["declared", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] | None,
-        Field(description="[default: declared, as the model's folder says; the mean if it says nothing]"),
+        Field(description="[default: declared, as in the model's folder; the mean if it declares nothing]"),
     ] = None
     normalize: bool = True
+    prompt_name: Prompt = None
+    dimensions: Dimensions = None
+    truncation_direction: Side = "Right"
 
 
 # ── responses ──
@@ -212,88 +238,3 @@ class Error(BaseModel):
     """An error in the form of OpenAI's API."""
 
     error: ErrorBody
-
-
-# ── OpenAI ──
-
-
-class OpenAIEmbeddingsRequest(BaseModel):
-    """A body of /v1/embeddings."""
-
-    input: Annotated[Text | list[Text], Field(description="Texts; lists of token ids are not supported.")]
-    model: str
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: None = None
-    user: str | None = None
-
-
-# ── text-embeddings-inference ──
-
-
-class TeiEmbedRequest(BaseModel):
-    """A body of /embed."""
-
-    inputs: Text | list[Text]
-    normalize: bool = True
-    truncate: bool | None = None
-    model: ModelName = None
-
-
-class TeiPredictRequest(BaseModel):
-    """A body of /predict: a text, a pair, or a list of lists of one or two texts."""
-
-    inputs: Text | Annotated[list[Text], Field(min_length=2, max_length=2)] | list[
-        Annotated[list[Text], Field(min_length=1, max_length=2)]
-    ]  # fmt: skip
-    raw_scores: bool = False
-    truncate: bool | None = None
-    model: ModelName = None
-
-
-class TeiTokenizeRequest(BaseModel):
-    """A body of /tokenize."""
-
-    inputs: Text | list[Text]
-    add_special_tokens: bool = True
-    model: ModelName = None
-
-
-class TeiToken(BaseModel):
-    """A token and its position in the text, in characters."""
-
-    id: int
-    text: str
-    special: bool
-    start: int
-    stop: int
-
-
-# ── the hub ──
-
-
-class HubParameters(Body):
-    """The parameters of all tasks that hub clients send; each task has its own."""
-
-    top_k: Count | None = None
-    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
-    candidate_labels: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None
-    hypothesis_template: Annotated[Text | None, Field(max_length=1000)] = None
-    multi_label: bool | None = None
-    aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = None
-    ignore_labels: list[Text] | None = None
-    handle_impossible_answer: bool | None = None
-    max_answer_len: Annotated[int | None, Field(ge=1, le=512)] = None
-    targets: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None
-    normalize: bool | None = None
-
-
-class HubRequest(BaseModel):
-    """A body of /models/NAME: inputs of the model's task."""
-
-    inputs: (
-        Text | TextPair | QuestionInput | ChoiceInput
-        | list[Text] | list[TextPair] | list[QuestionInput] | list[ChoiceInput]
-    )  # fmt: skip
-    parameters: HubParameters = HubParameters()
-    normalize: bool | None = None
-    options: dict[str, bool] | None = None

@@ -56,8 +56,6 @@ async def run_model(
     request: Request, model: Model, inputs: Sequence[Any], *, patient: bool = False, **options: Any
 ) -> Predictions:
     """`Model.predict` within the time limit; with `patient`, wait for room in the queue."""
-    if model.task == "feature-extraction":
-        options["pooling"] = options.get("pooling") or "declared"
     limits = service_of(request).settings.limits
     caller = propagate.extract(request.headers) if "traceparent" in request.headers else None
     with TRACER.start_as_current_span("pocketbert.answer", caller, kind=trace.SpanKind.SERVER) as span:

@@ -1,13 +1,13 @@
-"""/v1: each task with typed JSON, streams of lines for many texts, and OpenAI's embeddings."""
+"""/v1: each task with typed JSON, streams of lines for many texts, the models."""
 
 from __future__ import annotations
 
-import base64
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
+from uuid import uuid4
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
@@ -15,8 +15,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from pocketbert.errors import InputError, TokenizerError
-from pocketbert.serve import schemas
-from pocketbert.serve.errors import JsonResponse, error_response
+from pocketbert.serve import other_schemas, schemas
+from pocketbert.serve.errors import JsonResponse
 from pocketbert.serve.models import RequestTooLargeError
 from pocketbert.serve.service import RequestError, Service, run_model, service_of
 from pocketbert.serve.settings import Limits
@@ -92,6 +92,11 @@ def _classify_options(body: schemas.ClassifyRequest) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def is_left(direction: str | None) -> bool:
+    """Whether a `truncation_direction` cuts texts at their beginning."""
+    return direction is not None and direction.lower() == "left"
+
+
 def label_scores(value: Any) -> list[dict[str, Any]]:
     """The labels of a text, from classification or zero-shot classification."""
     if isinstance(value, dict):  # zero-shot
@@ -135,7 +140,13 @@ ENDPOINTS = {
             "embed",
             "feature-extraction",
             schemas.EmbedRequest,
-            lambda body: {"pooling": body.pooling, "normalize": body.normalize},
+            lambda body: {
+                "pooling": body.pooling or "declared",
+                "normalize": body.normalize,
+                "prompt_name": body.prompt_name,
+                "dimensions": body.dimensions,
+                "left": is_left(body.truncation_direction),
+            },
         ),
     )
 }
@@ -164,10 +175,40 @@ async def _run(name: str, body: Any, request: Request) -> Response:
     )
 
 
-@router.post("/classify", response_model=schemas.TaskResponse[list[schemas.LabelScore]])
-async def classify(body: schemas.ClassifyRequest, request: Request) -> Response:
-    """Classify texts or pairs; by `labels` of your own with a model that was trained on language inference."""
+@router.post(
+    "/classify",
+    response_model=schemas.TaskResponse[list[schemas.LabelScore]] | other_schemas.VllmClassifyResponse,
+)
+async def classify(body: other_schemas.AnyClassifyRequest, request: Request) -> Response:
+    """Classify texts or pairs; by `labels` of your own with a model that was trained on language inference.
+
+    A body with `input` instead of `inputs` is one of vLLM's clients, and gets the response that they read.
+    """
+    if isinstance(body, other_schemas.VllmClassifyRequest):
+        return await vllm_classify(body, request)
     return await _run("classify", body, request)
+
+
+async def vllm_classify(body: other_schemas.VllmClassifyRequest, request: Request) -> Response:
+    """The response of vLLM: all probabilities of each text, in the order of the labels."""
+    model = service_of(request).model(body.model, "text-classification")
+    predictions = await run_model(request, model, _as_list(body.input), top_k=None)
+    names = list(model.pipeline.config.id2label.values())
+    data = []
+    for index, scores in enumerate(predictions.values):
+        shares = {one["label"]: one["score"] for one in scores}
+        probs = [shares[name] for name in names]
+        data.append({"index": index, "label": scores[0]["label"], "probs": probs, "num_classes": len(names)})
+    return JsonResponse(
+        {
+            "id": f"classify-{uuid4().hex}",
+            "object": "list",
+            "created": int(time.time()),
+            "model": model.name,
+            "data": data,
+            "usage": {"prompt_tokens": predictions.tokens, "total_tokens": predictions.tokens},
+        }
+    )
 
 
 @router.post("/tag", response_model=schemas.TaskResponse[list[schemas.Entity]])
@@ -322,7 +363,7 @@ async def _values(
         ]
 
 
-# ── OpenAI ──
+# ── models ──
 
 
 @router.get("/models", response_model=schemas.ModelList)
@@ -340,24 +381,3 @@ async def model(name: str, request: Request) -> Response:
 def _model_info(model: Any) -> dict[str, Any]:
     limit = model.pipeline.max_length
     return schemas.ModelInfo(id=model.name, task=model.task, labels=model.labels, max_tokens=limit).model_dump()
-
-
-@router.post("/embeddings", response_model=None)
-async def embeddings(body: schemas.OpenAIEmbeddingsRequest, request: Request) -> Response:
-    """Embed texts as vectors of length 1, in the form of OpenAI's API."""
-    texts = _as_list(body.input)
-    if not texts:
-        return error_response("/v1/", 422, "input is empty: give at least one text", field="input")
-    model = service_of(request).model(body.model, "feature-extraction")
-    predictions = await run_model(request, model, texts, normalize=True)
-
-    def encoded(vector: list[float]) -> list[float] | str:
-        if body.encoding_format == "float":
-            return vector
-        return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
-
-    data = [
-        {"object": "embedding", "index": i, "embedding": encoded(vector)} for i, vector in enumerate(predictions.values)
-    ]
-    usage = {"prompt_tokens": predictions.tokens, "total_tokens": predictions.tokens}
-    return JsonResponse({"object": "list", "data": data, "model": model.name, "usage": usage})

@@ -1,0 +1,152 @@
+"""Sentence encoders and cross encoders: embed, rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pocketbert.cli import console
+from pocketbert.cli.commands import click_argument, click_option, command
+from pocketbert.cli.inputs import check_text, text_source
+from pocketbert.cli.predictions import load_pipeline, predictions, spare_numpy_threads, text_of
+from pocketbert.cli.text_options import (
+    device_option,
+    file_option,
+    model_option,
+    text_arguments,
+    text_column_option,
+    top_k_option,
+)
+
+# As in `decode`, which imports NumPy.
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+@command(
+    examples=[
+        'pocketbert embed --model my-model "a small model" --normalize',
+        "pocketbert embed --model my-model --file sentences.txt > vectors.jsonl",
+        "pocketbert embed --model my-model --file sentences.txt --output vectors.npy",
+        'pocketbert embed --model my-model --prompt-name query "a small model"',
+    ]
+)
+@text_arguments
+@model_option
+@file_option
+@click_option(
+    "--output",
+    "-o",
+    type=click.Path(),
+    metavar="FILE.npy",
+    help="Write the vectors as a NumPy array, one row per text, instead of printing them.",
+)
+@click_option(
+    "--pooling",
+    type=click.Choice(POOLINGS),
+    default_text="all that the model's folder declares, the mean if it declares nothing",
+    help="How the vectors of a text's tokens become one, without whatever else the folder declares.",
+)
+@click_option("--normalize", is_flag=True, help="Scale every vector to length 1.")
+@click_option(
+    "--dimensions",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default_text="as declared, or all",
+    help="Keep the first N numbers of every vector.",
+)
+@click_option("--prompt", metavar="TEXT", default_text="as declared", help="Text to put before every text.")
+@click_option("--prompt-name", metavar="NAME", help="Name of one of the model's prompts, such as query.")
+@text_column_option
+@device_option
+@console.json_option
+def embed(
+    text: Sequence[str],
+    model: str,
+    file: str | None,
+    output: str | None,
+    pooling: str | None,
+    normalize: bool,
+    dimensions: int | None,
+    prompt: str | None,
+    prompt_name: str | None,
+    text_column: str | None,
+    device: str | None,
+    json: bool | None,
+) -> None:
+    """Compute the embeddings of texts."""
+    if output is not None and Path(output).suffix != ".npy":
+        raise click.UsageError("--output writes NumPy arrays: the file must end in .npy")
+    if prompt is not None and prompt_name is not None:
+        raise click.UsageError("give either --prompt or --prompt-name, not both")
+    source = text_source(text, file, text_column=text_column)
+    pipe = load_pipeline("feature-extraction", model, device)
+    json = console.use_json(json)
+    options: dict[str, Any] = {
+        "pooling": pooling or "declared", "normalize": normalize, "dimensions": dimensions, "prompt": prompt,
+        "prompt_name": prompt_name,
+    }  # fmt: skip
+    results = predictions(pipe, source, text_of, json and output is None, **options)
+    if output is not None:
+        from pocketbert.sentences.vectors import write_vectors
+
+        count, width = write_vectors(output, (vector for _, vector in results))
+        console.print_line(f"wrote {count:,} vectors of {width} numbers to {output}", "note")
+        return
+    with console.growing_table(numbers=["Vector", "Width"]) as add_row:
+        for item, vector in results:
+            if json:
+                console.print_json({"text": item.text, "embedding": vector})
+            else:
+                first = "  ".join(f"{value:+.3f}" for value in vector[:4])
+                add_row(["Text", "Vector", "Width"], (item.text, f"{first}  …", str(len(vector))))
+
+
+@command(
+    examples=[
+        'pocketbert rank "How many people live in Berlin?" -m my-cross-encoder --file passages.txt --top-k 5',
+        'pocketbert rank "rain" -m my-sentence-encoder "It is pouring." "The sun shines."',
+    ]
+)
+@click_argument("query", help="A question, or words to look for.")
+@click_argument("text", nargs=-1, help="Passages; - reads lines from standard input.")
+@model_option
+@file_option
+@top_k_option(None, "Number of passages to show, the best first.", "all")
+@text_column_option
+@console.json_option
+def rank(
+    query: str,
+    text: Sequence[str],
+    model: str,
+    file: str | None,
+    top_k: int | None,
+    text_column: str | None,
+    json: bool | None,
+) -> None:
+    """Rank passages by how well they answer a query.
+
+    A classifier with one label reads each passage together with the query (a cross encoder); of any other model, the
+    vectors of query and passages are compared.
+    """
+    check_text(query, "the query")
+    source = text_source(text, file, text_column=text_column)
+    spare_numpy_threads()
+    with console.busy("loading the model"):
+        from pocketbert.sentences.rank import Ranker
+
+        ranker = Ranker(model)
+    json = console.use_json(json)
+    scored = [
+        (result, index, item.text)
+        for index, (item, result) in enumerate(predictions(ranker, source, text_of, json, query=query))
+    ]
+    ranked = sorted(scored, key=lambda one: -one[0])[:top_k]  # of equal scores, the first in the input
+    if json:
+        for score, index, passage in ranked:
+            console.print_json({"index": index, "score": score, "text": passage})
+    else:
+        rows = [(f"{score:.3f}", str(index), passage) for score, index, passage in ranked]
+        console.print_table(["Score", "Index", "Passage"], rows, numbers=["Score", "Index"])
