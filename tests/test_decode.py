@@ -78,8 +78,18 @@ def test_pooling() -> None:
     np.testing.assert_allclose(decode.pool(hidden, "cls"), [3.0, 0.0])
     np.testing.assert_allclose(decode.pool(hidden, "mean", normalize=True), [0.6, 0.8])
     np.testing.assert_allclose(decode.pool(hidden * 0, "mean", normalize=True), [0.0, 0.0])
-    with pytest.raises(InputError, match="pooling='max'"):
-        decode.pool(hidden, "max")
+    np.testing.assert_allclose(decode.pool(hidden, "max"), [3.0, 8.0])
+    np.testing.assert_allclose(decode.pool(hidden, "lasttoken"), [3.0, 8.0])
+    np.testing.assert_allclose(decode.pool(hidden, "mean_sqrt_len_tokens"), np.array([6.0, 8.0]) / np.sqrt(2))
+    np.testing.assert_allclose(decode.pool(hidden, "weightedmean"), [3.0, 16 / 3])
+    np.testing.assert_allclose(decode.pool(hidden, ["max", "cls"]), [3.0, 8.0, 3.0, 0.0])
+    three = np.array([[9.0, 9.0], *hidden])  # the first is a prompt's
+    for how in decode.POOLINGS:
+        if how != "weightedmean":
+            np.testing.assert_array_equal(decode.pool(three, how, skip=1), decode.pool(hidden, how))
+    np.testing.assert_allclose(decode.pool(three, "weightedmean", skip=1), [3.0, 8.0 * 3 / 5])
+    with pytest.raises(InputError, match="pooling='sum'"):
+        decode.pool(hidden, "sum")
 
 
 # ── entities ──

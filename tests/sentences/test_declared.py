@@ -257,7 +257,7 @@ def test_prompts_and_dimensions(folder: Folder) -> None:
         ({"dimensions": 33}, "more than the 32"),
         ({"dimensions": 0}, "at least 1"),
         ({"pooling": "sum"}, "'declared', 'cls'"),
-        ({"pooling": None, "dimensions": 3}, "need pooling"),
+        ({"pooling": None, "dimensions": 3}, "needs pooling"),
     ):
         with pytest.raises(InputError, match=message):
             vector(path, "dull", **wrong)

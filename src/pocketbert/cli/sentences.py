@@ -47,7 +47,7 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
     "--pooling",
     type=click.Choice(POOLINGS),
     default_text="all that the model's folder declares, the mean if it declares nothing",
-    help="How the vectors of a text's tokens become one, without whatever else the folder declares.",
+    help="How the vectors of a text's tokens become one; no layer of the folder is applied after it.",
 )
 @click_option("--normalize", is_flag=True, help="Scale every vector to length 1.")
 @click_option(

@@ -209,7 +209,8 @@ class FeatureExtraction(Pipeline):
     ) -> Job:
         """The job with arrays as results, [tokens, hidden] or [hidden] of each text."""
         if pooling is None and (normalize or dimensions is not None):
-            raise InputError("normalize and dimensions need pooling='declared' or another: they are for one vector")
+            name = "normalize" if normalize else "dimensions"
+            raise InputError(f"{name} needs pooling='declared' or another: it applies to one vector per text")
         if pooling not in (None, "declared", *decode.POOLINGS):
             names = ", ".join(map(repr, ("declared", *decode.POOLINGS)))
             raise InputError(f"pooling={pooling!r} must be one of {names}")
