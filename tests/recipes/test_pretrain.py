@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from helpers.corpora import write_corpus
 from helpers.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT
 from helpers.processes import ask
+from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.cli import app
 from pocketbert.corpus.corpus import Corpus
 from pocketbert.corpus.pretraining_batches import PretrainingBatches
 from pocketbert.errors import CheckpointError, ConfigError, DataError, TrainingError
-from pocketbert.models.auto import AutoModelForMaskedLM
+from pocketbert.models.auto import AutoModel, AutoModelForMaskedLM
 from pocketbert.recipes.estimate import estimate
 from pocketbert.recipes.pretrain import PretrainRun, pretrain
 from pocketbert.recipes.pretrain_options import PretrainOptions
@@ -265,3 +266,48 @@ def test_the_published_runs(
         said = json.loads(ran.stdout)
         assert said["steps"] == expected
         assert (Path(said["folder"]) / "model.safetensors").exists()
+
+
+def test_going_on_from_a_checkpoint(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = pretrain(options(corpus, tmp_path / "first", length=(12,), steps=(8,), pairs="none"))
+    changes: dict[str, Any] = {
+        "preset": None, "mini": False, "model": str(first.folder), "steps": (6,), "length": (12,),
+        "learning_rate": (2e-3,),
+    }  # fmt: skip
+    caplog.set_level("INFO", "pocketbert")
+    result = pretrain(options(corpus, tmp_path / "second", **changes))
+    assert not any("initialised randomly" in record.message for record in caplog.records)
+    assert [entry["step"] for entry in result.history] == [0, 4, 6]
+    assert result.history[0]["masked_loss"] == pytest.approx(first.metrics["masked_loss"], rel=1e-4)
+    assert not any("pair" in name for name in result.metrics)
+    before, after = weights(first.folder), weights(result.folder)
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name for name in before if "pooler" not in name and "seq_relationship" not in name} == moved
+
+    again = pretrain(options(corpus, tmp_path / "pieces", resume=True, **changes))
+    assert again.history == result.history
+    # An encoder has no word head, and other tokens are other words.
+    AutoModel.from_pretrained(first.folder).save_pretrained(tmp_path / "encoder")
+    Corpus(corpus).tokenizer.save_pretrained(tmp_path / "encoder")
+    pretrain(options(corpus, tmp_path / "third", **{**changes, "model": str(tmp_path / "encoder")}))
+    [line] = [record.message for record in caplog.records if "initialised randomly" in record.message]
+    assert "cls.predictions.transform.dense.weight" in line
+    assert "seq_relationship" not in line
+    tokenizer_of([*SPECIAL, "x"]).save_pretrained(tmp_path / "encoder")
+    with pytest.raises(DataError, match="another vocabulary"):
+        pretrain(options(corpus, tmp_path / "fourth", **{**changes, "model": str(tmp_path / "encoder")}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": None}, "choose what to pretrain"),
+        ({"model": "x"}, "choose what to pretrain"),
+        ({"preset": None, "model": "x"}, "--mini True is not for --model"),
+        ({"preset": None, "model": "x", "mini": False, "config": "y"}, "--config y is not for --model"),
+    ],
+)
+def test_what_to_pretrain(corpus: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        options(corpus, tmp_path, **changes)

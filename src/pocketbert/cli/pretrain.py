@@ -27,6 +27,7 @@ _dry_run = click_option(
         "pocketbert pretrain corpus squeezebert --preset squeezebert --mini",
         "pocketbert pretrain corpus teacher --preset ib-bert --mini --resume",
         "pocketbert pretrain corpus model --preset squeezebert --dry-run",
+        "pocketbert pretrain my-texts adapted --model squeezebert --steps 500",
         "torchrun --nproc-per-node 8 -m pocketbert.cli pretrain corpus out --preset …",
     ]
 )
@@ -34,7 +35,7 @@ _dry_run = click_option(
 @_dry_run
 @console.json_option
 def pretrain(dry_run: bool, json: bool | None, **values: Any) -> None:
-    """Pretrain a model from scratch with a published recipe.
+    """Pretrain a model from scratch with a published recipe, or go on from a checkpoint.
 
     The objectives are masked language modelling and, for pairs of segments, sentence order (SqueezeBERT) or next
     sentence (MobileBERT). A run has one or more phases, with shorter examples first. Ctrl-C saves the state: the same
@@ -53,7 +54,7 @@ def pretrain(dry_run: bool, json: bool | None, **values: Any) -> None:
         "pocketbert transfer corpus out --teacher t --preset mobilebert-tiny",
     ]
 )
-@options_of(TransferOptions)
+@options_of(TransferOptions, except_for=["model"])
 @_dry_run
 @console.json_option
 def transfer(dry_run: bool, json: bool | None, **values: Any) -> None:

@@ -1,4 +1,4 @@
-"""Pretraining of a model on a prepared corpus, from scratch.
+"""Pretraining of a model on a prepared corpus, from scratch or from a checkpoint.
 
 The output folder is the newest model in Hugging Face layout. Beside it: `run.json`, `checkpoints/` (the newest training
 states) and `tensorboard/`. Under `torchrun`, the processes share every batch; the folder must be visible to all.
@@ -10,7 +10,7 @@ import contextlib
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -28,7 +28,7 @@ from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.pretraining_recipes import Phase
 from pocketbert.recipes.training_run import RunResult, TrainingRun, metrics_of
 from pocketbert.tasks.evaluation import Scores
-from pocketbert.tokenization import BertTokenizer
+from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, copies, is_sharded, process_group, shard
 from pocketbert.training.loop import TrainingSchedule
 from pocketbert.training.objectives import Batch, Objective
@@ -107,17 +107,28 @@ class PretrainRun(TrainingRun):
 
         Raises:
             ConfigError: examples are longer than the model can read.
+            DataError: the checkpoint to go on from has another vocabulary.
         """
         config, tokens = self.recipe.config, len(self.tokenizer)
-        if not tokens <= config.vocab_size < tokens + 64:  # up to 63 rows of padding are customary
+        if self.options.model is not None:
+            self.corpus.check_vocabulary(AutoTokenizer.from_pretrained(self.options.model))
+        elif not tokens <= config.vocab_size < tokens + 64:  # up to 63 rows of padding are customary
             config = config.replace(vocab_size=tokens)
         if (longest := max(phase.length for phase in self.phases)) > config.max_position_embeddings:
             raise ConfigError(f"--length {longest} is more than the model reads, {config.max_position_embeddings}")
         return config.replace(pad_token_id=self.tokenizer.pad_token_id)
 
     def prepare(self) -> tuple[BertTokenizer, PreTrainedModel]:
-        """Return the tokenizer of the corpus, and a model with random weights."""
-        model: PreTrainedModel = AutoModelForPreTraining.from_config(self.config())
+        """Return the tokenizer of the corpus, and a model with random weights or those of a checkpoint."""
+        config, name = self.config(), self.options.model
+        if name is None:
+            model: PreTrainedModel = AutoModelForPreTraining.from_config(config)
+            return self.tokenizer, model
+        model, info = AutoModelForPreTraining.from_pretrained(name, config=config, output_loading_info=True)
+        # Pooler and pair head are not trained without pairs.
+        words = () if model.family.words is None else tuple(filter(None, astuple(model.family.words)))
+        if missing := [key for key in info["missing_keys"] if self.recipe.pairs or key.startswith(words)]:
+            self.log(f"{name}: {', '.join(missing)} are missing and were initialised randomly")
         return self.tokenizer, model
 
     def objective(self, model: PreTrainedModel) -> Pretraining:
@@ -153,7 +164,8 @@ class PretrainRun(TrainingRun):
             every = options.eval_every or max(1, self.steps // 50)
             schedule = TrainingSchedule(
                 steps=self.steps,
-                evaluate_at={*range(every, self.steps, every), self.steps},
+                # A checkpoint is evaluated before it goes on.
+                evaluate_at={*range(0 if options.model else every, self.steps, every), self.steps},
                 metric="loss",
                 seed=options.seed,
                 clip=options.clip,

@@ -10,7 +10,7 @@ from typing import Any
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument
-from pocketbert.recipes.pretraining_recipes import MINI_RECIPES, RECIPES, PretrainingRecipe
+from pocketbert.recipes.pretraining_recipes import MINI_RECIPES, RECIPES, PretrainingRecipe, continuing_recipe
 from pocketbert.training.settings import OPTIMIZERS, PRECISIONS
 
 MODEL = Panel("Model")
@@ -30,7 +30,17 @@ class PretrainOptions(Options):
 
     corpus: Path | str = field(metadata=argument("Corpus folder, written by pocketbert prepare."))
     output: Path | str = field(metadata=argument("Output folder: new, or that of a run to resume."))
-    preset: str = field(metadata=MODEL.option("Published recipe, with its architecture.", choices=list(RECIPES)))
+    preset: str | None = field(
+        default=None, metadata=MODEL.option("Published recipe, with its architecture.", choices=list(RECIPES))
+    )
+    model: str | None = field(
+        default=None,
+        metadata=MODEL.option(
+            "Checkpoint to go on from, in place of --preset: a folder or hub name.",
+            "FOLDER|NAME",
+            names=["--model", "-m"],
+        ),
+    )
     mini: bool = field(default=False, metadata=MODEL.option("Miniature model and recipe, for two processor cores."))
     config: Path | str | None = field(
         default=None,
@@ -109,6 +119,11 @@ class PretrainOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.preset is None) == (self.model is None):
+            raise ConfigError("choose what to pretrain: a published recipe (--preset), or a checkpoint (--model)")
+        if self.model is not None:
+            for name, unused in (("mini", False), ("config", None)):
+                self._check(name, getattr(self, name) == unused, "is not for --model, which has its architecture")
         for name, least in (("steps", 1), ("batch_size", 1), ("length", 8)):
             self._check(name, min(getattr(self, name) or (least,)) >= least, f"must be at least {least}")
         rates = self.learning_rate or (1.0,)
@@ -124,11 +139,16 @@ class PretrainOptions(Options):
 
     @property
     def recipe(self) -> PretrainingRecipe:
-        """The published recipe, with the changes of the options.
+        """The published recipe, or that of going on from a checkpoint, with the changes of the options.
 
-        Raises `ConfigError` for lists of different lengths, and for a configuration of another family.
+        Raises `ConfigError` for lists of different lengths, and for a configuration of another family;
+        `CheckpointError` for a checkpoint that cannot be read.
         """
-        recipe = (MINI_RECIPES if self.mini else RECIPES)[self.preset]
+        if self.model is not None:
+            recipe = continuing_recipe(AutoConfig.from_pretrained(self.model))
+        else:
+            assert self.preset is not None
+            recipe = (MINI_RECIPES if self.mini else RECIPES)[self.preset]
         changed = {
             "steps": self.steps, "length": self.length, "batch": self.batch_size,
             "learning_rate": self.learning_rate, "warmup": self.warmup,

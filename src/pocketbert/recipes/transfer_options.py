@@ -19,7 +19,7 @@ class TransferOptions(PretrainOptions):
     Raises `ConfigError` for values that contradict each other or make no sense.
     """
 
-    preset: str = field(
+    preset: str | None = field(
         default="mobilebert",
         metadata=MODEL.option("Published recipe, with its architecture.", choices=("mobilebert", "mobilebert-tiny")),
     )
