@@ -245,6 +245,51 @@ def test_several_labels(make: Make, tmp_path: Path, teacher: Path) -> None:
     assert result.metrics["micro_f1"] > 0.5
 
 
+def logits_of(texts: list[str], teacher: Path) -> list[dict[str, Any]]:
+    """The rows of a table of a teacher's logits, computed without padding, labels by name."""
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(teacher),
+        AutoTokenizer.from_pretrained(teacher),
+    )
+    rows = []
+    for text in texts:
+        with torch.no_grad():
+            logits = model(torch.tensor([tokenizer(text)["input_ids"]])).logits[0].tolist()
+        names = [model.config.id2label[i] for i in range(len(logits))]
+        rows.append({"text": text, "logits": dict(reversed(list(zip(map(str.upper, names), logits, strict=True))))})
+    return rows
+
+
+def test_a_teacher_that_was_run_elsewhere(make: Make, tmp_path: Path, teacher: Path) -> None:
+    """The same teacher twice, once by its logits, has the targets of the teacher itself."""
+    changes: dict[str, Any] = {"augment": 1, "alpha": 1.0, "epochs": 1}
+    table = tmp_path / "logits.jsonl"
+    table.write_text(json.dumps({"text": "x", "logits": {"good": 1, "bad": 2}}))
+    broken = make(output=tmp_path / "a", teacher_logits=(str(table),), resume=True, **changes)
+    with pytest.raises(DataError, match=r"logits\.jsonl: has no logits for .* texts .*texts-without-logits\.jsonl"):
+        distill(broken)
+    absent = tmp_path / "a" / "texts-without-logits.jsonl"
+    texts = [json.loads(line)["text"] for line in absent.read_text().splitlines()]
+    table.write_text("\n".join(map(json.dumps, logits_of(texts, teacher))))
+    one, two = distill(broken), distill(make(output=tmp_path / "b", **changes))
+    for mixed, plain in zip(one.history, two.history, strict=True):
+        assert mixed == pytest.approx(plain, rel=1e-3)
+    assert len(json.loads((one.folder / "run.json").read_text())["teacher_logits"][0]) == 64
+
+    rows = logits_of(texts, teacher)
+    for row in rows:
+        row["logits"] = {name: -value for name, value in row["logits"].items()}
+    table.write_text("\n".join(map(json.dumps, rows)))
+    other = distill(make(output=tmp_path / "c", teacher_logits=(str(table),), **changes))
+    assert other.metrics["loss"] != pytest.approx(one.metrics["loss"], rel=1e-3)
+    with pytest.raises(ConfigError, match=r"teacher_logits: was"):
+        distill(broken)
+    rows = [{**row, "logits": {"positive": 0.5, "bad": 0.5}} for row in rows]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"has logits of positive, bad, and the labels are bad, good"):
+        distill(make(output=tmp_path / "d", teacher_logits=(str(table),), **changes))
+
+
 def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
     model = BertForSequenceClassification.from_pretrained(teacher)
     model.save_pretrained(tmp_path / "stranger")
@@ -277,6 +322,7 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
         ({"model": "x", "from_teacher": True}, "--from-teacher"),
         ({"model": "x", "keep_vocabulary": 100}, "--keep-vocabulary"),
         ({"task": "poetry"}, "--task poetry must be one of text-classification"),
+        ({"task": "question-answering", "teacher_logits": ("x",)}, "--teacher-logits x is not for"),
         ({"task": "question-answering", "augment": 1}, "--augment 1 is not for --task question-answering"),
         ({"task": "multiple-choice", "teacher_labels": ("a", "b")}, "--teacher-labels a,b is not for"),
         ({"task": "token-classification", "unlabelled": "x"}, "--unlabelled x is not for"),

@@ -22,6 +22,7 @@ from pocketbert.configs import PreTrainedConfig
 from pocketbert.corpus.vocabulary import prune_vocabulary
 from pocketbert.data.augment import augment_all
 from pocketbert.data.batches import Batches
+from pocketbert.data.logit_tables import LogitTable
 from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.features import IGNORED, fit
 from pocketbert.models.predict import TorchPredictor
@@ -88,11 +89,13 @@ class DistillationRun(FinetuneRun):
             text = task.train.columns.text if pair is not None else None
             self.unlabelled = read_table(options.unlabelled, text=text, text_pair=pair, labelled=False)
         self.teachers = TeacherModels(options, task.head)
+        self.tables = [LogitTable(path) for path in options.teacher_logits]
 
     def facts(self) -> dict[str, Any]:
         """Return the files and the teachers by hash."""
         further = {} if self.unlabelled is None else {"unlabelled": self.unlabelled.sha256()}
-        return {**super().facts(), "teachers": self.teachers.hashes, **further}
+        tables = {"teacher_logits": [table.sha256() for table in self.tables]} if self.tables else {}
+        return {**super().facts(), "teachers": self.teachers.hashes, **further, **tables}
 
     def prepare(self) -> tuple[BertTokenizer, PreTrainedModel]:
         """Return tokenizer and student, which may be initialised from the first teacher."""
@@ -113,7 +116,7 @@ class DistillationRun(FinetuneRun):
         """Return the encoded data, with augmented and unlabelled texts."""
         encoded: EncodedTask[Any] = self.data.encode(tokenizer, config, self.max_length(config))
         if isinstance(self.data, TextClassification):
-            return self._with_unlabelled_texts(self.data, encoded, tokenizer)
+            return self._with_unlabelled_texts(self.data, encoded, tokenizer, config)
         return encoded
 
     def batches(self) -> Batches:
@@ -144,9 +147,13 @@ class DistillationRun(FinetuneRun):
         return BertTokenizer(vocab=vocabulary, model_max_length=whole.model_max_length, **splitting)
 
     def _with_unlabelled_texts(
-        self, task: TextClassification, encoded: EncodedTask[Example], tokenizer: BertTokenizer
+        self,
+        task: TextClassification,
+        encoded: EncodedTask[Example],
+        tokenizer: BertTokenizer,
+        config: PreTrainedConfig,
     ) -> EncodedTask[Example]:
-        """Add augmented and unlabelled texts, which have no label, to the labelled ones."""
+        """Add augmented and unlabelled texts, which have no label, to the labelled ones; and logits from tables."""
         features: list[Any] = list(encoded.features)
         length = encoded.evaluation.max_length
         augmented = [Example(text, pair, None, 0) for text, pair in self._augmented(task.train, tokenizer)]
@@ -159,7 +166,13 @@ class DistillationRun(FinetuneRun):
         missing = np.full(shape, math.nan if task.labels.regression else IGNORED, labels.dtype)
         if len(missing):
             self.log(f"{len(missing):,} further texts without labels")
-        return replace(encoded, features=features, targets={"labels": np.concatenate([labels, missing])})
+        targets = {"labels": np.concatenate([labels, missing])}
+        if self.tables:
+            examples = [*task.train.examples, *augmented, *(self.unlabelled.examples if self.unlabelled else ())]
+            keys = [(example.text, example.text_pair) for example in examples]
+            names, absent = task.label_names(config) or (), self.folder / "texts-without-logits.jsonl"
+            targets["table_logits"] = np.stack([table.lookup(keys, names, absent) for table in self.tables], axis=1)
+        return replace(encoded, features=features, targets=targets)
 
     def _augmented(self, table: Table, tokenizer: BertTokenizer) -> list[tuple[str, str | None]]:
         # The same for every seed of a run, so that all of them can share the cached outputs of the teachers.

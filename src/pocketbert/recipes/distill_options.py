@@ -129,6 +129,14 @@ class DistillOptions(FinetuneOptions):
     unlabelled: Path | str | None = field(
         default=None, metadata=DISTILLATION.option("File of additional texts without labels.", "FILE")
     )
+    teacher_logits: tuple[str, ...] = field(
+        default=(),
+        metadata=DISTILLATION.option(
+            "File with logits of a further teacher, run elsewhere, for every training text. May be repeated.",
+            "FILE",
+            repeated=True,
+        ),
+    )
     cache: Path | str | None = field(
         default=None,
         metadata=DISTILLATION.option(
@@ -162,7 +170,7 @@ class DistillOptions(FinetuneOptions):
             )
         super().__post_init__()
         if self.task != "text-classification":
-            foreign = {"augment": 0, "unlabelled": None}
+            foreign: dict[str, object] = {"augment": 0, "unlabelled": None, "teacher_logits": ()}
             if self.task == "feature-extraction":
                 foreign |= {"keep_vocabulary": None, "eval_data": None}
             if "labels" in foreign_options(self.task):

@@ -97,7 +97,7 @@ class Distillation(Objective):
     A micro-batch holds, besides the model's inputs, the targets: "labels" (`IGNORED` for texts without a label, NaN in
     a regression; `IGNORED` for tokens without a decision), or "start_positions" and "end_positions"; and cached teacher
     outputs, if `teachers.BatchesWithTeacher` adds them: "teacher_logits" [B, K, …], and "teacher_hidden_K_P" [N, H] for
-    teacher K and its P-th pair.
+    teacher K and its P-th pair. "table_logits" [B, tables, L] are those of further teachers, of classes or numbers.
 
     Args:
         model: the student, with a head for texts, tags, spans or choices.
@@ -153,6 +153,7 @@ class Distillation(Objective):
             scalars["hard"] = hard_loss(logits, labels, self.kind) / totals["decisions"]
         if weights.alpha > 0:
             targets = [decisions(teacher.logits, batch)[0] for teacher in teachers]
+            targets += batch["table_logits"].unbind(1) if "table_logits" in batch else []
             scalars["soft"] = soft_loss(logits, targets, weights.temperature, self.kind) / totals["decisions"]
         real = _real(batch)
         if weights.hidden_weight > 0:
