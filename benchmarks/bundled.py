@@ -37,10 +37,10 @@ def main() -> None:
     kernels, threads, _ = backend()
     row = {
         "kernels": kernels, "threads": threads, "texts": len(texts),
-        "words a text": round(float(np.mean([len(text.split()) for text in texts])), 1),
-        "ms a text alone, median": round(1e3 * float(np.median(alone)), 2),
-        "ms a text alone, p99": round(1e3 * float(np.quantile(alone, 0.99)), 2),
-        "texts a second in one call": round(len(texts) / float(np.median(together)), 1),
+        "words per text": round(float(np.mean([len(text.split()) for text in texts])), 1),
+        "ms per text alone, median": round(1e3 * float(np.median(alone)), 2),
+        "ms per text alone, p99": round(1e3 * float(np.quantile(alone, 0.99)), 2),
+        "texts per second in one call": round(len(texts) / float(np.median(together)), 1),
     }  # fmt: skip
     write_results("bundled", [row])
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 # By column, or where a file has the columns measure, value and unit by unit and measure.
 HIGHER = re.compile(
-    r"(_a|_per|\ba|\bper)[_ ](second|cycle)|^(times|ratio|gain|share|score|plain|distilled|last|best|teacher)$"
-    r"|accuracy|f1|spearman|agreement|faster_by|answers"
+    r"(_|\b)per[_ ](second|cycle)|^(times|ratio|gain|share|score|plain|distilled|last|best|teacher)$"
+    r"|accuracy|f1|spearman|agreement|faster_by"
 )
 LOWER = re.compile(
     r"(^|[_ (])(ms|mb|mib|seconds?)\b|_(ms|mb|mib|cpu)$|^(s|ms|mb|mib|refused|failed|cycles|instructions|loads|spills)$"
@@ -30,7 +30,8 @@ LOWER = re.compile(
     re.IGNORECASE,
 )
 # How it was measured, which may differ between runs.
-UNUSED = re.compile(r"^(rounds?|runs|seeds|deviation|standard.error|bar|target|verdict|unit)$|each")
+UNUSED = re.compile(r"^(rounds?|runs|passes|seeds|deviation|standard.error|bar|target|verdict|unit|disturbed)$|each")
+OLD_PER = re.compile(r"([_ ])a([_ ])(second|text)\b")  # in results from before 2026-12
 Key = tuple[str, ...]
 
 
@@ -59,6 +60,11 @@ def direction(name: str) -> bool | None:
     return True if HIGHER.search(name) else False if LOWER.search(name) else None
 
 
+def renamed(name: str) -> str:
+    """A column or measure as it is called today."""
+    return OLD_PER.sub(r"\1per\2\3", name).replace("answers per second", "responses per second")
+
+
 def number(text: str) -> float | None:
     """A number, if the text is one."""
     try:
@@ -73,17 +79,18 @@ def read(path: Path) -> dict[tuple[Key, str], tuple[float, bool]]:
     better: dict[tuple[Key, str], bool] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            rows = [{renamed(name): value for name, value in row.items() if name} for row in csv.DictReader(file)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         sys.exit(f"{path}: {error}")
     for row in rows:
         if {"measure", "value"} <= row.keys():
+            row["measure"] = renamed(row["measure"])
             higher = direction(row["measure"])
-            higher = direction(row.get("unit") or "") if higher is None else higher
+            higher = direction(renamed(row.get("unit") or "")) if higher is None else higher
             measures = {"value": higher}
             key: Key = (row["measure"],)
         else:
-            measures = {name: direction(name) for name in row if name is not None}
+            measures = {name: direction(name) for name in row}
             key = tuple(row[n] or "" for n, up in measures.items() if up is None and not UNUSED.search(n))
         for name, up in measures.items():
             value = number(row[name] or "")

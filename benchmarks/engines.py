@@ -1,6 +1,6 @@
 """Our engine beside every installed engine, in one run, and the ratios beside their targets.
 
-    python benchmarks/engines.py EXPORTS [--data FOLDER] [--seconds 12]
+    python benchmarks/engines.py EXPORTS [--data FOLDER] [--seconds 2]
 
 EXPORTS is a folder for the other engines' files, which a second run reuses. With --data (or POCKETBERT_DATA), a
 folder with glue/SST-2, glue/MRPC and vocab/bert-base-uncased.txt, the true lengths of both dev sets are measured too.
@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from common import RESULTS, results_path, write_results
@@ -23,9 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pocketbert import BertTokenizer
-from pocketbert.bench.measure import Bench, Report, Row
+from pocketbert.bench.measure import Bench
 from pocketbert.bench.peers import OURS, Peer, Shape
 from pocketbert.bench.picture import draw
+from pocketbert.bench.report import Report
 from pocketbert.bench.subjects import PUBLISHED, published
 from pocketbert.checkpoints.files import write_text
 from pocketbert.data.glue import read_glue
@@ -86,28 +86,38 @@ def _against(
     theirs = report.best(peers_model, shape, ours=False, precisions=allowed)
     if ours is None or theirs is None:
         return None
-    return what, f"{ours.ms:.2f} ms", theirs.engine, f"{theirs.ms:.2f} ms", theirs.ms / ours.ms, target
+    return (
+        what,
+        f"{ours.median_ms:.2f} ms",
+        theirs.engine,
+        f"{theirs.median_ms:.2f} ms",
+        theirs.median_ms / ours.median_ms,
+        target,
+    )
 
 
 def _text_targets(report: Report) -> list[Target]:
     results = []
     for source, model in dict.fromkeys((row.source, row.model) for row in report.texts):
         rows = [row for row in report.texts if (row.source, row.model) == (source, model)]
-        ours = max((r for r in rows if r.ours and r.precision == "int8"), key=lambda r: r.tokens_a_second)
-        theirs = max((r for r in rows if not r.ours), key=lambda r: r.tokens_a_second, default=None)
+        ours = max((r for r in rows if r.ours and r.precision == "int8"), key=lambda r: r.tokens_per_second)
+        theirs = max((r for r in rows if not r.ours), key=lambda r: r.tokens_per_second, default=None)
         if theirs is not None:
             peer = f"{theirs.engine}, {theirs.batch} at a time"
-            numbers = f"{ours.tokens_a_second:,.0f} tokens/s", peer, f"{theirs.tokens_a_second:,.0f} tokens/s"
-            results.append((f"{model} int8, {source}", *numbers, ours.tokens_a_second / theirs.tokens_a_second, 3.0))
+            numbers = f"{ours.tokens_per_second:,.0f} tokens/s", peer, f"{theirs.tokens_per_second:,.0f} tokens/s"
+            results.append(
+                (f"{model} int8, {source}", *numbers, ours.tokens_per_second / theirs.tokens_per_second, 3.0)
+            )
     return results
 
 
 def _share_target(report: Report) -> list[Target]:
     row = report.best("SqueezeBERT", (8, 128), ours=True, precisions=("int8",))
-    if row is None or row.share is None:
+    share = None if row is None else report.share(row)
+    if row is None or share is None:
         return []
-    limit = f"{report.limit['int8'] / 1e9:,.0f} GOP/s"
-    return [("share of the int8 limit, SqueezeBERT 8×128", f"{row.ms:.2f} ms", "the limit", limit, row.share, 0.5)]
+    limit = f"{report.roofline['int8'] / 1e9:,.0f} GOP/s"
+    return [("share of the int8 limit, SqueezeBERT 8×128", f"{row.least_ms:.2f} ms", "the limit", limit, share, 0.5)]
 
 
 def show(report: Report) -> list[dict[str, object]]:
@@ -122,6 +132,7 @@ def show(report: Report) -> list[dict[str, object]]:
     Console(width=170).print(table)
     for name, reason in report.missing.items():
         print(f"without {name}: {reason}")
+    print(f"disturbed: {len(report.disturbed)} of {len(report.shapes)} rows")
     return rows
 
 
@@ -129,34 +140,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("exports", type=Path)
     parser.add_argument("--data", type=Path, default=os.environ.get("POCKETBERT_DATA"))
-    parser.add_argument("--seconds", type=float, default=12.0, help="seconds per model and shape")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per engine, model and shape")
     arguments = parser.parse_args()
     texts = sentences(Path(arguments.data)) if arguments.data else {}
     arguments.exports.mkdir(parents=True, exist_ok=True)
 
-    bench = Bench(arguments.exports, lambda what: print(what, file=sys.stderr))
-    rows: list[Row] = []
-    for name in PUBLISHED:
-        subject = published(name)
-        ready = bench.prepare(subject)
-        for shape in SHAPES:
-            rows += bench.shape(subject, ready, shape, arguments.seconds)
-        for batch in BATCHES:
-            rows += bench.shape(subject, leaders(bench.report, name, ready), (batch, 128), arguments.seconds / 3)
-        for task, inputs in texts.items():
-            bench.texts(subject, fast_peers(bench.report, name, ready), inputs, f"{task} dev")
+    with Bench(arguments.exports, log=lambda step: print(step, file=sys.stderr)) as bench:
+        for name in PUBLISHED:
+            subject = published(name)
+            ready = bench.prepare(subject)
+            for shape in SHAPES:
+                bench.shape(subject, ready, shape, arguments.seconds)
+            for batch in BATCHES:
+                bench.shape(subject, leaders(bench.report, name, ready), (batch, 128), arguments.seconds)
+            for task, inputs in texts.items():
+                bench.texts(subject, fast_peers(bench.report, name, ready), inputs, f"{task} dev")
+    bench.report.complete = True
     reached = show(bench.report)
     draw(bench.report, results_path("engines", ".png"))
     whole = json.dumps({**bench.report.as_dict(), "bars": reached}, indent=1)
     write_text(results_path("engines", ".json"), whole + "\n")
-    write_results("engines", [asdict(row) for row in rows])
-    print(f"written: {RESULTS.name}/{results_path('runtime', '.*').name}")
+    write_results("engines", bench.report.rows())
+    print(f"written: {RESULTS.name}/{results_path('engines', '.*').name}")
 
 
 def fast_peers(report: Report, model: str, ready: list[Peer]) -> list[Peer]:
     """Ours, and the five peers that were fastest at 1×32 and 8×128: the others need not be tried on texts."""
     times = {
-        row.engine: row.ms * 8 + other.ms
+        row.engine: row.median_ms * 8 + other.median_ms
         for row in report.shapes if row.model == model and (row.batch, row.length) == (1, 32)
         for other in report.shapes
         if other.model == model and (other.batch, other.length) == (8, 128) and other.engine == row.engine

@@ -146,7 +146,7 @@ def compare(name: str, task: str, arguments: argparse.Namespace) -> list[dict[st
             "task": task,
             "loop": key,
             "examples": len(table),
-            "examples_a_second": round(len(table) / statistics.median(times), 1),
+            "examples_per_second": round(len(table) / statistics.median(times), 1),
             "pocketbert_is_faster_by": round(ratio(times, seconds["pocketbert"]), 2),
             "threads": torch.get_num_threads(),
         }

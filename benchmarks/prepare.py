@@ -94,7 +94,7 @@ def main() -> None:
         size = sum(source["bytes"] for source in manifest["sources"]) / 1e6
         facts = {
             "files": len(manifest["sources"]), "parts": len(manifest["train"]), "MB": round(size, 1),
-            "seconds": round(seconds, 1), "MB_a_second": round(size / seconds, 2),
+            "seconds": round(seconds, 1), "MB_per_second": round(size / seconds, 2),
         }  # fmt: skip
         print(json.dumps(facts | {"tokens": manifest["counts"]["tokens"]}))
         return

@@ -60,7 +60,7 @@ class Clock:
         """Print what was found, for the process that asked."""
         seconds = time.perf_counter() - self.began
         if os.environ.get("RANK", "0") == "0":
-            print(json.dumps({"steps": self.steps - UNCOUNTED, "tokens_a_second": round(self.tokens / seconds)}))
+            print(json.dumps({"steps": self.steps - UNCOUNTED, "tokens_per_second": round(self.tokens / seconds)}))
 
 
 class Enough(Exception):
@@ -197,7 +197,7 @@ def compare(given: argparse.Namespace) -> None:
             for processes in (1, 2):
                 rows.append({"round": number, **run("PocketBERT", given, folder, threads=1, processes=processes)})
     speeds = {
-        key: [row["tokens_a_second"] for row in rows if (row["how"], row["processes"], row["threads"]) == key]
+        key: [row["tokens_per_second"] for row in rows if (row["how"], row["processes"], row["threads"]) == key]
         for key in [*((how, 1, 2) for how in HOW), ("PocketBERT", 1, 1), ("PocketBERT", 2, 1)]
     }
     for how in HOW[:2]:

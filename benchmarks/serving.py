@@ -210,13 +210,13 @@ class Load:
             rows.append(
                 {
                     "service": candidate.name, "settings": candidate.settings, "rate": round(rate, 1),
-                    "answered_a_second": round(found.answered, 1), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99,
+                    "answered_per_second": round(found.answered, 1), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99,
                     "refused": refused, "failed": count - refused - found.statuses["200"],
                     "load_cpu": round(found.cpu, 3), "behind_ms": round(1000 * found.behind, 1),
                 }
             )  # fmt: skip
             keep_results("serving", rows)
-            say(f"  {rate:6.0f} a second: {found.answered:6.0f} answered, p50 {p50:.1f}, p99 {p99:.1f} ms")
+            say(f"  {rate:6.0f} per second: {found.answered:6.0f} answered, p50 {p50:.1f}, p99 {p99:.1f} ms")
             if found.statuses["200"] < 0.95 * count or p99 > LONGEST:
                 break
 
@@ -228,7 +228,7 @@ def best(candidates: Sequence[Candidate], load: Load) -> tuple[Candidate, float]
         with running(candidate):
             load.capacity(0.7)  # warm
             found[id(candidate)] = load.capacity(2.5)
-        say(f"{candidate.name}, {candidate.settings}: {found[id(candidate)]:.0f} a second")
+        say(f"{candidate.name}, {candidate.settings}: {found[id(candidate)]:.0f} per second")
     chosen = max(candidates, key=lambda one: found[id(one)])
     return chosen, found[id(chosen)]
 
@@ -267,7 +267,7 @@ def bare(folder: Path, texts: Sequence[str]) -> tuple[float, float]:
 
 def at_p99(rows: Sequence[dict[str, Any]], service: str, limit: float) -> float:
     """The highest rate of responses per second of a service with a p99 of at most `limit` ms."""
-    fine = [row["answered_a_second"] for row in rows if row["service"] == service and row["p99_ms"] <= limit]
+    fine = [row["answered_per_second"] for row in rows if row["service"] == service and row["p99_ms"] <= limit]
     return max(fine, default=0.0)
 
 
@@ -288,7 +288,7 @@ def picture(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.8))
     for name in dict.fromkeys(row["service"] for row in rows):
         of = [row for row in rows if row["service"] == name and np.isfinite(row["p99_ms"])]
-        rates = [row["answered_a_second"] for row in of]
+        rates = [row["answered_per_second"] for row in of]
         strong = name.startswith("PocketBERT")
         (line,) = axes.plot(
             rates, [row["p99_ms"] for row in of], marker="o", markersize=4, lw=2 if strong else 1.3, label=name
@@ -345,11 +345,11 @@ def measure(load: Load, folder: Path, texts: Sequence[str], peers: bool, rows: R
             note(f"{measured}: 16 clients over HTTP, {chosen.settings}", capacity, "texts/s")
     for limit in LIMITS if peers else ():
         value = at_p99(rows, "PocketBERT int8", limit)
-        note(f"answers a second at p99 ≤ {limit} ms, PocketBERT int8", value, "a second")
+        note(f"responses per second at p99 ≤ {limit} ms, PocketBERT int8", value, "per second")
         for kind, others in PEERS.items():
             found = {name: at_p99(rows, name, limit) for name in others}
             name = max(found, key=found.__getitem__)
-            note(f"… {name}", found[name], "a second")
+            note(f"… {name}", found[name], "per second")
             note(f"… ratio to {kind}", value / found[name] if found[name] else float("inf"), "", 4, most=False)
 
 

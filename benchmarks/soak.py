@@ -145,7 +145,7 @@ def overload(port: int, seconds: float, note: Note) -> float:
     draws = random.Random(1)
     some = [a_text(draws) for _ in range(2000)]
     capacity = asyncio.run(closed_loop(port, some * 1000, 64, seconds)).answered
-    note("answers a second, 64 clients", round(capacity, 1))
+    note("responses per second, 64 clients", round(capacity, 1))
     found = {}
     for name, share in SHARES.items():
         if name == LATER:
@@ -153,7 +153,7 @@ def overload(port: int, seconds: float, note: Note) -> float:
         found[name] = part = asyncio.run(open_loop(port, some, share * capacity, seconds))
         allowed = {"200"} if share < 1 else {"200", "429"}
         note(f"{name}: statuses", dict(part.statuses), set(part.statuses) <= allowed)
-        note(f"{name}: accepted a second", round(part.answered, 1))
+        note(f"{name}: accepted per second", round(part.answered, 1))
         note(f"{name}: p50 of the accepted, ms", round(part.ms(50), 1))
         note(f"{name}: p99 of the accepted, ms", round(part.ms(99), 1))
         note(f"{name}: share of a processor that the load took", round(part.cpu, 2))
@@ -214,7 +214,7 @@ def main() -> None:
     with service("--no-log", str(BUNDLED / "sst2"), *as_served(options.models)) as (process, port, _):
         found, memory = soak(port, process.pid, options.requests)
     note("requests", options.requests)
-    note("requests a second, 16 clients", round(found.answered, 1))
+    note("requests per second, 16 clients", round(found.answered, 1))
     note("statuses", dict(found.statuses), set(found.statuses) == {"200"})
     early = max(size for count, size in memory if count <= options.requests / 5)
     late = max(size for _, size in memory)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,13 @@ from pocketbert import cli
 from pocketbert.bench import measure
 from pocketbert.bench.peers import OURS, PEERS, OnnxRuntime, Peer, Transformers
 from pocketbert.bench.roofline import operations
-from pocketbert.bench.subjects import PUBLISHED, Subject, from_folder, with_random_weights
+from pocketbert.bench.subjects import PUBLISHED, Subject, default_subjects, from_folder, with_random_weights
+from pocketbert.bench.subjects import subject as subject_of
 from pocketbert.checkpoints import write_tensors
 from pocketbert.configs import PRESETS, BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
-from pocketbert.errors import InputError
+from pocketbert.pipelines import BUNDLED
+from pocketbert.runtime.engine import Engine, backend, native_core
+from pocketbert.runtime.quantized_folders import quantize_folder
 
 CONFIGS: dict[str, PreTrainedConfig] = {
     "squeezebert": SqueezeBertConfig(
@@ -68,26 +73,75 @@ def test_operations_of_a_batch(subject: Subject) -> None:
 
 
 def test_without_peers(subject: Subject, tmp_path: Path) -> None:
-    said: list[str] = []
-    bench = measure.Bench(tmp_path, said.append, peers=())
-    rows = bench.shape(subject, bench.prepare(subject), (2, 7), seconds=0.0)
-    texts = bench.texts(subject, OURS, measure.random_batch(subject, (3, 5)), "random")
-    assert [row.engine for row in rows] == [peer.name for peer in OURS] == [row.engine for row in texts]
-    assert all(row.ms > 0 and row.rounds == measure.FEWEST for row in rows)
-    assert all(row.tokens == 15 and row.tokens_a_second > 0 for row in texts)
-    assert len(said) > 3
-    assert json.loads(json.dumps(bench.report.as_dict()))["shapes"][0]["length"] == 7
+    steps: list[str] = []
+    watched: list[int] = []
+    with measure.Bench(tmp_path, (), log=steps.append, watch=lambda rows, _: watched.append(rows[0].passes)) as bench:
+        ready = bench.prepare(subject)
+        rows = [*bench.shape(subject, ready, (2, 7), seconds=0.0), *bench.shape(subject, ready, (1, 9), seconds=0.0)]
+        texts = bench.texts(subject, OURS, measure.random_batch(subject, (3, 5)), "random")
+    assert [row.engine for row in rows] == [peer.name for peer in OURS] * 2
+    assert [row.engine for row in texts] == [peer.name for peer in OURS]
+    assert all(row.median_ms >= row.least_ms > 0 and row.passes >= measure.FEWEST for row in rows)
+    assert {row.kernels for row in rows} | {row.kernels for row in texts} == {backend().kernels or "NumPy"}
+    assert len(watched) == 2 * measure.FEWEST
+    assert watched[: measure.FEWEST] == sorted(watched[: measure.FEWEST])
+    assert all(row.tokens == 15 and row.tokens_per_second > 0 for row in texts)
+    assert len(steps) > 3
+    report = json.loads(json.dumps(bench.report.as_dict()))
+    assert [row["length"] for row in report["shapes"]] == [7, 7, 9, 9]
+    assert report["disturbed_rows"] == sum(bool(row["disturbed"]) for row in report["shapes"])
+    for row, written in zip(rows, report["shapes"], strict=True):
+        limit = bench.report.limit_ms(row.model, (row.batch, row.length), row.precision)
+        assert (limit is None) == (written["share"] is None) == (native_core() is None)
+        assert limit is None or written["share"] == pytest.approx(limit / row.least_ms, abs=1e-4)
 
 
-def test_a_peer_that_is_not_installed_or_fails_is_named(tmp_path: Path) -> None:
+def test_a_peak_that_is_measured_again_only_rises(tmp_path: Path) -> None:
+    with measure.Bench(tmp_path, (), quick=True) as bench:
+        peaks = bench.report.peaks
+        before = {name: dict(rates) for name, rates in peaks.items()}
+        for rates in peaks.values():
+            rates["int8"] = 1.0
+        bench.report.measure_peaks()
+    assert all(rates["fp32"] >= before[name]["fp32"] for name, rates in peaks.items())
+    assert not peaks or bench.report.roofline["int8"] > 1.0
+
+
+def test_peers_that_cannot_take_part_are_named(tmp_path: Path) -> None:
     absent = Transformers("fp32", needs=("no_such_package",))
     broken = OnnxRuntime("fp32", "split", needs=())
     subject = with_random_weights("squeezebert", CONFIGS["squeezebert"])
-    (tmp_path / "file").touch()
-    bench = measure.Bench(tmp_path / "file", peers=(absent, broken))  # no folder: the export fails
-    assert bench.prepare(subject) == list(OURS)
-    assert "pip install no_such_package" in bench.report.missing["transformers fp32"]
-    assert len(bench.report.missing) == 2
+    (tmp_path / "file").touch()  # no folder: the export fails
+    for quick, reason in ((False, "failed: "), (True, "--full takes it")):
+        with measure.Bench(tmp_path / "file", (absent, broken), quick=quick) as bench:
+            assert bench.prepare(subject) == list(OURS)
+            missing = bench.report.missing
+        assert missing.pop("transformers fp32") == "pip install no_such_package"
+        assert [reason in why for why in missing.values()] == [True]
+
+
+def test_a_model_in_int8_is_measured_as_it_is(folder: Path, tmp_path: Path) -> None:
+    quantize_folder(folder, tmp_path / "int8")
+    subject = from_folder(tmp_path / "int8")
+    assert subject.quantized
+    assert not subject.config.quantized
+    batch = measure.random_batch(subject, (2, 9))
+    own = Engine.from_pretrained(tmp_path / "int8", "Model", threads=1)(batch)
+    for copy in (subject, pickle.loads(pickle.dumps(subject))):
+        measured = OURS[0].load(copy, tmp_path, None)(batch)
+        for one, other in zip(measured, own, strict=True):  # type: ignore[call-overload]
+            np.testing.assert_array_equal(one["last_hidden_state"], other["last_hidden_state"])
+    light = subject.without_weights()
+    assert (light.tensors, light.digest) == ({}, subject.digest)
+    assert len(pickle.dumps(light)) < 2000 < len(pickle.dumps(subject))
+
+
+def test_default_subjects_include_the_bundled_models() -> None:
+    names = default_subjects()
+    assert set(PUBLISHED) < set(names)
+    [bundled] = [name for name in names if name not in PUBLISHED]
+    assert subject_of(bundled).quantized
+    assert (BUNDLED / bundled).is_dir()
 
 
 @pytest.mark.filterwarnings("ignore")  # of the peers'
@@ -126,21 +180,44 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder(folder: Path) -> None:
     made = from_folder(folder)
     assert made.tensors.keys() == with_random_weights("", CONFIGS["squeezebert"]).tensors.keys()
-    config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "pocketbert"}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="already in int8"):
-        from_folder(folder)
+    assert not made.quantized
 
 
 def test_the_shell_and_the_picture(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "bench.png"
-    monkeypatch.setattr(measure.Bench.__init__, "__defaults__", (str, ()))  # no peers, whatever is installed here
+    monkeypatch.setattr("pocketbert.bench.peers.PEERS", ())  # whatever is installed here
+    monkeypatch.setattr("pocketbert.cli.bench.SECONDS", 0.0)
     arguments = ["bench", str(folder), "--batch", "1", "--batch", "2", "--length", "8", "--picture", str(picture)]
     done = CliRunner().invoke(cli.app, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
-    report = json.loads(done.stdout.splitlines()[-1])
+    report = json.loads(done.stdout)
     assert {(row["batch"], row["length"]) for row in report["shapes"]} == {(1, 8), (2, 8)}
     assert report["threads"] >= 1
+    assert report["complete"]
     assert picture.read_bytes().startswith(b"\x89PNG")
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4
+    assert all(
+        re.match(r"model \d×8, PocketBERT (fp32|int8) \(\w+\): median [\d.]+ ms, least ", line) for line in lines
+    )
+
+
+def test_tables(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no terminal is, too; of 80 columns."""
+    monkeypatch.setattr("pocketbert.bench.peers.PEERS", (Transformers("fp32", needs=("no_such_package",)),))
+    monkeypatch.setattr("pocketbert.cli.bench.SECONDS", 0.0)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the film\n" * 3)
+    arguments = ["bench", str(folder), "sst2", "--length", "8", "--text", str(texts), "--full"]
+    monkeypatch.setenv("COLUMNS", "80")
+    done = CliRunner().invoke(cli.app, [*arguments, "--table"])
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    text = " ".join(done.stdout.split())
+    assert [text.count(title) for title in ("model, 1×8 tokens", "model, 8×8 tokens", "sst2, 8×8 tokens")] == [1, 1, 1]
+    assert text.count("After others") == 4
+    assert text.count("fastest") == 4
+    assert "without transformers: pip install no_such_package" in text
+    assert "all, unpadded" in text
+    assert not done.stderr

@@ -1,130 +1,84 @@
-"""Latency of models × engines × shapes, interleaved."""
+"""Latency of models × engines × shapes: engines take turns, each in a process of its own."""
 
 from __future__ import annotations
 
-import datetime
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pocketbert.bench.peers import OURS, PEERS, Peer, Run, Shape, versions
-from pocketbert.bench.roofline import machine_peak, operations
+from pocketbert.bench import peers as engines
+from pocketbert.bench.peers import OURS, Peer, Shape
+from pocketbert.bench.report import Report, Row, TextRow, row_of, text_row_of
+from pocketbert.bench.roofline import operations, peaks
 from pocketbert.bench.subjects import Subject
+from pocketbert.bench.time_left import TimeLeft
+from pocketbert.bench.worker import EngineError, Turn, Worker
 from pocketbert.features import Features
-from pocketbert.machine import processor_name
-from pocketbert.runtime.engine import usable_threads
 
-FEWEST, MOST = 5, 30  # rounds
+FEWEST = 5  # turns of every engine, and rounds of `in_turn`
+SLOW = 5  # times its share of the time, after which an engine has no further turns
+TURN = 0.1  # seconds of a turn: some passes of a fast engine, one of a slow one
 SAMPLE = 128  # texts by which the best of the peers and their best batch size are found
 BATCHES = (1, 8, 32)  # that they are tried with
-Log = Callable[[str], None]  # receives the current step
+TEXT_ROUNDS = 3
+PACE = {"model": 2.0, "files": 20.0, "load": 2.0, "measure": 1.0, "texts": 20.0}  # seconds each, a first guess
 
-
-@dataclass(frozen=True)
-class Row:
-    """One engine, one model, one shape.
-
-    Attributes:
-        share: of the limit for this precision, nought to one; None where that limit is not known.
-    """
-
-    model: str
-    engine: str
-    precision: str
-    batch: int
-    length: int
-    ms: float
-    fastest_ms: float
-    rounds: int
-    share: float | None
-
-    @property
-    def ours(self) -> bool:
-        """Whether it is this package's."""
-        return self.engine.startswith("PocketBERT")
-
-
-@dataclass(frozen=True)
-class TextRow:
-    """One engine, one model, the texts of a file; `batch` is the texts that are padded to one length, 0 for none."""
-
-    model: str
-    source: str
-    engine: str
-    precision: str
-    batch: int
-    texts: int
-    tokens: int
-    tokens_a_second: float
-
-    @property
-    def ours(self) -> bool:
-        """Whether it is this package's."""
-        return self.engine.startswith("PocketBERT")
-
-
-@dataclass
-class Report:
-    """All figures of a run.
-
-    Attributes:
-        limit: operations a second of this machine by arithmetic.
-        operations: of a pass, by model and shape as "batch×length".
-        missing: peers that could not run, each with the command that installs it, or with the error.
-    """
-
-    machine: str = field(default_factory=processor_name)
-    threads: int = field(default_factory=usable_threads)
-    date: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
-    versions: Mapping[str, str] = field(default_factory=versions)
-    limit: dict[str, float] = field(default_factory=machine_peak)
-    operations: dict[str, dict[str, int]] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    shapes: list[Row] = field(default_factory=list)
-    texts: list[TextRow] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    def best(
-        self, model: str, shape: Shape, *, ours: bool, precisions: Sequence[str] = ("fp32", "bf16", "int8")
-    ) -> Row | None:
-        """The fastest engine for a model and a shape, at one of these precisions."""
-        rows = [
-            row for row in self.shapes
-            if row.model == model and (row.batch, row.length) == shape
-            and row.ours == ours and row.precision in precisions
-        ]  # fmt: skip
-        return min(rows, key=lambda row: row.ms, default=None)
-
-    def limit_ms(self, model: str, shape: Shape, precision: str) -> float | None:
-        """The time of a pass at the machine's limit."""
-        rate = self.limit.get(precision)
-        work = self.operations.get(model, {}).get(f"{shape[0]}×{shape[1]}")
-        return None if rate is None or work is None else 1e3 * work / rate
+Result = TypeVar("Result")
 
 
 class Bench:
-    """Measures into a `Report`.
+    """Measures into a `Report`; a context manager, at whose end the processes of the engines end.
 
     Args:
         folder: for the files that peers read; they stay there for the next run.
-        log: receives the current step, for a progress bar.
-        peers: that are to take part.
+        peers: that are to take part [default: all].
+        quick: leaves out peers that are slow to prepare or to run.
+        log: receives the current step.
+        watch: receives the rows of the current shape, again and again while they become more exact.
     """
 
-    def __init__(self, folder: Path, log: Log = lambda _: None, peers: Sequence[Peer] = PEERS) -> None:
-        self.folder, self.log, self.peers = folder, log, peers
-        log("measuring the machine's limit")
-        self.report = Report()
+    def __init__(
+        self,
+        folder: Path,
+        peers: Sequence[Peer] | None = None,
+        *,
+        quick: bool = False,
+        log: Callable[[str], None] = lambda _: None,
+        watch: Callable[[Sequence[Row], Report], None] = lambda *_: None,
+    ) -> None:
+        self.folder, self.peers, self.quick = folder, engines.PEERS if peers is None else peers, quick
+        self.log, self.watch, self.left = log, watch, TimeLeft(PACE)
+        self._workers: dict[Peer | None, Worker] = {}  # of None the one that makes files
+        self._loaded: dict[Peer, tuple[str, Shape | None, str]] = {}  # the model, its shape, the kernels
+        log("measuring the peaks of the processor")
+        self.report = Report(peaks=peaks(all_kernels=not quick))
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for key in list(self._workers):
+            self._end(key)
+
+    def expect(self, models: int, shapes: int, seconds: float, *, texts: bool) -> None:
+        """Estimate the time left for so many models, of `shapes` shapes each, with the engines that are installed."""
+        installed = [peer for peer in self.peers if not peer.missing()]
+        filed = [] if self.quick else [peer for peer in installed if type(peer).made is not Peer.made]
+        eager = [
+            peer for peer in installed
+            if type(peer).made is Peer.made and (not self.quick or peer.precision == "fp32")
+        ]  # fmt: skip
+        count = len(OURS) + len(filed) + len(eager)
+        loads = count + (shapes - 1) * sum(peer.takes_shapes for peer in filed)
+        self.left.expect(
+            model=models, files=models * len(filed), load=models * loads, measure=models * shapes * count * seconds,
+            texts=models * texts,
+        )  # fmt: skip
 
     def prepare(self, subject: Subject) -> list[Peer]:
         """The engines that can run this model, ours first, with their files made."""
@@ -134,52 +88,75 @@ class Bench:
                 continue
             if lacking := peer.missing():
                 self.report.missing[peer.name] = f"pip install {' '.join(lacking)}"
-                continue
-            self.log(f"{subject.name}: preparing {peer.name}")
-            try:
-                peer.prepare(subject, self.folder)
-            except Exception as error:  # any engine may fail in any way: the others are measured all the same
-                self._failed(subject, peer, error)
-            else:
+            elif self.quick and not peer.is_quick(subject, self.folder):
+                self.report.missing[peer.name] = "left out of the quick run; --full takes it"
+            elif peer.made(subject, self.folder) or self._make(subject, peer):
                 ready.append(peer)
+        for key in self._workers.keys() - set(ready):
+            self._end(key)
         return ready
 
-    def _failed(self, subject: Subject, peer: Peer, error: Exception) -> None:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        self.report.missing[f"{peer.name}, {subject.name}"] = f"failed: {reason}"
-
-    def _load(self, subject: Subject, peers: Sequence[Peer], shape: Shape | None) -> dict[Peer, Run]:
-        """The engines that can be loaded and have run once."""
-        runs: dict[Peer, Run] = {}
-        for peer in peers:
+    def _make(self, subject: Subject, peer: Peer) -> bool:
+        self.log(f"{subject.name}: making the files of {peer.name}")
+        with self.left.step("files"):
             try:
-                run = peer.load(subject, self.folder, shape)
-                run(random_batch(subject, shape or (2, 16)))
-            except Exception as error:  # as above
+                self._worker(None).prepare(peer, subject, self.folder)
+            except EngineError as error:
                 self._failed(subject, peer, error)
-            else:
-                runs[peer] = run
-        return runs
+                self._end(None)
+                return False
+        return True
+
+    def _load(self, subject: Subject, peers: Sequence[Peer], shape: Shape | None) -> dict[Peer, str]:
+        """The engines that can be loaded, each with its kernels."""
+        for peer in peers:
+            wanted = shape if peer.takes_shapes else None
+            if self._loaded.get(peer, ("", None, ""))[:2] == (subject.name, wanted):
+                continue
+            self.log(f"{subject.name}: loading {peer.name}")
+            needed = subject if peer.reads_weights else subject.without_weights()
+            with self.left.step("load"):
+                try:
+                    kernels = self._worker(peer).load(peer, needed, self.folder, wanted)
+                except EngineError as error:
+                    self._failed(subject, peer, error)
+                else:
+                    self._loaded[peer] = subject.name, wanted, kernels
+        return {peer: self._loaded[peer][2] for peer in peers if peer in self._loaded}
 
     def shape(self, subject: Subject, peers: Sequence[Peer], shape: Shape, seconds: float) -> list[Row]:
-        """Measure a pass over a batch of random tokens for about `seconds`."""
+        """Measure a pass over a batch of random tokens for about `seconds` per engine.
+
+        A slow engine has its `FEWEST` turns, as long as they do not take `SLOW` times as long. If the run is
+        interrupted, the report contains the rows so far.
+        """
         batch, length = shape
-        self.log(f"{subject.name} {batch}×{length}: loading")
-        runs = self._load(subject, peers, shape)
-        inputs = random_batch(subject, shape)
-        self.log(f"{subject.name} {batch}×{length}: measuring")
-        times = in_turn({peer: lambda run=run: run(inputs) for peer, run in runs.items()}, MOST, seconds)  # type: ignore[misc]
+        kernels, inputs = self._load(subject, peers, shape), random_batch(subject, shape)
         work = operations(subject.plan, [length] * batch)
         self.report.operations.setdefault(subject.name, {})[f"{batch}×{length}"] = work
-        rows = []
-        for peer, taken in times.items():
-            median, rate = statistics.median(taken), self.report.limit.get(peer.precision)
-            share = None if rate is None else round(work / median / rate, 4)
-            rows.append(
-                Row(subject.name, peer.name, peer.precision, batch, length, round(1e3 * median, 3),
-                    round(1e3 * min(taken), 3), len(taken), share)
-            )  # fmt: skip
-        self.report.shapes += rows
+        self.log(f"{subject.name}: {batch}×{length} tokens")
+        turns: dict[Peer, list[Turn]] = {peer: [] for peer in kernels}
+        rows: list[Row] = []
+        try:
+            with self.left.step("measure", seconds * len(peers)):
+                for peer in list(turns):
+                    self._attempt(subject, peer, turns, lambda worker: worker.use(inputs))
+                while waiting := [peer for peer in turns if not _is_finished(turns[peer], seconds)]:
+                    for peer in waiting:
+                        turn = self._attempt(subject, peer, turns, lambda worker: worker.turn(TURN))
+                        if turn is not None:
+                            turns[peer].append(turn)
+                    rows = [
+                        row_of(
+                            of, threads=self.report.threads, model=subject.name, engine=peer.name,
+                            precision=peer.precision, kernels=kernels[peer], batch=batch, length=length,
+                        )
+                        for peer, of in turns.items()
+                    ]  # fmt: skip
+                    self.watch(rows, self.report)
+                self.report.measure_peaks()
+        finally:
+            self.report.shapes += rows
         return rows
 
     def texts(self, subject: Subject, peers: Sequence[Peer], inputs: Sequence[Features], source: str) -> list[TextRow]:
@@ -187,47 +164,70 @@ class Bench:
 
         All peers run a sample, spread over the texts, at every batch size of `BATCHES`; the fastest then runs all.
         """
-        self.log(f"{subject.name}: texts, loading")
-        runs = self._load(subject, peers, None)
+        kernels = self._load(subject, peers, None)
         sample = [inputs[i] for i in np.linspace(0, len(inputs) - 1, min(SAMPLE, len(inputs))).astype(int)]
-        tried: dict[tuple[Peer, int], float] = {}
-        others = {peer: run for peer, run in runs.items() if peer not in OURS}
-        for peer, run in others.items():
-            for size in BATCHES:
+        with self.left.step("texts"):
+            tried: dict[tuple[Peer, int], float] = {}
+            for peer, size in [(peer, size) for peer in kernels if peer not in OURS for size in BATCHES]:
                 self.log(f"{subject.name}: texts, {peer.name}, {size} at a time")
-                tried[peer, size] = _best_of_two(lambda run=run, size=size: _in_batches(run, sample, size))  # type: ignore[misc]
-        chosen: dict[tuple[Peer, int], Run] = {(peer, len(inputs)): run for peer, run in runs.items() if peer in OURS}
-        if tried:
-            peer, size = min(tried, key=lambda key: tried[key])
-            chosen[peer, size] = runs[peer]
-        self.log(f"{subject.name}: texts, measuring")
-        times = in_turn(
-            {key: lambda run=run, size=key[1]: _in_batches(run, inputs, size) for key, run in chosen.items()},  # type: ignore[misc]
-            3,
-        )
-        tokens = sum(map(len, inputs))
+                # The second run is without the work that an engine does for a new shape.
+                runs = [self._attempt(subject, peer, kernels, lambda w: w.texts(sample, size)) for _ in range(2)]  # noqa: B023
+                if (seconds := runs[1]) is not None:
+                    tried[peer, size] = seconds
+            chosen: list[tuple[Peer, int]] = [(peer, len(inputs)) for peer in kernels if peer in OURS]
+            if tried:
+                chosen.append(min(tried, key=lambda key: tried[key]))
+            self.log(f"{subject.name}: texts")
+            times: dict[tuple[Peer, int], list[float]] = {key: [] for key in chosen}
+            for peer, size in chosen * TEXT_ROUNDS:
+                taken = self._attempt(subject, peer, kernels, lambda worker: worker.texts(inputs, size))  # noqa: B023
+                if taken is not None:
+                    times[peer, size].append(taken)
         rows = [
-            TextRow(subject.name, source, peer.name, peer.precision, 0 if peer in OURS else size, len(inputs),
-                    tokens, round(tokens / statistics.median(taken), 1))
-            for (peer, size), taken in times.items()
+            text_row_of(
+                taken, inputs, model=subject.name, source=source, engine=peer.name, precision=peer.precision,
+                kernels=kernels[peer], batch=0 if peer in OURS else size,
+            )
+            for (peer, size), taken in times.items() if peer in kernels and taken
         ]  # fmt: skip
         self.report.texts += rows
         return rows
 
+    # ── processes ──
 
-def _in_batches(run: Run, inputs: Sequence[Features], size: int) -> None:
-    for start in range(0, len(inputs), size):
-        run(inputs[start : start + size])
+    def _worker(self, key: Peer | None) -> Worker:
+        if key not in self._workers:
+            self._workers[key] = Worker()
+        return self._workers[key]
+
+    def _end(self, key: Peer | None) -> None:
+        if key is not None:
+            self._loaded.pop(key, None)
+        if (worker := self._workers.get(key)) is not None:
+            worker.end(self.folder)
+            del self._workers[key]
+
+    def _attempt(
+        self, subject: Subject, peer: Peer, taking_part: dict[Peer, Any], task: Callable[[Worker], Result]
+    ) -> Result | None:
+        """Have an engine do something; one that fails no longer takes part."""
+        if peer not in taking_part:
+            return None
+        try:
+            return task(self._worker(peer))
+        except EngineError as error:
+            self._failed(subject, peer, error)
+            del taking_part[peer]
+            return None
+
+    def _failed(self, subject: Subject, peer: Peer, error: EngineError) -> None:
+        self.report.missing[f"{peer.name}, {subject.name}"] = f"failed: {error}"
+        self._end(peer)
 
 
-def _best_of_two(call: Callable[[], object]) -> float:
-    """The second run is without the work that an engine does for a new shape."""
-    taken = []
-    for _ in range(2):
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+def _is_finished(turns: Sequence[Turn], seconds: float) -> bool:
+    spent = sum(turn.first + sum(turn.times) for turn in turns)
+    return len(turns) > 0 and spent >= (seconds if len(turns) >= FEWEST else SLOW * max(seconds, 1.0))
 
 
 Key = Any
@@ -236,7 +236,7 @@ Key = Any
 def in_turn(
     candidates: Mapping[Key, Callable[[], object]], rounds: int, seconds: float | None = None
 ) -> dict[Key, list[float]]:
-    """Seconds of every call of every candidate, one of each a round, after one round that does not count.
+    """Seconds of every call of every candidate in this process, one of each a round, after one that does not count.
 
     Taking turns lets a busy neighbour slow all candidates alike, so that the ratio holds where single times do not. The
     pause before each call lets the threads of the one before fall asleep: some wait for more work spinning.

@@ -18,17 +18,25 @@ class BenchOptions(Options):
     models: tuple[str, ...] = field(
         default=(),
         metadata=argument(
-            "Model folders, hub names or exported files.",
+            "Model folders, hub names, exported files, or names of the default models.",
             metavar="[MODEL]...",
             repeated=True,
-            default="all families in their published sizes, with random weights",
+            default="the bundled models, and all families in their published sizes with random weights",
         ),
     )
+    full: bool = field(
+        default=False,
+        metadata=option("Measure all engines, for which models are exported, and more shapes. Takes many minutes."),
+    )
     batch: tuple[int, ...] = field(
-        default=(1, 8), metadata=option("Texts per batch; repeat it to measure several.", "N", repeated=True)
+        default=(),
+        metadata=option(
+            "Texts per batch; repeat it to measure several.", "N", repeated=True, default="1, with --full 1 and 8"
+        ),
     )
     length: tuple[int, ...] = field(
-        default=(32, 128), metadata=option("Tokens per text; repeat it to measure several.", "N", repeated=True)
+        default=(),
+        metadata=option("Tokens per text; repeat it to measure several.", "N", repeated=True, default="32 and 128"),
     )
     text: Path | str | None = field(
         default=None, metadata=option("File of texts, one per line, to measure at their true lengths as well.", "FILE")

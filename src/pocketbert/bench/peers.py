@@ -6,15 +6,17 @@ The rewritten ones are the best forms of the graph that we know for that engine.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from pocketbert.bench.graphs import NAMES, Form, export_onnx, quiet, transformer
 from pocketbert.bench.subjects import Subject
 from pocketbert.exporters.load import load_export
 from pocketbert.features import Features, pad
-from pocketbert.runtime.engine import Engine, usable_threads
+from pocketbert.runtime.engine import Engine, backend, usable_threads
 
 Precision = Literal["fp32", "bf16", "int8"]
 Run = Callable[[Sequence[Features]], object]  # one pass over a batch
@@ -34,6 +36,9 @@ EXPORT = ("torch", "transformers", "onnx")
 @dataclass(frozen=True)
 class Peer(ABC):
     """One way to run a model. `rewritten` is the form of its graph, "" for the stock export."""
+
+    reads_weights: ClassVar[bool] = False  # `load` takes them from the subject, rather than from a file
+    takes_shapes: ClassVar[bool] = False  # `load` makes something of a shape that is known beforehand
 
     precision: Precision
     rewritten: str = ""
@@ -54,12 +59,24 @@ class Peer(ABC):
         """Whether it makes sense for this model; a rewriting may not."""
         return not self.rewritten or self.rewritten in subject.family.graph_forms
 
+    def made(self, subject: Subject, folder: Path) -> bool:
+        """Whether the files that it reads are in `folder`."""
+        return True
+
+    def is_quick(self, subject: Subject, folder: Path) -> bool:
+        """Whether it takes no minutes to prepare, nor seconds per pass."""
+        return self.made(subject, folder)
+
     def prepare(self, subject: Subject, folder: Path) -> None:  # noqa: B027 - most engines need a file, not all
         """Make the files that it reads, in `folder`; existing files are not made again."""
 
     @abstractmethod
     def load(self, subject: Subject, folder: Path, shape: Shape | None) -> Run:
         """A function that runs batches: of this shape only, or of any if it is None."""
+
+    def kernels(self, run: Run) -> str:
+        """The instruction set or kernels that it chose for what `load` returned; empty if it does not tell."""
+        return ""
 
 
 # ── ours ──
@@ -69,11 +86,17 @@ class Peer(ABC):
 class PocketBert(Peer):
     """The engine of this package."""
 
+    reads_weights = True
+
     engine: str = "PocketBERT"
 
     def load(self, subject: Subject, folder: Path, shape: Shape | None) -> Run:
         """Sequences laid end to end, none padded."""
         return Engine(subject.int8_plan if self.precision == "int8" else subject.plan, usable_threads())
+
+    def kernels(self, run: Run) -> str:
+        """The set of kernels."""
+        return backend().kernels or "NumPy"
 
 
 # ── peers ──
@@ -89,8 +112,14 @@ def padded(inputs: Sequence[Features]) -> dict[str, np.ndarray]:
 class Transformers(Peer):
     """transformers on PyTorch, eager."""
 
+    reads_weights = True
+
     engine: str = "transformers"
     needs: tuple[str, ...] = ("torch", "transformers")
+
+    def is_quick(self, subject: Subject, folder: Path) -> bool:
+        """In bf16 a pass takes seconds where the processor has no instructions for it."""
+        return self.precision == "fp32"
 
     def load(self, subject: Subject, folder: Path, shape: Shape | None) -> Run:
         """The model as it is, in this precision."""
@@ -107,6 +136,12 @@ class Transformers(Peer):
 
         return run
 
+    def kernels(self, run: Run) -> str:
+        """The instruction set that PyTorch chose; the libraries that it calls choose for themselves."""
+        import torch
+
+        return torch.backends.cpu.get_cpu_capability()
+
 
 @dataclass(frozen=True)
 class OnnxRuntime(Peer):
@@ -114,6 +149,10 @@ class OnnxRuntime(Peer):
 
     engine: str = "ONNX Runtime"
     needs: tuple[str, ...] = (*EXPORT, "onnxruntime")
+
+    def made(self, subject: Subject, folder: Path) -> bool:
+        """Whether its graph is there."""
+        return self.file(subject, folder).exists()
 
     def prepare(self, subject: Subject, folder: Path) -> None:
         """Export; fuse and quantise if requested."""
@@ -144,7 +183,7 @@ class OnnxRuntime(Peer):
         options.log_severity_level = 3
         # Fair to both sides: within a run its threads wait for each other spinning, as is fastest, but not after it,
         # when they would take the processors from the next engine. OpenVINO and PyTorch have no such option; the pause
-        # between two turns is for them.
+        # before a turn is for them.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         session = onnxruntime.InferenceSession(
             str(self.file(subject, folder)), options, providers=["CPUExecutionProvider"]
@@ -155,6 +194,8 @@ class OnnxRuntime(Peer):
 @dataclass(frozen=True)
 class OpenVino(Peer):
     """OpenVINO; int8 is NNCF's quantisation after training. The inference precision is what it chooses, or `hint`."""
+
+    takes_shapes = True
 
     engine: str = "OpenVINO"
     needs: tuple[str, ...] = (*EXPORT, "openvino")
@@ -171,6 +212,10 @@ class OpenVino(Peer):
         """NNCF makes int8."""
         extra = ["nncf"] if self.precision == "int8" and find_spec("nncf") is None else []
         return super().missing() + extra
+
+    def made(self, subject: Subject, folder: Path) -> bool:
+        """Whether its graph is there."""
+        return self.file(subject, folder).exists()
 
     def prepare(self, subject: Subject, folder: Path) -> None:
         """Export; quantise if requested."""
@@ -198,8 +243,25 @@ class OpenVino(Peer):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32" if self.precision == "fp32" else self.hint,
         }
-        request = core.compile_model(model, "CPU", options).create_infer_request()
-        return lambda inputs: request.infer(padded(inputs))
+        return _OpenVinoRun(core.compile_model(model, "CPU", options))
+
+    def kernels(self, run: Run) -> str:
+        """The kernel of most of its matrix products."""
+        assert isinstance(run, _OpenVinoRun)
+        used: Counter[str] = Counter()
+        for operation in run.model.get_runtime_model().get_ops():
+            info = operation.get_rt_info()
+            if str(info["layerType"].astype(str)) in ("FullyConnected", "MatMul", "Convolution"):
+                used[str(info["primitiveType"].astype(str))] += 1
+        return used.most_common(1)[0][0] if used else ""
+
+
+class _OpenVinoRun:
+    def __init__(self, model: Any) -> None:
+        self.model, self.request = model, model.create_infer_request()
+
+    def __call__(self, inputs: Sequence[Features]) -> object:
+        return self.request.infer(padded(inputs))
 
 
 @dataclass(frozen=True)
@@ -262,7 +324,7 @@ def label(subject: Subject, kind: str, packages: tuple[str, ...]) -> str:
 def made(path: Path, make: Callable[[Path], None]) -> None:
     """Have `path` made in a folder of its own, which appears whole or not at all."""
     folder = path.parent
-    temporary = folder.with_name(f".{secrets.token_hex(4)}.tmp")
+    temporary = folder.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")  # `Worker.end` looks for the number
     temporary.mkdir(parents=True)
     try:
         with quiet():

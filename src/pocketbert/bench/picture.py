@@ -1,11 +1,11 @@
-"""The picture of a report: how long a pass takes beside the best of the others and the machine's limit; throughput."""
+"""The picture of a report: how long a pass takes beside the best of the others and the roofline; throughput."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pocketbert.bench.measure import Report
+from pocketbert.bench.report import Report
 from pocketbert.checkpoints.files import atomic_write
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def draw(report: Report, path: Path) -> None:
         *left.get_legend_handles_labels(), loc="lower left", bbox_to_anchor=(0.005, -0.01), ncols=3, frameon=False,
         fontsize=9, labelcolor=INK,
     )  # fmt: skip
-    name = f"{report.machine}, {report.threads} threads, {report.date[:10]}; medians, all engines taking turns"
+    name = f"{report.machine}, {report.threads} threads, {report.date[:10]}; medians, engines in turns"
     figure.text(0.995, 0.005, name, ha="right", va="bottom", fontsize=7.5, color=FAINT)
     with atomic_write(path) as file:
         figure.savefig(file, format=path.suffix.lstrip(".") or "png")
@@ -52,8 +52,8 @@ def _latency(axes: Any, report: Report, models: list[str], shape: Shape) -> None
                 row = report.best(model, shape, ours=is_ours, precisions=allowed)
                 if row is None:
                     continue
-                bars.append((position, row.ms, row.engine, row.precision, is_ours))
-                longest = max(longest, row.ms)
+                bars.append((position, row.median_ms, row.engine, row.precision, is_ours))
+                longest = max(longest, row.median_ms)
                 limit = report.limit_ms(model, shape, precision)
                 if is_ours and limit is not None:
                     axes.plot([limit, limit], [position - 0.46, position + 0.46], color=LIMIT, lw=2.2, zorder=4)
@@ -71,7 +71,7 @@ def _latency(axes: Any, report: Report, models: list[str], shape: Shape) -> None
     axes.invert_yaxis()
     axes.set_xlim(0, longest * 1.5)
     axes.set_xlabel("milliseconds: shorter is better", color=FAINT, fontsize=8.5)
-    axes.plot([], [], color=LIMIT, lw=2.2, label="the machine's limit")
+    axes.plot([], [], color=LIMIT, lw=2.2, label="the roofline")
     axes.barh([0], [0], color=OURS, label="PocketBERT")
     axes.barh([0], [0], color=PEERS, label="the best of all other engines")
     _plain(axes, f"One pass over {shape[0]} × {shape[1]} tokens", grid="x")
@@ -84,7 +84,7 @@ def _throughput(axes: Any, report: Report, models: list[str], length: int, batch
     for model, dash in zip(models, shades * len(models), strict=False):  # the styles repeat
         for is_ours in (False, True):
             rows = [report.best(model, (batch, length), ours=is_ours) for batch in batches]
-            points = [(row.batch, 1e3 * row.batch / row.ms) for row in rows if row is not None]
+            points = [(row.batch, 1e3 * row.batch / row.median_ms) for row in rows if row is not None]
             if not points:
                 continue
             highest = max(highest, *(y for _, y in points))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pocketbert.runtime.engine import backend
 from pocketbert.runtime.plan import Attention, Gather, Linear, Plan, Rows
@@ -27,16 +27,34 @@ def operations(plan: Plan, lengths: Sequence[int]) -> int:
     return total
 
 
-def machine_peak(threads: int | None = None) -> dict[str, float]:
-    """Operations per second by arithmetic, measured with all threads on the kernels that the engine would use.
+def peak(kernels: str, arithmetic: str, threads: int) -> float | None:
+    """Operations per second of a set of kernels in a loop of multiply-adds in registers, on so many threads.
 
-    Loops of multiply-adds in registers: no memory is read, so no program for these kernels can be faster. An arithmetic
-    that the processor has no instructions for is missing; the result is empty where the native core was not built.
+    No memory is read, so no program for these kernels can be faster. None where it has no instructions for the
+    arithmetic.
     """
-    kernels, usable, _ = backend()
-    if kernels is None:
-        return {}
     from pocketbert._core import peak_flops
 
-    rates = {arithmetic: peak_flops(arithmetic, threads or usable, kernels) for arithmetic in ARITHMETIC}
-    return {arithmetic: rate for arithmetic, rate in rates.items() if rate is not None}
+    return peak_flops(arithmetic, threads, kernels)
+
+
+def peaks(*, all_kernels: bool = False) -> dict[str, dict[str, float]]:
+    """The `peak` by kernels and arithmetic, with all threads that engines would use.
+
+    Of the kernels that engines use and of the fastest, or of all that the processor can run; empty where the native
+    core was not built.
+    """
+    used, threads, _ = backend()
+    if used is None:
+        return {}
+    from pocketbert._core import available_kernels
+
+    available = available_kernels()
+    names = available if all_kernels else dict.fromkeys((used, available[0]))
+    measured = {name: {arithmetic: peak(name, arithmetic, threads) for arithmetic in ARITHMETIC} for name in names}
+    return {name: {key: rate for key, rate in of.items() if rate is not None} for name, of in measured.items()}
+
+
+def roofline(peaks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The most operations per second by arithmetic, with whichever kernels: no engine can be faster."""
+    return {name: max(of[name] for of in peaks.values() if name in of) for of in peaks.values() for name in of}

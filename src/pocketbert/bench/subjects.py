@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pocketbert.checkpoints import read_tensors
+from pocketbert.checkpoints import open_tensors, read_tensors
 from pocketbert.configs import PRESETS, AutoConfig
-from pocketbert.errors import InputError
 from pocketbert.families import FAMILIES, family_of
 from pocketbert.families.config import PreTrainedConfig
 from pocketbert.families.family import Family
+from pocketbert.pipelines import BUNDLED
+from pocketbert.runtime.load import load_plan
 from pocketbert.runtime.lowering import lower, lower_with
 from pocketbert.runtime.lowering.builder import Builder
 from pocketbert.runtime.plan import Plan
@@ -34,11 +35,15 @@ class Subject:
         name: shown in tables.
         config: its sizes.
         tensors: by their official names, without the encoder's prefix and without heads.
+        folder: the folder or hub name that it is from; None for random weights.
+        quantized: whether the model in `folder` is in int8. Then `tensors` are random, and its own weights run in int8.
     """
 
     name: str
     config: PreTrainedConfig
     tensors: dict[str, np.ndarray]
+    folder: str | Path | None = None
+    quantized: bool = False
 
     @property
     def family(self) -> Family:
@@ -52,8 +57,10 @@ class Subject:
 
     @cached_property
     def int8_plan(self) -> Plan:
-        """The same in int8."""
-        return quantize(self.plan)
+        """In int8: that of the folder, or `plan` quantized."""
+        if not self.quantized or self.folder is None:
+            return quantize(self.plan)
+        return load_plan(AutoConfig.from_pretrained(self.folder), open_tensors(self.folder), "Model")
 
     @cached_property
     def digest(self) -> str:
@@ -62,6 +69,39 @@ class Subject:
         for name in sorted(self.tensors):
             sum_ = zlib.crc32(np.ascontiguousarray(self.tensors[name]).data, zlib.crc32(name.encode(), sum_))
         return f"{sum_:08x}"
+
+    def without_weights(self) -> Subject:
+        """The same name, sizes and digest, for engines that read the weights from a file of their own."""
+        light = replace(self, tensors={})
+        light.__dict__["digest"] = self.digest
+        return light
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without plans, which are made of the rest."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("plan", "int8_plan")}
+
+
+def bundled() -> list[str]:
+    """The names of the models that the package contains."""
+    return sorted(folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file())
+
+
+def default_subjects() -> list[str]:
+    """The names that `subject` takes besides folders: of bundled models and published sizes."""
+    return [*bundled(), *PUBLISHED]
+
+
+def subject(name_or_path: str) -> Subject:
+    """A model of the package, a published size with random weights, or the model of a folder or hub name.
+
+    A folder goes before a name of `default_subjects`. Raises the errors of `from_folder`.
+    """
+    if not Path(name_or_path).exists():
+        if name_or_path in PUBLISHED:
+            return published(name_or_path)
+        if name_or_path in bundled():
+            return from_folder(BUNDLED / name_or_path)
+    return from_folder(name_or_path)
 
 
 def published(name: str) -> Subject:
@@ -72,18 +112,21 @@ def published(name: str) -> Subject:
 def from_folder(name_or_path: str | Path) -> Subject:
     """The encoder of a model folder or hub name.
 
+    A model in int8 has no weights that other engines can read: they get random ones of the same sizes, as does our
+    engine for fp32.
+
     Raises:
         CheckpointError: its files are missing or damaged.
         ConfigError: `config.json` cannot be understood.
-        InputError: it is in int8 already, which other engines cannot read.
     """
-    config = AutoConfig.from_pretrained(name_or_path)
+    config, name = AutoConfig.from_pretrained(name_or_path), Path(name_or_path).name or str(name_or_path)
     if config.quantized:
-        raise InputError(f"{name_or_path} is already in int8: pass the original, which is measured in both")
+        extra = {key: value for key, value in config.extra.items() if key != "quantization_config"}
+        return replace(with_random_weights(name, config.replace(extra=extra)), folder=name_or_path, quantized=True)
     family = family_of(config)
     tensors = {family.short(name): tensor for name, tensor in read_tensors(name_or_path).items()}
     encoder = {name: tensor for name, tensor in tensors.items() if not name.startswith(family.head_prefixes)}
-    return Subject(Path(name_or_path).name or str(name_or_path), config, encoder)
+    return Subject(name, config, encoder, folder=name_or_path)
 
 
 def with_random_weights(name: str, config: PreTrainedConfig, seed: int = 0) -> Subject:

@@ -19,6 +19,7 @@ from pocketbert.cli.commands import bold, click_option
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 json_option = click_option(
     "--json/--table",
@@ -121,13 +122,14 @@ def print_json(values: Mapping[str, Any]) -> None:
     The line is written whole or not at all: signals are blocked meanwhile.
     """
     out, content = sys.stdout.buffer, json.dumps(values, ensure_ascii=False).encode() + b"\n"
-    with _signals_blocked():
+    with signals_blocked():
         out.write(content)
         out.flush()
 
 
 @contextmanager
-def _signals_blocked() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block ends."""
     if sys.platform == "win32":  # a write is not interrupted there
         yield
         return
@@ -145,19 +147,25 @@ def print_text(text: str) -> None:
     out.flush()
 
 
-def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], *, numbers: Sequence[str] = ()
-) -> None:
-    """Print a table with long texts truncated; the columns in `numbers` are right-aligned and never wrapped."""
+def table(columns: Sequence[str], *, numbers: Sequence[str] = ()) -> Table:
+    """An empty table; the columns in `numbers` are right-aligned and never wrapped."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers, overflow="fold")
+    return table
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], *, numbers: Sequence[str] = ()
+) -> None:
+    """Print a table with long texts truncated; `numbers` as for `table`."""
+    filled = table(columns, numbers=numbers)
     for row in rows:
-        table.add_row(*(plain(cell, _CELL) if isinstance(cell, str) else cell for cell in row))
-    rich_console().print(table)
+        filled.add_row(*(plain(cell, _CELL) if isinstance(cell, str) else cell for cell in row))
+    rich_console().print(filled)
 
 
 def print_metrics(columns: Mapping[str, Mapping[str, float]]) -> None:
@@ -188,8 +196,8 @@ def growing_table(*, numbers: Sequence[str]) -> Iterator[Callable[[Sequence[str]
             print_table(columns, page, numbers=numbers)
 
 
-def print_facts(rows: Sequence[tuple[str, RenderableType]]) -> None:
-    """Print names and their values."""
+def facts(rows: Sequence[tuple[str, RenderableType]]) -> Table:
+    """Names and their values, as a table without lines."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
@@ -197,7 +205,12 @@ def print_facts(rows: Sequence[tuple[str, RenderableType]]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, plain(value) if isinstance(value, str) else value)
-    rich_console().print(table)
+    return table
+
+
+def print_facts(rows: Sequence[tuple[str, RenderableType]]) -> None:
+    """Print names and their values."""
+    rich_console().print(facts(rows))
 
 
 def plain(text: str, limit: int | None = None) -> str:

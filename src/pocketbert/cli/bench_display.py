@@ -1,0 +1,192 @@
+"""The display of `bench`: results as they come, and the time left."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from pocketbert.cli import console
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+    from rich.table import Table
+
+    from pocketbert.bench.report import Report, Row
+
+REFRESH = 0.5  # seconds between two updates of a terminal
+NOTE = (
+    "other work on the machine slowed these rows; 'disturbed' in the JSON gives the reason. Run again on a quiet "
+    "machine, or compare the least times"
+)
+
+
+class Display:
+    """Shows what is being done and what was measured; a context manager.
+
+    Results go to standard output as tables or, where that is for JSON, to standard error. While the run goes on, a
+    terminal shows the current step, the time left and the current figures. Where JSON is written and no terminal shows
+    the results, standard error gets a line per row.
+
+    Args:
+        json: whether standard output is for JSON.
+        full: whether to show the column of full runs.
+    """
+
+    def __init__(self, *, json: bool, full: bool) -> None:
+        self.left: Callable[[], float] = lambda: 0.0  # seconds
+        self._full, self._shown = full, 0
+        self._results, self._terminal = console.rich_console(stderr=json), console.rich_console(stderr=True)
+        self._lines = json and not self._terminal.is_terminal
+        self._activity, self._refreshed = "", 0.0
+        self._current: tuple[Sequence[Row], Report] | None = None  # rows that are not final
+        self._measuring, self._ended = threading.Event(), threading.Event()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Display:
+        if self._terminal.is_terminal:
+            self._start()
+            threading.Thread(target=self._keep_time, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._stop()
+
+    def _start(self) -> None:
+        """Begin to show the moving part below all that is printed."""
+        from rich.live import Live
+
+        self._live = Live(
+            get_renderable=self._moving,
+            console=self._terminal,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+        )
+        self._live.start()
+
+    def _stop(self) -> None:
+        """Remove the moving part."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def _refresh(self) -> None:
+        if (live := self._live) is not None:  # another thread may remove it
+            live.refresh()
+
+    def _keep_time(self) -> None:
+        while not self._ended.wait(REFRESH):
+            if not self._measuring.is_set():  # else `watch` does it between turns, so that it disturbs none
+                self._refresh()
+
+    def describe(self, activity: str) -> None:
+        """Show what is being done."""
+        self._activity, self._current = activity, None
+        self._measuring.clear()
+        self._refresh()
+
+    def watch(self, rows: Sequence[Row], report: Report) -> None:
+        """Show rows that are not final."""
+        self._current = rows, report
+        self._measuring.set()
+        if time.monotonic() - self._refreshed > REFRESH:
+            self._refresh()
+            self._refreshed = time.monotonic()
+
+    def _moving(self) -> RenderableType:
+        """The line of the current step, and the table of the current rows."""
+        from rich.console import Group
+        from rich.text import Text
+
+        left = timedelta(seconds=round(self.left()))
+        line = Text.assemble((f"{left} left  " if left else "", "bold"), (console.plain(self._activity), "dim"))
+        line.no_wrap, line.overflow = True, "ellipsis"
+        return line if (current := self._current) is None else Group(line, self._table(*current))
+
+    def show(self, report: Report) -> None:
+        """Show the rows that are new in the report, as final ones."""
+        moving = self._live is not None
+        self._stop()
+        for (model, batch, length), rows in groupby(
+            report.shapes[self._shown :], lambda row: (row.model, row.batch, row.length)
+        ):
+            if self._lines:
+                for row in rows:
+                    console.print_line(f"{model} {batch}×{length}, {_sentence(row, report)}")
+            else:
+                self._results.print(f"{model}, {batch}×{length} tokens", style="bold")
+                self._results.print(self._table(list(rows), report))
+        self._shown, self._current = len(report.shapes), None
+        self._measuring.clear()
+        if moving:
+            self._start()
+
+    def _table(self, rows: Sequence[Row], report: Report) -> Table:
+        columns = ["Median ms", "Least ms", *(["After others"] if self._full else []), "Of peak"]
+        table = console.table(["Engine", "Kernels", *columns, ""], numbers=columns)
+        for place, row in enumerate(sorted(rows, key=lambda row: row.median_ms)):
+            times = [f"{'~' if row.disturbed else ''}{row.median_ms:.2f}", f"{row.least_ms:.2f}"]
+            times += [f"{row.after_others_ms:.2f}"] if self._full else []
+            table.add_row(row.engine, row.kernels, *times, _percent(report, row), "" if place else "fastest")
+        return table
+
+    def finish(self, report: Report) -> None:
+        """Show all that is not about a single shape."""
+        if self._lines:
+            return
+        if report.texts:
+            numbers = ["Texts", "Tokens/s"]
+            table = console.table(["Model", "Texts", "Engine", "Batch", "Tokens/s"], numbers=numbers)
+            for row in report.texts:
+                batch = f"{row.batch}, padded" if row.batch else "all, unpadded"
+                table.add_row(row.model, f"{row.texts:,}", row.engine, batch, f"{row.tokens_per_second:,.0f}")
+            self._results.print(table)
+        self._results.print(console.facts(list(_facts(report))))
+
+
+def _percent(report: Report, row: Row) -> str:
+    share = report.share(row)
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def _sentence(row: Row, report: Report) -> str:
+    kernels = f" ({row.kernels})" if row.kernels else ""
+    share = f", {percent} of the peak" if (percent := _percent(report, row)) else ""
+    disturbed = f"; disturbed: {row.disturbed}" if row.disturbed else ""
+    return f"{row.engine}{kernels}: median {row.median_ms:.2f} ms, least {row.least_ms:.2f} ms{share}{disturbed}"
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    facts = [("machine", f"{report.machine}, {report.threads} threads")]
+    for kernels, rates in report.peaks.items():
+        facts.append(
+            (f"peak, {kernels}", ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in rates.items()) + " GOP/s")
+        )
+    if not report.peaks:
+        facts.append(("peak", "unknown: the native core is not built"))
+    if report.disturbed:
+        facts.append(("~ disturbed", f"{len(report.disturbed)} of {len(report.shapes)} rows: {NOTE}"))
+    return facts + [("without", f"{', '.join(names)}: {reason}") for reason, names in _missing(report).items()]
+
+
+def _missing(report: Report) -> dict[str, list[str]]:
+    """By reason, the engines that did not take part; one that did in no form is listed once."""
+    took_part = {_engine(row.engine) for row in report.shapes}
+    missing: dict[str, list[str]] = {}
+    for name, reason in report.missing.items():
+        short = name if _engine(name) in took_part or reason.startswith("failed") else _engine(name)
+        if short not in missing.setdefault(reason, []):
+            missing[reason].append(short)
+    return missing
+
+
+def _engine(name: str) -> str:
+    """The name of an engine without its precision and form."""
+    return re.split(r" (?:fp32|bf16|int8)\b", name)[0]
