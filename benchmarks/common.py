@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import os
+import re
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pocketbert.machine import processor_name
+from pocketbert.machine import processor_description, processor_name
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("POCKETBERT_RESULTS", Path(__file__).parent / "results"))
 TODAY = datetime.datetime.now(datetime.UTC).date().isoformat()  # when a run began: midnight gives no other names
 
 
@@ -25,7 +27,17 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 def results_path(what: str, suffix: str) -> Path:
     """results/<what>_<machine>_<date><suffix>; the folder is made."""
     RESULTS.mkdir(exist_ok=True)
-    return RESULTS / f"{what}_{processor_name().replace(' ', '-')}_{TODAY}{suffix}"
+    return RESULTS / f"{what}_{machine()}_{TODAY}{suffix}"
+
+
+def machine() -> str:
+    """The processor, in names of files: its model name and, since virtual machines shorten that, family and model."""
+    lines = [line.partition(":") for line in processor_description().splitlines()]
+    described = {key.strip(): value.strip() for key, _, value in lines}
+    name = re.sub(r"\((?:R|TM)\)|@.*", "", processor_name())
+    if "cpu family" in described:
+        name += f" {described['cpu family']}-{described.get('model', '')}"
+    return "-".join(re.findall(r"[\w.]+", name))
 
 
 def keep_results(what: str, rows: list[dict[str, Any]]) -> None:

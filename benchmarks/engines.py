@@ -1,6 +1,6 @@
 """Our engine beside every installed engine, in one run, and the ratios beside their targets.
 
-    python benchmarks/engines.py EXPORTS [--data FOLDER] [--seconds 2]
+    python benchmarks/engines.py EXPORTS [--data FOLDER] [--seconds 2 | --quick]
 
 EXPORTS is a folder for the other engines' files, which a second run reuses. With --data (or POCKETBERT_DATA), a
 folder with glue/SST-2, glue/MRPC and vocab/bert-base-uncased.txt, the true lengths of both dev sets are measured too.
@@ -140,19 +140,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("exports", type=Path)
     parser.add_argument("--data", type=Path, default=os.environ.get("POCKETBERT_DATA"))
+    parser.add_argument("--quick", action="store_true", help="without engines that need an export, and briefly")
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds per engine, model and shape")
     arguments = parser.parse_args()
     texts = sentences(Path(arguments.data)) if arguments.data else {}
     arguments.exports.mkdir(parents=True, exist_ok=True)
 
-    with Bench(arguments.exports, log=lambda step: print(step, file=sys.stderr)) as bench:
+    seconds = 0.1 if arguments.quick else arguments.seconds
+    with Bench(arguments.exports, quick=arguments.quick, log=lambda step: print(step, file=sys.stderr)) as bench:
         for name in PUBLISHED:
             subject = published(name)
             ready = bench.prepare(subject)
             for shape in SHAPES:
-                bench.shape(subject, ready, shape, arguments.seconds)
+                bench.shape(subject, ready, shape, seconds)
             for batch in BATCHES:
-                bench.shape(subject, leaders(bench.report, name, ready), (batch, 128), arguments.seconds)
+                bench.shape(subject, leaders(bench.report, name, ready), (batch, 128), seconds)
             for task, inputs in texts.items():
                 bench.texts(subject, fast_peers(bench.report, name, ready), inputs, f"{task} dev")
     bench.report.complete = True

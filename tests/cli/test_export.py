@@ -75,6 +75,7 @@ def test_bench_takes_exported_files(
     """Beside our engine; the others are left out here."""
     monkeypatch.setattr("pocketbert.cli.bench.SECONDS", 0.0)
     monkeypatch.setattr("pocketbert.bench.peers.PEERS", ())
+    monkeypatch.setattr("pocketbert.bench.measure.peaks", lambda all_kernels: {})  # they take seconds
     [line] = run("export", models["classify"], tmp_path / "out", "--precision", "int8").lines
     [report] = run("bench", line["path"], "--batch", "2", "--length", "7", "--json").lines
     rows = {row["engine"]: row for row in report["shapes"]}

@@ -82,6 +82,9 @@ class Bench:
 
     def prepare(self, subject: Subject) -> list[Peer]:
         """The engines that can run this model, ours first, with their files made."""
+        if self.report.shapes:  # of another model
+            self.log(f"{subject.name}: measuring the peaks of the processor again")
+            self.report.measure_peaks()
         ready: list[Peer] = list(OURS)
         for peer in self.peers:
             if not peer.runs(subject):
@@ -154,7 +157,6 @@ class Bench:
                         for peer, of in turns.items()
                     ]  # fmt: skip
                     self.watch(rows, self.report)
-                self.report.measure_peaks()
         finally:
             self.report.shapes += rows
         return rows

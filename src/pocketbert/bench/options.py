@@ -18,10 +18,10 @@ class BenchOptions(Options):
     models: tuple[str, ...] = field(
         default=(),
         metadata=argument(
-            "Model folders, hub names, exported files, or names of the default models.",
+            "Model folders, hub names, exported files, bundled models or published sizes.",
             metavar="[MODEL]...",
             repeated=True,
-            default="the bundled models, and all families in their published sizes with random weights",
+            default="the bundled models, and the published sizes of all families with random weights",
         ),
     )
     full: bool = field(

@@ -37,7 +37,7 @@ SECONDS = 1.0  # per engine, model and shape; twice that in full runs
 def bench(json: bool | None, **values: Any) -> None:
     """Benchmark models on this machine, beside other engines.
 
-    By default a look at those engines for which no model has to be exported; --full takes all that are installed.
+    Engines for which a model has to be exported take part with --full alone.
     """
     options = build(BenchOptions, values)
     from pocketbert.bench.measure import Bench, exports
@@ -88,13 +88,13 @@ def _measure(run: Bench, display: Display, options: BenchOptions, texts: Sequenc
         run.expect(len(names) - place, len(shapes), seconds, texts=texts is not None)
         with run.left.step("model"):
             subject, exported, limit = _subject(name)
+            inputs = None if texts is None else [text for text in _encoded(subject, texts) if len(text) <= limit]
         peers = [*run.prepare(subject), *exported]
         for shape in shapes:
             if shape[1] <= limit:
                 run.shape(subject, peers, shape, seconds)
                 display.show(run.report)
-        if texts is not None:
-            inputs = [text for text in _encoded(subject, texts) if len(text) <= limit]
+        if inputs is not None:
             run.texts(subject, peers, inputs, str(options.text))
 
 
