@@ -224,8 +224,9 @@ def test_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     text = " ".join(done.stdout.split())
     assert [text.count(title) for title in ("sst2, 1×8 tokens", "sst2, 8×8 tokens")] == [1, 1]
-    assert text.count("After others") == 2
+    assert text.count("After Of") == 2
     assert text.count("fastest") == 2
+    assert text.count("PocketBERT int8") == 3
     assert "without transformers: pip install no_such_package" in text
     assert "all, unpadded" in text
     assert not done.stderr

@@ -1,7 +1,10 @@
 """Engines in processes: crashes, kills and Ctrl-C, each of real processes."""
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import sys
 import time
@@ -144,3 +147,25 @@ def test_engines_end_with_a_benchmark_that_is_killed(model: Path, tmp_path: Path
     process.kill()
     wait_until(lambda: not any(map(alive, started)))
     assert process.wait() == -signal.SIGKILL
+
+
+def test_a_terminal_shows_tables_and_the_time_left(model: Path, tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    process = bench(
+        Fragile("fp32", place="load", by=0), model, "--full", "--length", "8", "--length", "9", "--batch", "1",
+        "--exports", tmp_path, stdout=follower, stderr=follower, env={"TERM": "xterm-256color", "COLUMNS": "80"},
+    )  # fmt: skip
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+        while block := os.read(leader, 4096):
+            seen += block
+    os.close(leader)
+    assert process.wait(300) == 0
+    text = seen.decode()
+    assert re.search(r"0:\d\d:\d\d left.{0,20}model: loading PocketBERT", text)
+    final = text[text.rindex("model, 1×9 tokens") :]
+    assert text.count("model, 1×8 tokens") == text.count("model, 1×9 tokens") == 1
+    assert "PocketBERT int8" in final
+    assert "fragile fp32, model: failed: its process crashed" in " ".join(final.split())
+    assert "{" not in final  # JSON is for pipes

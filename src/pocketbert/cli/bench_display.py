@@ -129,8 +129,9 @@ class Display:
             self._start()
 
     def _table(self, rows: Sequence[Row], report: Report) -> Table:
-        columns = ["Median ms", "Least ms", *(["After others"] if self._full else []), "Of peak"]
+        columns = ["Median\nms", "Least\nms", *(["After\nothers"] if self._full else []), "Of\npeak"]
         table = console.table(["Engine", "Kernels", *columns, ""], numbers=columns)
+        table.columns[0].min_width, table.columns[1].overflow = len("PocketBERT int8"), "ellipsis"
         for place, row in enumerate(sorted(rows, key=lambda row: row.median_ms)):
             times = [f"{'~' if row.disturbed else ''}{row.median_ms:.2f}", f"{row.least_ms:.2f}"]
             times += [f"{row.after_others_ms:.2f}"] if self._full else []
@@ -153,7 +154,9 @@ class Display:
 
 def _percent(report: Report, row: Row) -> str:
     share = report.share(row)
-    return "" if share is None else f"{100 * share:.0f} %"
+    if share is None:
+        return ""
+    return f"{100 * share:.0f} %" if share <= 1 else ">100 %"  # the peak was measured while something else ran
 
 
 def _sentence(row: Row, report: Report) -> str:
