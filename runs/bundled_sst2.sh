@@ -17,7 +17,7 @@ common=(--glue sst-2 --max-length 64 --batch-size 32 --precision bf16 --no-tenso
 pocketbert finetune "$glue" --model "$minilm" -o "$out/teacher" "${common[@]}" \
     --epochs 3 --learning-rate 5e-5 --eval-every 1000
 pocketbert distill "$glue" --teacher "$out/teacher" -o "$out/student" "${common[@]}" \
-    --from-scratch "$here/bundled_sst2.json" --from-teacher --keep-vocabulary 13000 \
+    --from-scratch "$here/bundled_sst2.json" --init copy --keep-vocabulary 13000 \
     --temperature 2 --hidden-weight 1 --augment 1 --epochs 1 --learning-rate 8e-5 --eval-every 500
 pocketbert quantize "$out/student" "$out/int8" --eval "$glue" --glue sst-2
 mkdir -p "$bundled"

@@ -18,7 +18,7 @@ export OMP_NUM_THREADS=1
 common=(--glue sst-2 --max-length 64 --batch-size 32 --learning-rate 8e-5 --eval-every 527 --precision bf16
     --no-tensorboard --resume --seeds "$seeds")
 taught=(--teacher "$teacher" --temperature 2)
-begins=(--from-scratch "$here/bundled_sst2.json" --keep-vocabulary 13000 --from-teacher)
+begins=(--from-scratch "$here/bundled_sst2.json" --keep-vocabulary 13000 --init copy)
 pocketbert finetune "$glue" --model "$out/start" -o "$out/labels" "${common[@]}" --epochs 0.5
 # As many steps: with an altered copy of each phrase an epoch is twice as long.
 pocketbert distill "$glue" "${begins[@]}" -o "$out/everything" "${taught[@]}" --hidden-weight 1 --augment 1 \

@@ -13,7 +13,7 @@ corpus=${1:?$usage} glue=${2:?$usage} minilm=${3:?$usage} out=${4:?$usage}
 export OMP_NUM_THREADS=1
 common=(--max-length 128 --precision fp32 --no-tensorboard --resume)
 pocketbert distill "$corpus" --task feature-extraction --teacher "$minilm" -o "$out/encoder" --hidden-weight 1 \
-    --from-scratch "$(dirname "$0")/mobilebert_recipe.json" --from-teacher --epochs 0.05 --batch-size 32 \
+    --from-scratch "$(dirname "$0")/mobilebert_recipe.json" --init copy --epochs 0.05 --batch-size 32 \
     --learning-rate 1e-3 --eval-every 100 "${common[@]}"
 
 # A quarter of an epoch at each rate; the published search ends at 1e-4.

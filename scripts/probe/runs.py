@@ -77,7 +77,7 @@ def _finetune(probe: Probe) -> None:
 
     hidden = ("--hidden-weight", "1", "--attention-weight", "1")
     distill("distil-classify", "reviews.csv", "--teacher", "classify", "--student", "classify", *hidden)
-    student = ("--teacher", "classify", "--from-teacher", "--augment", "1")
+    student = ("--teacher", "classify", "--init", "copy", "--augment", "1")
     distill("distil-from-teacher", "reviews.csv", *student, "--from-scratch", scratch["squeezebert"][1],
             "--keep-vocabulary", "90")  # fmt: skip
     two = ("--teacher", "pairs", "--teacher", "pairs", "--student", "pairs", "--temperature", "2")

@@ -144,7 +144,7 @@ def test_labels_and_pieces_are_matched_by_name(make: Make, tmp_path: Path, teach
 
 
 def test_killed_and_resumed(make: Make, tmp_path: Path) -> None:
-    changes = {**ALL, "epochs": 2, "eval_every": 3, "from_teacher": True}
+    changes = {**ALL, "epochs": 2, "eval_every": 3, "init": "copy"}
     whole = distill(make(output=tmp_path / "whole", **changes))
     broken = make(output=tmp_path / "broken", resume=True, **changes)
     states = tmp_path / "broken" / "checkpoints"
@@ -187,7 +187,7 @@ def test_several_teachers_of_any_family(make: Make, tmp_path: Path, teacher: Pat
 def test_a_student_that_begins_as_its_teacher(make: Make, tmp_path: Path, teacher: Path) -> None:
     result = distill(
         make(
-            from_scratch=_full(tmp_path), from_teacher=True, learning_rate=1e-9, epochs=1, alpha=1.0,
+            from_scratch=_full(tmp_path), init="copy", learning_rate=1e-9, epochs=1, alpha=1.0,
             keep_vocabulary=70,
         )
     )  # fmt: skip
@@ -319,7 +319,10 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
         ({"alpha": 0.0}, "all distillation weights are 0"),
         ({"augment": -1}, "--augment"),
         ({"vocab_size": 100}, "--keep-vocabulary"),
-        ({"model": "x", "from_teacher": True}, "--from-teacher"),
+        ({"model": "x", "init": "copy"}, "--init copy initialises a student --from-scratch"),
+        ({"init": "guess"}, "--init guess must be one of copy, refit"),
+        ({"from_scratch": "x", "init": "refit"}, "--init refit is for --task feature-extraction"),
+        ({"init_tokens": 0}, "--init-tokens"),
         ({"model": "x", "keep_vocabulary": 100}, "--keep-vocabulary"),
         ({"task": "poetry"}, "--task poetry must be one of text-classification"),
         ({"task": "question-answering", "teacher_logits": ("x",)}, "--teacher-logits x is not for"),

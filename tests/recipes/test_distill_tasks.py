@@ -347,7 +347,7 @@ def test_raw_text_is_resumed_bit_for_bit(text: Make, tmp_path: Path, name: str) 
 
 def test_embeddings_are_frozen_and_free_later(text: Make, tmp_path: Path) -> None:
     length: dict[str, Any] = {"schedule": "constant", "warmup_steps": 1, "eval_every": 2, "attention_weight": 0.0}
-    changes: dict[str, Any] = {"from_scratch": str(tmp_path / "wide.json"), "from_teacher": True, **length}
+    changes: dict[str, Any] = {"from_scratch": str(tmp_path / "wide.json"), "init": "copy", **length}
     first = distill(text(output=tmp_path / "a", freeze="embeddings", layer_local=True, max_steps=4, **changes))
     start = AutoModel.from_pretrained(tmp_path / "encoder").state_dict()
     frozen = AutoModel.from_pretrained(first.folder / "last").state_dict()
@@ -386,3 +386,27 @@ def test_a_killed_search_ends_as_any_other(make: Make, tmp_path: Path) -> None:
     assert [vars(trial) for trial in result.trials] == [vars(trial) for trial in whole.trials]
     assert result.best == whole.best
     assert (tmp_path / "broken" / "search.png").stat().st_size > 0
+
+
+def test_a_student_that_begins_by_least_squares(text: Make, corpus: Path, tmp_path: Path) -> None:
+    shape = {name: TEACHER[name] for name in ("hidden_size", "num_attention_heads", "intermediate_size")}
+    groups = dict.fromkeys(("q_groups", "k_groups", "v_groups", "intermediate_groups", "output_groups"), 2)
+    student = {**STUDENT, **shape, **groups, "embedding_size": shape["hidden_size"], "num_hidden_layers": 4}
+    (tmp_path / "wide.json").write_text(json.dumps(student))
+    changes = {
+        "from_scratch": str(tmp_path / "wide.json"),
+        "attention_weight": 0.0,
+        "learning_rate": 1e-9,
+        "epochs": 0.1,
+    }
+    first, again, copied = (
+        distill(text(**changes, init=init, init_tokens=3000, output=tmp_path / name))
+        for name, init in (("a", "refit"), ("b", "refit"), ("c", "copy"))
+    )
+    assert first.metrics == again.metrics
+    assert first.metrics["hidden_loss"] < 0.8 * copied.metrics["hidden_loss"]
+    assert contents(first.folder / "last") == contents(again.folder / "last")
+    with pytest.raises(DataError, match=r"has 3,600 tokens in 'train', too few .* with 4,000: .*lower --init-tokens"):
+        distill(text(**changes, init="refit", init_tokens=4000, output=tmp_path / "d"))
+    with pytest.raises(ConfigError, match="the teacher's hidden_size: 32, not 16"):
+        distill(text(init="refit", init_tokens=3000, output=tmp_path / "e"))

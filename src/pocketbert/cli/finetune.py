@@ -38,7 +38,7 @@ def finetune(preset: str | None, seeds: int | None, search: int | None, json: bo
     examples=[
         "pocketbert distill reviews.csv --teacher my-bert --student s -o a",
         "pocketbert distill glue --glue sst-2 --teacher t1 --teacher t2 -m s -o a",
-        "pocketbert distill a.csv --teacher t --from-scratch s --from-teacher -o a",
+        "pocketbert distill a.csv --teacher t --from-scratch s --init copy -o a",
         "pocketbert distill a.csv --teacher t --student s --augment 4 -o a",
         "pocketbert distill a.txt --task token-classification --teacher t -m s -o b",
         "pocketbert distill corpus --task feature-extraction --teacher t -m s …",

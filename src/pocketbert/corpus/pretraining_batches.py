@@ -27,6 +27,7 @@ from pocketbert.corpus.corpus import Corpus, Shard
 from pocketbert.data.batches import Indices, random_order, random_words
 from pocketbert.errors import ConfigError, DataError
 from pocketbert.features import IGNORED
+from pocketbert.tokenization import BertTokenizer
 
 Pairs = Literal["sop", "nsp"]
 PackedBatch = dict[str, npt.NDArray[np.int64]]
@@ -83,9 +84,7 @@ class PretrainingBatches:
         self._special = np.zeros(len(tokenizer), dtype=bool)
         self._special[tokenizer.all_special_ids] = True
         self._ordinary = np.flatnonzero(~self._special)
-        self._inner = np.zeros(len(tokenizer), dtype=bool)  # tokens inside a word
-        prefix, vocabulary = tokenizer.wordpieces_prefix, tokenizer.get_vocab()
-        self._inner[[i for token, i in vocabulary.items() if token.startswith(prefix) and token != prefix]] = True
+        self._inner = inner_tokens(tokenizer)
         most = length - (2 if pairs is None else 3)
         runs = [
             _runs(shard, most, seed, number) if words is None else _single_sentences(shard, self._inner, words)
@@ -256,6 +255,14 @@ class PretrainingBatches:
         random = self._ordinary[_below(low // np.uint64(10), np.full(len(low), len(self._ordinary)))]
         ids[positions] = np.where(action < 8, self._mask, np.where(action == 8, random, labels))
         batch["masked_positions"], batch["masked_labels"] = positions, labels
+
+
+def inner_tokens(tokenizer: BertTokenizer) -> npt.NDArray[np.bool_]:
+    """Return for each id whether it is a token inside a word, not its beginning."""
+    inner = np.zeros(len(tokenizer), dtype=bool)
+    prefix, vocabulary = tokenizer.wordpieces_prefix, tokenizer.get_vocab()
+    inner[[i for token, i in vocabulary.items() if token.startswith(prefix) and token != prefix]] = True
+    return inner
 
 
 def padded(batch: PackedBatch, pad_token_id: int = 0) -> PackedBatch:

@@ -125,6 +125,7 @@ class Family:
         idle: regular expressions of tensors that published files have and a model may not use.
         common_names: pairs (regular expression, replacement) that make its parameters' names BERT's, so that a student
             can be initialised from a teacher of another family.
+        refit: function that fits its layers to those of a BERT by least squares; None: its layers have BERT's parts.
         original: the format of the authors' own TensorFlow checkpoints.
         benchmark: title and preset with which the family takes part in benchmarks.
         graph_forms: rewritten forms of its stock export that the benchmarks know; see `bench.peers.REWRITINGS`.
@@ -150,6 +151,7 @@ class Family:
     words: WordScores | None = WordScores()
     idle: tuple[str, ...] = ()
     common_names: tuple[tuple[str, str], ...] = ()
+    refit: str | None = None
     original: OriginalFormat | None = None
     benchmark: tuple[str, str] | None = None
     graph_forms: tuple[str, ...] = ()

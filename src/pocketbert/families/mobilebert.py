@@ -143,6 +143,7 @@ FAMILY = Family(
     public=("MobileBertForPreTrainingOutput",),
     heads=BERT_HEADS,
     words=WordScores(rest="cls.predictions.dense"),
+    refit="pocketbert.training.refit.bottlenecks.refit_bottlenecks",
     idle=(r"embeddings\.embedding_transformation\.", r"encoder\.layer\.\d+\.bottleneck\.attention\."),
     original=OriginalFormat(
         config_file="mobilebert_config.json",

@@ -41,7 +41,7 @@ def init_from_teacher(
             tensor = source.get(wanted)
             if tensor is not None and "position_embeddings" in name:
                 tensor = tensor[: parameter.size(0)]
-            fitting = None if tensor is None else _fit(tensor, parameter, groups)
+            fitting = None if tensor is None else fit_shape(tensor, parameter, groups)
             if fitting is None:
                 fresh.append(name)
                 continue
@@ -63,8 +63,8 @@ def common_name(name: str, model: PreTrainedModel) -> str:
     return name
 
 
-def _fit(full: Tensor, wanted: Tensor, groups: int) -> Tensor | None:
-    """`full` in the shape of `wanted`, or None."""
+def fit_shape(full: Tensor, wanted: Tensor, groups: int) -> Tensor | None:
+    """Return a full matrix in the shape of `wanted`: itself, or the blocks on its diagonal; None if it does not fit."""
     if full.shape == wanted.shape:
         return full
     rows, columns = wanted.size(0), groups * wanted[0].numel()

@@ -19,6 +19,8 @@ import torch
 from rich.console import Console
 
 from pocketbert.configs import PreTrainedConfig
+from pocketbert.corpus.calibration_text import calibration_text
+from pocketbert.corpus.pretraining_batches import PackedBatch
 from pocketbert.corpus.vocabulary import prune_vocabulary
 from pocketbert.data.augment import augment_all
 from pocketbert.data.batches import Batches
@@ -104,7 +106,7 @@ class DistillationRun(FinetuneRun):
         pruned = self._pruned_tokenizer() if starts and options.keep_vocabulary is not None else None
         tokenizer, student = prepare_model(self.folder, options, self.data, self.log, pruned)
         self.teachers.fit(tokenizer, student.config, self.data.label_names(student.config), self.device)
-        if starts and options.from_teacher:
+        if starts and options.init is not None:
             self.teachers.initialise(student, self.log)
         return tokenizer, student
 
@@ -209,9 +211,20 @@ class EncoderDistillationRun(EpochRun):
         starts = latest_state(self.folder / "checkpoints") is None
         tokenizer, student = prepare_model(self.folder, self.options, self.data, self.log)
         self.teachers.fit(tokenizer, student.config, None, self.device)
-        if starts and self.options.from_teacher:
+        if starts and self.options.init == "copy":
             self.teachers.initialise(student.base_model, self.log)
+        elif starts and self.options.init == "refit" and self.options.resume_from is None:
+            self.teachers.refit(student.base_model, self._calibration_text(tokenizer, student.config), self.console)
         return tokenizer, student
+
+    def _calibration_text(self, tokenizer: BertTokenizer, config: PreTrainedConfig) -> list[PackedBatch]:
+        """Return the text that the layers of the student are fitted to."""
+        options, corpus = self.options, self.data.corpora["train"]
+        corpus.check_vocabulary(tokenizer)
+        length = self.max_length(config)
+        self.teachers.check_lengths(length)
+        self.log(f"initialising the student by least squares on {options.init_tokens:,} tokens of {corpus.folder}")
+        return calibration_text(corpus, length, options.init_tokens, options.seed)
 
     def encode(self, tokenizer: BertTokenizer, config: PreTrainedConfig) -> EncodedText:
         """Return the encoded text, with masked copies for the masked-word loss."""

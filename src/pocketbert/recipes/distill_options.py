@@ -15,6 +15,7 @@ from pocketbert.training.settings import DistillationWeights, EncoderWeights
 DISTILLATION = Panel("Distillation")
 RAW_TEXT = Panel("Distillation on raw text")
 FROZEN_PARTS = ("embeddings",)
+INITIALISATIONS = ("copy", "refit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +52,18 @@ class DistillOptions(FinetuneOptions):
             "Student checkpoint to start from: a folder or hub name.", "FOLDER|NAME", names=["--student", "-m"]
         ),
     )
-    from_teacher: bool = field(
-        default=False,
-        metadata=START.option("With --from-scratch: initialise the student from the first teacher's weights that fit."),
+    init: str | None = field(
+        default=None,
+        metadata=START.option(
+            "With --from-scratch: initialise the student from the first teacher: copy its weights that fit, or, on raw "
+            "text, also refit the layers to the teacher's activations by least squares.",
+            "copy|refit",
+            default="random weights",
+            choices=INITIALISATIONS,
+        ),
+    )
+    init_tokens: int = field(
+        default=200_000, metadata=START.option("With --init refit: tokens of DATA to fit the layers to.", "N")
     )
     keep_vocabulary: int | None = field(
         default=None,
@@ -155,10 +165,10 @@ class DistillOptions(FinetuneOptions):
             raise ConfigError("name at least one teacher (--teacher)")
         scratch = self.from_scratch is not None
         self._check("keep_vocabulary", self.keep_vocabulary is None or scratch, "needs --from-scratch")
-        if self.from_teacher and not scratch:
-            raise ConfigError(
-                "--from-teacher initialises a student --from-scratch; a checkpoint has weights of its own"
-            )
+        if self.init is not None:
+            self._check("init", self.init in INITIALISATIONS, f"must be one of {', '.join(INITIALISATIONS)}")
+            self._check("init", scratch, "initialises a student --from-scratch; a checkpoint has weights of its own")
+        self._check("init_tokens", self.init_tokens >= 1, "must be at least 1")
         if self.vocab_size is not None:
             raise ConfigError(
                 "--vocab-size trains a new vocabulary, which the teacher cannot read; use --keep-vocabulary to keep "
@@ -169,6 +179,10 @@ class DistillOptions(FinetuneOptions):
                 self, "tokenizer", str(self.data) if self.task == "feature-extraction" else self.teacher[0]
             )
         super().__post_init__()
+        if self.init == "refit" and self.task != "feature-extraction":
+            raise ConfigError(
+                "--init refit is for --task feature-extraction: distil an encoder on raw text first, or --init copy"
+            )
         if self.task != "text-classification":
             foreign: dict[str, object] = {"augment": 0, "unlabelled": None, "teacher_logits": ()}
             if self.task == "feature-extraction":

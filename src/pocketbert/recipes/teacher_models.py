@@ -12,15 +12,17 @@ import torch
 from rich.console import Console
 
 from pocketbert.configs import PreTrainedConfig
+from pocketbert.corpus.pretraining_batches import PackedBatch
 from pocketbert.errors import ConfigError
 from pocketbert.features import Features
 from pocketbert.models.auto import load_trained
 from pocketbert.models.init_from_teacher import init_from_teacher
-from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.distillation import Distillation, check_pairs, pair_layers
 from pocketbert.training.progress import Progress
+from pocketbert.training.refit.refit import refit_from_teacher, source_layers
 from pocketbert.training.teachers import TeacherCache, hash_model
 
 #: Options of a tokenizer that decide how a text is split into words, and how letters are normalised.
@@ -101,6 +103,18 @@ class TeacherModels:
         fresh = init_from_teacher(student, self.models[0], self.pairs[0])
         total = sum(1 for _ in student.parameters())
         log(f"{total - len(fresh)} of {total} tensors initialised from {self.options.teacher[0]}")
+
+    def refit(self, student: EncoderModel, text: Sequence[PackedBatch], console: Console | None) -> None:
+        """Initialise a student from the first teacher, with layers fitted to packed batches of text.
+
+        Raises:
+            ConfigError: the shapes of the two do not fit.
+            DataError: the text is too short, or too uniform.
+        """
+        teacher = self.models[0].base_model
+        sources = source_layers(self.options.layers, student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+        batches = [{name: torch.from_numpy(array) for name, array in batch.items()} for batch in text]
+        refit_from_teacher(student, teacher, sources, batches, console)
 
     def objective(self, student: PreTrainedModel, *, cached: bool) -> Distillation:
         """Return the distillation objective; the teachers run beside the student unless their outputs are cached."""
