@@ -66,6 +66,7 @@ Activation activation(const std::string& name) {
     static const std::map<std::string, Activation> known = {
         {"", Activation::none},
         {"gelu", Activation::gelu},
+        {"gelu_to_int8", Activation::gelu_to_int8},
         {"gelu_new", Activation::gelu_tanh},
         {"gelu_fast", Activation::gelu_tanh},
         {"gelu_pytorch_tanh", Activation::gelu_tanh},

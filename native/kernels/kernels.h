@@ -16,7 +16,14 @@ constexpr float TINY = 1e-35f;  // 127 / TINY is finite
 
 inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-enum class Activation { none, gelu, gelu_tanh, relu, relu6, silu, tanh };
+// gelu_to_int8 is GELU where only rounding to int8 follows, to 2e-4, and far better near 0.
+enum class Activation { none, gelu, gelu_to_int8, gelu_tanh, relu, relu6, silu, tanh };
+
+// Of gelu_to_int8: x (1/2 + a P(a² / 8 - 1)), a being x cut at ±4, where P(1) = 1/8 makes it x and 0 beyond, with the
+// least largest error that this form has.
+constexpr float GELU_TO_INT8_TERMS[] = {5.921362694e-3f, -1.653450894e-2f, 2.414789329e-2f, -3.547607567e-2f,
+                                        5.539511643e-2f, -8.442454895e-2f, 1.759707611e-1f};
+constexpr float GELU_TO_INT8_LIMIT = 4.0f;
 
 // How results follow from products: out = activation(product + bias) + residual * residual_scale.
 struct Epilogue {

@@ -9,8 +9,16 @@
 namespace pocketbert {
 namespace {
 
+float gelu_to_int8(float x) {
+    const float a = std::min(GELU_TO_INT8_LIMIT, std::max(-GELU_TO_INT8_LIMIT, x)), t = a * a * 0.125f - 1.0f;
+    float p = 0.0f;
+    for (const float term : GELU_TO_INT8_TERMS) p = p * t + term;
+    return x * (a * p + 0.5f);
+}
+
 float activate(float x, Activation activation) {
     switch (activation) {
+        case Activation::gelu_to_int8: return gelu_to_int8(x);
         case Activation::gelu: return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
         case Activation::gelu_tanh: return 0.5f * x * (1.0f + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
         case Activation::relu: return std::max(x, 0.0f);

@@ -62,6 +62,7 @@ struct Loops {
     static INLINE Floats activate(Floats x) {
         switch (A) {
             case Activation::gelu: return Simd::gelu(x);
+            case Activation::gelu_to_int8: return Math<Simd>::gelu_to_int8(x);
             case Activation::gelu_tanh: return Math<Simd>::gelu_by_tanh(x);
             case Activation::relu: return Simd::max(set(0.0f), x);
             case Activation::relu6: return Simd::min(set(6.0f), Simd::max(set(0.0f), x));
@@ -116,6 +117,7 @@ struct Loops {
         switch (to.epilogue.activation) {
             case Activation::none: return apply_epilogue_as<Activation::none>(products, m, to);
             case Activation::gelu: return apply_epilogue_as<Activation::gelu>(products, m, to);
+            case Activation::gelu_to_int8: return apply_epilogue_as<Activation::gelu_to_int8>(products, m, to);
             case Activation::gelu_tanh: return apply_epilogue_as<Activation::gelu_tanh>(products, m, to);
             case Activation::relu: return apply_epilogue_as<Activation::relu>(products, m, to);
             case Activation::relu6: return apply_epilogue_as<Activation::relu6>(products, m, to);

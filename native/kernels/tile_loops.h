@@ -305,7 +305,7 @@ struct TileLoops {
     static void (*blocks_for(const Epilogue& e))(const Job&) {
         if (!e.residual) {
             if (e.activation == Activation::none) return run_blocks<Activation::none, Residual::none>;
-            if (e.activation == Activation::gelu) return run_blocks<Activation::gelu, Residual::none>;
+            if (e.activation == Activation::gelu_to_int8) return run_blocks<Activation::gelu_to_int8, Residual::none>;
             if (e.activation == Activation::relu) return run_blocks<Activation::relu, Residual::none>;
         } else if (e.activation == Activation::none) {
             return e.residual_scale ? run_blocks<Activation::none, Residual::scaled>

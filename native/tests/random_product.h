@@ -10,9 +10,9 @@
 
 namespace pocketbert {
 
-inline constexpr Activation ACTIVATIONS[] = {Activation::none, Activation::gelu,  Activation::gelu_tanh,
-                                             Activation::relu, Activation::relu6, Activation::silu,
-                                             Activation::tanh};
+inline constexpr Activation ACTIVATIONS[] = {Activation::none,      Activation::gelu, Activation::gelu_to_int8,
+                                             Activation::gelu_tanh, Activation::relu, Activation::relu6,
+                                             Activation::silu,      Activation::tanh};
 
 class Random {  // splitmix64: the same everywhere
 public:
@@ -60,7 +60,7 @@ struct Product {
         const std::size_t columns = static_cast<std::size_t>(round_up(n, PANEL));
         x_stride = k + random.between(0, 3), out_stride = n + random.between(0, 3),
         residual_stride = n + random.between(0, 3);
-        activation = ACTIVATIONS[random.between(0, 6)];
+        activation = ACTIVATIONS[random.between(0, 7)];
         bias_stride = random.one_in(4) ? columns : 0;  // a bias for every row
         bias = random.floats(bias_stride ? m * columns : columns);
         in_place = random.one_in(3);

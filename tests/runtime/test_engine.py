@@ -345,6 +345,41 @@ def test_how_far_kernels_agree(name: str, int8: bool, kernels: str, monkeypatch:
             close(got[key], array, tolerance)
 
 
+def test_gelu_is_coarser_only_where_nothing_but_rounding_follows(kernels: str) -> None:
+    x, inner, y = Columns("x", 64), Columns("inner", 96), Columns("y", 8)
+    draws = np.random.default_rng(0)
+    normal = {"t": (50, 64), "up": (96, 64), "b": (96,), "down": (8, 96), "c": (8,)}
+    kept: dict[str, np.ndarray] = {name: draws.normal(size=shape).astype(np.float32) for name, shape in normal.items()}
+    kept["up"] /= 8
+    kept["down"], kept["s"] = quantize_rows(kept["down"])
+    up, down = Linear(x, inner, "up", "b", activation="gelu"), Linear(inner, y, "down", "c", "s")
+    norm = LayerNorm(inner, Columns("norm", 96), "b", "b", 1e-5)
+
+    def answer(*steps: Step, outputs: dict[str, Columns | tuple[Columns, int]], programs: int = 1) -> np.ndarray:
+        plan = Plan((Rows((Lookup(x, "t", "word"),)), *[Rows(steps)] * programs), kept, outputs, 512)
+        ids, starts = np.arange(50), np.array([0, 50])
+        found, expected = (
+            run(ids, ids * 0, starts)["y"] for run in (Engine(plan, 1).run, partial(reference.run, plan))
+        )
+        close(found, expected, 2e-3)  # a hundredth of the values may be rounded the other way
+        return found
+
+    coarser = answer(up, down, outputs={"y": y})
+    exact = answer(up, down, outputs={"y": y, "inner": inner})
+    assert not np.array_equal(coarser, exact)
+    close(coarser, exact, 5e-3)
+    assert np.array_equal(answer(up, down, outputs={"y": y}, programs=2), coarser)
+    assert np.array_equal(answer(up, norm, down, outputs={"y": y}), exact)
+    assert np.array_equal(
+        answer(up, replace(down, residual=Columns("inner", 8)), outputs={"y": y, "inner": inner}),
+        answer(up, replace(down, residual=Columns("inner", 8)), outputs={"y": y}),
+    )
+    parts = [replace(up, target=Columns("inner", 48, i), weight=f"up{i}", bias=f"b{i}") for i in (0, 48)]
+    for i in (0, 48):
+        kept[f"up{i}"], kept[f"b{i}"] = kept["up"][i : i + 48], kept["b"][i : i + 48]
+    assert np.array_equal(answer(*parts, down, outputs={"y": y}), coarser)
+
+
 def test_int8_is_near_fp32(kernels: str) -> None:
     for name in ("bert", "squeezebert", "mobilebert"):
         config = CONFIGS[name]

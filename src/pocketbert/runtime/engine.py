@@ -23,13 +23,11 @@ from pocketbert.runtime.load import load_plan
 from pocketbert.runtime.plan import (
     Attention,
     Columns,
-    Gather,
     LayerNorm,
     Lookup,
     Plan,
     Rows,
     Step,
-    operations_of,
     tensors_of,
 )
 
@@ -205,11 +203,11 @@ class _Native:
 
     def __init__(self, plan: Plan, program: Program) -> None:
         self.outputs, self.program = plan.outputs, program
-        widths, shared = _buffers(plan)
+        widths, shared = plan.buffers()
         self.numbers = {name: self.program.buffer(width, name not in shared) for name, width in widths.items()}
         tensors = plan.take_tensors()
         uses = Counter(name for step in plan.steps() for name in tensors_of(step))
-        for stage in plan.stages:
+        for stage in plan.stages_to_run():
             if isinstance(stage, Rows):
                 for step in stage.steps:
                     self._step(step, tensors)
@@ -260,27 +258,9 @@ class _Native:
         }
 
 
-def _buffers(plan: Plan) -> tuple[dict[str, int], set[str]]:
-    """The width of every buffer, and which of them outlive a row program."""
-    widths: dict[str, int] = {}
-    shared = {(c if isinstance(c, Columns) else c[0]).buffer for c in plan.outputs.values()}
-    for stage in plan.stages:
-        written: set[str] = set()
-        for operation in operations_of(stage):
-            for name in ("query", "key", "value", "source", "residual", "target"):
-                columns = getattr(operation, name, None)
-                if columns is None:
-                    continue
-                widths[columns.buffer] = max(widths.get(columns.buffer, 0), columns.start + columns.width)
-                if isinstance(stage, Attention | Gather) or (name != "target" and columns.buffer not in written):
-                    shared.add(columns.buffer)
-            written.add(operation.target.buffer)
-    return widths, shared
-
-
 def _row_bytes(plan: Plan) -> tuple[int, int]:
     """Bytes per token, and per row after a `Gather`, of the buffers that outlive a stage and of the outputs."""
-    widths, shared = _buffers(plan)
+    widths, shared = plan.buffers()
     gathered = plan.gathered_buffers
     places = [c if isinstance(c, Columns) else Columns(c[0].buffer, 1) for c in plan.outputs.values()]
     kept = [(name, widths[name]) for name in shared] + [(place.buffer, place.width) for place in places]

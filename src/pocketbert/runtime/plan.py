@@ -29,6 +29,11 @@ class Columns:
     width: int
     start: int = 0
 
+    def overlaps(self, other: Columns) -> bool:
+        """Whether both have a column in common."""
+        ends = self.start + self.width, other.start + other.width
+        return self.buffer == other.buffer and self.start < ends[1] and other.start < ends[0]
+
     def __str__(self) -> str:
         return f"{self.buffer}[{self.start}:{self.start + self.width}]"
 
@@ -177,6 +182,32 @@ class Plan:
         stages = (replace(stage, bfloat16=bfloat16) if isinstance(stage, Attention) else stage for stage in self.stages)
         return replace(self, stages=tuple(stages))
 
+    def buffers(self) -> tuple[dict[str, int], set[str]]:
+        """The width of every buffer, and which of them outlive a row program."""
+        widths: dict[str, int] = {}
+        shared = {(c if isinstance(c, Columns) else c[0]).buffer for c in self.outputs.values()}
+        for stage in self.stages:
+            written: set[str] = set()
+            for operation in operations_of(stage):
+                for name, columns in _columns_of(operation).items():
+                    widths[columns.buffer] = max(widths.get(columns.buffer, 0), columns.start + columns.width)
+                    if isinstance(stage, Attention | Gather) or (name != "target" and columns.buffer not in written):
+                        shared.add(columns.buffer)
+                written.add(operation.target.buffer)
+        return widths, shared
+
+    def stages_to_run(self) -> tuple[Stage, ...]:
+        """The stages, with "gelu_to_int8", cheaper and exact to 2e-4, where values of GELU are only rounded to int8."""
+        _, shared = self.buffers()
+        stages: list[Stage] = []
+        for stage in self.stages:
+            if isinstance(stage, Rows):
+                steps = enumerate(stage.steps, 1)
+                stages.append(Rows(tuple(_with_coarser_gelu(step, stage.steps[i:], shared) for i, step in steps)))
+            else:
+                stages.append(stage)
+        return tuple(stages)
+
     def take_tensors(self) -> dict[str, np.ndarray]:
         """Move the tensors out of the plan, which has none afterwards: the caller can release them one by one."""
         tensors = dict(self.tensors)
@@ -208,6 +239,25 @@ class Plan:
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+
+def _columns_of(operation: Step | Attention | Gather) -> dict[str, Columns]:
+    names = ("query", "key", "value", "source", "residual", "target")
+    return {name: columns for name in names if (columns := getattr(operation, name, None)) is not None}
+
+
+def _with_coarser_gelu(step: Step, later: tuple[Step, ...], shared: set[str]) -> Step:
+    """The step, changed if its GELU is only rounded to int8, by `later` steps of its row program."""
+    if not isinstance(step, Linear) or step.activation != "gelu" or step.target.buffer in shared:
+        return step
+    rounded = False
+    for each in later:
+        uses = {name for name, columns in _columns_of(each).items() if columns.overlaps(step.target)}
+        rounds = isinstance(each, Linear) and each.scales is not None and each.outlier_weight is None
+        if uses and not (rounds and uses == {"source"}):
+            return step
+        rounded = rounded or bool(uses)
+    return replace(step, activation="gelu_to_int8") if rounded else step
 
 
 def _lines(plan: Plan) -> list[str]:

@@ -61,7 +61,7 @@ class _Run:
         }  # fmt: skip
 
     def outputs(self) -> dict[str, Floats]:
-        for stage in self.plan.stages:
+        for stage in self.plan.stages_to_run():
             if isinstance(stage, Rows):
                 for step in stage.steps:
                     self.step(step)
@@ -202,6 +202,16 @@ def _gelu(x: Floats) -> Floats:
     return np.float32(0.5) * x * (1 + _erf(x * np.float32(math.sqrt(0.5))))
 
 
+def _gelu_to_int8(x: Floats) -> Floats:
+    cut = np.clip(x, np.float32(-4), np.float32(4))
+    variable = np.square(cut) * np.float32(0.125) - 1
+    series: Floats = np.zeros_like(x)
+    first = (5.921362694e-3, -1.653450894e-2, 2.414789329e-2, -3.547607567e-2)
+    for coefficient in (*first, 5.539511643e-2, -8.442454895e-2, 1.759707611e-1):
+        series = series * variable + np.float32(coefficient)
+    return x * (np.float32(0.5) + cut * series)
+
+
 def _gelu_tanh(x: Floats) -> Floats:
     inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
     return np.float32(0.5) * x * (1 + np.tanh(inner))
@@ -221,6 +231,7 @@ def _relu6(x: Floats) -> Floats:
 
 ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
     "gelu": _gelu,
+    "gelu_to_int8": _gelu_to_int8,
     "gelu_new": _gelu_tanh,
     "gelu_fast": _gelu_tanh,
     "gelu_pytorch_tanh": _gelu_tanh,
