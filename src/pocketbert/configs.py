@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pocketbert.errors import ConfigError
 from pocketbert.families import FAMILIES, find_family
 from pocketbert.families.bert import BertConfig
 from pocketbert.families.config import ACTIVATIONS, PROBLEM_TYPES, PreTrainedConfig
@@ -45,4 +46,9 @@ class AutoConfig:
         from pocketbert.checkpoints import read_config
 
         data = read_config(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        if data.get("model_type") is None:
+            raise ConfigError(
+                f'{name_or_path}: config.json has no model_type; add a line such as "model_type": "bert", with one of '
+                f"{', '.join(FAMILIES)}"
+            )
         return AutoConfig.from_dict(data).replace(**changes)

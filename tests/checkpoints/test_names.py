@@ -47,6 +47,13 @@ class TestLegacyNames:
         with pytest.raises(CheckpointError, match=r"f\.bin has a\.weight twice"):
             mend_names(["a.gamma", "a.weight"], "f.bin")
 
+    def test_what_a_wrapper_puts_before_all_names_is_taken_off(self) -> None:
+        names = ["module.bert.embeddings.w", "module.bert.pooler.w", "module.classifier.gamma"]
+        assert list(mend_names(names, "it")) == ["bert.embeddings.w", "bert.pooler.w", "classifier.weight"]
+        assert list(mend_names(["a.b.embeddings.w", "a.b.d.w"], "it")) == ["embeddings.w", "d.w"]
+        for kept in (["bert.a.w", "bert.b.w"], ["module.bert.a", "b"], ["a.b.c", "a.b.d"], ["w"], ["a", "a.b"], []):
+            assert list(mend_names(kept, "it")) == kept
+
     @pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "\ud800", "a\0"])
     def test_names_that_would_garble_a_message(self, name: str) -> None:
         with pytest.raises(CheckpointError) as caught:

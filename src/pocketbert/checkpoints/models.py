@@ -105,7 +105,11 @@ def fit_tensors(
     }  # fmt: skip
     problems = [
         *(f"lacks {name} {list(shapes[name])}" for name in missing if not family.is_optional(name)),
-        *(f"has {name}, which {model} does not have" for name in unexpected if not family.is_optional(name)),
+        *(
+            f"has {name}, which {model} does not have"
+            for name in unexpected
+            if not (family.is_optional(name) or family.is_idle(family.short(name)))
+        ),
         *(
             f"has {name} of shape {texts[name]}"
             for name in mismatched

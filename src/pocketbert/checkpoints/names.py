@@ -21,21 +21,38 @@ _LEGACY = {"gamma": "weight", "beta": "bias"}  # as TensorFlow calls the two of 
 def mend_names(names: Iterable[str], source: object) -> dict[str, str]:
     """The official name of each tensor → its name in the file; `position_ids`, which are 0, 1, 2, …, are left out.
 
+    What a wrapper has put before all names, such as DataParallel's `module.`, is taken off.
+
     Raises:
         CheckpointError: two tensors of `source` come to the same name, or a name is not printable.
     """
+    names = list(names)
     mended: dict[str, str] = {}
+    wrapper = _wrapper(names)
     for name in names:
         if not name.isprintable():
             raise CheckpointError(f"{source} has a tensor with the name {name!r}, which no model uses")
-        path, _, leaf = name.rpartition(".")
+        path, _, leaf = name.removeprefix(wrapper).rpartition(".")
         if leaf == "position_ids":
             continue
-        new = f"{path}.{_LEGACY[leaf]}" if path and leaf in _LEGACY else name
+        new = f"{path}.{_LEGACY[leaf]}" if path and leaf in _LEGACY else name.removeprefix(wrapper)
         if new in mended:
             raise CheckpointError(f"{source} has {new} twice, once under an older name")
         mended[new] = name
     return mended
+
+
+def _wrapper(names: Collection[str]) -> str:
+    """What all names begin with before the name of an encoder; "" if that is nothing, or there is no encoder."""
+    encoders = {"embeddings", *(family.prefix.rstrip(".") for family in FAMILIES.values())}
+    wrapper = ""
+    while True:
+        parts = {name.removeprefix(wrapper).partition(".")[0] for name in names}
+        if parts & encoders:
+            return wrapper
+        if len(parts) != 1 or f"{wrapper}{min(parts)}" in names:
+            return ""
+        wrapper += f"{parts.pop()}."
 
 
 def match_names(wanted: Collection[str], names: Collection[str], prefix: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ readable without PyTorch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -100,6 +101,11 @@ class WordScores:
         return (f"{self.decoder}.weight",) if self.own_bias else (f"{self.decoder}.weight", f"{self.decoder}.bias")
 
 
+#: Regular expressions of tensors that training leaves in a checkpoint beside the model: the maps between layers of
+#: TinyBERT's distillation, class weights of a loss, the projection of ColBERT's late interaction.
+LEFT_BY_TRAINING = (r"fit_denses?\.", r"(loss_fct|criterion|loss)\.", r"linear\.weight$")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """An architecture.
@@ -186,6 +192,10 @@ class Family:
     def is_optional(self, name: str) -> bool:
         """Whether a checkpoint may lack the tensor, or have it without use: one of a head or of the pooler."""
         return self.short(name).startswith(self.optional_prefixes)
+
+    def is_idle(self, name: str) -> bool:
+        """Whether a tensor of a checkpoint, named without the prefix, changes no output of this family's models."""
+        return any(re.match(pattern, name) for pattern in (*self.idle, *LEFT_BY_TRAINING))
 
     def class_name(self, head: str) -> str:
         """The name of the public class for a head, a key of `HEADS`."""

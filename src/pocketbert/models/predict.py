@@ -38,6 +38,8 @@ class TorchPredictor:
         for batch in self._batches([len(x.input_ids) for x in inputs]):
             arrays = pad([inputs[i] for i in batch], self.model.config.pad_token_id or 0)
             tensors = {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
+            if self.model.config.type_vocab_size == 1:
+                tensors["token_type_ids"].zero_()  # both texts of a pair have the only segment
             if isinstance(self.model, ForMultipleChoice):
                 tensors = {name: tensor[:, None] for name, tensor in tensors.items()}  # [B, S] → [B, 1, S]
             output = self.model(**tensors)

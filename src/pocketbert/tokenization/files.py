@@ -74,8 +74,10 @@ def read_json_if_any(path: Path) -> dict[str, Any]:
 def _read_vocab(path: Path) -> dict[str, int]:
     """Token → number of its line; of a repeated token the later line counts, as in other implementations."""
     text = _read_text(path)
-    lines = text.removesuffix("\n").split("\n") if text else []  # not splitlines: U+2028 and its like are tokens
+    lines = text.split("\n")  # not splitlines: U+2028 and its like are tokens
     tokens = [line.removesuffix("\r") for line in lines]
+    while tokens and not tokens[-1]:  # empty lines at the end of the file
+        tokens.pop()
     vocab = {token: index for index, token in enumerate(tokens)}
     if len(vocab) < len(tokens):
         twice = next(index for index, token in enumerate(tokens) if vocab[token] != index)

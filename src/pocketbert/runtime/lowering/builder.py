@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,8 @@ from pocketbert.runtime.plan import (
     Stage,
     Step,
 )
+
+logger = logging.getLogger("pocketbert")
 
 Array = npt.NDArray[np.floating]
 
@@ -144,14 +146,11 @@ class Builder:
 
     def refuse_unused(self) -> None:
         """Raise `CheckpointError` for tensors that no step uses, except other heads' and idle ones."""
-        idle = [re.compile(pattern) for pattern in self.family.idle]
-        unknown = [
-            name
-            for name in sorted(self.names.keys() - self.used)
-            if not self.family.is_optional(name) and not any(pattern.match(name) for pattern in idle)
-        ]
-        if unknown:
+        unused = [name for name in sorted(self.names.keys() - self.used) if not self.family.is_optional(name)]
+        if unknown := [name for name in unused if not self.family.is_idle(name)]:
             raise CheckpointError(f"does not fit this model: it has {', '.join(unknown)}")
+        if unused:
+            logger.info("tensors of the checkpoint that this model does not use: %s", ", ".join(unused))
 
     # ── writing the plan ──
 
@@ -168,7 +167,12 @@ class Builder:
         return name, self.keep(f"{name}.scales", matrix.scales)
 
     def lookup(self, target: Columns, table: str, values: Matrix, index: Index, *, add: bool = False) -> None:
-        """Add a `Lookup` in `values`, which the plan calls `table`."""
+        """Add a `Lookup` in `values`, which the plan calls `table`.
+
+        A model with one segment does not tell the texts of a pair apart: both have that one.
+        """
+        if index == "segment" and len(values.whole if isinstance(values, Int8) else values) == 1:
+            values = stacked([values, values])
         name, scales = self.keep_matrix(table, values)
         self.steps.append(Lookup(target, name, index, add, scales))
 
