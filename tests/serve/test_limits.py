@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -458,6 +459,18 @@ def test_names() -> None:
         named(("a/b", "c/b"))
     with pytest.raises(ConfigError, match="cannot be part of a URL"):
         named(("a b=c",))
+
+
+@pytest.mark.parametrize(("name", "value"), [("workers", 0), ("workers", 257), ("port", -1), ("port", 65536)])
+def test_settings_out_of_range(name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"--{name} {value} must lie in"):
+        replace(Settings((("one", "unread"),)), **{name: value})
+
+
+@pytest.mark.parametrize("limit", [one.name for one in fields(Limits)])
+def test_limits_must_be_positive(limit: str) -> None:
+    with pytest.raises(ConfigError, match="0 must be positive"):
+        replace(Limits(), **{limit: 0})
 
 
 @pytest.mark.parametrize("workers", [1, 2])
