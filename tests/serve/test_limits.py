@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -464,13 +464,13 @@ def test_names() -> None:
 @pytest.mark.parametrize(("name", "value"), [("workers", 0), ("workers", 257), ("port", -1), ("port", 65536)])
 def test_settings_out_of_range(name: str, value: int) -> None:
     with pytest.raises(ConfigError, match=f"--{name} {value} must lie in"):
-        replace(Settings((("one", "unread"),)), **{name: value})
+        replace(Settings((("one", "unread"),)), **cast(Any, {name: value}))
 
 
 @pytest.mark.parametrize("limit", [one.name for one in fields(Limits)])
 def test_limits_must_be_positive(limit: str) -> None:
     with pytest.raises(ConfigError, match="0 must be positive"):
-        replace(Limits(), **{limit: 0})
+        replace(Limits(), **cast(Any, {limit: 0}))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

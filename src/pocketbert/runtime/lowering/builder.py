@@ -169,7 +169,7 @@ class Builder:
     def lookup(self, target: Columns, table: str, values: Matrix, index: Index, *, add: bool = False) -> None:
         """Add a `Lookup` in `values`, which the plan calls `table`.
 
-        A model with one segment does not tell the texts of a pair apart: both have that one.
+        A model with one segment has it for both texts of a pair.
         """
         if index == "segment" and len(values.whole if isinstance(values, Int8) else values) == 1:
             values = stacked([values, values])
