@@ -71,7 +71,8 @@ OF_THE_COMMAND_LINE = {
     "pretrain": {"json", "dry_run"},
     "transfer": {"json", "dry_run"},
 }
-NOT_OFFERED = {"distill": {"vocab_size"}}  # the student shares its teacher's tokens
+# A student shares its teacher's tokens, and in a transfer its embeddings and heads.
+NOT_OFFERED = {"distill": {"vocab_size"}, "transfer": {"model"}}
 # Their counterparts in Python are the arguments of pipelines, or there is none.
 WITHOUT_DATACLASS = {"classify", "tag", "answer", "fill-mask", "choose", "embed", "rank", "info"}
 
