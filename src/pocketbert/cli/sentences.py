@@ -106,8 +106,8 @@ def embed(
 
 @command(
     examples=[
-        'pocketbert rank "How many people live in Berlin?" -m my-cross-encoder --file passages.txt --top-k 5',
-        'pocketbert rank "rain" -m my-sentence-encoder "It is pouring." "The sun shines."',
+        'pocketbert rank "Who lives here?" -m my-scorer --file passages.txt --top-k 5',
+        'pocketbert rank "rain" -m my-encoder "It is pouring." "The sun shines."',
     ]
 )
 @click_argument("query", help="A question, or words to look for.")
