@@ -210,15 +210,3 @@ def test_what_was_kept_is_what_would_be_said(head: str, tmp_path: Path, monkeypa
         a, b = cost(from_disk, kept)[0], cost(live, asked)[0]
         for name, value in a.items():
             assert value == pytest.approx(b[name], rel=2e-3), name
-
-
-def test_an_encoder_learns_states_and_attention_alone() -> None:
-    student, teacher = model(STUDENT, "Model", 1), model(TEACHER, "Model", 2)
-    terms = DistillationWeights(alpha=0.5, hidden_weight=0.5, attention_weight=2.0)
-    one = Distillation(student, terms, pairs=[PAIRS], widths=[16], teachers=[teacher])
-    [batch] = batches("ForQuestionAnswering")(0)
-    batch = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-    sums, gradients = cost(one, [batch])
-    assert sums.keys() == {"loss", "hidden", "attention"}
-    assert sums["loss"] == pytest.approx(0.5 * sums["hidden"] + 2 * sums["attention"], rel=1e-5)
-    assert len(gradients) == sum(1 for name, _ in one.named_parameters() if "pooler" not in name)

@@ -181,6 +181,15 @@ def test_every_term_against_numpy(student: str, teachers: int) -> None:
     assert sums["loss"] == pytest.approx(wanted, rel=1e-5)
 
 
+def test_everything_but_the_pooler_is_trained() -> None:
+    one = objective("narrow", EncoderWeights(hidden_weight=0.5, attention_weight=2.0))
+    sums, _ = cost(one, batch((5, 3, 7), seed=8))
+    assert sums.keys() == {"loss", "hidden", "attention"}
+    assert {name for name, p in one.named_parameters() if p.grad is None} == {
+        name for name, _ in one.named_parameters() if "pooler" in name
+    }
+
+
 @pytest.mark.parametrize("student", STUDENTS)
 def test_masked_copies_change_no_other_term(student: str) -> None:
     one = objective(student)
