@@ -234,7 +234,7 @@ def _limits(folder: Path) -> tuple[dict[str, Any], Path | None]:
         "unpad_inputs": (),
         **dict.fromkeys(("processing_kwargs", "query_length", "document_length", "query_expansion"), (None, {})),
         "tokenizer_name_or_path": (None,),
-        **dict.fromkeys(("config_args", "config_kwargs"), ({}, {"trust_remote_code": False})),
+        **dict.fromkeys(("config_args", "config_kwargs"), (None, {}, {"trust_remote_code": False})),
         **dict.fromkeys(("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs"), ()),
     }
     refuse_options(config, harmless, path)

@@ -48,7 +48,9 @@ class VllmClassifyRequest(Body):
 
 
 def _form(body: Any) -> str:
-    return "vllm" if isinstance(body, VllmClassifyRequest) or (isinstance(body, dict) and "input" in body) else "ours"
+    if isinstance(body, dict):
+        return "vllm" if body.get("input") is not None else "ours"
+    return "vllm" if isinstance(body, VllmClassifyRequest) else "ours"
 
 
 #: A body of /v1/classify: ours with `inputs`, or vLLM's with `input`.
