@@ -46,45 +46,46 @@ bool has_feature([[maybe_unused]] const char* name) {
 #endif
 #endif
 
-struct Compiled {
-    const Kernels& kernels;
-    bool (*has_instructions)();
-};
+const char* refusal_of(const CompiledKernels& each) {
+    return each.kernels->refusal ? each.kernels->refusal() : nullptr;
+}
 
-const Compiled COMPILED[] = {
-#define KERNELS(name, is_supported) {name##_kernels, [] { return is_supported; }},
-#include "kernel_list.h"
-#undef KERNELS
-};
-
-const char* refusal_of(const Kernels& kernels) { return kernels.refusal ? kernels.refusal() : nullptr; }
-
-bool can_run(const Compiled& each) { return each.has_instructions() && !refusal_of(each.kernels); }
+bool can_run(const CompiledKernels& each) { return each.has_instructions() && !refusal_of(each); }
 
 }  // namespace
 
-std::vector<const Kernels*> available_kernels() {
+const std::vector<CompiledKernels>& compiled_kernels() {
+    // Never destroyed: threads may look for kernels while the process ends.
+    static const auto& compiled = *new std::vector<CompiledKernels>{
+#define KERNELS(name, is_supported) {&name##_kernels, [] { return is_supported; }},
+#include "kernel_list.h"
+#undef KERNELS
+    };
+    return compiled;
+}
+
+std::vector<const Kernels*> available_kernels(const std::vector<CompiledKernels>& compiled) {
     std::vector<const Kernels*> available, others;
-    for (const Compiled& each : COMPILED) {
+    for (const CompiledKernels& each : compiled) {
         if (!can_run(each)) continue;
-        const bool preferred = !each.kernels.is_preferred || each.kernels.is_preferred();
-        (preferred ? available : others).push_back(&each.kernels);
+        const bool preferred = !each.kernels->is_preferred || each.kernels->is_preferred();
+        (preferred ? available : others).push_back(each.kernels);
     }
     available.insert(available.end(), others.begin(), others.end());
     return available;
 }
 
-const Kernels* find_kernels(const std::string& name) {
-    for (const Compiled& each : COMPILED)
-        if (name == each.kernels.name) return can_run(each) ? &each.kernels : nullptr;
+const Kernels* find_kernels(const std::string& name, const std::vector<CompiledKernels>& compiled) {
+    for (const CompiledKernels& each : compiled)
+        if (name == each.kernels->name) return can_run(each) ? each.kernels : nullptr;
     return nullptr;
 }
 
-std::vector<Refusal> refused_kernels() {
+std::vector<Refusal> refused_kernels(const std::vector<CompiledKernels>& compiled) {
     std::vector<Refusal> refused;
-    for (const Compiled& each : COMPILED) {
+    for (const CompiledKernels& each : compiled) {
         if (!each.has_instructions()) continue;
-        if (const char* const reason = refusal_of(each.kernels)) refused.push_back({each.kernels.name, reason});
+        if (const char* const reason = refusal_of(each)) refused.push_back({each.kernels->name, reason});
     }
     return refused;
 }

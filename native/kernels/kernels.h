@@ -107,17 +107,25 @@ private:
     const Kernels& kernels_;
 };
 
-// The sets that this processor can run, the fastest first; behind them those that are not preferred.
-std::vector<const Kernels*> available_kernels();
+struct CompiledKernels {
+    const Kernels* kernels;
+    bool (*has_instructions)();  // whether this processor does
+};
+
+// The sets that were compiled, the fastest first.
+const std::vector<CompiledKernels>& compiled_kernels();
+
+// Of these, what the processor can run, in the same order; behind them what it can run and is not preferred.
+std::vector<const Kernels*> available_kernels(const std::vector<CompiledKernels>& compiled = compiled_kernels());
 
 // The set of this name if the processor can run it, or null. No other set asks the system for anything.
-const Kernels* find_kernels(const std::string& name);
+const Kernels* find_kernels(const std::string& name, const std::vector<CompiledKernels>& compiled = compiled_kernels());
 
 struct Refusal {
     const char *kernels, *reason;
 };
 // The sets that were refused though the processor has their instructions.
-std::vector<Refusal> refused_kernels();
+std::vector<Refusal> refused_kernels(const std::vector<CompiledKernels>& compiled = compiled_kernels());
 
 // Every set that was compiled, NAME_kernels; CMakeLists.txt lists them.
 #define KERNELS(name, is_supported) extern const Kernels name##_kernels;

@@ -1,5 +1,5 @@
 // Runs whole programs from several threads at once on one pool, for the thread sanitizer: batches of all shapes, which
-// must give the same bits as alone; and a set of kernels that is entered in every thread.
+// must give the same bits as alone; a set of kernels that is entered in every thread; and the choice among sets.
 #include "../program.h"
 
 #include <cstdio>
@@ -114,9 +114,34 @@ void check_entered_threads() {
     std::puts("every thread is entered before it runs kernels, and left after every task");
 }
 
+// Made-up sets: one that the processor lacks, one that the system refuses, one that is not preferred, and one for all.
+int questions = 0;  // to the system
+
+void check_choice() {
+    Kernels lacking = portable_kernels, refused = portable_kernels, slow = portable_kernels;
+    lacking.name = "lacking", refused.name = "refused", slow.name = "slow";
+    lacking.refusal = refused.refusal = [] {
+        ++questions;
+        return "the system says no";
+    };
+    slow.is_preferred = [] { return false; };
+    const auto yes = [] { return true; };
+    const std::vector<CompiledKernels> all = {
+        {&lacking, [] { return false; }}, {&refused, yes}, {&slow, yes}, {&portable_kernels, yes}};
+    bool right = find_kernels("slow", all) == &slow && !find_kernels("lacking", all) && !find_kernels("none", all);
+    right = right && questions == 0 && !find_kernels("refused", all) && questions == 1;
+    right = right && available_kernels(all) == std::vector<const Kernels*>{&portable_kernels, &slow};
+    const std::vector<Refusal> refusals = refused_kernels(all);
+    right = right && refusals.size() == 1 && refusals[0].kernels == std::string("refused") &&
+            refusals[0].reason == std::string("the system says no");
+    std::puts(right ? "kernels that cannot run or are slow are not chosen" : "kernels are chosen wrongly");
+    if (!right) std::exit(1);
+}
+
 }  // namespace
 
 int main() {
+    check_choice();
     check_entered_threads();
     for (const Kernels* each : available_kernels()) {
         const Kernels& kernels = *each;
