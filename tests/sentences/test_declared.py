@@ -65,7 +65,7 @@ def written(base: Path, out: Path, *behind: Any, **settings: Any) -> Any:
 def same(reference: Any, path: Path, **options: Any) -> None:
     pipe = pipeline("feature-extraction", path)
     found = np.array(pipe(TEXTS, pooling="declared", **options))
-    np.testing.assert_allclose(found, reference.encode(TEXTS, **options), atol=1e-5)
+    np.testing.assert_allclose(found, reference.encode(TEXTS, **options), rtol=1e-5, atol=1e-5)
 
 
 MODES: list[Any] = [*decode.POOLINGS, ["lasttoken", "cls"], ["mean", "mean_sqrt_len_tokens", "max", "weightedmean"]]
@@ -277,7 +277,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a path elsewhere": ({"modules.json": [{**modules()[0], "path": "../x"}]}, "not a folder inside"),
     "arguments": ({"modules.json": [{**modules()[0], "kwargs": ["task"]}]}, "arguments"),
     "no list": ({"modules.json": {"a": 1}}, "must hold a JSON list"),
-    "an unknown pooling": ({"1_Pooling/config.json": {"pooling_mode": "first"}}, "'first' is none of cls, max"),
+    "an unknown pooling": ({"1_Pooling/config.json": {"pooling_mode": "first"}}, "'first' is not one of cls, max"),
     "an option of pooling": ({"1_Pooling/config.json": {"pooling_mode_top": True}}, "option pooling_mode_top"),
     "an activation": ({"2_Dense/config.json": {**DENSE, "activation_function": "mine.Swish"}}, "mine.Swish"),
     "tokens": ({"2_Dense/config.json": {**DENSE, "module_input_name": "token_embeddings"}}, "module_input_name"),
