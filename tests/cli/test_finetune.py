@@ -135,7 +135,7 @@ def test_info_counts_as_the_model_does(run: Run, models: Models, name: str) -> N
     )
     assert found["architecture"] == type(loaded).__name__
     assert found["files"]["config.json"] == (models[name] / "config.json").stat().st_size
-    assert (found["labels"] is None) == (name not in ("classify", "nli", "tag"))
+    assert (found["labels"] is None) == (name not in ("classify", "nli", "rank", "tag"))
 
 
 def test_info_says_what_the_model_runs_on(run: Run, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:

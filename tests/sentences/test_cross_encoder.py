@@ -86,7 +86,7 @@ def test_declared_activations(made: Made, tmp_path: Path) -> None:
         (path / "config_sentence_transformers.json").unlink()
         declare(path, files)
         expected = Reference(str(path), device="cpu").predict(PAIRS)
-        assert expected.min() < 0
+        assert ((expected < 0) | (expected > 1)).any()  # no sigmoid
         np.testing.assert_allclose(CrossEncoder(path).predict(PAIRS), expected, atol=1e-5)
 
 

@@ -30,7 +30,10 @@ COMMANDS = {
     },
     "Training": {
         "prepare": ("pocketbert.cli.prepare", "Prepare a pretraining corpus from raw text."),
-        "pretrain": ("pocketbert.cli.pretrain", "Pretrain a model from scratch with a published recipe."),
+        "pretrain": (
+            "pocketbert.cli.pretrain",
+            "Pretrain a model from scratch with a published recipe, or go on from a checkpoint.",
+        ),
         "transfer": ("pocketbert.cli.pretrain", "Train a thin MobileBERT from an IB-BERT, layer by layer."),
         "finetune": ("pocketbert.cli.finetune", "Fine-tune a model for a task on labelled data."),
         "distill": ("pocketbert.cli.finetune", "Distil one or more teachers into a smaller model."),

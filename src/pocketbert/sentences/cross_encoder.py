@@ -160,7 +160,10 @@ class CrossEncoder:
             InputError: an input that is not a pair of texts, or an argument that cannot be meant.
         """
         check_call(batch_size=batch_size, convert_to_tensor=convert_to_tensor, device=device, pool=pool)
-        pairs = as_inputs(sentences if inputs is None else inputs)
+        given = sentences if inputs is None else inputs
+        if isinstance(given, str):
+            raise InputError(f"an input must be a pair of texts, not {given!r:.80}")
+        pairs = as_inputs(given)
         single = bool(pairs) and isinstance(pairs[0], str)
         pairs = [pairs] if single else pairs
         activation = self.activation_fn if activation_fn is None else read_activation(activation_fn)
