@@ -77,7 +77,8 @@ from pocketbert.bench import measure, peers
 from helpers.peers import Fragile
 peers.PEERS = ({peer!r},)
 measure.peaks = lambda all_kernels: {{}}  # they take seconds on a busy machine
-from pocketbert.cli import main
+from pocketbert.cli import bench, main
+bench.SECONDS = 0.1
 main()
 """
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **options.pop("env", {})}

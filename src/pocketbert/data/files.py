@@ -16,7 +16,7 @@ _NOT_TEXT = {
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook or Word document; save the sheet as CSV",
     b"%PDF": "is a PDF; export its text",
     b"PAR1": "is a Parquet file; give it the suffix .parquet",
-    b"ARRO": "is an Arrow file; save it as Parquet",
+    b"ARROW1"[:4]: "is an Arrow file; save it as Parquet",
     b"BZh": "is compressed with bzip2; unpack it first",
     b"\xfd7zX": "is compressed with xz; unpack it first",
     b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it first",
