@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from pocketbert import cli
 from pocketbert.bench import measure
 from pocketbert.bench.peers import OURS, PEERS, OnnxRuntime, Peer, Transformers
-from pocketbert.bench.roofline import operations
+from pocketbert.bench.roofline import operations, peaks
 from pocketbert.bench.subjects import PUBLISHED, Subject, default_subjects, from_folder, with_random_weights
 from pocketbert.bench.subjects import subject as subject_of
 from pocketbert.checkpoints import write_tensors
@@ -38,6 +39,15 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         max_position_embeddings=40,
     ),
 }  # fmt: skip
+
+
+measured_once = cache(peaks)
+
+
+@pytest.fixture(autouse=True)
+def one_measurement_of_the_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds, and tests/bench/test_roofline.py looks at it."""
+    monkeypatch.setattr(measure, "peaks", lambda all_kernels: {**measured_once()})
 
 
 @pytest.fixture(params=list(CONFIGS))
