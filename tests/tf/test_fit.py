@@ -40,6 +40,8 @@ def test_the_loss_that_keras_sees(head: str) -> None:
     assert close(model.test_on_batch(bare, dict(zip(model.label_names, labels, strict=True))), expected)
     with pytest.raises(InputError, match=f"needs {' and '.join(model.label_names)}"):
         model.test_on_batch(bare)
+    with pytest.raises(InputError, match=f"{len(labels) + 1} labels were given; this head takes "):
+        model.test_on_batch(bare, [*labels, labels[0]])
 
 
 @pytest.mark.learning

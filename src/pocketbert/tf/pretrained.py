@@ -169,7 +169,10 @@ class TFPreTrainedModel(keras.Model):
             y = {name: x[name] for name in self.label_names if name in x} if isinstance(x, Mapping) else {}
         if isinstance(y, Mapping):
             return dict(y)
-        return dict(zip(self.label_names, y if isinstance(y, list | tuple) else [y], strict=False))
+        given = y if isinstance(y, list | tuple) else [y]
+        if len(given) > len(self.label_names):
+            raise InputError(f"{len(given)} labels were given; this head takes {', '.join(self.label_names)}")
+        return dict(zip(self.label_names, given, strict=False))  # `compute_loss` refuses too few
 
     def _targets(self, x: Any, y: Any) -> Any:
         """The labels as Keras's losses and metrics want them: one, or several in order."""
