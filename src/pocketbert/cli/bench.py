@@ -51,7 +51,8 @@ def bench(json: bool | None, **values: Any) -> None:
     try:
         with ExitStack() as stack:
             try:
-                folder = stack.enter_context(exports(None if options.exports is None else Path(options.exports)))
+                with console.signals_blocked():  # between the making of a folder and its removal is no gap
+                    folder = stack.enter_context(exports(None if options.exports is None else Path(options.exports)))
                 stack.enter_context(display)
                 log, quick = display.describe, not options.full
                 run = stack.enter_context(Bench(folder, quick=quick, log=log, watch=display.watch))

@@ -7,6 +7,7 @@ import logging
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -130,14 +131,19 @@ def print_json(values: Mapping[str, Any]) -> None:
 @contextmanager
 def signals_blocked() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait until the block ends."""
-    if sys.platform == "win32":  # a write is not interrupted there
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    waiting: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+    # A signal that this thread alone blocks goes to another one, such as one of NumPy's, and interrupts here anyway.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda received, _: waiting.append(received))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for received in dict.fromkeys(waiting):
+            signal.raise_signal(received)
 
 
 def print_text(text: str) -> None:
