@@ -9,6 +9,6 @@
 set -euo pipefail
 usage="usage: runs/mobilebert_sst2.sh GLUE TEACHER OUT"
 OMP_NUM_THREADS=1 pocketbert distill "${1:?$usage}" --glue sst-2 --teacher "${2:?$usage}" -o "${3:?$usage}" \
-    --from-scratch "$(dirname "$0")/mobilebert_small.json" --init copy --keep-vocabulary 13000 --max-length 64 \
+    --from-scratch "$(dirname "$0")/mobilebert_sst2.json" --init copy --keep-vocabulary 13000 --max-length 64 \
     --alpha 1 --temperature 2 --hidden-weight 1 --epochs 1 --batch-size 64 --learning-rate 1e-3 --eval-every 250 \
     --precision fp32 --no-tensorboard --resume

@@ -13,11 +13,11 @@ set -euo pipefail
 usage="usage: runs/squeezebert_small.sh CORPUS STSB MINILM OUT [STEPS]"
 corpus=${1:?$usage} stsb=${2:?$usage} minilm=${3:?$usage} out=${4:?$usage} steps=${5:-36600}
 common=(--task feature-extraction --teacher "$minilm" --precision bf16 --max-length 128 --batch-size 64 --hidden-weight 1
-    --short-share 0.1 --schedule constant --eval-every 500 --similarity-data "$stsb/dev.tsv" --no-tensorboard --resume)
+    --short-share 0.1 --schedule constant --eval-every "${EVAL_EVERY:-500}" --similarity-data "$stsb/dev.tsv" --no-tensorboard --resume)
 
 pocketbert distill "$corpus" -o "$out/layers" --from-scratch "$(dirname "$0")/squeezebert_small.json" --init refit \
     --layer-local --freeze embeddings --learning-rate 1e-3 --warmup-steps 50 --max-steps "${LAYER_STEPS:-2500}" "${common[@]}"
 
-whole=(-m "$out/layers" --sentence-weight 0.5 --word-weight 0.25 --learning-rate 5e-4 --warmup-steps 700 "${common[@]}")
+whole=(-m "$out/layers" --sentence-weight 0.5 --word-weight 0.25 --learning-rate 5e-4 --warmup-steps 200 "${common[@]}")
 pocketbert distill "$corpus" -o "$out/whole" --max-steps "$steps" "${whole[@]}"
 pocketbert distill "$corpus" -o "$out/decayed" --resume-from "$out/whole" --decay-now $((steps / 5)) "${whole[@]}"
