@@ -19,6 +19,7 @@ from pocketbert.exporters.export import export as export
 from pocketbert.exporters.options import ExportOptions as ExportOptions
 from pocketbert.families.bert import BertConfig as BertConfig
 from pocketbert.families.config import PreTrainedConfig as PreTrainedConfig
+from pocketbert.families.distilbert import DistilBertConfig as DistilBertConfig
 from pocketbert.families.mobilebert import MobileBertConfig as MobileBertConfig
 from pocketbert.families.squeezebert import SqueezeBertConfig as SqueezeBertConfig
 from pocketbert.models.auto import AutoModel as AutoModel
@@ -37,6 +38,12 @@ from pocketbert.models.bert import BertForQuestionAnswering as BertForQuestionAn
 from pocketbert.models.bert import BertForSequenceClassification as BertForSequenceClassification
 from pocketbert.models.bert import BertForTokenClassification as BertForTokenClassification
 from pocketbert.models.bert import BertModel as BertModel
+from pocketbert.models.distilbert import DistilBertForMaskedLM as DistilBertForMaskedLM
+from pocketbert.models.distilbert import DistilBertForMultipleChoice as DistilBertForMultipleChoice
+from pocketbert.models.distilbert import DistilBertForQuestionAnswering as DistilBertForQuestionAnswering
+from pocketbert.models.distilbert import DistilBertForSequenceClassification as DistilBertForSequenceClassification
+from pocketbert.models.distilbert import DistilBertForTokenClassification as DistilBertForTokenClassification
+from pocketbert.models.distilbert import DistilBertModel as DistilBertModel
 from pocketbert.models.mobilebert import MobileBertForMaskedLM as MobileBertForMaskedLM
 from pocketbert.models.mobilebert import MobileBertForMultipleChoice as MobileBertForMultipleChoice
 from pocketbert.models.mobilebert import MobileBertForNextSentencePrediction as MobileBertForNextSentencePrediction

@@ -21,6 +21,7 @@ MODULES: dict[str, str] = {
     "bert": "pocketbert.families.bert",
     "squeezebert": "pocketbert.families.squeezebert",
     "mobilebert": "pocketbert.families.mobilebert",
+    "distilbert": "pocketbert.families.distilbert",
 }
 
 

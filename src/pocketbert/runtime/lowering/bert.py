@@ -2,39 +2,62 @@
 
 from __future__ import annotations
 
-from pocketbert.families.bert import BertConfig, BertFields
+from dataclasses import dataclass
+
+from pocketbert.families.bert import BertConfig
+from pocketbert.families.config import PreTrainedConfig
 from pocketbert.runtime.lowering.builder import Builder, scaled
 from pocketbert.runtime.plan import Columns, Index
 
 
+@dataclass(frozen=True)
+class LayerNames:
+    """The names of the parts of a layer as BERT's, inside the layer; the defaults are BERT's own."""
+
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    attention_output: str = "attention.output.dense"
+    attention_norm: str = "attention.output.LayerNorm"
+    intermediate: str = "intermediate.dense"
+    output: str = "output.dense"
+    output_norm: str = "output.LayerNorm"
+
+
 def lower_encoder(build: Builder, config: BertConfig) -> Columns:
     """Add the encoder's steps; returns the columns of the hidden states."""
-    width, inner = config.hidden_size, Columns("inner", config.intermediate_size)
     hidden = lower_embeddings(build, config)
+    lower_layers(build, config, hidden)
+    return hidden
+
+
+def lower_layers(build: Builder, config: PreTrainedConfig, hidden: Columns, names: LayerNames = LayerNames()) -> None:
+    """All layers of an encoder with BERT's layers, on the hidden states in place."""
+    width, inner = config.hidden_size, Columns("inner", config.intermediate_size)
     qkv, context = Columns("qkv", 3 * width), Columns("context", width)
     query, key, value = (Columns("qkv", width, i * width) for i in range(3))
     scale = (width // config.num_attention_heads) ** -0.5
     for i in range(config.num_hidden_layers):
-        at = f"encoder.layer.{i}."
-        names = [f"{at}attention.self.{part}" for part in ("query", "key", "value")]
-        parts = {name: build.dense(name, width, width) for name in names}
-        weight, bias = parts[names[0]]
-        parts[names[0]] = scaled(weight, scale), bias * scale
+        at = f"{build.family.layers}.{i}."
+        parts = {
+            f"{at}{part}": build.dense(f"{at}{part}", width, width) for part in (names.query, names.key, names.value)
+        }
+        weight, bias = parts[f"{at}{names.query}"]
+        parts[f"{at}{names.query}"] = scaled(weight, scale), bias * scale
         build.stacked_linear(hidden, qkv, f"{at}qkv", parts)
         build.attention(query, key, value, context, config.num_attention_heads)
-        name = f"{at}attention.output"
-        build.linear(context, hidden, f"{name}.dense", *build.dense(f"{name}.dense", width, width), residual=hidden)
-        build.norm(hidden, hidden, f"{name}.LayerNorm", config.layer_norm_eps)
-        name = f"{at}intermediate.dense"
+        name = f"{at}{names.attention_output}"
+        build.linear(context, hidden, name, *build.dense(name, width, width), residual=hidden)
+        build.norm(hidden, hidden, f"{at}{names.attention_norm}", config.layer_norm_eps)
+        name = f"{at}{names.intermediate}"
         build.linear(hidden, inner, name, *build.dense(name, inner.width, width), activation=config.hidden_act)
-        name = f"{at}output"
-        build.linear(inner, hidden, f"{name}.dense", *build.dense(f"{name}.dense", width, inner.width), residual=hidden)
-        build.norm(hidden, hidden, f"{name}.LayerNorm", config.layer_norm_eps)
-    return hidden
+        name = f"{at}{names.output}"
+        build.linear(inner, hidden, name, *build.dense(name, width, inner.width), residual=hidden)
+        build.norm(hidden, hidden, f"{at}{names.output_norm}", config.layer_norm_eps)
 
 
-def lower_embeddings(build: Builder, config: BertFields) -> Columns:
-    """Word + position + segment, normalised: SqueezeBERT's are the same."""
+def lower_embeddings(build: Builder, config: PreTrainedConfig) -> Columns:
+    """Word + position + segment, if there are segments, normalised."""
     hidden = Columns("hidden", config.hidden_size)
     sizes: tuple[tuple[str, Index, int], ...] = (
         ("word", "word", config.vocab_size),
@@ -43,6 +66,7 @@ def lower_embeddings(build: Builder, config: BertFields) -> Columns:
     )
     for name, index, rows in sizes:
         table = f"embeddings.{name}_embeddings.weight"
-        build.lookup(hidden, table, build.matrix(table, rows, hidden.width), index, add=index != "word")
+        if rows:
+            build.lookup(hidden, table, build.matrix(table, rows, hidden.width), index, add=index != "word")
     build.norm(hidden, hidden, "embeddings.LayerNorm", config.layer_norm_eps)
     return hidden
