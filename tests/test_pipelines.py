@@ -109,6 +109,7 @@ def test_token_classification(folders: dict[str, Path], strategy: str) -> None:
         options = {"aggregation_strategy": strategy, "ignore_labels": ignore_labels}
         ours, theirs = both("ner", folders["ForTokenClassification"], **options)
         texts = [*TEXTS, "Unlikely  Xyzzy's man, the unmanly 京 food", "a quick brown fox jumps over lazy dogs"]
+        texts.remove("the " * 80)  # which is cut there, and read in windows here
         same(ours(texts), theirs(texts))
         same(ours(texts[0]), theirs(texts[0]))
     found = {

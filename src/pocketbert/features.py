@@ -3,9 +3,9 @@
 All inputs of models, in training and inference, are made here. Nothing is padded until a batch is made (`pad`), and
 each input carries the offsets with which `decode` finds the way back into the text.
 
-Length: an input has at most 512 tokens, or fewer if the tokenizer, the model or the caller limits it (`fit`). Longer
-inputs are cut at their end, of a pair the longer text first; only contexts of questions are read in several windows. An
-empty text is a valid input: `[CLS] [SEP]`.
+Length: an input has at most as many tokens as the model has positions, or fewer if the tokenizer or the caller limits
+it (`fit`). Longer inputs are cut at their end, of a pair the longer text first, which `Features.cut` reports; contexts
+of questions are read in several windows, and so can all texts be (`windows`). An empty text is a valid input.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int32]
 
 IGNORED = -100  # the label that no loss counts
+WHOLE = sys.maxsize  # as `max_length`: nothing is cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +119,14 @@ def pad(inputs: Sequence[Features], pad_token_id: int = 0) -> dict[str, NDArray[
 
 
 def fit(tokenizer: BertTokenizer, max_length: int | None = None) -> int:
-    """The number of tokens that inputs are cut to: the least of 512, the tokenizer's limit and `max_length`."""
-    length = min(512, tokenizer.model_max_length, 512 if max_length is None else max_length)
+    """The number of tokens that inputs are cut to: the lesser of `max_length` and the tokenizer's limit, if it has one.
+
+    Without either it is that of the published models, 512; `WHOLE` is no limit at all.
+    """
+    if max_length == WHOLE:
+        return WHOLE
+    stated = [limit for limit in (tokenizer.stated_max_length, max_length) if limit is not None]
+    length = min(stated, default=tokenizer.model_max_length)
     if length < 4:
         raise TokenizerError(f"max_length={length} leaves no room for text between [CLS] and [SEP]: 4 is the least")
     return length
@@ -142,9 +149,9 @@ def encode_texts(
     """
     if not texts:
         return []
-    _check_texts(texts)
+    check_texts(texts)
     if pairs is not None:
-        _check_texts(pairs)
+        check_texts(pairs)
         if len(pairs) != len(texts):
             raise InputError(f"{len(texts)} texts and {len(pairs)} second texts do not make pairs")
     length = fit(tokenizer, max_length)
@@ -219,7 +226,7 @@ def _is_cut(encoded: BatchEncoding, row: int) -> bool:
     return bool(encoded[row].overflowing)
 
 
-def _check_texts(texts: Sequence[Any], position: int | None = None) -> None:
+def check_texts(texts: Sequence[Any], position: int | None = None) -> None:
     """Refuse values that are not texts; `texts` are several inputs, or the parts of the input at `position`."""
     for number, text in enumerate(texts):
         where = number if position is None else position
@@ -243,7 +250,7 @@ def encode_choices(
 ) -> list[list[Features]]:
     """For each prompt one input per choice: [CLS] prompt [SEP] choice [SEP]."""
     for position, (prompt, options) in enumerate(zip(prompts, choices, strict=True)):
-        _check_texts([prompt, *options], position)
+        check_texts([prompt, *options], position)
     flat = [(prompt, choice) for prompt, options in zip(prompts, choices, strict=True) for choice in options]
     features = iter(encode_texts(tokenizer, [p for p, _ in flat], [c for _, c in flat], max_length=max_length))
     return [[next(features) for _ in options] for options in choices]
@@ -254,7 +261,7 @@ def encode_choices(
 
 def encode_tokens(tokenizer: BertTokenizer, texts: Sequence[str], *, max_length: int | None = None) -> list[Tokens]:
     """Texts for token classification; the words are the tokenizer's, which separates punctuation from letters."""
-    _check_texts(texts)
+    check_texts(texts)
     return list(_encode_tokens(tokenizer, texts, max_length)) if texts else []
 
 
@@ -265,7 +272,7 @@ def encode_words(
     for position, words in enumerate(sentences):
         if isinstance(words, str):
             raise InputError(f"a sentence must be a sequence of words, not the text {words!r:.60}", position)
-        _check_texts(words, position)
+        check_texts(words, position)
     return list(_encode_tokens(tokenizer, sentences, max_length, split=True)) if sentences else []
 
 
@@ -323,8 +330,8 @@ def encode_questions(
         InputError: If the windows, next to the longest question allowed, have less room than one step, so that tokens
             would be skipped.
     """
-    _check_texts(questions)
-    _check_texts(contexts)
+    check_texts(questions)
+    check_texts(contexts)
     if len(questions) != len(contexts):
         raise InputError(f"{len(questions)} questions do not go with {len(contexts)} contexts: one is needed for each")
     length = fit(tokenizer, max_length)
@@ -347,7 +354,7 @@ def encode_questions(
     }
     cls, sep = _ints([tokenizer.cls_token_id]), _ints([tokenizer.sep_token_id])
     return [
-        list(_windows(cls, _ints(ids[:max_question_length]), sep, *tokens[context], length=length, step=doc_stride))
+        list(_windows(cls, _ints(ids), sep, *tokens[context], length, doc_stride, max_question_length))
         for ids, context in zip(question_ids, contexts, strict=True)
     ]
 
@@ -361,8 +368,9 @@ _BARE: dict[str, Any] = {
 
 
 def _windows(
-    cls: Ints, question: Ints, sep: Ints, ids: Ints, offsets: Ints, *, length: int, step: int
+    cls: Ints, question: Ints, sep: Ints, ids: Ints, offsets: Ints, length: int, step: int, longest: int
 ) -> Iterator[Window]:
+    cut, question = len(question) > longest, question[:longest]
     room = length - len(question) - 3
     starts = range(0, max(len(ids) - room, 0) + step, step)
     parts = [slice(start, min(start + room, len(ids))) for start in starts]
@@ -386,4 +394,5 @@ def _windows(
                 int(offsets[start - 1, 1]) if start else 0,
                 int(offsets[end, 0]) if end < len(offsets) else sys.maxsize,
             ),
+            cut=cut,
         )

@@ -206,13 +206,15 @@ def test_cut_texts_are_stated(run: Run, models: Models) -> None:
     long = "film " * 63
     outcome = run("classify", "--model", models["classify"], long)
     assert len(outcome.lines) == 1
-    assert outcome.err == "note: the text is longer than the model's limit of 64 tokens: its end was ignored\n"
-    outcome = run("tag", "--model", models["tag"], stdin=f"film\n{long}\n{long}\n{'film ' * 62}\n")
+    note = "longer than the model's limit of 64 tokens"
+    assert outcome.err == f"note: the text is {note}: its end was ignored; --windows reads whole texts\n"
+    outcome = run("embed", "--model", models["embed"], stdin=f"film\n{long}\n{long}\n{'film ' * 62}\n")
     assert len(outcome.lines) == 4
     assert outcome.err == (
-        "note: 2 of 4 texts are longer than the model's limit of 64 tokens: their ends were ignored "
-        "(the first at line 2)\n"
+        f"note: 2 of 4 texts are {note}: their ends were ignored; --windows reads whole texts (the first at line 2)\n"
     )
+    outcome = run("rank", "film", "--model", models["rank"], long, "film")
+    assert outcome.err == f"note: 1 of 2 texts are {note}: their ends were ignored\n"
     outcome = run("classify", "--model", models["nli"], "film " * 30, "--pair", "dull " * 40)
     assert "longer than" in outcome.err
     outcome = run("classify", "--model", models["nli"], "film " * 60, "--labels", "great,warsaw")
@@ -221,6 +223,21 @@ def test_cut_texts_are_stated(run: Run, models: Models) -> None:
     assert outcome.err.startswith("note: 1 of 2 texts")
     outcome = run("answer", "--model", models["answer"], "who? " * 30, "--context", "marie curie")
     assert outcome.err.startswith("note: only the first 10 tokens of a question are read: who?")
+
+
+def test_long_texts_are_read_whole(run: Run, models: Models) -> None:
+    long = "film " * 63 + "is dull"
+    for command, options in (
+        ("classify", ["--model", models["nli"], "--top-k", "3"]),
+        ("classify", ["--model", models["nli"], "--labels", "great,warsaw"]),
+        ("embed", ["--model", models["embed"]]),
+    ):
+        cut, whole = run(command, long, *options), run(command, long, *options, "--windows")
+        assert (whole.err, "longer than" in cut.err) == ("", True)
+        assert cut.lines != whole.lines
+    outcome = run("tag", "--model", models["tag"], f"{'is ' * 80} marie curie {'is ' * 80} warsaw {'is ' * 80}")
+    expected = pipeline("ner", models["tag"], aggregation_strategy="first")(outcome.lines[0]["text"])
+    assert (outcome.err, len(outcome.lines[0]["entities"])) == ("", len(expected))
 
 
 def test_long_texts_are_not_kept(tmp_path: Path) -> None:

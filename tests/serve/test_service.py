@@ -41,6 +41,36 @@ def test_classify_equals_the_pipeline(service: Service) -> None:
     assert found["milliseconds"].keys() == {"wait", "compute"}
 
 
+def test_long_texts(service: Service, models: dict[str, Path]) -> None:
+    long, short = "the film is great " * 60, "the film"
+    classify = pipeline("text-classification", models["nli"], top_k=None)
+    reply = service.ask("/v1/classify", {"inputs": [long, short], "model": "nli"})
+    assert (reply.json["usage"]["truncated"], reply.headers["x-truncated"]) == ([0], "1")
+    reply = service.ask("/v1/classify", {"inputs": [long, short], "model": "nli", "windows": True})
+    assert close(reply.json["results"], classify([long, short], windows=True))
+    assert (reply.json["usage"]["truncated"], "x-truncated" in reply.headers) == ([], False)
+    options = {"pooling": "declared", "normalize": True, "windows": True}
+    embedded = service.ask("/v1/embed", {"inputs": long, "windows": True}).json["results"]
+    assert close(embedded, [pipeline("feature-extraction", models["embed"])(long, **options)])
+    for path in ("/embed", "/tokenize?", "/v1/embeddings"):
+        body = {"input" if "v1" in path else "inputs": [long, long], "model": "embed"}
+        assert service.ask(path.rstrip("?"), body).headers["x-truncated"] == "2"
+    lines = service.ask("/v1/embed/lines", json.dumps(short).encode() + b"\n" + json.dumps(long).encode()).lines
+    assert [line.get("truncated") for line in lines] == [None, True]
+
+
+def test_tags_of_long_texts(service: Service, models: dict[str, Path]) -> None:
+    long = "marie curie was born in warsaw . " * 60
+    tag = pipeline("token-classification", models["tag"], aggregation_strategy="first")
+    expected = tag(long)
+    assert expected[-1]["end"] > len(long) - 40
+    reply = service.ask("/v1/tag", {"inputs": long, "truncate": False}).json
+    assert [one["start"] for one in reply["results"][0]] == [one["start"] for one in expected]
+    assert reply["usage"]["truncated"] == []
+    found = service.ask("/models/tag", {"inputs": long, "parameters": {"stride": 20}}).json
+    assert close(found, tag(long, aggregation_strategy="simple", stride=20))
+
+
 def test_one_input_gives_one_result(service: Service) -> None:
     assert len(service.ask("/v1/classify", {"inputs": "dull", "top_k": 1}).json["results"]) == 1
     assert service.ask("/v1/classify", {"inputs": []}).json["results"] == []

@@ -18,6 +18,7 @@ from pocketbert.cli.text_options import (
     text_arguments,
     text_column_option,
     top_k_option,
+    windows_option,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     default_text="detected",
     help="Column of the second text in a table.",
 )
+@windows_option
 @device_option
 @console.json_option
 def classify(
@@ -70,6 +72,7 @@ def classify(
     entailment: str | None,
     text_column: str | None,
     text_pair_column: str | None,
+    windows: bool,
     device: str | None,
     json: bool | None,
 ) -> None:
@@ -77,13 +80,15 @@ def classify(
     source = text_source(
         text, file, pair=pair, text_column=text_column, pair_column=text_pair_column, pairs=labels is None
     )
-    options: dict[str, Any] = {"top_k": top_k or 1}
+    options: dict[str, Any] = {"top_k": top_k or 1, "windows": windows}
     if labels is not None:
         if model is None or pair is not None:
             raise click.UsageError("--labels needs an NLI model (--model), and no --pair")
         if "{}" not in template or set("{}") & set(template.replace("{}", "")):
             raise click.UsageError("--template must contain {} for the label, and no other braces")
-        options = {"candidate_labels": labels, "hypothesis_template": template, "entailment": entailment}
+        options = {
+            "candidate_labels": labels, "hypothesis_template": template, "entailment": entailment, "windows": windows
+        }  # fmt: skip
     pipe = load_pipeline("text-classification" if labels is None else "zero-shot-classification", model, device)
     json = console.use_json(json)
     with console.growing_table(numbers=["Score"]) as add_row:
@@ -127,7 +132,7 @@ def tag(
     device: str | None,
     json: bool | None,
 ) -> None:
-    """Find named entities, such as people and places, in texts."""
+    """Find named entities, such as people and places, in texts of any length."""
     source = text_source(text, file, text_column=text_column)
     pipe = load_pipeline("token-classification", model, device)
     json = console.use_json(json)

@@ -88,11 +88,7 @@ def text_of(item: Item) -> str:
 
 def note_truncated(pipe: Pipeline | Ranker, truncated: int, count: int, first: str) -> None:
     """Note that `truncated` of `count` texts were not read to their end, the first of them at `first`."""
-    if not truncated:
-        return
-    limit = f"longer than the model's limit of {pipe.max_length} tokens"
-    if count == 1:
-        console.print_line(f"the text is {limit}: its end was ignored", "note")
-    else:
-        location = f" (the first at {first})" if first else ""
-        console.print_line(f"{truncated:,} of {count:,} texts are {limit}: their ends were ignored{location}", "note")
+    if truncated:
+        remedy = f"--{pipe.whole_texts}" if pipe.whole_texts else ""
+        location = f" (the first at {first})" if first and count > 1 else ""
+        console.print_line(f"{pipe.cut_note(truncated, count, remedy)}{location}", "note")

@@ -19,6 +19,7 @@ from pocketbert.cli.text_options import (
     text_arguments,
     text_column_option,
     top_k_option,
+    windows_option,
 )
 
 # As in `decode`, which imports NumPy.
@@ -60,6 +61,7 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
 @click_option("--prompt", metavar="TEXT", default_text="as declared", help="Text to put before every text.")
 @click_option("--prompt-name", metavar="NAME", help="Name of one of the model's prompts, such as query.")
 @text_column_option
+@windows_option
 @device_option
 @console.json_option
 def embed(
@@ -73,6 +75,7 @@ def embed(
     prompt: str | None,
     prompt_name: str | None,
     text_column: str | None,
+    windows: bool,
     device: str | None,
     json: bool | None,
 ) -> None:
@@ -86,7 +89,7 @@ def embed(
     json = console.use_json(json)
     options: dict[str, Any] = {
         "pooling": pooling or "declared", "normalize": normalize, "dimensions": dimensions, "prompt": prompt,
-        "prompt_name": prompt_name,
+        "prompt_name": prompt_name, "windows": windows,
     }  # fmt: skip
     results = predictions(pipe, source, text_of, json and output is None, **options)
     if output is not None:

@@ -21,6 +21,11 @@ device_option = click_option(
     "--device", metavar="NAME", default_text="the engine, without PyTorch", help="PyTorch device: cpu, cuda, cuda:1, …"
 )
 
+windows_option = click_option(
+    "--windows", is_flag=True,
+    help="Read texts that are longer than the model's input whole, in overlapping windows, and take the mean.",
+)  # fmt: skip
+
 
 def top_k_option(default: int | None, help: str, default_text: str | None = None) -> Declaration:
     """The number of results."""

@@ -3,13 +3,14 @@
 A pipeline tokenises (`features`), runs a predictor and reads its arrays (`decode`), and does nothing else. One input
 gives one result, a list gives a list, and any other iterable (a generator, an open file) gives a generator that works
 as it is read: `runtime.stream` looks a few thousand inputs ahead and no further, so that millions need no more memory
-than those. Texts longer than the model's input are cut at their end, as `features` describes; only contexts of
-questions are read in windows.
+than those. Texts longer than the model's input are read in windows where results stand inside a text, and elsewhere if
+the caller wishes; otherwise they are cut, as `features` describes, and a call logs how many were.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pocketbert.families.config import PreTrainedConfig
     from pocketbert.tokenization import BertTokenizer
 
+logger = logging.getLogger("pocketbert")
 Result = dict[str, Any]
 Output = Mapping[str, np.ndarray]
 
@@ -34,6 +36,7 @@ class Pipeline(ABC):
     task: ClassVar[str]
     head: ClassVar[str]  # the part of a model class's name after its family
     bundled: ClassVar[str | None] = None  # the folder of the model that the package brings
+    whole_texts: ClassVar[str] = ""  # the option with which texts of any length are read to their end
 
     def __init__(
         self, predictor: Predictor, tokenizer: BertTokenizer, config: PreTrainedConfig, **options: Any
@@ -45,11 +48,11 @@ class Pipeline(ABC):
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """The result of one input, of a list, or lazily of any other iterable. The options are those of `job`."""
         if isinstance(inputs, list | tuple):
-            return [answer.value for answer in self.stream(inputs, **options)]
+            return [answer.value for answer in self.noting_cut(self.stream(inputs, **options))]
         if isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | Mapping):
-            return (answer.value for answer in self.stream(inputs, **options))
+            return (answer.value for answer in self.noting_cut(self.stream(inputs, **options)))
         try:
-            [answer] = self.stream([inputs], **options)
+            [answer] = self.noting_cut(self.stream([inputs], **options))
         except InputError as error:
             raise InputError(error.message) from None  # there is no other input, so no position
         return answer.value
@@ -61,6 +64,26 @@ class Pipeline(ABC):
     def run(self, inputs: Iterable[Any], job: Job) -> Iterator[Answer]:
         """Results of inputs as they are read, by a job of one's own."""
         return answers(inputs, job, self.predictor)
+
+    def noting_cut(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        """Pass answers on; after the last one, log in one line how many inputs were cut, if any were."""
+        count = cut = 0
+        try:
+            for answer in answers:
+                count += 1
+                cut += any(features.cut for features in answer.features)
+                yield answer
+        finally:
+            if cut:
+                logger.warning("%s", self.cut_note(cut, count))
+
+    def cut_note(self, cut: int, count: int, remedy: str | None = None) -> str:
+        """Return a line that says that `cut` of `count` inputs were cut; `remedy` reads them whole."""
+        some = "the text is" if count == 1 else f"{cut:,} of {count:,} texts are"
+        remedy = f"{self.whole_texts}=True" if remedy is None and self.whole_texts else remedy
+        rest = "its end was" if count == 1 else "their ends were"
+        ways = f"; {remedy} reads whole texts" if remedy else ""
+        return f"{some} longer than the model's limit of {self.max_length} tokens: {rest} ignored{ways}"
 
     @abstractmethod
     def job(self) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pocketbert.features import Features, Predictor, TokenIds, encode_choices, e
 from pocketbert.pipelines.base import Output, Pipeline, Result, alone, fields_of
 from pocketbert.runtime.stream import Job
 from pocketbert.sentences.declared import Declared
+from pocketbert.windows import encode_long_ids, encode_long_texts, groups, mean
 
 if TYPE_CHECKING:
     from pocketbert.families.config import PreTrainedConfig
@@ -25,28 +27,32 @@ class TextClassification(Pipeline):
     task = "text-classification"
     head = "ForSequenceClassification"
     bundled = "sst2"
+    whole_texts = "windows"
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """As all pipelines, but one text without `top_k` gives a list of one result: so the field has it."""
         result = super().__call__(inputs, **options)
         return [result] if isinstance(inputs, str) and "top_k" not in self.options | options else result
 
-    def job(self, *, top_k: int | None = 0, function_to_apply: str | None = None) -> Job:
+    def job(self, *, top_k: int | None = 0, function_to_apply: str | None = None, windows: bool = False) -> Job:
         """The best `{"label", "score"}` of each text; with `top_k` a list of so many, of all if it is None.
 
         The score is a probability, or for regression the number itself, unless `function_to_apply` ("softmax",
-        "sigmoid" or "none") is set.
+        "sigmoid" or "none") is set. With `windows`, texts longer than the model's input are read whole: the logits are
+        the mean of those of the windows, weighted by their tokens; of a pair the longer text is divided.
         """
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
             texts, pairs = inputs, None
             if any(isinstance(one, Mapping) for one in inputs):
                 texts, pairs = map(list, fields_of(inputs, "text", "text_pair"))
+            if windows:
+                return encode_long_texts(self.tokenizer, texts, pairs, max_length=self.max_length)
             return alone(encode_texts(self.tokenizer, texts, pairs, max_length=self.max_length))
 
         def read(text: Any, features: Sequence[Features], outputs: Sequence[Output]) -> Result | list[Result]:
             scores = decode.label_scores(
-                self.array(outputs[0], "logits", 1),
+                mean(features, [self.array(output, "logits", 1) for output in outputs]),
                 problem_type=self.config.problem_type,
                 function_to_apply=function_to_apply,
             )
@@ -61,6 +67,7 @@ class ZeroShotClassification(Pipeline):
 
     task = "zero-shot-classification"
     head = "ForSequenceClassification"
+    whole_texts = "windows"
 
     def __call__(self, inputs: Any, candidate_labels: str | Sequence[str] | None = None, **options: Any) -> Any:
         """As all pipelines; `candidate_labels` may be the second argument."""
@@ -76,12 +83,14 @@ class ZeroShotClassification(Pipeline):
         multi_label: bool = False,
         entailment: str | None = None,
         contradiction: str | None = None,
+        windows: bool = False,
     ) -> Job:
         """`{"sequence", "labels", "scores"}` of each text, best label first.
 
         The scores of a text add up to 1; with `multi_label`, or with one label alone, each label is scored
         separately, entailment against contradiction. `candidate_labels` is a list, or a text with commas. A model with
-        anonymous labels (LABEL_0, …) needs the names of those that mean `entailment` and `contradiction`.
+        anonymous labels (LABEL_0, …) needs the names of those that mean `entailment` and `contradiction`. `windows` is
+        as for text classification; it is the text that is divided, not the hypothesis.
         """
         if isinstance(candidate_labels, str):
             candidate_labels = [label.strip() for label in candidate_labels.split(",") if label.strip()]
@@ -96,17 +105,17 @@ class ZeroShotClassification(Pipeline):
         contradicts = self._label("contradiction", contradiction, ("contradict", "not_entail")) if alone else None
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
-            features = encode_texts(
-                self.tokenizer,
-                [text for text in inputs for _ in hypotheses],
-                hypotheses * len(inputs),
-                max_length=self.max_length,
-                truncation="only_first",
-            )
+            texts, length = [text for text in inputs for _ in hypotheses], self.max_length
+            seconds = hypotheses * len(inputs)
+            if windows:
+                long = encode_long_texts(self.tokenizer, texts, seconds, max_length=length, first=True)
+                return [list(chain(*long[start : start + count])) for start in range(0, len(long), count)]
+            features = encode_texts(self.tokenizer, texts, seconds, max_length=length, truncation="only_first")
             return [features[start : start + count] for start in range(0, len(features), count)]
 
         def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> Result:
-            rows = np.stack([self.array(output, "logits", 1) for output in outputs])
+            logits = [self.array(output, "logits", 1) for output in outputs]
+            rows = np.stack([mean(features[group], logits[group]) for group in groups(features)])
             found = decode.labels(decode.entailment(rows, entails, contradicts), names)
             return {
                 "sequence": text,
@@ -157,6 +166,7 @@ class FeatureExtraction(Pipeline):
 
     task = "feature-extraction"
     head = "Model"
+    whole_texts = "windows"
 
     def __init__(
         self,
@@ -177,6 +187,7 @@ class FeatureExtraction(Pipeline):
         prompt: str | None = None,
         prompt_name: str | None = None,
         dimensions: int | None = None,
+        windows: bool = False,
     ) -> Job:
         """The last hidden states of each text, nested lists [1, tokens, hidden]; with `pooling` one vector [hidden].
 
@@ -184,11 +195,14 @@ class FeatureExtraction(Pipeline):
         …) and the mean where it declares nothing, or one of `decode.POOLINGS`, and nothing else. `prompt` is put before
         each text, or that which the folder calls `prompt_name`.
         An input may be `features.TokenIds`, too. `dimensions` keeps so many numbers of a vector;
-        `normalize` gives it length 1 after that.
+        `normalize` gives it length 1 after that. With `windows`, texts longer than the model's input are read whole:
+        the vector is the mean of those of the windows, weighted by their tokens, with length 1 if the model declares
+        it.
         """
         made = self.arrays(
-            pooling=pooling, normalize=normalize, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions
-        )
+            pooling=pooling, normalize=normalize, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions,
+            windows=windows,
+        )  # fmt: skip
 
         def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> list[Any]:
             array = made.decode(text, features, outputs)
@@ -206,10 +220,11 @@ class FeatureExtraction(Pipeline):
         prompt: str | None = None,
         prompt_name: str | None = None,
         dimensions: int | None = None,
+        windows: bool = False,
     ) -> Job:
         """The job with arrays as results, [tokens, hidden] or [hidden] of each text."""
-        if pooling is None and (normalize or dimensions is not None):
-            name = "normalize" if normalize else "dimensions"
+        if pooling is None and (normalize or dimensions is not None or windows):
+            name = "normalize" if normalize else "windows" if windows else "dimensions"
             raise InputError(f"{name} needs pooling='declared' or another: it applies to one vector per text")
         if pooling not in (None, "declared", *decode.POOLINGS):
             names = ", ".join(map(repr, ("declared", *decode.POOLINGS)))
@@ -227,15 +242,26 @@ class FeatureExtraction(Pipeline):
         def encode(inputs: list[Any]) -> list[list[Features]]:
             if inputs and all(isinstance(one, TokenIds) for one in inputs):
                 prompt_ids = [int(one) for one in before[1:]]
+                if windows:
+                    return encode_long_ids(self.tokenizer, inputs, prompt_ids, max_length=self.max_length)
                 return alone(encode_ids(self.tokenizer, inputs, prompt_ids, max_length=self.max_length))
             texts = [prompt + text if isinstance(text, str) else text for text in inputs] if prompt else inputs
+            if windows:
+                repeated = max(0, prompt_tokens - 1)
+                return encode_long_texts(self.tokenizer, texts, max_length=self.max_length, repeated=repeated)
             return alone(encode_texts(self.tokenizer, texts, max_length=self.max_length))
 
         def read(text: Any, features: Sequence[Features], outputs: Sequence[Output]) -> np.ndarray:
-            hidden = self.array(outputs[0], "last_hidden_state", 2)
+            states = [self.array(output, "last_hidden_state", 2) for output in outputs]
             if pooling is None:
-                return hidden
-            vector = declared.vector(hidden, prompt_tokens) if pooling == "declared" else decode.pool(hidden, pooling)
+                return states[0]
+            is_declared = pooling == "declared"
+            vector = mean(
+                features,
+                [declared.vector(one, prompt_tokens) if is_declared else decode.pool(one, pooling) for one in states],
+            )
+            if is_declared and declared.has_unit_length and len(states) > 1:
+                vector = decode.unit(vector)
             if dimensions is not None and dimensions > len(vector):
                 raise InputError(
                     f"dimensions={dimensions} is more than the {len(vector)} that the model's vectors have"

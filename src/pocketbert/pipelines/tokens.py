@@ -17,15 +17,14 @@ from pocketbert.features import (
     Window,
     encode_questions,
     encode_texts,
-    encode_tokens,
-    encode_words,
 )
 from pocketbert.pipelines.base import Output, Pipeline, Result, alone, fields_of
 from pocketbert.runtime.stream import Job
+from pocketbert.windows import Part, encode_long_tokens, merge
 
 
 class TokenClassification(Pipeline):
-    """Find the entities of texts."""
+    """Find the entities of texts, of any length."""
 
     task = "token-classification"
     head = "ForTokenClassification"
@@ -44,15 +43,23 @@ class TokenClassification(Pipeline):
         aggregation_strategy: str = "none",
         ignore_labels: Sequence[str] = ("O",),
         is_split_into_words: bool = False,
+        stride: int | None = None,
     ) -> Job:
-        """Entities of each text, as `decode.entities` describes them; of words, in the words joined with spaces."""
-        encode = encode_words if is_split_into_words else encode_tokens
+        """Entities of each text, as `decode.entities` describes them; of words, in the words joined with spaces.
+
+        Texts longer than the model's input are read in windows that share `stride` tokens; see `windows`.
+        """
         join = WordPiece(prefix=self.tokenizer.wordpieces_prefix).decode
 
-        def read(one: Any, features: Sequence[Tokens], outputs: Sequence[Output]) -> list[Result]:
-            [tokens] = features
+        def encode(inputs: list[Any]) -> list[list[Tokens | Part[Tokens]]]:
+            return encode_long_tokens(
+                self.tokenizer, inputs, max_length=self.max_length, overlap=stride, split=is_split_into_words
+            )
+
+        def read(one: Any, features: Sequence[Tokens | Part[Tokens]], outputs: Sequence[Output]) -> list[Result]:
+            tokens, logits = merge(features, [self.array(output, "logits", 2) for output in outputs])
             return decode.entities(
-                self.array(outputs[0], "logits", 2),
+                logits,
                 tokens,
                 self._names(" ".join(one) if is_split_into_words else one, tokens),
                 self.config.id2label,
@@ -61,7 +68,7 @@ class TokenClassification(Pipeline):
                 join=join,
             )
 
-        return Job(lambda inputs: alone(encode(self.tokenizer, inputs, max_length=self.max_length)), read)
+        return Job(encode, read)
 
     def _names(self, text: str, tokens: Tokens) -> list[str]:
         """The vocabulary entry of each token; of an unknown one, its text."""

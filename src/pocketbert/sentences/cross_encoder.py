@@ -27,6 +27,7 @@ from pocketbert.sentences.arguments import (
 )
 from pocketbert.sentences.declared import Declared, read_declared
 from pocketbert.tokenization import BertTokenizer
+from pocketbert.windows import encode_long_texts, mean
 
 
 class CrossEncoder:
@@ -135,8 +136,9 @@ class CrossEncoder:
         chunk_size: int | None = None,
         *,
         sentences: Any = None,
+        windows: bool = False,
     ) -> Any:
-        """The scores of a pair of texts, or of several pairs.
+        """The scores of a pair of texts, or of several pairs. Where pairs were cut, one line of the log says how many.
 
         Args:
             inputs: a pair (text, text), or an iterable of pairs.
@@ -152,6 +154,8 @@ class CrossEncoder:
             pool: None.
             chunk_size: taken, and changes nothing without `pool`.
             sentences: another name of `inputs`.
+            windows: read pairs longer than the model's input whole: the mean of the logits of the windows of the longer
+                text, weighted by tokens. This argument is PocketBERT's own.
 
         Returns:
             An array [pairs] for a model of one label, otherwise [pairs, labels]; of one pair without the first axis.
@@ -168,7 +172,7 @@ class CrossEncoder:
         pairs = [pairs] if single else pairs
         activation = self.activation_fn if activation_fn is None else read_activation(activation_fn)
         before = choose_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name)
-        results = self.pipeline.run(pairs, self.job(before))
+        results = self.pipeline.noting_cut(self.pipeline.run(pairs, self.job(before, windows=windows)))
         rows = [answer.value for answer in with_progress(results, len(pairs), show_progress_bar)]
         if not rows:
             return np.array([]) if convert_to_numpy else []
@@ -181,7 +185,7 @@ class CrossEncoder:
             return scores[0]
         return scores if convert_to_numpy else list(scores)
 
-    def job(self, prompt: str = "") -> Job:
+    def job(self, prompt: str = "", *, windows: bool = False) -> Job:
         """The job of `pipeline.run`: pairs in, logits [labels] out, with `prompt` before the first texts."""
         pipeline = self.pipeline
 
@@ -191,10 +195,12 @@ class CrossEncoder:
                     raise InputError(f"an input must be a pair of texts, not {one!r:.80}", position)
             firsts = [f"{prompt}{first}" if isinstance(first, str) else first for first, _ in inputs]
             seconds = [second for _, second in inputs]
+            if windows:
+                return encode_long_texts(pipeline.tokenizer, firsts, seconds, max_length=pipeline.max_length)
             return alone(encode_texts(pipeline.tokenizer, firsts, seconds, max_length=pipeline.max_length))
 
         def read(pair: Any, features: Sequence[Features], outputs: Sequence[Output]) -> np.ndarray:
-            return pipeline.array(outputs[0], "logits", 1)
+            return mean(features, [pipeline.array(output, "logits", 1) for output in outputs])
 
         return Job(encode, read)
 
@@ -212,6 +218,8 @@ class CrossEncoder:
         device: Any = None,
         pool: Any = None,
         chunk_size: int | None = None,
+        *,
+        windows: bool = False,
     ) -> list[dict[str, Any]]:
         """Documents by how well they answer a query, as `{"corpus_id", "score"}`, with `return_documents` also "text".
 
@@ -227,7 +235,7 @@ class CrossEncoder:
         texts = as_inputs(documents)
         scores = self.predict(
             [(query, text) for text in texts], prompt_name, prompt, batch_size, show_progress_bar, activation_fn,
-            device=device, pool=pool,
+            device=device, pool=pool, windows=windows,
         )  # fmt: skip
         ranked = sorted(enumerate(np.asarray(scores).tolist()), key=lambda item: -item[1])
         return [

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pocketbert.checkpoints import resolve
 from pocketbert.checkpoints.files import look_at, read_json
+from pocketbert.decode import unit
 from pocketbert.errors import CheckpointError
 from pocketbert.sentences.activations import activation_of
 from pocketbert.sentences.modules import MODULES, WEIGHTS, Layer, Pooling, read_module, refuse_options
@@ -72,6 +73,11 @@ class Declared:
     def poolings(self) -> tuple[str, ...]:
         """The names of the poolings."""
         return (self.pooling or Pooling()).modes
+
+    @property
+    def has_unit_length(self) -> bool:
+        """Whether all vectors have length 1."""
+        return bool(self.layers) and self.layers[-1] is unit
 
     def vector(self, hidden: Floats, prompt_tokens: int = 0) -> Floats:
         """The vector of a text from [tokens, hidden], of which the first `prompt_tokens` are [CLS] and the prompt."""

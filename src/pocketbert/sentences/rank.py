@@ -26,6 +26,8 @@ class Ranker:
     Attributes:
         kind: "cross-encoder" or "sentence-encoder".
         max_length: number of tokens that an input is cut to.
+        cut_note: as of pipelines.
+        whole_texts: as of pipelines; ranking has no such option.
 
     Raises:
         CheckpointError: the model cannot be read, or declares what is not supported.
@@ -44,6 +46,7 @@ class Ranker:
             self.model, self.kind = SentenceTransformer(model), "sentence-encoder"
         self.pipeline: Pipeline = self.model.pipeline
         self.max_length = self.pipeline.max_length
+        self.cut_note, self.whole_texts = self.pipeline.cut_note, ""
 
     def stream(self, passages: Iterable[Any], *, query: str) -> Iterator[Answer]:
         """The score of each passage, in order, as a float; `runtime.stream.PAUSE` among them is passed on."""

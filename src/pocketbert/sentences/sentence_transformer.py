@@ -163,8 +163,9 @@ class SentenceTransformer:
         chunk_size: int | None = None,
         *,
         sentences: Any = None,
+        windows: bool = False,
     ) -> Any:
-        """Encode one text, or several.
+        """Encode one text, or several. Where texts were cut, one line of the log says how many.
 
         Args:
             inputs: a text, or an iterable of texts.
@@ -182,6 +183,8 @@ class SentenceTransformer:
             pool: None.
             chunk_size: taken, and changes nothing without `pool`.
             sentences: another name of `inputs`.
+            windows: read texts longer than the model's input whole: the mean of the vectors of their windows, weighted
+                by tokens. This argument is PocketBERT's own.
 
         Returns:
             An array [texts, width], of one text [width]; of "token_embeddings" a list of arrays [tokens, width].
@@ -198,8 +201,8 @@ class SentenceTransformer:
         texts = [inputs] if single else as_inputs(inputs)
         tokens = output_value == "token_embeddings"
         before = choose_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name)
-        job = self.job(before, tokens=tokens, normalize=normalize_embeddings, dimensions=truncate_dim)
-        results = self.pipeline.run(texts, job)
+        job = self.job(before, tokens=tokens, normalize=normalize_embeddings, dimensions=truncate_dim, windows=windows)
+        results = self.pipeline.noting_cut(self.pipeline.run(texts, job))
         vectors = [answer.value for answer in with_progress(results, len(texts), show_progress_bar)]
         if tokens:
             return vectors[0] if single else vectors
@@ -210,13 +213,23 @@ class SentenceTransformer:
             return array[0]
         return array if convert_to_numpy else list(array)
 
-    def job(self, prompt: str, *, tokens: bool = False, normalize: bool = False, dimensions: int | None = None) -> Job:
+    def job(
+        self,
+        prompt: str,
+        *,
+        tokens: bool = False,
+        normalize: bool = False,
+        dimensions: int | None = None,
+        windows: bool = False,
+    ) -> Job:
         """The job of `pipeline.run`: texts in, vectors [width] out, or those of all `tokens`, [tokens, width]."""
         if tokens:
-            return self.pipeline.arrays(prompt=prompt)
+            return self.pipeline.arrays(prompt=prompt, windows=windows)
         kept = self.truncate_dim if dimensions is None else dimensions
         width = None if kept is None else min(kept, self._width())
-        return self.pipeline.arrays(pooling="declared", normalize=normalize, prompt=prompt, dimensions=width)
+        return self.pipeline.arrays(
+            pooling="declared", normalize=normalize, prompt=prompt, dimensions=width, windows=windows
+        )
 
     def encode_query(
         self, inputs: Any = None, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **options: Any

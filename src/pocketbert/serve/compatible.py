@@ -11,7 +11,7 @@ from starlette.responses import Response
 from pocketbert.pipelines import FeatureExtraction
 from pocketbert.serve import other_schemas, schemas, v1
 from pocketbert.serve.errors import JsonResponse
-from pocketbert.serve.service import RequestError, run_model, service_of
+from pocketbert.serve.service import RequestError, note_truncated, run_model, service_of
 
 
 class TeiError(BaseModel):
@@ -76,7 +76,9 @@ async def tokenize(body: other_schemas.TeiTokenizeRequest, request: Request) -> 
             raise RequestError(422, f"{model.name} has no prompts")
         prompt = model.pipeline.prompt(body.prompt_name)
         texts = [prompt + text for text in texts]
-    return JsonResponse(model.tokens(texts, body.add_special_tokens))
+    tokens, truncated = model.tokens(texts, body.add_special_tokens)
+    note_truncated(request, truncated)
+    return JsonResponse(tokens)
 
 
 @router.post("/decode", response_model=list[str])
@@ -152,8 +154,6 @@ async def model(name: str, body: other_schemas.HubRequest, request: Request) -> 
         options.setdefault("top_k", None)
     if task == "token-classification":
         options.setdefault("aggregation_strategy", "simple")
-        if options.pop("stride", None):  # it means something only for texts that are cut
-            options["truncate"] = False
     if task == "feature-extraction":
         options = {"pooling": "declared", "normalize": False, **options}
         options["left"] = v1.is_left(options.pop("truncation_direction", None))

@@ -90,8 +90,8 @@ class RequestGuard:
             await self.app(scope, receive, send)
             return
         path, headers = scope["path"], dict(scope["headers"])
-        log = _RequestLog(headers, send, self.draining)
         scope["usage"] = {}  # for the log: filled in by the routes
+        log = _RequestLog(headers, send, self.draining, scope["usage"])
         guarded = path not in OPEN_PATHS
         # Streams wait for room in the queue; other requests are rejected before their body is read.
         waits = scope["method"] == "POST" and not path.endswith(STREAMED) and NDJSON not in headers.get(b"accept", b"")
@@ -190,18 +190,20 @@ def _too_large(path: str, limit: int) -> Any:
 class _RequestLog:
     """The start, id and status of one request; adds headers to its response."""
 
-    def __init__(self, headers: dict[bytes, bytes], send: Send, draining: bool) -> None:
+    def __init__(self, headers: dict[bytes, bytes], send: Send, draining: bool, usage: dict[str, Any]) -> None:
         self.started, self.status, self._send = time.perf_counter(), 0, send
         client_id = headers.get(b"x-request-id", b"")
         # An id is no secret: the system's randomness would be slow, and can take as long as the rest of a request.
         self.id = client_id if _ID.fullmatch(client_id) else b"%032x" % random.getrandbits(128)
-        self._close = draining
+        self._close, self._usage = draining, usage
 
     async def send(self, message: Message) -> None:
         """Pass a message of the response on."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", self.id)]
+            if count := self._usage.get("truncated"):  # of a stream it is not known yet
+                message["headers"].append((b"x-truncated", b"%d" % count))
             if self._close:
                 message["headers"].append((b"connection", b"close"))
         await self._send(message)

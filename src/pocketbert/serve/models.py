@@ -120,8 +120,8 @@ class Model:
                 raise InputError(f"the text has more than {MAX_MASKS} masks", position)
         return groups
 
-    def tokens(self, texts: list[str], special: bool) -> list[list[dict[str, Any]]]:
-        """The tokens of texts as the model reads them, with their positions in the text."""
+    def tokens(self, texts: list[str], special: bool) -> tuple[list[list[dict[str, Any]]], int]:
+        """The tokens of texts as the model reads them, with their positions; and how many of the texts were cut."""
         tokenizer = self.pipeline.tokenizer
         encoded = tokenizer(
             texts, truncation=True, max_length=self.pipeline.max_length, add_special_tokens=special,
@@ -143,7 +143,7 @@ class Model:
                     for number, text, mask, (start, stop) in columns
                 ]
             )
-        return tokens
+        return tokens, sum(bool(encoded[row].overflowing) for row in range(len(texts)))
 
 
 def _check_count(inputs: Sequence[Any], options: Mapping[str, Any], limit: int) -> None:

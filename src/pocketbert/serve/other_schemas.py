@@ -239,9 +239,7 @@ class HubParameters(Body):
     multi_label: bool | None = None
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = None
     ignore_labels: list[Text] | None = None
-    stride: Annotated[int | None, Field(ge=0, description="Of windows, which only texts that are too long need.")] = (
-        None
-    )
+    stride: Annotated[int | None, Field(ge=0, description="Tokens that two windows of a long text share.")] = None
     handle_impossible_answer: bool | None = None
     max_answer_len: Annotated[int | None, Field(ge=1, le=512)] = None
     targets: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None

@@ -32,6 +32,12 @@ ModelName = Annotated[str | None, Field(description="Name of a model [default: t
 Truncate = Annotated[bool, Field(description="Truncate texts that are too long; if false, reject them with 422.")]
 
 
+Windows = Annotated[
+    bool,
+    Field(description="Read texts that are too long whole, in overlapping windows, and take the mean."),
+]
+
+
 def _describe_nulls(schema: dict[str, Any]) -> None:
     """Say in the OpenAPI document that every field that may be left out may be null as well."""
     for name, described in schema.get("properties", {}).items():
@@ -92,10 +98,11 @@ class ClassifyRequest(TaskRequest):
     ] = None
     template: Annotated[Text, Field(max_length=1000)] = "This example is {}."
     multi_label: bool = False
+    windows: Windows = False
 
 
 class TagRequest(TaskRequest):
-    """Texts in which to find entities."""
+    """Texts in which to find entities, of any length."""
 
     inputs: Text | list[Text]
     aggregation: Literal["simple", "first", "average", "max"] = "first"
@@ -135,6 +142,7 @@ class EmbedRequest(TaskRequest):
     prompt_name: Prompt = None
     dimensions: Dimensions = None
     truncation_direction: Side = "Right"
+    windows: Windows = False
 
 
 # ── responses ──

@@ -75,6 +75,7 @@ async def run_model(
                 }
             )
     usage = request.scope["usage"]
+    note_truncated(request, len(predictions.truncated))
     usage.update(
         model=model.name,
         texts=usage.get("texts", 0) + len(inputs),
@@ -83,6 +84,13 @@ async def run_model(
         compute_ms=round(1000 * predictions.compute, 2),
     )
     return predictions
+
+
+def note_truncated(request: Request, count: int) -> None:
+    """Count inputs of a request that were cut, for its log and the header `x-truncated` of its response."""
+    if count:
+        usage = request.scope["usage"]
+        usage["truncated"] = usage.get("truncated", 0) + count
 
 
 async def _run_patiently(model: Model, inputs: Sequence[Any], patient: bool, options: dict[str, Any]) -> Predictions:

@@ -85,10 +85,10 @@ class TaskEndpoint:
 
 def _classify_options(body: schemas.ClassifyRequest) -> dict[str, Any]:
     if body.labels is None:
-        return {"top_k": body.top_k}
+        return {"top_k": body.top_k, "windows": body.windows}
     return {
         "zero_shot": True, "candidate_labels": body.labels, "hypothesis_template": body.template,
-        "multi_label": body.multi_label,
+        "multi_label": body.multi_label, "windows": body.windows,
     }  # fmt: skip
 
 
@@ -146,6 +146,7 @@ ENDPOINTS = {
                 "prompt_name": body.prompt_name,
                 "dimensions": body.dimensions,
                 "left": is_left(body.truncation_direction),
+                "windows": body.windows,
             },
         ),
     )
@@ -250,7 +251,8 @@ async def embed(body: schemas.EmbedRequest, request: Request) -> Response:
     responses={
         200: {
             "content": {NDJSON: {}},
-            "description": 'One line per input: {"index", "result"} or {"index", "error"}.',
+            "description": 'One line per input: {"index", "result"} or {"index", "error"}; '
+            'with "truncated" if the input was not read to its end.',
         }
     },
     openapi_extra={"requestBody": {"required": True, "content": {NDJSON: {"schema": {"type": "string"}}}}},
@@ -334,9 +336,10 @@ def _stream(
             inputs = [one for one in window if not isinstance(one, RequestError)]
             values = iter(await _values(service, request, model, inputs, body.truncate, options))
             for one in window:
-                value = one if isinstance(one, RequestError) else next(values)
+                value, cut = (one, False) if isinstance(one, RequestError) else next(values)
                 failed = isinstance(value, RequestError)
                 content = {"error": str(value)} if failed else {"result": endpoint.result(one, value)}
+                content |= {"truncated": True} if cut else {}
                 yield JsonResponse.line({"index": index, **content})
                 index += 1
 
@@ -345,16 +348,17 @@ def _stream(
 
 async def _values(
     service: Service, request: Request, model: Any, inputs: list[Any], truncate: bool, options: dict[str, Any]
-) -> list[Any]:
-    """The values of inputs, with an error for each that has none."""
+) -> list[tuple[Any, bool]]:
+    """The values of inputs, with an error for each that has none; and whether each input was cut."""
     if not inputs:
         return []
     try:
-        return (await run_model(request, model, inputs, truncate=truncate, patient=True, **options)).values
+        found = await run_model(request, model, inputs, truncate=truncate, patient=True, **options)
+        return [(value, index in found.truncated) for index, value in enumerate(found.values)]
     except (RequestError, InputError, TokenizerError, RequestTooLargeError) as error:
         if len(inputs) == 1:
             message = error.message if isinstance(error, InputError) else str(error)
-            return [RequestError(422, message)]
+            return [(RequestError(422, message), False)]
         half = len(inputs) // 2
         return [
             value

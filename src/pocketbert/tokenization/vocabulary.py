@@ -33,6 +33,9 @@ _MAX_BACKENDS = 32
 logger = logging.getLogger(__name__)
 
 
+USUAL_LENGTH = 512  # tokens that published models read
+
+
 class Truncation(NamedTuple):
     """Settings of `tokenizers`: truncation."""
 
@@ -90,7 +93,7 @@ class Vocabulary:
         strip_accents: bool | None = None,
         clean_text: bool | None = None,
         wordpieces_prefix: str | None = None,
-        model_max_length: int = 512,
+        model_max_length: int | None = None,
         padding_side: str = "right",
         truncation_side: str = "right",
     ) -> None:
@@ -103,10 +106,10 @@ class Vocabulary:
         for name, value in (switches | {"do_basic_tokenize": do_basic_tokenize}).items():
             check(name, value, bool | None, "true, false or None")
         check("wordpieces_prefix", wordpieces_prefix, str | None, "a text")
-        check("model_max_length", model_max_length, int, "a whole number")
-        if model_max_length < 1:
+        check("model_max_length", model_max_length, int | None, "a whole number")
+        if model_max_length is not None and model_max_length < 1:
             raise TokenizerError(f"{model_max_length=} must be at least 1")
-        self.model_max_length = model_max_length
+        self.stated_max_length: int | None = model_max_length  # None: neither the caller nor a file says it
         self._warned = False
         self.padding_side = one_of("padding_side", padding_side, "left", "right")
         self.truncation_side = one_of("truncation_side", truncation_side, "left", "right")
@@ -148,6 +151,15 @@ class Vocabulary:
                     f"added token {token.content!r} should have id {index} but gets {found}: the added tokens belong "
                     "to another vocabulary"
                 )
+
+    @property
+    def model_max_length(self) -> int:
+        """Longest input of the model, in tokens: 512 where nothing states it."""
+        return USUAL_LENGTH if self.stated_max_length is None else self.stated_max_length
+
+    @model_max_length.setter
+    def model_max_length(self, tokens: int) -> None:
+        self.stated_max_length = tokens
 
     def _set_basic_step(self, switches: Mapping[str, bool | None], do_basic_tokenize: bool | None) -> None:
         """Normaliser and pre-tokenizer: as stored, changed where an option was given."""
