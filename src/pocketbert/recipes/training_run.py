@@ -8,10 +8,12 @@ method `run` of each puts its parts together, from top to bottom, with the metho
 from __future__ import annotations
 
 import contextlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -197,6 +199,8 @@ class TrainingRun(ABC):
         if not wanted:
             yield None
             return
+        # TensorBoard's own switch to do without TensorFlow, which takes ten seconds to import and prints ten lines.
+        sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
         from torch.utils.tensorboard import SummaryWriter
 
         state = latest_state(self.folder / "checkpoints")
