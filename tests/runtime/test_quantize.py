@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-import pocketbert
 from helpers.families import CONFIGS, each_in_turn, our_class, randomise
 from helpers.models import WIDE
 from helpers.plans import draw, run, tensors
@@ -351,13 +350,69 @@ def test_damaged_int8_folders(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "c")
 
 
-def test_pytorch_asks_for_the_original(tmp_path: Path) -> None:
-    quantize_folder(save(WIDE["bert"], "ForSequenceClassification", tmp_path / "a"), tmp_path / "b")
-    with pytest.raises(CheckpointError, match="is quantised, which only the engine can run: use the original"):
-        pocketbert.BertForSequenceClassification.from_pretrained(tmp_path / "b")
-    fresh = pocketbert.BertForSequenceClassification(BertConfig.from_pretrained(tmp_path / "b"))
-    fresh.save_pretrained(tmp_path / "c")
+@pytest.mark.parametrize("name", [*WIDE, "smoothed"])
+def test_pytorch_reads_the_weights_in_fp32(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each weight as near as half a step of its row, or of its column where the matrix is stored transposed."""
+    config, head = WIDE.get(name, WIDE["squeezebert"]), "ForMaskedLM"
+    original = save(config, head, tmp_path / "a")
+    if name == "smoothed":  # the gains of two features far above the others, as trained models have them
+        stored = load_file(original / "model.safetensors")
+        for key in stored:
+            if key.endswith(("LayerNorm.weight", "layernorm.weight")):
+                stored[key][[3, 17]] *= 40
+        save_file(stored, original / "model.safetensors")
+    quantize_folder(original, tmp_path / "b")
+    stored, before = load_file(tmp_path / "b" / "model.safetensors"), load_file(original / "model.safetensors")
+    assert (name == "smoothed") <= any(key.endswith(".balance") for key in stored)
+    model = our_class(config, head).from_pretrained(tmp_path / "b")
+    assert "is in int8: its weights were converted to fp32" in caplog.text
+    own, seen = {key: value.numpy() for key, value in model.state_dict().items()}, 0
+    for key, value in before.items():
+        error, steps = np.abs(own[key] - value), stored.get(f"{key}_scale")
+        if steps is None:
+            np.testing.assert_array_equal(own[key], value)
+            continue
+        seen += 1
+        if steps.shape != (len(value),):
+            error = error.T
+        assert error.max() > 0
+        # Smoothing divides columns of a matrix by at most what its norm's largest factor is below 1.
+        smallest = min([1.0, *(float(stored[k].min()) for k in stored if k.endswith(".balance"))])
+        assert (error.reshape(len(steps), -1).max(axis=1) <= 0.5001 * steps / smallest).all()
+    assert seen >= 8
+    model.save_pretrained(tmp_path / "c")
     assert not AutoConfig.from_pretrained(tmp_path / "c").quantized
+
+
+def test_bad_scales_are_named(tmp_path: Path) -> None:
+    config = WIDE["bert"]
+    quantize_folder(save(config, "Model", tmp_path / "a"), tmp_path / "b")
+    good, name = load_file(tmp_path / "b" / "model.safetensors"), "encoder.layer.0.attention.self.query.weight"
+    settings = json.loads((tmp_path / "b" / "config.json").read_text())
+
+    def read(**changes: np.ndarray | None) -> None:
+        changed = {key: value for key, value in (good | changes).items() if value is not None}
+        save_file(changed, tmp_path / "b" / "model.safetensors")
+        our_class(config, "Model").from_pretrained(tmp_path / "b")
+
+    scale = f"{name}_scale"
+    for change, message in (
+        ({scale: None}, f"lacks {scale}"),
+        ({scale: good[scale][1:]}, f"{scale} of shape"),
+        ({scale: -good[scale]}, "not positive numbers"),
+        ({scale: good[scale] * np.float32("inf")}, "not positive numbers"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            read(**change)
+    norm = "encoder.layer.0.attention.output.LayerNorm"
+    del settings["quantization_config"]["smoothed"]
+    (tmp_path / "b" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"by an earlier version.*quantise the original again"):
+        read(**{f"{norm}.balance": np.ones(config.hidden_size, np.float32)})
+    settings["quantization_config"]["smoothed"] = {norm: [name]}
+    (tmp_path / "b" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="5 smoothing factors do not fit"):
+        read(**{f"{norm}.balance": np.ones(5, np.float32)})
 
 
 def test_the_head_that_a_model_was_made_for() -> None:

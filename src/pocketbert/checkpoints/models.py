@@ -12,6 +12,7 @@ import numpy as np
 
 from pocketbert.checkpoints.folders import read_tensors
 from pocketbert.checkpoints.names import match_names
+from pocketbert.checkpoints.quantized import dequantized
 from pocketbert.checkpoints.safetensors_files import Tensors
 from pocketbert.errors import CheckpointError
 from pocketbert.families.config import PreTrainedConfig
@@ -56,18 +57,20 @@ def read_model(
     """Configuration and tensors of a folder or hub name; `where` is what `read_tensors` takes besides.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or quantised.
+        CheckpointError: a file is missing or damaged.
         ConfigError: `config.json` is of another family, or cannot be built.
     """
     if config is None:
         config = config_class.from_pretrained(name_or_path, **where, **changes)
     elif changes:
         config = config.replace(**changes)
+    tensors = read_tensors(name_or_path, **where)
     if config.quantized:
-        raise CheckpointError(
-            f"{name_or_path} is quantised, which only the engine can run: use the original, or run without a device"
-        )
-    return config, read_tensors(name_or_path, **where)
+        logger.warning("%s is in int8: its weights were converted to fp32", name_or_path)
+        tensors = dequantized(config, tensors, name_or_path)
+        extra = {key: value for key, value in config.extra.items() if key not in _OF_THE_FILE}
+        config = config.replace(extra=extra)
+    return config, tensors
 
 
 def fit_tensors(

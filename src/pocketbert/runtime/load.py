@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from pocketbert.checkpoints.quantized import SMOOTHING
 from pocketbert.families import family_of
 from pocketbert.families.config import PreTrainedConfig
-from pocketbert.runtime.lowering import SMOOTHING, lower
+from pocketbert.runtime.lowering import lower
 from pocketbert.runtime.plan import Plan
 from pocketbert.runtime.quantize import quantize
 from pocketbert.runtime.smoothing import apply_factors

@@ -1,10 +1,8 @@
 """Model folders with int8 weights.
 
-A quantised folder is laid out as every model's. In `model.safetensors` a matrix in int8 has its official name and
-shape, and its scales [C'] the same name with `_scale` behind; so has the table of words, with one scale per word. All
-other tensors are in fp32. A factor that lowering folds into such a matrix only scales its rows, so it goes into the
-scales, and no number is ever rounded twice. The smoothing factors by which the columns of int8 matrices were multiplied
-have the name of their norm with `.balance` behind.
+A quantised folder is laid out as every model's. `checkpoints.quantized` describes the tensors of its
+`model.safetensors`; those that are not in int8 are in fp32. The table of words has one scale per word. A factor that
+lowering folds into such a matrix only scales its rows, so it goes into the scales, and no number is ever rounded twice.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import numpy as np
 
 from pocketbert.checkpoints import read_tensors, resolve, write_tensors
 from pocketbert.checkpoints.files import new_folder, refuse_existing
+from pocketbert.checkpoints.quantized import SCALE, SMOOTHED, SMOOTHING, stored_transposed
 from pocketbert.configs import AutoConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.families import family_of
@@ -25,7 +24,6 @@ from pocketbert.families.config import PreTrainedConfig
 from pocketbert.families.family import Family
 from pocketbert.metrics import Metrics, refuse_loss
 from pocketbert.runtime.load import load_plan
-from pocketbert.runtime.lowering import SMOOTHING
 from pocketbert.runtime.plan import Plan
 from pocketbert.runtime.quantize import matrices, quantize_rows, unquantized_matrices
 from pocketbert.runtime.quantize_options import QuantizeOptions
@@ -120,8 +118,9 @@ def quantize_folder(
             for name in family.tied[:1]:
                 tensors.pop(name, None)
         chosen = {name for plan in plans for matrix in matrices(plan) for name in _official(plan, matrix)}
-        tensors = _quantized(tensors, plans[0], chosen, family, model)
-        how = {"quant_method": "pocketbert", "bits": 8, "fp32": unquantized}
+        factors = find_factors(plans[0])
+        tensors, smoothed = _quantized(tensors, plans[0], factors, chosen, family, model)
+        how = {"quant_method": "pocketbert", "bits": 8, "fp32": unquantized, SMOOTHED: smoothed}
         config = config.replace(extra=config.extra | {"quantization_config": how})
 
     metrics: dict[str, Metrics] = {}
@@ -155,33 +154,42 @@ def _official(plan: Plan, matrix: str) -> tuple[str, ...]:
 
 
 def _quantized(
-    tensors: Mapping[str, np.ndarray], encoder: Plan, chosen: set[str], family: Family, source: object
-) -> dict[str, np.ndarray]:
-    """The tensors of the new file."""
+    tensors: Mapping[str, np.ndarray],
+    encoder: Plan,
+    factors: Mapping[str, np.ndarray],
+    chosen: set[str],
+    family: Family,
+    source: object,
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """The tensors of the new file, and by norm the matrices that its smoothing factors scale."""
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{source} is damaged: {name} contains NaN or infinity")
-    factors = find_factors(encoder)
     columns = {
-        name: (factors[scope.norm.weight], step.groups)
+        name: (scope.norm.weight, step.groups)
         for scope in norm_scopes(encoder)
         for step in scope.readers
         for name in _official(encoder, step.weight)
         if scope.norm.weight in factors
     }
-    transposed = () if family.words is None or family.words.rest is None else (f"{family.words.rest}.weight",)
+    transposed = stored_transposed(family)
     written: dict[str, np.ndarray] = {}
+    smoothed: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
         plain = family.short(name)
         written[name] = tensor
         if plain in chosen:
             rows = tensor.T if plain in transposed else tensor.reshape(len(tensor), -1)
-            rows = scale_columns(rows, *columns[plain]) if plain in columns else rows
-            whole, written[f"{name}_scale"] = quantize_rows(rows)
+            if plain in columns:
+                norm, groups = columns[plain]
+                rows = scale_columns(rows, factors[norm], groups)
+                full = name.removesuffix(plain) + norm.removesuffix(".weight")
+                smoothed.setdefault(full, []).append(name)
+            whole, written[f"{name}{SCALE}"] = quantize_rows(rows)
             written[name] = whole.T if plain in transposed else whole.reshape(tensor.shape)
         if plain in factors:
             written[f"{name.removesuffix('.weight')}{SMOOTHING}"] = factors[plain]
-    return written
+    return written, smoothed
 
 
 def _copy_companions(source: Path, folder: Path) -> None:

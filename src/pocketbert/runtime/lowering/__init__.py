@@ -11,13 +11,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from pocketbert.checkpoints.quantized import SMOOTHING
 from pocketbert.families import family_of
 from pocketbert.families.config import PreTrainedConfig
 from pocketbert.runtime.lowering.builder import Builder
 from pocketbert.runtime.lowering.heads import lower_head
 from pocketbert.runtime.plan import Plan
-
-SMOOTHING = ".balance"  # behind the name of a norm: the factors that its features were divided by
 
 
 def lower(config: PreTrainedConfig, tensors: Mapping[str, np.ndarray], head: str) -> Plan:
