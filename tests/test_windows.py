@@ -1,5 +1,6 @@
 """Texts of any length: windows, what decides each token, and what becomes of the outputs."""
 
+import json
 import logging
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,6 +18,11 @@ from pocketbert.features import Features, TokenIds, Tokens
 from pocketbert.models import auto
 from pocketbert.pipelines import Pipeline, pipeline
 from pocketbert.pipelines.texts import FeatureExtraction
+from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.tasks.classification import TextClassification
+from pocketbert.tasks.evaluate import evaluate
+from pocketbert.tasks.evaluate_options import EvaluateOptions
+from pocketbert.tasks.tagging import Tagging
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.windows import Part, divide, encode_long_texts, groups, mean, merge
 
@@ -190,6 +196,51 @@ def test_tags_of_windows_are_those_of_the_deciding_windows(tmp_path: Path) -> No
 def test_no_note_about_tags(tagger: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     assert len(tagger(["marie " * 300, "", " "])[0]) == 300
     assert not caplog.records
+
+
+# ── training and evaluation ──
+
+
+def options(data: Path, folder: Path, **changes: Any) -> FinetuneOptions:
+    return FinetuneOptions(data=data, output=folder, model="a model", **changes)
+
+
+def test_every_tag_of_a_long_sentence_is_trained_once(tmp_path: Path) -> None:
+    sentences = [words(50, 9), words(3, 10), words(8, 11)]
+    tags = [["B-PER" if word == "dull" else "O" for word in sentence] for sentence in sentences]
+    rows = [json.dumps({"tokens": s, "tags": t}) for s, t in zip(sentences, tags, strict=True)]
+    (tmp_path / "tags.jsonl").write_text("\n".join(rows * 2))
+    task = Tagging(options(tmp_path / "tags.jsonl", tmp_path, task="token-classification", eval_fraction=0.4))
+    tokenizer = tokenizer_of(PIECES)
+    config, _ = task.configure(BertConfig(vocab_size=len(PIECES)))
+    encoded = task.encode(tokenizer, config, 12)
+    inputs: list[Any] = list(encoded.features)
+    assert max(map(len, inputs)) == 12
+    assert encoded.cut_note(12) is None
+    trained = []
+    for features, labels in zip(inputs, encoded.targets["labels"], strict=True):
+        assert len(features) == len(labels)
+        names = tokenizer.convert_ids_to_tokens(features.input_ids.tolist())
+        trained += [
+            (name, config.id2label[label]) for name, label in zip(names, labels.tolist(), strict=True) if label >= 0
+        ]
+    wanted = [pair for s in task.train.examples for pair in zip(s.words, s.tags, strict=True)]
+    assert sorted(trained) == sorted(wanted)
+
+
+def test_training_and_evaluation_count_what_they_cut(tmp_path: Path) -> None:
+    table = ["text,label", *[f"{'film ' * (i % 4 * 5)}the,{i % 2}" for i in range(40)]]
+    (tmp_path / "table.csv").write_text("\n".join(table))
+    task = TextClassification(options(tmp_path / "table.csv", tmp_path, eval_data=tmp_path / "table.csv"))
+    encoded = task.encode(tokenizer_of(PIECES), BertConfig(vocab_size=len(PIECES)), 12)
+    assert encoded.cut_note(12) == (
+        "20 of 40 training examples are longer than 12 tokens: their ends are not read (--max-length)"
+    )
+    folder = saved(tmp_path / "model", "ForSequenceClassification", 12, ("0", "1"))
+    result = evaluate(EvaluateOptions(model=folder, data=tmp_path / "table.csv"))
+    assert result.cut == "20 of 40 examples are longer than 12 tokens: their ends were not read"
+    assert evaluate(EvaluateOptions(model=saved(folder, "ForSequenceClassification", 600, ("0", "1")),
+                                    data=tmp_path / "table.csv")).cut is None  # fmt: skip
 
 
 # ── positions ──

@@ -35,6 +35,11 @@ class Part(Features, Generic[F]):
     shift: int  # a token that is decided here stands so many places earlier than in the whole
     share: int  # how many of them belong to the text
 
+    @property
+    def own(self) -> slice:
+        """The tokens of this window that it decides."""
+        return slice(self.decided.start - self.shift, self.decided.stop - self.shift)
+
 
 def divide(whole: F, text: slice, length: int, overlap: int | None = None) -> list[F | Part[F]]:
     """Return an input as it is if it has at most `length` tokens, or else its windows.
@@ -85,12 +90,8 @@ def merge(inputs: Sequence[F | Part[F]], outputs: Sequence[Floats]) -> tuple[F, 
     [first, *_] = inputs
     if not isinstance(first, Part):
         return first, outputs[0]
-    kept = [
-        output[part.decided.start - part.shift : part.decided.stop - part.shift]
-        for part, output in zip(inputs, outputs, strict=True)
-        if isinstance(part, Part)
-    ]
-    return first.whole, np.concatenate(kept)
+    parts = zip(inputs, outputs, strict=True)
+    return first.whole, np.concatenate([output[part.own] for part, output in parts if isinstance(part, Part)])
 
 
 def mean(inputs: Sequence[Features], outputs: Sequence[Floats]) -> Floats:

@@ -276,21 +276,22 @@ def test_several_labels_by_hand(tokenizer: BertTokenizer) -> None:
     assert metrics["loss"] == pytest.approx(expected)
 
 
-def test_tags_by_hand_cut_words_count_as_missed(tokenizer: BertTokenizer) -> None:
-    """[CLS] ann in [SEP] is all that is read; rome is cut off."""
+def test_tags_by_hand_in_windows(tokenizer: BertTokenizer) -> None:
+    """[CLS] ann in [SEP], [CLS] in rome [SEP]: what the second says of "in" does not count."""
     rows = Sentences(Path("x"), [Sentence(("ann", "in", "rome"), ("I-PER", "O", "I-LOC"), 1)])
     tags = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
-    logits = np.zeros((4, 5))
-    logits[1, 1] = 2.0
+    first, second = np.zeros((4, 5)), np.zeros((4, 5))
+    first[1, 1] = 2.0
+    second[1, 1], second[2, 2] = 9.0, 2.0
     evaluation = TagEvaluation({"dev": rows}, tags, tokenizer, 4)
-    metrics = evaluation(Said({"logits": logits}))
-    losses = [math.log(math.exp(2) + 4) - 2, math.log(5)]
+    metrics = evaluation(Said({"logits": first}, {"logits": second}))
+    losses = [math.log(math.exp(2) + 4) - 2, math.log(5), math.log(math.exp(2) + 4)]
     assert metrics == {
-        "f1": pytest.approx(2 / 3), "precision": 1.0, "recall": 0.5, "accuracy": pytest.approx(2 / 3),
+        "f1": pytest.approx(1 / 2), "precision": 0.5, "recall": 0.5, "accuracy": pytest.approx(2 / 3),
         "loss": pytest.approx(np.mean(losses)),
     }  # fmt: skip
     [prediction] = evaluation.predicted["dev"]
-    assert prediction.unread == 1
+    assert (prediction.tags, prediction.unread, evaluation.cut) == (["B-PER", "O", "I-PER"], 0, 0)
 
 
 def test_questions_by_hand(tokenizer: BertTokenizer, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ def evaluate(json: bool | None, **values: Any) -> None:
     if options.submission is not None:
         state = f"still lacks {', '.join(result.missing)}" if result.missing else "is complete"
         console.print_line(f"{options.submission}: the submission {state}", "note")
+    if result.cut is not None:
+        console.print_line(result.cut, "note")
     if console.use_json(json):
         console.print_json(result.metrics)
     else:

@@ -78,6 +78,8 @@ def read_source(model: str | Path, texts: Sequence[str], *, revision: str | None
     declared = read_declared(model, revision=revision)
     config = AutoConfig.from_pretrained(declared.encoder, revision=revision)
     tokenizer = declared.read_tokenizer(revision=revision)
+    if tokenizer.stated_max_length is None:  # the limit is that of the model, and is written with it
+        tokenizer.model_max_length = config.max_position_embeddings
     try:
         plan = load_plan(config, read_tensors(declared.encoder, revision=revision), config.saved_head)
     except CheckpointError as error:

@@ -18,12 +18,13 @@ from rich.console import Console
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.data.batches import Batches
 from pocketbert.errors import ConfigError
+from pocketbert.features import fit
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.model_card import write_reports
 from pocketbert.recipes.run_length import ADJUSTABLE, RunLength, continue_run, progress_in
 from pocketbert.recipes.training_run import RunResult, TrainingRun, metrics_of
-from pocketbert.tasks.base import EncodedData, TrainingData
+from pocketbert.tasks.base import EncodedData, EncodedTask, TrainingData
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.loop import TrainingSchedule
 from pocketbert.training.objectives import Objective
@@ -96,6 +97,7 @@ class EpochRun(TrainingRun):
                 tokenizer, model = self.prepare()
                 self.write_companions(tokenizer, model)
                 self.encoded = self.encode(tokenizer, model.config)
+                self._note_lengths(fit(tokenizer, self.max_length(model.config)))
                 batches = self.batches()
                 objective = self.objective(model)
             return self.train_epochs(tokenizer, model, objective, batches, previous or {})
@@ -115,6 +117,14 @@ class EpochRun(TrainingRun):
     def max_length(self, config: PreTrainedConfig) -> int:
         """Return the maximum tokens per input."""
         return min(self.options.max_length or self.data.usual_length, config.max_position_embeddings)
+
+    def _note_lengths(self, read: int) -> None:
+        """Log what `read`, the maximum tokens per input, leaves of the options and of the training examples."""
+        wanted = self.options.max_length
+        if wanted is not None and read < wanted:
+            self.log(f"--max-length {wanted}: the model reads {read} tokens at most")
+        if isinstance(self.encoded, EncodedTask) and (note := self.encoded.cut_note(read)) is not None:
+            self.log(note)
 
     def train_epochs(
         self,

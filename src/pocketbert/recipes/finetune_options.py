@@ -77,7 +77,7 @@ class FinetuneOptions(Options):
     max_length: int | None = field(
         default=None,
         metadata=DATA.option(
-            "Maximum number of tokens per input; longer ones are truncated.",
+            "Maximum number of tokens per input; longer texts are cut, tagged words and passages are read in windows.",
             "N",
             default="128; 384 for question answering",
         ),

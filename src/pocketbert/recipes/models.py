@@ -37,6 +37,15 @@ def prepare_model(
         ConfigError: model, tokenizer and data do not fit together.
         CheckpointError: the model cannot be read.
     """
+    found, model = _prepare(folder, options, data, log, tokenizer)
+    if found.stated_max_length is None:  # the limit is that of the model, and is saved with it
+        found.model_max_length = model.config.max_position_embeddings
+    return found, model
+
+
+def _prepare(
+    folder: Path, options: FinetuneOptions, data: TrainingData, log: Log, tokenizer: BertTokenizer | None
+) -> tuple[BertTokenizer, PreTrainedModel]:
     state = latest_state(folder / "checkpoints")
     if state is not None:  # its weights will replace the initial ones
         log(f"resuming from {state}")

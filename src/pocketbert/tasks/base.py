@@ -47,6 +47,15 @@ class EncodedTask(Generic[E]):
     targets: Targets
     evaluation: Evaluation[E, Any]
 
+    def cut_note(self, max_length: int) -> str | None:
+        """Return a line that says how many training examples are not read to their end, if there are any."""
+        groups = [[one] if isinstance(one, Features) else one for one in self.features]
+        cut = sum(any(inputs.cut for inputs in group) for group in groups)
+        if not cut:
+            return None
+        long = f"{cut:,} of {len(groups):,} training examples are longer than {max_length} tokens"
+        return f"{long}: their ends are not read (--max-length)"
+
     def batches(self, *, batch_size: int, parts: int, seed: int) -> LabelledBatches:
         """Return the training batches, each divided into `parts` micro-batches."""
         lengths = [len(inputs) if isinstance(inputs, Features) else max(map(len, inputs)) for inputs in self.features]

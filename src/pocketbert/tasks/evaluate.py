@@ -15,7 +15,7 @@ from pocketbert.data.squad import read_squad
 from pocketbert.data.tables import read_table
 from pocketbert.data.tagged import read_tagged
 from pocketbert.errors import ConfigError, require
-from pocketbert.features import Predictor
+from pocketbert.features import Predictor, fit
 from pocketbert.tasks import TASKS, find_task, foreign_options
 from pocketbert.tasks.choices import ChoiceEvaluation
 from pocketbert.tasks.classification import TextEvaluation
@@ -35,6 +35,8 @@ class EvaluateResult:
     """The main metric first."""
     missing: tuple[str, ...] = ()
     """Files that the submission still lacks."""
+    cut: str | None = None
+    """How many examples were not read to their end, in a line, if there were any."""
 
 
 def evaluate(options: EvaluateOptions, *, advance: Advance | None = None) -> EvaluateResult:
@@ -76,12 +78,13 @@ def evaluate(options: EvaluateOptions, *, advance: Advance | None = None) -> Eva
     )
     predictor = exported or _load_predictor(model, evaluation.head, options.device)
     metrics = evaluation(predictor, advance)
+    cut = evaluation.cut_note
     if options.output is not None:
         evaluation.write(Path(options.output))
     missing: list[str] = []
     if options.submission is not None:
         missing = submit(evaluation, predictor, options.data, options.submission, advance)
-    return EvaluateResult(metrics, tuple(missing))
+    return EvaluateResult(metrics, tuple(missing), cut)
 
 
 def _load_predictor(model: str, head: str, device: str | None) -> Predictor:
@@ -129,8 +132,8 @@ def read_evaluation(
     config = AutoConfig.from_pretrained(model)
     head = config.tuned_for or TextEvaluation.head
     tokenizer = AutoTokenizer.from_pretrained(model)
-    usual = QuestionAnswering.usual_length if head == AnswerEvaluation.head else 512
-    length = min(max_length or usual, config.max_position_embeddings)
+    usual = QuestionAnswering.usual_length if head == AnswerEvaluation.head else config.max_position_embeddings
+    length = fit(tokenizer, min(max_length or usual, config.max_position_embeddings))
     task = next(name for name in TASKS if find_task(name).head == head)
     given = {
         "glue": glue, "text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column,

@@ -47,9 +47,9 @@ class EvaluateOptions(Options):
     max_length: int | None = field(
         default=None,
         metadata=DATA.option(
-            "Maximum number of tokens per input; longer ones are truncated.",
+            "Maximum number of tokens per input; longer texts are cut, tagged words and passages are read in windows.",
             "N",
-            default="512; 384 for question answering",
+            default="what the model reads; 384 for question answering",
         ),
     )
 

@@ -38,6 +38,7 @@ class Evaluation(ABC, Generic[E, P]):
     def __init__(self, sets: Mapping[str, Examples[E]], tokenizer: BertTokenizer, max_length: int) -> None:
         self.sets, self.tokenizer, self.max_length = dict(sets), tokenizer, max_length
         self.predicted: dict[str, list[P]] = {}
+        self.cut = 0  # examples of the latest call that were not read to their end
 
     @abstractmethod
     def encode(self, examples: Sequence[E]) -> list[list[Features]]:
@@ -67,7 +68,7 @@ class Evaluation(ABC, Generic[E, P]):
             advance: called with the number of finished examples, and their fraction of all examples.
         """
         scores: Scores = {}
-        total, done = sum(map(len, self.sets.values())), 0
+        total, done, self.cut = sum(map(len, self.sets.values())), 0, 0
         for name, rows in self.sets.items():
             self.predicted[name] = []
             for prediction in self.predict(predictor, rows.examples):
@@ -84,9 +85,18 @@ class Evaluation(ABC, Generic[E, P]):
         for start in range(0, len(examples), self.chunk):
             chunk = examples[start : start + self.chunk]
             groups = self.encode(chunk)
+            self.cut += sum(any(features.cut for features in group) for group in groups)
             outputs = iter(predictor([features for group in groups for features in group]))
             for example, inputs in zip(chunk, groups, strict=True):
                 yield self.decode(example, inputs, [next(outputs) for _ in inputs])
+
+    @property
+    def cut_note(self) -> str | None:
+        """A line that says how many examples were not read to their end, if there were any."""
+        if not self.cut:
+            return None
+        total = sum(map(len, self.sets.values()))
+        return f"{self.cut:,} of {total:,} examples are longer than {self.max_length} tokens: their ends were not read"
 
     def write(self, folder: Path) -> None:
         """Write the predictions of the latest call to `folder`, one subfolder per set if there are several."""

@@ -18,20 +18,21 @@ from pocketbert.data.examples import Examples, hold_out_groups
 from pocketbert.data.tagged import read_tagged
 from pocketbert.decode import Output, softmax, word_tags
 from pocketbert.errors import DataError
-from pocketbert.features import Features, Tokens, encode_words
+from pocketbert.features import IGNORED, Features, Tokens, fit
 from pocketbert.metrics import entity_f1
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tags import OUTSIDE, UNTYPED, chunks, to_iob2, type_of
 from pocketbert.tasks.base import Targets, Task
 from pocketbert.tasks.evaluation import Evaluation, Scores, write_tsv
 from pocketbert.tokenization import BertTokenizer
+from pocketbert.windows import Part, encode_long_tokens, merge
 
 
 class TagPrediction(NamedTuple):
     """Prediction for a sentence."""
 
     tags: list[str]
-    unread: int  # words without a token: truncated, or dropped by the tokenizer
+    unread: int  # words without a token, which the tokenizer dropped
     losses: list[float]  # one per word with a token
 
 
@@ -39,13 +40,14 @@ class TagEvaluation(Evaluation[Sentence, TagPrediction]):
     """Evaluation on tagged sentences.
 
     Entities count whole, with boundaries and type, as conlleval and seqeval's default mode count them, whatever scheme
-    file and model use. Words without a token (truncated, or dropped by the tokenizer) count as "O".
+    file and model use. Long sentences are read in windows. Words without a token, which the tokenizer drops, count as
+    "O".
 
     Args:
         sets: name → sentences.
         tags: the tags of the model in the order of their ids.
         tokenizer: the tokenizer of the model.
-        max_length: maximum tokens per sentence.
+        max_length: maximum tokens per window.
     """
 
     head = "ForTokenClassification"
@@ -60,13 +62,16 @@ class TagEvaluation(Evaluation[Sentence, TagPrediction]):
             check_tags(rows, self.tags)
 
     def encode(self, examples: Sequence[Sentence]) -> list[list[Features]]:
-        """Return one input per sentence."""
+        """Return one input per sentence, or its windows."""
         words = [sentence.words for sentence in examples]
-        return [[tokens] for tokens in encode_words(self.tokenizer, words, max_length=self.max_length)]
+        length = fit(self.tokenizer, self.max_length)
+        return [[*parts] for parts in encode_long_tokens(self.tokenizer, words, max_length=length, split=True)]
 
-    def decode(self, example: Sentence, inputs: Sequence[Tokens], outputs: Sequence[Output]) -> TagPrediction:
+    def decode(
+        self, example: Sentence, inputs: Sequence[Tokens | Part[Tokens]], outputs: Sequence[Output]
+    ) -> TagPrediction:
         """Return a tag for every word."""
-        [tokens], logits = inputs, outputs[0]["logits"]
+        tokens, logits = merge(inputs, [output["logits"] for output in outputs])
         first = tokens.first_tokens
         ids = {tag: i for i, tag in enumerate(self.tags)}
         gold = to_iob2(example.tags) if self.entities else example.tags
@@ -130,7 +135,7 @@ class TagEvaluation(Evaluation[Sentence, TagPrediction]):
 
 
 class Tagging(Task[Sentence]):
-    """Sentences of tagged words. The target of a word stands at its first token."""
+    """Sentences of tagged words. The target of a word stands at its first token, in the window that decides it."""
 
     name = "token-classification"
     head = TagEvaluation.head
@@ -185,15 +190,24 @@ class Tagging(Task[Sentence]):
         return TagEvaluation(self.sets, self.label_names(config), tokenizer, max_length)
 
     def targets(self, groups: list[list[Any]], config: PreTrainedConfig) -> tuple[list[Features], Targets]:
-        """Return one input per sentence, and the tag of each word at its first token; drop sentences without words."""
+        """Return one input per sentence or window, and the tag of each word at its first token.
+
+        Inputs without any tag are left out: sentences of which the tokenizer knows nothing.
+        """
         ids, entities = {tag: i for i, tag in enumerate(self.label_names(config))}, self.train.entities
         features: list[Features] = []
         targets: list[npt.NDArray[np.int64]] = []
-        for sentence, [tokens] in zip(self.train.examples, groups, strict=True):
-            labels = tokens.align([ids[tag] for tag in (to_iob2(sentence.tags) if entities else sentence.tags)])
-            if (labels >= 0).any():
-                features.append(tokens)
-                targets.append(labels)
+        for sentence, parts in zip(self.train.examples, groups, strict=True):
+            whole: Tokens = parts[0].whole if isinstance(parts[0], Part) else parts[0]
+            tags = whole.align([ids[tag] for tag in (to_iob2(sentence.tags) if entities else sentence.tags)])
+            for part in parts:
+                labels = tags
+                if isinstance(part, Part):
+                    labels = np.full(len(part), IGNORED, dtype=np.int64)
+                    labels[part.own] = tags[part.decided]
+                if (labels >= 0).any():
+                    features.append(part)
+                    targets.append(labels)
         return features, {"labels": targets}
 
 
