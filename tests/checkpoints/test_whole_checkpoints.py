@@ -15,6 +15,7 @@ from helpers.plans import draw
 from pocketbert import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, ConfigError
 from pocketbert.checkpoints import read_tensors, write_tensors
 from pocketbert.errors import CheckpointError
+from pocketbert.models.auto import load_trained
 from pocketbert.pipelines import pipeline
 from pocketbert.runtime.engine import Engine
 from pocketbert.tokenization import BertTokenizer
@@ -114,6 +115,6 @@ def test_pairs_for_a_model_with_one_segment(tmp_path: Path, device: str | None) 
     model.save_pretrained(tmp_path)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(config.vocab_size - 5))]
     BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(tmp_path)
-    pipe = pipeline("text-classification", tmp_path, device=device)
+    pipe = pipeline("text-classification", tmp_path if device is None else load_trained(tmp_path, HEAD), tmp_path)
     pair, whole = pipe([{"text": "w1 w2", "text_pair": "w3"}], top_k=None), pipe(["w1 w2 [SEP] w3"], top_k=None)
     assert pair == whole

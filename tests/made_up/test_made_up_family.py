@@ -40,7 +40,7 @@ from pocketbert.exporters.export import export
 from pocketbert.exporters.load import load_export
 from pocketbert.exporters.options import ExportOptions
 from pocketbert.families import FAMILIES, MODULES
-from pocketbert.models.auto import model_class
+from pocketbert.models.auto import load_trained, model_class
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.quantized_folders import quantize_folder
@@ -136,7 +136,9 @@ def test_pipelines(saved: Callable[[str], Path]) -> None:
         ("token-classification", "ForTokenClassification", TEXTS),
         ("fill-mask", "ForMaskedLM", ["the [MASK] is great", "[MASK] ."]),
     ):
-        fast, slow = (pipeline(task, folders[head], device=device) for device in (None, "cpu"))
+        fast, slow = (
+            pipeline(task, model, folders[head]) for model in (folders[head], load_trained(folders[head], head))
+        )
         assert _rounded(fast(inputs)) == _rounded(slow(inputs))
 
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pocketbert.errors import CheckpointError
+
+_token: ContextVar[str | bool | None] = ContextVar("token", default=None)
+
+
+@contextmanager
+def hub_token(token: str | bool | None) -> Iterator[None]:
+    """Use `token` for the hub while the block runs, in place of that of `hf auth login`; None changes nothing."""
+    before = _token.set(_token.get() if token is None else token)
+    try:
+        yield
+    finally:
+        _token.reset(before)
 
 
 def resolve(
@@ -48,6 +62,7 @@ def resolve(
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             allow_patterns=list(files),
+            token=_token.get(),
             tqdm_class=PatientBar,
         )
     # Whatever goes wrong: the library's own errors, those of its HTTP library (it has changed that twice), a full disk.
@@ -71,7 +86,7 @@ def list_files(
 
         try:
             # Not `list_repo_files`, which tries for 23 seconds before it gives up.
-            info = HfApi().model_info(hub_name, revision=revision)
+            info = HfApi().model_info(hub_name, revision=revision, token=_token.get())
             return [file.rfilename for file in info.siblings or ()]
         except RevisionNotFoundError as error:
             _fail(hub_name, revision, error)

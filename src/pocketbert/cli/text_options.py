@@ -18,7 +18,7 @@ model_option = click_option(
     "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", required=True, help="Model folder or hub name."
 )
 device_option = click_option(
-    "--device", metavar="NAME", default_text="the engine, without PyTorch", help="PyTorch device: cpu, cuda, cuda:1, …"
+    "--device", metavar="NAME", default_text="the engine, without PyTorch", help="PyTorch device: cuda, cuda:1, …"
 )
 
 windows_option = click_option(

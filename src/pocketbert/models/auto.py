@@ -50,16 +50,24 @@ class _AutoModel:
         return model_class(config, cls.task).from_pretrained(name_or_path, config=config, **where, **options)
 
 
-def load_trained(name_or_path: str | Path, task: str, *, revision: str | None = None) -> Any:
+def load_trained(
+    name_or_path: str | Path,
+    task: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Any:
     """The model of a folder or hub name, if it was trained with the head `task`, a key of `families.family.HEADS`.
 
     Raises:
         CheckpointError: its head is of another task, or not in the file, so that its outputs would be random.
     """
-    config = AutoConfig.from_pretrained(name_or_path, revision=revision)
+    where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    config = AutoConfig.from_pretrained(name_or_path, **where)
     config.refuse_other_head(task, name_or_path)
     model, info = model_class(config, task).from_pretrained(
-        name_or_path, config=config, revision=revision, output_loading_info=True
+        name_or_path, config=config, output_loading_info=True, **where
     )
     family, needs_pooler = family_of(config), HEADS[task].pooled and HEADS[task].task
     heads = family.optional_prefixes if needs_pooler else family.head_prefixes

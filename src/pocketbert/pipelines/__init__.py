@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from pocketbert.errors import InputError, require
-from pocketbert.features import Predictor
+from pocketbert.checkpoints.hub import hub_token
+from pocketbert.errors import InputError
 from pocketbert.pipelines.base import Pipeline
+from pocketbert.pipelines.loading import Wanted, as_predictor, load_model, read_config, read_wanted, task_of
 from pocketbert.pipelines.texts import (
     FeatureExtraction,
     MultipleChoice,
@@ -48,88 +50,93 @@ def pipeline(task: Literal["multiple-choice"], *args: Any, **options: Any) -> Mu
 @overload
 def pipeline(task: Literal["zero-shot-classification"], *args: Any, **options: Any) -> ZeroShotClassification: ...
 @overload
-def pipeline(task: str, *args: Any, **options: Any) -> Pipeline: ...
+def pipeline(task: str | None = None, *args: Any, **options: Any) -> Pipeline: ...
 def pipeline(
-    task: str,
+    task: str | None = None,
     model: Any = None,
+    *parts: Any,
     tokenizer: Any = None,
-    *,
-    config: PreTrainedConfig | None = None,
+    config: PreTrainedConfig | str | Path | None = None,
     device: Any = None,
     revision: str | None = None,
+    token: str | bool | None = None,
+    dtype: Any = None,
+    torch_dtype: Any = None,
+    device_map: Any = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    pipeline_class: Any = None,
+    local_files_only: bool = False,
     **options: Any,
 ) -> Pipeline:
     """Make the pipeline of a task.
 
     Args:
-        task: One of `TASKS`, or "sentiment-analysis" or "ner".
+        task: One of `TASKS`, or "sentiment-analysis" or "ner". Default: that for which the model was trained.
         model: A model folder, a hub name, a model object, or any `features.Predictor`. Without one,
             text-classification uses the bundled model, which classifies sentences as positive or negative.
+        *parts: A tokenizer, or a configuration and a tokenizer, without their names.
         tokenizer: A tokenizer, or the folder or hub name of one; by default that of the model's folder or name.
-        config: The model's configuration, where `model` is a predictor that does not have one as `config`.
-        device: Run the model in PyTorch, on this device, as in `torch.device`. By default models of folders and names
-            run on the engine, which needs no PyTorch.
+        config: The model's configuration, or the folder or hub name of one, where `model` is a predictor that does not
+            have one as `config`; beside a folder or name, one that differs from the model's in its labels alone.
+        device: Run the model in PyTorch, on this device, as in `torch.device`. By default, and for "cpu" and -1, models
+            of folders and names run on the engine, which needs no PyTorch.
         revision: A branch, tag or commit on the hub.
-        **options: Defaults for the options of the calls, which are those of the task's `job`.
+        token: Of the hub, where that of `hf auth login` or HF_TOKEN is not meant.
+        dtype: "auto" or float32 on the engine; in PyTorch any.
+        torch_dtype: An older name of `dtype`.
+        device_map: "auto", or as `device`.
+        model_kwargs: Further arguments of loading: `cache_dir`, and those above.
+        pipeline_class: The class of the task, which may be named.
+        local_files_only: Never download.
+        **options: Defaults for the options of the calls, which are those of the task's `job`; and arguments that
+            choose nothing here.
 
     Raises:
-        InputError: For an unknown task or option, or if `model` or `tokenizer` is missing.
+        InputError: For an unknown task or option, or if `model` or `tokenizer` is missing, or for an argument that
+            cannot be meant.
         CheckpointError: If the model cannot be read, or has no trained head for the task.
     """
+    named = {"config": config, "tokenizer": tokenizer, "device": device, "revision": revision, "dtype": dtype,
+             "torch_dtype": torch_dtype, "device_map": device_map, "local_files_only": local_files_only}  # fmt: skip
+    token = options.pop("use_auth_token", None) if token is None else token
+    with hub_token(token):
+        wanted, rest = read_wanted(parts, named, model_kwargs, options)
+        return _made(task, model, wanted, pipeline_class, rest)
+
+
+def _made(task: str | None, model: Any, wanted: Wanted, pipeline_class: Any, options: dict[str, Any]) -> Pipeline:
+    """The pipeline of `wanted`; `options` are defaults of its calls."""
+    if task is None:
+        task = next((kind.task for kind in TASKS.values() if kind is pipeline_class), None)
+        task = task_of(model, wanted.where, list(TASKS.values())) if task is None else task
     kind = TASKS.get(ALIASES.get(task, task))
     if kind is None:
         raise InputError(f"unknown task {task!r}: choose one of {', '.join([*TASKS, *ALIASES])}")
+    if pipeline_class not in (None, kind):
+        raise InputError(f"pipeline_class={pipeline_class!r:.60} is not that of {kind.task}; leave it out")
+    tokenizer, config = wanted.tokenizer, wanted.config
     if model is None:
         if kind.bundled is None:
             raise InputError(f"{kind.task} has no bundled model: pass model=… with a folder or hub name")
         model = BUNDLED / kind.bundled
     if isinstance(model, str | Path):
         if kind is FeatureExtraction:
-            declared = read_declared(model, revision=revision)
+            declared = read_declared(model, **wanted.where)
             model, options = declared.encoder, {**options, "declared": declared}
-            tokenizer = declared.read_tokenizer(revision=revision) if tokenizer is None else tokenizer
+            tokenizer = declared.read_tokenizer(**wanted.where) if tokenizer is None else tokenizer
         tokenizer = model if tokenizer is None else tokenizer
-        model = _load(kind, model, device, revision)
+        model = load_model(kind, model, wanted)
+    elif tokenizer is None and isinstance(config, str | Path):
+        tokenizer = config
     if isinstance(tokenizer, str | Path):
         from pocketbert.tokenization import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer, **wanted.where)
     if tokenizer is None:
         raise InputError("pass tokenizer=… with a model that is neither a folder nor a hub name")
-    config = getattr(model, "config", None) if config is None else config
-    if config is None:
-        raise InputError("pass config=… with a predictor that has no config")
+    config = read_config(config, model, wanted)
     if len(tokenizer) > config.vocab_size:
         raise InputError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not go together"
         )
-    return kind(_predictor(model, device), tokenizer, config, **options)
-
-
-def _load(kind: type[Pipeline], name: str | Path, device: Any, revision: str | None) -> Any:
-    """The model of a folder or hub name: on the engine, or in PyTorch if a device is chosen."""
-    if device is None:
-        from pocketbert.runtime.engine import Engine
-
-        return Engine.from_pretrained(name, kind.head, revision=revision)
-    require("train")
-    from pocketbert.models.auto import load_trained
-
-    return load_trained(name, kind.head, revision=revision)
-
-
-def _predictor(model: Any, device: Any) -> Predictor:
-    """A PyTorch model as a predictor; a predictor as it is."""
-    if not hasattr(model, "forward"):
-        if device is not None:
-            raise InputError(f"device={device!r} is for PyTorch models; this one runs where it was made to")
-        predictor: Predictor = model
-        return predictor
-    from pocketbert.models.predict import TorchPredictor
-
-    if device is not None:
-        try:
-            model = model.to(device)
-        except (AssertionError, RuntimeError) as error:  # both, depending on how PyTorch was built
-            raise InputError(f"device={device!r} cannot be used: {error}") from None
-    return TorchPredictor(model)
+    return kind(as_predictor(model, wanted), tokenizer, config, **options)

@@ -12,14 +12,17 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from pocketbert.arguments import check_idle
 from pocketbert.errors import InputError
-from pocketbert.features import Features, Predictor, fit
-from pocketbert.runtime.stream import Answer, Job, answers
+from pocketbert.features import Predictor, fit
+from pocketbert.pipelines.arguments import IDLE, READING, F, Reading, make_reading
+from pocketbert.pipelines.inputs import Results, several, text_of
+from pocketbert.runtime.stream import PAUSE, Answer, Job, answers
 
 if TYPE_CHECKING:
     from pocketbert.families.config import PreTrainedConfig
@@ -37,6 +40,7 @@ class Pipeline(ABC):
     head: ClassVar[str]  # the part of a model class's name after its family
     bundled: ClassVar[str | None] = None  # the folder of the model that the package brings
     whole_texts: ClassVar[str] = ""  # the option with which texts of any length are read to their end
+    nested: ClassVar[str | None] = None  # a name for a dictionary of the tokenizer's arguments
 
     def __init__(
         self, predictor: Predictor, tokenizer: BertTokenizer, config: PreTrainedConfig, **options: Any
@@ -45,21 +49,54 @@ class Pipeline(ABC):
         self.max_length = fit(tokenizer, config.max_position_embeddings)
         self.options = self._known(options)
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
+    def __call__(self, inputs: Any, *others: Any, **options: Any) -> Any:
         """The result of one input, of a list, or lazily of any other iterable. The options are those of `job`."""
-        if isinstance(inputs, list | tuple):
-            return [answer.value for answer in self.noting_cut(self.stream(inputs, **options))]
-        if isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | Mapping):
-            return (answer.value for answer in self.noting_cut(self.stream(inputs, **options)))
+        if others:
+            raise InputError(f"{self.task} takes its inputs in one argument: several texts are a list")
+        given = several(inputs)
+        if given is None:
+            return self._one(inputs, **options)
+        values = (answer.value for answer in self._noted(given, **options))
+        if isinstance(given, list):
+            return list(values)
+        return Results(values, len(given)) if isinstance(given, Sized) else values
+
+    def predict(self, inputs: Any, **options: Any) -> Any:
+        """The call, under scikit-learn's name."""
+        return self(inputs, **options)
+
+    def transform(self, inputs: Any, **options: Any) -> Any:
+        """The call, under scikit-learn's name."""
+        return self(inputs, **options)
+
+    @property
+    def model(self) -> Predictor:
+        """The predictor, under the name that it has in transformers."""
+        return self.predictor
+
+    def __repr__(self) -> str:
+        labels = "" if self.head != "ForSequenceClassification" else f", {self.config.num_labels} labels"
+        return f"{type(self).__name__}({self.config.model_type}{labels}, up to {self.max_length} tokens)"
+
+    def _noted(self, inputs: Iterable[Any], **options: Any) -> Iterator[Answer]:
+        """The stream, with a note on what was cut unless the caller asked to cut it."""
+        found = self.stream(inputs, **options)
+        return found if (self.options | self._known(options)).get("truncation") else self.noting_cut(found)
+
+    def _one(self, one: Any, **options: Any) -> Any:
         try:
-            [answer] = self.noting_cut(self.stream([inputs], **options))
+            [answer] = self._noted([one], **options)
         except InputError as error:
             raise InputError(error.message) from None  # there is no other input, so no position
         return answer.value
 
     def stream(self, inputs: Iterable[Any], **options: Any) -> Iterator[Answer]:
         """Results of inputs as they are read, each with the sequences that the model read; see `runtime.stream`."""
-        return self.run(inputs, self.job(**(self.options | self._known(options))))
+        given = self.options | self._known(options)
+        chosen = {name: given.pop(name) for name in READING if name in given}
+        if chosen and "reading" in self._own:
+            given["reading"] = self.reading(**chosen)
+        return self.run(self._rows(inputs), self.job(**given))
 
     def run(self, inputs: Iterable[Any], job: Job) -> Iterator[Answer]:
         """Results of inputs as they are read, by a job of one's own."""
@@ -85,15 +122,49 @@ class Pipeline(ABC):
         ways = f"; {remedy} reads whole texts" if remedy else ""
         return f"{some} longer than the model's limit of {self.max_length} tokens: {rest} ignored{ways}"
 
+    def reading(self, **given: Any) -> Reading:
+        """How the pipeline reads texts, as the arguments `arguments.READING` of a call choose."""
+        return make_reading(self.tokenizer, self.max_length, self.config.max_position_embeddings, given)
+
+    def row(self, one: Any) -> Any:
+        """An input as `job` takes it, such as the text of a dictionary."""
+        return text_of(one) if isinstance(one, Mapping) else one
+
+    def _rows(self, inputs: Iterable[Any]) -> Iterator[Any]:
+        position = 0
+        for one in inputs:
+            try:
+                yield one if one is PAUSE else self.row(one)
+            except InputError as error:
+                raise InputError(error.message, position) from None
+            position += one is not PAUSE
+
     @abstractmethod
     def job(self) -> Job:
         """The steps before and after the model; a subclass adds its options as keywords."""
 
+    @property
+    def _own(self) -> list[str]:
+        """The options of `job`."""
+        return list(inspect.signature(self.job).parameters)
+
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        known = list(inspect.signature(self.job).parameters)
+        """`options` without those that choose nothing, and with those in the dictionary `nested` beside the others."""
+        inner = options.get(self.nested) if self.nested else None
+        if inner is not None:
+            if not isinstance(inner, Mapping):
+                raise InputError(f"{self.nested}={inner!r:.60} must be a dictionary")
+            if twice := [name for name in inner if name in options]:
+                raise InputError(f"{', '.join(twice)} is given both in {self.nested} and beside it")
+            options = {**options, **inner}
+        own = [name for name in self._own if name != "reading"]
+        known = [*own, *READING, *IDLE, *([self.nested] if self.nested else [])]
         if unknown := [name for name in options if name not in known]:
-            raise InputError(f"{self.task} has no option {', '.join(unknown)}: it takes {', '.join(known) or 'none'}")
-        return options
+            raise InputError(f"{self.task} has no option {', '.join(unknown)}: it takes {', '.join(own) or 'none'}")
+        check_idle(IDLE, options)
+        chosen = {name: value for name, value in options.items() if name in own or name in READING}
+        self.reading(**{name: value for name, value in chosen.items() if name in READING})
+        return chosen
 
     def array(self, output: Output, name: str, axes: int) -> np.ndarray:
         """An array of the model's output, which must have so many axes and hold numbers."""
@@ -105,15 +176,6 @@ class Pipeline(ABC):
         return output[name]
 
 
-def fields_of(inputs: Sequence[Any], *names: str) -> list[tuple[Any, ...]]:
-    """Of dictionary inputs with exactly the keys `names`, all values of each key."""
-    for position, one in enumerate(inputs):
-        if not isinstance(one, Mapping) or one.keys() != set(names):
-            message = f"an input must be a dictionary with the keys {', '.join(names)}, not {one!r:.80}"
-            raise InputError(message, position)
-    return [tuple(one[name] for one in inputs) for name in names]
-
-
-def alone(features: Sequence[Features]) -> list[list[Features]]:
+def alone(features: Sequence[F]) -> list[list[F]]:
     """One sequence for every input."""
     return [[one] for one in features]

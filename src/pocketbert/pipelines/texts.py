@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pocketbert import decode
-from pocketbert.errors import InputError
-from pocketbert.features import Features, Predictor, TokenIds, encode_choices, encode_ids, encode_texts
-from pocketbert.pipelines.base import Output, Pipeline, Result, alone, fields_of
+from pocketbert.arguments import plain, whole
+from pocketbert.errors import InputError, require
+from pocketbert.features import Features, Predictor, TokenIds, encode_ids, encode_texts
+from pocketbert.pipelines.arguments import Reading
+from pocketbert.pipelines.base import Output, Pipeline, Result, alone
+from pocketbert.pipelines.inputs import fields_of, pair_of
 from pocketbert.runtime.stream import Job
 from pocketbert.sentences.declared import Declared
 from pocketbert.windows import encode_long_ids, encode_long_texts, groups, mean
@@ -29,37 +32,88 @@ class TextClassification(Pipeline):
     bundled = "sst2"
     whole_texts = "windows"
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
-        """As all pipelines, but one text without `top_k` gives a list of one result: so the field has it."""
-        result = super().__call__(inputs, **options)
-        return [result] if isinstance(inputs, str) and "top_k" not in self.options | options else result
+    def __call__(self, inputs: Any, *others: Any, **options: Any) -> Any:
+        """As all pipelines, but one text without `top_k` in the call gives a list with its result: the field has it so.
 
-    def job(self, *, top_k: int | None = 0, function_to_apply: str | None = None, windows: bool = False) -> Job:
+        A pair may be `[[[text, text]]]` or `text_pair=…`, too.
+        """
+        result = super().__call__(inputs, *others, **options)
+        return [result] if isinstance(inputs, str) and "top_k" not in options else result
+
+    def row(self, one: Any) -> Any:
+        """A text, or a pair of texts."""
+        return pair_of(one) if isinstance(one, Mapping) else one
+
+    def job(
+        self,
+        *,
+        top_k: int | Literal[""] | None = "",
+        function_to_apply: str | None = None,
+        windows: bool = False,
+        return_all_scores: bool | None = None,
+        text_pair: str | None = None,
+        reading: Reading | None = None,
+    ) -> Job:
         """The best `{"label", "score"}` of each text; with `top_k` a list of so many, of all if it is None.
 
         The score is a probability, or for regression the number itself, unless `function_to_apply` ("softmax",
         "sigmoid" or "none") is set. With `windows`, texts longer than the model's input are read whole: the logits are
         the mean of those of the windows, weighted by their tokens; of a pair the longer text is divided.
+        `return_all_scores` is an older argument: the scores of all labels, in the order of the labels. `text_pair` is
+        the second text of every input that has none.
         """
+        reading = reading or self.reading()
+        count = None if top_k is None else 1 if top_k == "" else top_k
+        if not whole(1)(count):
+            raise InputError(f"top_k={top_k!r} must be a whole number of at least 1, or None for all labels")
+        if return_all_scores is not None and top_k != "":
+            raise InputError("pass top_k or return_all_scores, not both")
+        function = None if function_to_apply is None else str(plain(function_to_apply)).lower()
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
-            texts, pairs = inputs, None
-            if any(isinstance(one, Mapping) for one in inputs):
-                texts, pairs = map(list, fields_of(inputs, "text", "text_pair"))
-            if windows:
-                return encode_long_texts(self.tokenizer, texts, pairs, max_length=self.max_length)
-            return alone(encode_texts(self.tokenizer, texts, pairs, max_length=self.max_length))
+            return _encode_pairs(reading, [self._pair(one, text_pair) for one in inputs], windows=windows)
 
         def read(text: Any, features: Sequence[Features], outputs: Sequence[Output]) -> Result | list[Result]:
             scores = decode.label_scores(
                 mean(features, [self.array(output, "logits", 1) for output in outputs]),
                 problem_type=self.config.problem_type,
-                function_to_apply=function_to_apply,
+                function_to_apply=None if function == "default" else function,
             )
-            best = decode.labels(scores, self.config.id2label, 1 if top_k == 0 else top_k)
-            return best[0] if top_k == 0 else best
+            if return_all_scores:
+                return [{"label": name, "score": float(scores[i])} for i, name in self.config.id2label.items()]
+            best = decode.labels(scores, self.config.id2label, count)
+            return best[0] if top_k == "" else best
 
         return Job(encode, read)
+
+    def _pair(self, one: Any, second: str | None) -> tuple[Any, Any]:
+        """The texts of an input, the second None if it has one text."""
+        if isinstance(one, Mapping):
+            return one["text"], one.get("text_pair")
+        if isinstance(one, list) and len(one) == 1 and isinstance(one[0], list) and len(one[0]) == 2:
+            return one[0][0], one[0][1]
+        return one, second
+
+
+def _encode_pairs(reading: Reading, pairs: Sequence[tuple[Any, Any]], *, windows: bool) -> list[list[Features]]:
+    """Texts and pairs of texts, in one run where all are of one kind."""
+    for position, (text, _) in enumerate(pairs):
+        if isinstance(text, list | tuple):
+            advice = "a pair of texts is a dictionary with the keys text, text_pair"
+            raise InputError(f"{text!r:.60} is not a text; {advice}", position)
+    single = [second is None for _, second in pairs]
+    if any(single) and not all(single):
+        features = []
+        for position, pair in enumerate(pairs):
+            try:
+                features += _encode_pairs(reading, [pair], windows=windows)
+            except InputError as error:
+                raise InputError(error.message, position) from None
+        return features
+    texts, seconds = [text for text, _ in pairs], None if all(single) else [second for _, second in pairs]
+    if windows:
+        return encode_long_texts(reading.tokenizer, texts, seconds, max_length=reading.max_length)
+    return alone(reading.texts(texts, seconds))
 
 
 class ZeroShotClassification(Pipeline):
@@ -69,21 +123,24 @@ class ZeroShotClassification(Pipeline):
     head = "ForSequenceClassification"
     whole_texts = "windows"
 
-    def __call__(self, inputs: Any, candidate_labels: str | Sequence[str] | None = None, **options: Any) -> Any:
-        """As all pipelines; `candidate_labels` may be the second argument."""
+    def __call__(
+        self, inputs: Any = None, candidate_labels: Any = None, *others: Any, sequences: Any = None, **options: Any
+    ) -> Any:
+        """As all pipelines; `candidate_labels` may be the second argument, and `sequences` is a name of the first."""
         if candidate_labels is not None:
             options["candidate_labels"] = candidate_labels
-        return super().__call__(inputs, **options)
+        return super().__call__(sequences if inputs is None else inputs, *others, **options)
 
     def job(
         self,
         *,
-        candidate_labels: str | Sequence[str] = (),
+        candidate_labels: str | Iterable[Any] = (),
         hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
         entailment: str | None = None,
         contradiction: str | None = None,
         windows: bool = False,
+        reading: Reading | None = None,
     ) -> Job:
         """`{"sequence", "labels", "scores"}` of each text, best label first.
 
@@ -92,25 +149,28 @@ class ZeroShotClassification(Pipeline):
         anonymous labels (LABEL_0, …) needs the names of those that mean `entailment` and `contradiction`. `windows` is
         as for text classification; it is the text that is divided, not the hypothesis.
         """
+        reading = reading or self.reading()
         if isinstance(candidate_labels, str):
             candidate_labels = [label.strip() for label in candidate_labels.split(",") if label.strip()]
+        candidate_labels = list(candidate_labels)
         if not candidate_labels:
             raise InputError("zero-shot-classification needs candidate_labels to choose from")
-        if "{}" not in hypothesis_template:
-            raise InputError(f"hypothesis_template={hypothesis_template!r} must hold {{}} where the label goes")
-        hypotheses = [hypothesis_template.replace("{}", str(label)) for label in candidate_labels]
+        hypotheses = [_hypothesis(hypothesis_template, label) for label in candidate_labels]
         count, names = len(hypotheses), dict(enumerate(candidate_labels))
         entails = self._label("entailment", entailment, ("entail",))
         alone = multi_label or count == 1
         contradicts = self._label("contradiction", contradiction, ("contradict", "not_entail")) if alone else None
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
-            texts, length = [text for text in inputs for _ in hypotheses], self.max_length
-            seconds = hypotheses * len(inputs)
-            if windows:
-                long = encode_long_texts(self.tokenizer, texts, seconds, max_length=length, first=True)
-                return [list(chain(*long[start : start + count])) for start in range(0, len(long), count)]
-            features = encode_texts(self.tokenizer, texts, seconds, max_length=length, truncation="only_first")
+            texts, seconds = [text for text in inputs for _ in hypotheses], hypotheses * len(inputs)
+            try:
+                if windows:
+                    length = reading.max_length
+                    long = encode_long_texts(reading.tokenizer, texts, seconds, max_length=length, first=True)
+                    return [list(chain(*long[start : start + count])) for start in range(0, len(long), count)]
+                features = reading.texts(texts, seconds, truncation="only_first")
+            except InputError as error:
+                raise InputError(error.message, None if error.position is None else error.position // count) from None
             return [features[start : start + count] for start in range(0, len(features), count)]
 
         def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> Result:
@@ -134,6 +194,17 @@ class ZeroShotClassification(Pipeline):
         raise InputError(f"the model's labels are {known}: pass {role}=… with the name of the one that means {role}")
 
 
+def _hypothesis(template: str, label: Any) -> str:
+    """The template with the label in it."""
+    try:
+        text = template.format(label)
+    except (IndexError, KeyError, ValueError):
+        text = template
+    if text == template:
+        raise InputError(f"hypothesis_template={template!r} must hold {{}} where the label goes")
+    return text
+
+
 class MultipleChoice(Pipeline):
     """Score the continuations of a text, or the answers to a question."""
 
@@ -144,15 +215,20 @@ class MultipleChoice(Pipeline):
         """Judge `choices` for `prompt`, or inputs `{"prompt": …, "choices": […]}`."""
         return super().__call__({"prompt": prompt, "choices": choices} if inputs is None else inputs, **options)
 
-    def job(self) -> Job:
+    def row(self, one: Any) -> Any:
+        """A prompt with its choices."""
+        return fields_of(one, "prompt", "choices")
+
+    def job(self, *, reading: Reading | None = None) -> Job:
         """All choices of each input as `{"choice", "index", "score"}`, best first; the scores add up to 1."""
+        reading = reading or self.reading()
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
-            prompts, choices = fields_of(inputs, "prompt", "choices")
+            choices = [one["choices"] for one in inputs]
             for position, options in enumerate(choices):
                 if not isinstance(options, list | tuple) or not options:
                     raise InputError(f"choices must be a list of texts, not {options!r:.60}", position)
-            return encode_choices(self.tokenizer, prompts, choices, max_length=self.max_length)
+            return reading.choices([one["prompt"] for one in inputs], choices)
 
         def read(one: Any, features: Sequence[Features], outputs: Sequence[Output]) -> list[Result]:
             logits = np.concatenate([self.array(output, "logits", 1) for output in outputs])
@@ -167,6 +243,7 @@ class FeatureExtraction(Pipeline):
     task = "feature-extraction"
     head = "Model"
     whole_texts = "windows"
+    nested = "tokenize_kwargs"
 
     def __init__(
         self,
@@ -179,6 +256,12 @@ class FeatureExtraction(Pipeline):
         self.declared = declared or Declared()
         super().__init__(predictor, tokenizer, config, **options)
 
+    def reading(self, **given: Any) -> Reading:
+        """As for all pipelines; padding up to a length would add vectors."""
+        if plain(given.get("padding")) == "max_length":
+            raise InputError("padding='max_length' would add vectors of padding to those of the text; leave it out")
+        return super().reading(**given)
+
     def job(
         self,
         *,
@@ -188,6 +271,8 @@ class FeatureExtraction(Pipeline):
         prompt_name: str | None = None,
         dimensions: int | None = None,
         windows: bool = False,
+        return_tensors: bool | str | None = None,
+        reading: Reading | None = None,
     ) -> Job:
         """The last hidden states of each text, nested lists [1, tokens, hidden]; with `pooling` one vector [hidden].
 
@@ -197,16 +282,17 @@ class FeatureExtraction(Pipeline):
         An input may be `features.TokenIds`, too. `dimensions` keeps so many numbers of a vector;
         `normalize` gives it length 1 after that. With `windows`, texts longer than the model's input are read whole:
         the vector is the mean of those of the windows, weighted by their tokens, with length 1 if the model declares
-        it.
+        it. `return_tensors` gives tensors of PyTorch (True or "pt"), or arrays ("np"), in place of lists.
         """
         made = self.arrays(
             pooling=pooling, normalize=normalize, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions,
-            windows=windows,
+            windows=windows, reading=reading,
         )  # fmt: skip
+        convert = _converter(return_tensors)
 
-        def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> list[Any]:
+        def read(text: str, features: Sequence[Features], outputs: Sequence[Output]) -> Any:
             array = made.decode(text, features, outputs)
-            return [array.tolist()] if pooling is None else list(array.tolist())
+            return convert(array[None] if pooling is None else array)
 
         # A number in a list takes 32 bytes: 25 kB per vector, or per token, for a model as wide as BERT-base.
         few = {"inputs": 256} if pooling else {"inputs": 64, "characters": 1 << 13}
@@ -221,8 +307,10 @@ class FeatureExtraction(Pipeline):
         prompt_name: str | None = None,
         dimensions: int | None = None,
         windows: bool = False,
+        reading: Reading | None = None,
     ) -> Job:
         """The job with arrays as results, [tokens, hidden] or [hidden] of each text."""
+        reading = reading or self.reading()
         if pooling is None and (normalize or dimensions is not None or windows):
             name = "normalize" if normalize else "windows" if windows else "dimensions"
             raise InputError(f"{name} needs pooling='declared' or another: it applies to one vector per text")
@@ -235,7 +323,9 @@ class FeatureExtraction(Pipeline):
             raise InputError("pass prompt or prompt_name, not both")
         prompt = self.prompt(prompt_name, default=pooling == "declared") if prompt is None else prompt
         declared = self.declared
-        before = encode_texts(self.tokenizer, [prompt], max_length=self.max_length)[0].input_ids[:-1] if prompt else ()
+        before = (
+            encode_texts(reading.tokenizer, [prompt], max_length=reading.max_length)[0].input_ids[:-1] if prompt else ()
+        )
         prompt_tokens = len(before)
         kept = declared.dimensions if dimensions is None and pooling == "declared" else dimensions
 
@@ -243,13 +333,13 @@ class FeatureExtraction(Pipeline):
             if inputs and all(isinstance(one, TokenIds) for one in inputs):
                 prompt_ids = [int(one) for one in before[1:]]
                 if windows:
-                    return encode_long_ids(self.tokenizer, inputs, prompt_ids, max_length=self.max_length)
-                return alone(encode_ids(self.tokenizer, inputs, prompt_ids, max_length=self.max_length))
+                    return encode_long_ids(reading.tokenizer, inputs, prompt_ids, max_length=reading.max_length)
+                return alone(encode_ids(reading.tokenizer, inputs, prompt_ids, max_length=reading.max_length))
             texts = [prompt + text if isinstance(text, str) else text for text in inputs] if prompt else inputs
             if windows:
                 repeated = max(0, prompt_tokens - 1)
-                return encode_long_texts(self.tokenizer, texts, max_length=self.max_length, repeated=repeated)
-            return alone(encode_texts(self.tokenizer, texts, max_length=self.max_length))
+                return encode_long_texts(reading.tokenizer, texts, max_length=reading.max_length, repeated=repeated)
+            return alone(reading.texts(texts))
 
         def read(text: Any, features: Sequence[Features], outputs: Sequence[Output]) -> np.ndarray:
             states = [self.array(output, "last_hidden_state", 2) for output in outputs]
@@ -279,3 +369,18 @@ class FeatureExtraction(Pipeline):
             known = ", ".join(self.declared.prompts) or "none"
             raise InputError(f"prompt_name={name!r} is not declared by the model; its prompts: {known}")
         return self.declared.prompts[name]
+
+
+def _converter(return_tensors: bool | str | None) -> Callable[[np.ndarray], Any]:
+    """What makes the results of arrays, as the argument `return_tensors` says."""
+    kind = plain(return_tensors)
+    if kind not in (None, True, False, "pt", "np"):
+        raise InputError(f"return_tensors={return_tensors!r:.60} must be one of True, False, 'pt', 'np'")
+    if not kind:
+        return lambda array: array.tolist()
+    if kind == "np":
+        return lambda array: array
+    require("train")
+    from pocketbert.models.predict import as_tensor
+
+    return as_tensor

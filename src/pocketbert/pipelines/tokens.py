@@ -10,15 +10,12 @@ import numpy as np
 from tokenizers.decoders import WordPiece
 
 from pocketbert import decode
+from pocketbert.arguments import plain, whole
 from pocketbert.errors import InputError
-from pocketbert.features import (
-    Features,
-    Tokens,
-    Window,
-    encode_questions,
-    encode_texts,
-)
-from pocketbert.pipelines.base import Output, Pipeline, Result, alone, fields_of
+from pocketbert.features import Features, Tokens, Window, encode_questions
+from pocketbert.pipelines.arguments import Reading
+from pocketbert.pipelines.base import Output, Pipeline, Result, alone
+from pocketbert.pipelines.inputs import fields_of, several
 from pocketbert.runtime.stream import Job
 from pocketbert.windows import Part, encode_long_tokens, merge
 
@@ -29,42 +26,59 @@ class TokenClassification(Pipeline):
     task = "token-classification"
     head = "ForTokenClassification"
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
-        """As all pipelines; with `is_split_into_words` one input is a list of words."""
+    def __call__(self, inputs: Any, *others: Any, **options: Any) -> Any:
+        """As all pipelines; with `is_split_into_words` an input is a list of words, and one alone gives a list, too."""
         one_sentence = isinstance(inputs, list | tuple) and all(isinstance(word, str) for word in inputs)
         if one_sentence and (self.options | options).get("is_split_into_words"):
-            [result] = super().__call__([inputs], **options)
-            return result
-        return super().__call__(inputs, **options)
+            inputs = [inputs]
+        return super().__call__(inputs, *others, **options)
 
     def job(
         self,
         *,
-        aggregation_strategy: str = "none",
-        ignore_labels: Sequence[str] = ("O",),
+        aggregation_strategy: str | None = None,
+        ignore_labels: Sequence[str] | None = None,
         is_split_into_words: bool = False,
         stride: int | None = None,
+        delimiter: str | None = None,
+        grouped_entities: bool | None = None,
+        ignore_subwords: bool | None = None,
+        reading: Reading | None = None,
     ) -> Job:
-        """Entities of each text, as `decode.entities` describes them; of words, in the words joined with spaces.
+        """Entities of each text, as `decode.entities` describes them; of words, in the words joined by `delimiter`.
 
-        Texts longer than the model's input are read in windows that share `stride` tokens; see `windows`.
+        Texts longer than the model's input are read in windows that share `stride` tokens; see `windows`. The delimiter
+        is a space by default. `grouped_entities` and `ignore_subwords` are older arguments: both stand for the
+        aggregation strategy "first", the first of them alone for "simple".
         """
+        reading = reading or self.reading()
+        older = grouped_entities is not None or ignore_subwords is not None
+        if older and aggregation_strategy is not None:
+            raise InputError("pass aggregation_strategy, or grouped_entities and ignore_subwords, not both")
+        if delimiter is not None and not is_split_into_words:
+            raise InputError("delimiter joins words: it needs is_split_into_words=True")
+        grouped = ("first" if ignore_subwords else "simple") if grouped_entities else "none"
+        strategy = grouped if aggregation_strategy is None else str(plain(aggregation_strategy)).lower()
+        between = " " if delimiter is None else delimiter
         join = WordPiece(prefix=self.tokenizer.wordpieces_prefix).decode
 
         def encode(inputs: list[Any]) -> list[list[Tokens | Part[Tokens]]]:
             return encode_long_tokens(
-                self.tokenizer, inputs, max_length=self.max_length, overlap=stride, split=is_split_into_words
+                reading.tokenizer, inputs, max_length=reading.max_length, overlap=stride, split=is_split_into_words
             )
 
         def read(one: Any, features: Sequence[Tokens | Part[Tokens]], outputs: Sequence[Output]) -> list[Result]:
             tokens, logits = merge(features, [self.array(output, "logits", 2) for output in outputs])
+            if len(between) != 1:  # the offsets are of words joined by one character
+                shift = (len(between) - 1) * np.maximum(tokens.word_ids, 0)[:, None]
+                tokens = replace(tokens, offsets=tokens.offsets + shift.astype(np.int32))
             return decode.entities(
                 logits,
                 tokens,
-                self._names(" ".join(one) if is_split_into_words else one, tokens),
+                self._names(between.join(one) if is_split_into_words else one, tokens),
                 self.config.id2label,
-                aggregation_strategy=aggregation_strategy,
-                ignore_labels=ignore_labels,
+                aggregation_strategy=strategy,
+                ignore_labels=("O",) if ignore_labels is None else ignore_labels,
                 join=join,
             )
 
@@ -84,17 +98,37 @@ class QuestionAnswering(Pipeline):
     task = "question-answering"
     head = "ForQuestionAnswering"
 
-    def __call__(self, inputs: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
-        """Answer `question` from `context` (or lists of them), or inputs `{"question": …, "context": …}`."""
-        if inputs is None:
-            if isinstance(question, str):
-                inputs = {"question": question, "context": context}
-            else:
-                contexts = [context] * len(question) if isinstance(context, str) else context
-                if not question or len(question) != len(contexts or ()):
-                    raise InputError("question and context must be two texts, or two lists of the same length")
-                inputs = [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
-        return super().__call__(inputs, **options)
+    def __call__(
+        self, *inputs: Any, question: Any = None, context: Any = None, data: Any = None, X: Any = None, **options: Any
+    ) -> Any:
+        """Answer `question` from `context`, or inputs `{"question": …, "context": …}`.
+
+        `question` and `context` are two texts, also without their names, or lists of as many; one context may serve all
+        questions. `data` and `X` are older names of the inputs. A list of one input gives its result alone: so the
+        field has it.
+        """
+        named = data if X is None else X
+        if len(inputs) == 2 and all(isinstance(text, str) for text in inputs):
+            question, context = inputs
+        elif len(inputs) > 1:
+            named = list(inputs)
+        elif inputs:
+            [named] = inputs
+        given = _questions(question, context) if named is None else named
+        result = super().__call__(given, **options)
+        return result[0] if isinstance(given, list | tuple) and len(given) == 1 else result
+
+    def reading(self, **given: Any) -> Reading:
+        """As for all pipelines; passages are read in windows, the length of which has its own argument."""
+        if given.get("max_length") is not None:
+            raise InputError("question-answering has no option max_length: max_seq_len is the length of its windows")
+        return super().reading(**given)
+
+    def row(self, one: Any) -> Any:
+        """A question with its context; transformers' `SquadExample` is one."""
+        if hasattr(one, "question_text") and hasattr(one, "context_text"):
+            return {"question": one.question_text, "context": one.context_text}
+        return fields_of(one, "question", "context")
 
     def job(
         self,
@@ -106,21 +140,27 @@ class QuestionAnswering(Pipeline):
         max_seq_len: int = 384,
         doc_stride: int | None = None,
         max_question_len: int | None = None,
+        align_to_words: bool = True,
+        topk: int | None = None,
     ) -> Job:
         """The best `{"score", "start", "end", "answer"}` of each question, or a list of the `top_k` best if over 1.
 
         `decode.answers` defines the score. With `handle_impossible_answer` the empty answer competes, and wins by
         more than `null_threshold`. Lengths are in tokens; `doc_stride` is the distance between the starts of two
         windows [default: 128] and `max_question_len` the maximum length of a question [default: 64], both less for
-        models that read less than 384 tokens.
+        models that read less than 384 tokens. With `align_to_words` an answer begins and ends with a word, and those
+        that become the same are one, with the sum of their scores. `topk` is an older name of `top_k`.
         """
+        count = top_k if topk is None else topk
+        for name, value in {"top_k": count, "max_answer_len": max_answer_len}.items():
+            if value is None or not whole(1)(value):
+                raise InputError(f"{name}={value!r} must be a whole number of at least 1")
 
         def encode(inputs: list[Any]) -> list[list[Window]]:
-            questions, contexts = fields_of(inputs, "question", "context")
             return encode_questions(
                 self.tokenizer,
-                questions,
-                contexts,
+                [one["question"] for one in inputs],
+                [one["context"] for one in inputs],
                 max_length=min(max_seq_len, self.max_length),
                 doc_stride=doc_stride,
                 max_question_length=max_question_len,
@@ -130,12 +170,56 @@ class QuestionAnswering(Pipeline):
             found = [
                 {name: self.array(output, name, 1) for name in ("start_logits", "end_logits")} for output in outputs
             ]
-            spans = decode.spans(windows, found, n_best=max(20, top_k), max_answer_length=max_answer_len)
+            spans = decode.spans(windows, found, n_best=max(20, count), max_answer_length=max_answer_len)
             null = decode.null_logit(found) if handle_impossible_answer else None
-            best = decode.answers(spans, one["context"], top_k=top_k, null=null, null_threshold=null_threshold)
-            return best[0] if top_k == 1 else best
+            best = decode.answers(spans, one["context"], top_k=None, null=null, null_threshold=null_threshold)
+            best = (self._aligned(best, one["context"]) if align_to_words else best)[:count]
+            return best[0] if count == 1 else best
 
         return Job(encode, read)
+
+    def _aligned(self, answers: list[Result], context: str) -> list[Result]:
+        """Answers that begin and end with a word of the tokenizer, those of the same place as one."""
+        found: dict[tuple[int, int], Result] = {}
+        for one in answers:
+            start, end = self._words(context, one["start"], one["end"])
+            if (start, end) in found:
+                found[start, end]["score"] += one["score"]
+            else:
+                found[start, end] = {**one, "start": start, "end": end, "answer": context[start:end]}
+        ranked = sorted(found.values(), key=lambda one: -one["score"])
+        # The empty answer is first, or not, by its threshold.
+        first = next(one for one in ranked if bool(one["answer"]) == bool(answers[0]["answer"]))
+        return [first, *(one for one in ranked if one is not first)]
+
+    def _words(self, context: str, start: int, end: int) -> tuple[int, int]:
+        """Where the words begin and end of which the characters `start` to `end` (exclusive) are parts."""
+        if start == end:
+            return start, end
+        first = max(context.rfind(space, 0, start) for space in _SPACES) + 1
+        stops = [place for space in _SPACES if (place := context.find(space, end)) >= 0]
+        part = context[first : min(stops, default=len(context))]
+        encoding = self.tokenizer(part, add_special_tokens=False, verbose=False)[0]
+        head, tail = (encoding.char_to_word(place - first) for place in (start, end - 1))
+        left = None if head is None else encoding.word_to_chars(head)
+        right = None if tail is None else encoding.word_to_chars(tail)
+        return start if left is None else first + left[0], end if right is None else first + right[1]
+
+
+_SPACES = " \n\t\r"
+
+
+def _questions(question: Any, context: Any) -> Any:
+    """Inputs of a question and its context, or of lists of as many; one context may serve all questions."""
+    if isinstance(question, str):
+        return {"question": question, "context": context}
+    questions = several(question)
+    contexts = context if isinstance(context, str) else several(context)
+    if isinstance(questions, list):
+        contexts = [context] * len(questions) if isinstance(context, str) else contexts
+        if questions and isinstance(contexts, list) and len(questions) == len(contexts):
+            return [{"question": q, "context": c} for q, c in zip(questions, contexts, strict=True)]
+    raise InputError("question and context must be two texts, or two lists of the same length")
 
 
 class FillMask(Pipeline):
@@ -143,23 +227,38 @@ class FillMask(Pipeline):
 
     task = "fill-mask"
     head = "ForMaskedLM"
+    nested = "tokenizer_kwargs"
 
-    def job(self, *, top_k: int = 5, targets: str | Sequence[str] | None = None) -> Job:
+    def __call__(self, inputs: Any, *others: Any, **options: Any) -> Any:
+        """As all pipelines, but a list of one text gives its result alone: so the field has it."""
+        result = super().__call__(inputs, *others, **options)
+        return result[0] if isinstance(inputs, list) and len(inputs) == 1 else result
+
+    def job(
+        self,
+        *,
+        top_k: int | None = None,
+        targets: str | Sequence[str] | None = None,
+        reading: Reading | None = None,
+    ) -> Job:
         """The `top_k` best `{"score", "token", "token_str", "sequence"}` of each text; of each gap, if it has several.
 
-        `targets` are the words to choose among, each a single token of the vocabulary.
+        There are 5 by default. `targets` are the words to choose among, each a single token of the vocabulary.
         """
+        reading, count = reading or self.reading(), 5 if top_k is None else top_k
+        if not whole(1)(count):
+            raise InputError(f"top_k={top_k!r} must be a whole number of at least 1")
         ids = None if targets is None else self._token_ids([targets] if isinstance(targets, str) else targets)
         mask = self.tokenizer.mask_token_id
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
             features = [
                 replace(one, rows=np.flatnonzero(one.input_ids == mask).astype(np.int32))
-                for one in encode_texts(self.tokenizer, inputs, max_length=self.max_length)
+                for one in reading.texts(inputs)
             ]
             for position, (text, one) in enumerate(zip(inputs, features, strict=True)):
                 if mask not in one.input_ids:
-                    message = f"no {self.tokenizer.mask_token} in the first {self.max_length} tokens of {text!r:.60}"
+                    message = f"no {self.tokenizer.mask_token} in the first {reading.max_length} tokens of {text!r:.60}"
                     raise InputError(message, position)
             return alone(features)
 
@@ -171,7 +270,7 @@ class FillMask(Pipeline):
             filled = [
                 [
                     self._filled(one, int(place), token, score, alone=len(logits) == 1)
-                    for token, score in decode.fills(scores, top_k, ids)
+                    for token, score in decode.fills(scores, count, ids)
                 ]
                 for place, scores in zip(one.rows, logits, strict=True)
             ]
