@@ -256,15 +256,19 @@ NB_MODULE(_core, m) {
             },
             nb::arg("width"), nb::arg("local"))
         .def("lookup",
-             building(+[](Program& p, BufferColumns target, Matrix<float> table, const std::string& which, bool add) {
-                 p.lookup(columns(target), view(table), index(which), add);
+             building(+[](Program& p, BufferColumns target, Matrix<float> table, const std::string& which, bool add,
+                          std::optional<int> uncounted) {
+                 p.lookup(columns(target), view(table), index(which), add, uncounted.value_or(-1));
              }),
-             nb::arg("target"), unconverted("table"), nb::arg("index"), nb::arg("add"))
+             nb::arg("target"), unconverted("table"), nb::arg("index"), nb::arg("add"),
+             nb::arg("uncounted") = nb::none())
         .def("lookup_s8",
              building(+[](Program& p, BufferColumns target, Matrix<std::int8_t> table, Vector<float> scales,
-                          const std::string& which,
-                          bool add) { p.lookup_s8(columns(target), view(table), view(scales), index(which), add); }),
-             nb::arg("target"), unconverted("table"), unconverted("table_scales"), nb::arg("index"), nb::arg("add"))
+                          const std::string& which, bool add, std::optional<int> uncounted) {
+                 p.lookup_s8(columns(target), view(table), view(scales), index(which), add, uncounted.value_or(-1));
+             }),
+             nb::arg("target"), unconverted("table"), unconverted("table_scales"), nb::arg("index"), nb::arg("add"),
+             nb::arg("uncounted") = nb::none())
         .def("linear",
              building(+[](Program& p, BufferColumns source, BufferColumns target, Matrix<float> weight,
                           Vector<float> bias, int groups, const std::string& act, std::optional<BufferColumns> residual,
@@ -292,10 +296,14 @@ NB_MODULE(_core, m) {
                  +[](Program& p, BufferColumns source, BufferColumns target, Vector<float> weight, Vector<float> bias,
                      float eps) { p.layer_norm(columns(source), columns(target), view(weight), view(bias), eps); }),
              nb::arg("source"), nb::arg("target"), unconverted("weight"), unconverted("bias"), nb::arg("eps"))
-        .def("attention", building(+[](Program& p, BufferColumns query, BufferColumns key, BufferColumns value,
-                                       BufferColumns target, int heads, bool bfloat16) {
-                 p.attention(columns(query), columns(key), columns(value), columns(target), heads, bfloat16);
-             }))
+        .def("attention",
+             building(+[](Program& p, BufferColumns query, BufferColumns key, BufferColumns value, BufferColumns target,
+                          int heads, bool bfloat16, std::optional<Matrix<float>> bias) {
+                 p.attention(columns(query), columns(key), columns(value), columns(target), heads, bfloat16,
+                             view(bias));
+             }),
+             nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("target"), nb::arg("heads"),
+             nb::arg("bfloat16"), unconverted("bias") = nb::none())
         .def("gather", building(+[](Program& p, BufferColumns source, BufferColumns target, bool selected) {
                  p.gather(columns(source), columns(target), selected);
              }),

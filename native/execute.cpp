@@ -28,7 +28,8 @@ void Program::check_batch(const Batch& batch) const {
         for (const Step& step : stage.steps) {
             if (step.kind != Step::lookup) continue;
             if (step.index == Index::position) {
-                require(longest <= step.entries, "a sequence is longer than the table of positions");
+                require(longest <= step.entries - (step.uncounted >= 0),
+                        "a sequence is longer than the table of positions");
                 continue;
             }
             for (const std::int32_t id : step.index == Index::segment ? batch.segments : batch.ids)
@@ -45,6 +46,7 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
                 tokens,
                 sequences,
                 {},
+                {},
                 {}};
     require(selects_ || !selected_rows, "this program gathers no selected rows");
     if (selected_rows) {
@@ -57,6 +59,12 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
     batch.sequence_of.reserve(static_cast<std::size_t>(tokens));
     for (int s = 0; s < sequences; ++s)
         batch.sequence_of.insert(batch.sequence_of.end(), batch.starts[s + 1] - batch.starts[s], s);
+    if (uncounted_ >= 0) {
+        batch.counted.reserve(static_cast<std::size_t>(tokens));
+        for (int s = 0; s < sequences; ++s)
+            for (int row = batch.starts[s], count = 0; row < batch.starts[s + 1]; ++row)
+                batch.counted.push_back(batch.ids[row] == uncounted_ ? 0 : ++count);
+    }
     tokens_ = tokens, sequences_ = sequences, selected_ = static_cast<int>(batch.selected_rows.size());
 
     for (std::size_t b = 0; b < buffers_.size(); ++b) {
@@ -97,7 +105,7 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
 
 // All memory is allocated here, before the threads run, so that none of them can fail.
 void Program::make_scratch(const Batch& batch) {
-    std::size_t longest = 0, packed = 0, widest = 0, attention = 0;
+    std::size_t longest = 0, packed = 0, widest = 0, attention = 0, distances = 0;
     for (int s = 0; s < batch.sequences; ++s)
         longest = std::max(longest, static_cast<std::size_t>(batch.starts[s + 1] - batch.starts[s]));
     const std::size_t panels = (longest + PANEL - 1) / PANEL * PANEL;
@@ -110,6 +118,7 @@ void Program::make_scratch(const Batch& batch) {
         }
         packed = std::max(packed, panels * depth + longest * depth_panels);
         widest = std::max({widest, panels, static_cast<std::size_t>(depth_panels)});
+        if (stage.bias_width) distances = 2 * longest;
     }
     const auto grow = [](auto& memory, std::size_t size) {
         if (memory.size() < size) memory.resize(size);
@@ -126,6 +135,7 @@ void Program::make_scratch(const Batch& batch) {
         grow(scratch.packed, packed);
         grow(scratch.zeros, widest);
         grow(scratch.attention, attention);
+        grow(scratch.distances, distances);
         grow(scratch.scores, packed ? panels * QUERIES : 0);
     }
 }
@@ -182,7 +192,7 @@ void Program::run_lookup(const Step& step, const Batch& batch, int first, int la
             case Index::word: entry = batch.ids[row]; break;
             case Index::next_word: entry = row + 1 < batch.starts[s + 1] ? batch.ids[row + 1] : -1; break;
             case Index::previous_word: entry = row > batch.starts[s] ? batch.ids[row - 1] : -1; break;
-            case Index::position: entry = row - batch.starts[s]; break;
+            case Index::position: entry = step.uncounted < 0 ? row - batch.starts[s] : batch.counted[row]; break;
             case Index::segment: entry = batch.segments[row]; break;
         }
         float* out = at(step.target, row, first, scratch);
@@ -280,11 +290,21 @@ void Program::run_attention(const Stage& stage, const Batch& batch, int sequence
     float* packed_values = scratch.packed.data() + keys;
     pack_f32(at(part(stage.value), start, 0, scratch), 1, stride(stage.value), depth, length, packed_values);
     const Epilogue plain{scratch.zeros.data(), 0, Activation::none, nullptr, 0, nullptr};
+    Epilogue biased = plain;
+    float* distances = scratch.distances.data();
+    if (stage
+            .bias_width) {  // the bias of each distance from 1 - length on: rows of scores read it, each one before the last
+        const int reach = stage.bias_width / 2;
+        const float* table = stage.bias.data() + std::ptrdiff_t(head) * stage.bias_width + reach;
+        for (int d = 1 - length; d < length; ++d) distances[d + length - 1] = table[std::clamp(d, -reach, reach)];
+        biased.residual_stride = -1;
+    }
     for (int row = 0; row < length; row += QUERIES) {
         const int rows = std::min(QUERIES, length - row);
         float* scores = scratch.scores.data();
+        if (stage.bias_width) biased.residual = distances + (length - 1 - row);
         kernels_.linear_f32(at(part(stage.query), start + row, 0, scratch), stride(stage.query), rows,
-                            scratch.packed.data(), length, depth, plain, scores, score_stride);
+                            scratch.packed.data(), length, depth, biased, scores, score_stride);
         for (int i = 0; i < rows; ++i) kernels_.softmax(scores + std::ptrdiff_t(i) * score_stride, length);
         kernels_.linear_f32(scores, score_stride, rows, packed_values, depth, length, plain,
                             at(part(stage.target), start + row, 0, scratch), stride(stage.target));
@@ -295,7 +315,8 @@ std::size_t Program::workspace_bytes() const {
     std::size_t bytes = 0;
     for (const Aligned<float>& memory : memory_) bytes += memory.bytes();
     for (const Scratch& s : scratch_) {
-        for (const auto* memory : {&s.local, &s.scores, &s.packed, &s.zeros, &s.scales, &s.biases, &s.row})
+        for (const auto* memory :
+             {&s.local, &s.scores, &s.packed, &s.zeros, &s.scales, &s.biases, &s.row, &s.distances})
             bytes += memory->bytes();
         for (const auto* memory : {&s.sums, &s.outliers, &s.outlier_counts}) bytes += memory->bytes();
         bytes += s.q.bytes() + s.attention.bytes();

@@ -109,30 +109,35 @@ void Program::add_step(Step step) {
     mark_written(steps.back().target);
 }
 
-void Program::lookup(Columns target, View<float> table, Index index, bool add) {
+void Program::lookup(Columns target, View<float> table, Index index, bool add, int uncounted) {
     Step step{};
     step.table = std::move(table);
     const int entries = step.table.rows, width = step.table.width;
-    add_lookup(std::move(step), target, entries, width, index, add);
+    add_lookup(std::move(step), target, entries, width, index, add, uncounted);
 }
 
-void Program::lookup_s8(Columns target, View<std::int8_t> table, View<float> table_scales, Index index, bool add) {
+void Program::lookup_s8(Columns target, View<std::int8_t> table, View<float> table_scales, Index index, bool add,
+                        int uncounted) {
     require(table_scales.width == table.rows, "a table needs a scale for every row");
     Step step{};
     step.table_s8 = std::move(table);
     step.table_scales = std::move(table_scales);
     const int entries = step.table_s8.rows, width = step.table_s8.width;
-    add_lookup(std::move(step), target, entries, width, index, add);
+    add_lookup(std::move(step), target, entries, width, index, add, uncounted);
 }
 
-void Program::add_lookup(Step step, Columns target, int entries, int width, Index index, bool add) {
+void Program::add_lookup(Step step, Columns target, int entries, int width, Index index, bool add, int uncounted) {
     check(target, add);
     require(entries > 0 && width == target.width, "a table must be as wide as its target");
     require(rows_of_ == RowsOf::tokens, "a lookup cannot follow a gather");
+    require(uncounted < 0 || (index == Index::position && (uncounted_ < 0 || uncounted_ == uncounted)),
+            "one word is left out where positions are counted, and only there");
+    if (uncounted >= 0) uncounted_ = uncounted;
     step.kind = Step::lookup;
     step.source = step.target = target;
     step.entries = entries;
     step.index = index;
+    step.uncounted = uncounted;
     step.add = add;
     add_step(std::move(step));
 }
@@ -227,7 +232,8 @@ void Program::layer_norm(Columns source, Columns target, View<float> weight, Vie
     add_step(std::move(step));
 }
 
-void Program::attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16) {
+void Program::attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16,
+                        const View<float>& bias) {
     for (Columns c : {query, key, value}) check(c, true);
     check(target, false);
     require(rows_of_ == RowsOf::tokens, "attention cannot follow a gather");
@@ -237,10 +243,17 @@ void Program::attention(Columns query, Columns key, Columns value, Columns targe
     }
     require(heads > 0 && target.width % heads == 0, "heads must divide the width");
     for (Columns c : {query, key, value}) require(!overlap(c, target), "attention cannot replace its source");
+    require(!bias.data || (bias.rows == heads && bias.width % 2 == 1), "a bias has a row per head, of odd width");
+    require(!bias.data || !bfloat16, "attention with a bias is in fp32");
     Stage stage{};
     stage.kind = Stage::attention;
     stage.query = query, stage.key = key, stage.value = value, stage.target = target, stage.heads = heads;
     stage.bfloat16 = bfloat16 && kernels_.bf16_attention;
+    if (bias.data) {
+        stage.bias_width = bias.width;
+        stage.bias.resize(static_cast<std::size_t>(heads) * bias.width);
+        std::copy_n(bias.data, stage.bias.size(), stage.bias.data());
+    }
     stages_.push_back(std::move(stage));
     mark_written(target);
     end_rows();

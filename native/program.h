@@ -74,16 +74,20 @@ public:
 
     // A buffer of `width` columns. A local one lives within one row program and is never seen from outside.
     int buffer(int width, bool local);
-    void lookup(Columns target, View<float> table, Index index, bool add);
-    void lookup_s8(Columns target, View<std::int8_t> table, View<float> table_scales, Index index, bool add);
+    // With `uncounted` >= 0, the id of a word, positions count the other words from 1 on, and this word has position 0.
+    void lookup(Columns target, View<float> table, Index index, bool add, int uncounted = -1);
+    void lookup_s8(Columns target, View<std::int8_t> table, View<float> table_scales, Index index, bool add,
+                   int uncounted = -1);
     void linear(Columns source, Columns target, View<float> weight, View<float> bias, int groups, Activation activation,
                 const Columns* residual, View<float> residual_scale);
     void linear_s8(Columns source, Columns target, View<std::int8_t> weight, View<float> weight_scales,
                    View<float> bias, int groups, Activation activation, const Columns* residual,
                    View<float> residual_scale, View<float> outlier_weight);
     void layer_norm(Columns source, Columns target, View<float> weight, View<float> bias, float eps);
-    // With `bfloat16`, in that precision if the kernels have it.
-    void attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16);
+    // With `bfloat16`, in that precision if the kernels have it. `bias`, or nothing, is [heads, 2 * reach + 1]: what is
+    // added to a score by the distance from the query to the key, -reach to reach, beyond these as at the nearer end.
+    void attention(Columns query, Columns key, Columns value, Columns target, int heads, bool bfloat16,
+                   const View<float>& bias = {});
     // From here on the rows are those that the caller selects, or the first of every sequence. `source` has all tokens.
     void gather(Columns source, Columns target, bool selected);
 
@@ -124,6 +128,7 @@ private:
         View<float> table, table_scales;  // of a table in int8, the scales of its rows
         View<std::int8_t> table_s8;
         int entries;  // of the table
+        int uncounted;  // the word without a position, or -1
         int groups;
         Activation activation;
         Aligned<float> bias, residual_scale, weight_scales;
@@ -140,9 +145,11 @@ private:
         RowsOf gathered;
         int heads;
         bool bfloat16;
+        Aligned<float> bias;  // [heads, bias_width], of attention
+        int bias_width;
     };
     struct Scratch {  // a thread's own memory
-        Aligned<float> local, scores, packed, zeros, scales, biases, row;
+        Aligned<float> local, scores, packed, zeros, scales, biases, row, distances;
         Aligned<std::int8_t> q;
         Aligned<std::uint8_t> attention;
         Aligned<std::int32_t> sums, outliers, outlier_counts;
@@ -153,6 +160,7 @@ private:
         int tokens, sequences;
         std::vector<std::int32_t> selected_rows;  // numbers of tokens
         std::vector<std::int32_t> sequence_of;  // by token
+        std::vector<std::int32_t> counted;  // by token: the position without uncounted words, if a step asks for it
     };
 
     void start(std::shared_ptr<Pool> pool);
@@ -163,7 +171,7 @@ private:
     void end_rows();
     static bool can_fuse(const Step& a, const Step& b);
     void add_step(Step step);
-    void add_lookup(Step step, Columns target, int entries, int width, Index index, bool add);
+    void add_lookup(Step step, Columns target, int entries, int width, Index index, bool add, int uncounted);
     template <class T>
     Step check_linear(Columns source, Columns target, const View<T>& weight, const View<float>& bias, int groups,
                       Activation activation, const Columns* residual, const View<float>& residual_scale) const;
@@ -188,6 +196,7 @@ private:
     std::vector<Stage> stages_;
     Arena weights_;
     std::size_t local_width_ = 0, quantized_bytes_ = 0, most_groups_ = 1, widest_outlier_step_ = 0, most_outliers_ = 0;
+    int uncounted_ = -1;  // the word that all lookups of positions leave out
     RowsOf rows_of_ = RowsOf::tokens;  // the rows of the next step
     bool selects_ = false;  // a gather takes the rows that the caller selects
 

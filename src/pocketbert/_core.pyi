@@ -31,9 +31,15 @@ class Program:
     @property
     def workspace_bytes(self) -> int: ...
     def buffer(self, width: int, local: bool) -> int: ...
-    def lookup(self, target: _Columns, table: _Floats, index: str, add: bool) -> None: ...
+    def lookup(self, target: _Columns, table: _Floats, index: str, add: bool, uncounted: int | None = None) -> None: ...
     def lookup_s8(
-        self, target: _Columns, table: npt.NDArray[np.int8], table_scales: _Floats, index: str, add: bool
+        self,
+        target: _Columns,
+        table: npt.NDArray[np.int8],
+        table_scales: _Floats,
+        index: str,
+        add: bool,
+        uncounted: int | None = None,
     ) -> None: ...
     def linear(
         self,
@@ -61,7 +67,14 @@ class Program:
     ) -> None: ...
     def layer_norm(self, source: _Columns, target: _Columns, weight: _Floats, bias: _Floats, eps: float) -> None: ...
     def attention(
-        self, query: _Columns, key: _Columns, value: _Columns, target: _Columns, heads: int, bfloat16: bool
+        self,
+        query: _Columns,
+        key: _Columns,
+        value: _Columns,
+        target: _Columns,
+        heads: int,
+        bfloat16: bool,
+        bias: _Floats | None = None,
     ) -> None: ...
     def gather(self, source: _Columns, target: _Columns, selected: bool) -> None: ...
     def run(

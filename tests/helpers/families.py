@@ -20,7 +20,7 @@ HEADS = tuple(HEAD_KINDS)
 CONFIGS: dict[str, PreTrainedConfig] = {
     name: config
     for model_type in FAMILIES
-    for name, config in import_module(f"helpers.configs.{model_type}").CONFIGS.items()
+    for name, config in import_module(f"helpers.configs.{model_type.replace('-', '_')}").CONFIGS.items()
 }
 
 
@@ -35,6 +35,9 @@ def our_class(config: PreTrainedConfig, head: str) -> Any:
 
 
 def their_class(config: PreTrainedConfig, head: str) -> Any:
+    """transformers' class for a head that the family has here; None without one."""
+    if head not in FAMILIES[config.model_type].heads:
+        return None
     return getattr(transformers, FAMILIES[config.model_type].class_name(head), None)
 
 

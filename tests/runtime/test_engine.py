@@ -63,7 +63,10 @@ def close(got: np.ndarray, expected: np.ndarray, tolerance: float = 1e-4) -> Non
 
 
 def random_plan(seed: int, widths: list[int], groups: int, heads: int, activation: str, int8: bool) -> Plan:
-    """Every kind of step: lookups, a norm in place, grouped products with and without residual, attention."""
+    """Every kind of step: lookups, a norm in place, grouped products with and without residual, attention.
+
+    Of odd seeds, positions leave out a word, and attention has a bias by distance.
+    """
     draws = np.random.default_rng(seed)
 
     def tensor(*shape: int) -> np.ndarray:
@@ -74,7 +77,8 @@ def random_plan(seed: int, widths: list[int], groups: int, heads: int, activatio
     q, k, v = (Columns("qkv", width, i * width) for i in range(3))
     context = Columns("context", width)
     kept = {
-        "words": tensor(11, width), "positions": tensor(600, width), "segments": tensor(2, width),
+        "words": tensor(11, width), "positions": tensor(601, width), "segments": tensor(2, width),
+        "distances": 3 * tensor(heads, 2 * (seed % 9) + 1),
         "norm.w": tensor(width), "norm.b": tensor(width),
         "in.w": tensor(inner, width // groups), "in.b": tensor(inner),
         "back.w": tensor(width, inner // groups), "back.b": tensor(width), "back.s": tensor(width),
@@ -85,7 +89,7 @@ def random_plan(seed: int, widths: list[int], groups: int, heads: int, activatio
         Lookup(x, "words", "word"),
         Lookup(x, "words", "next word", add=True),
         Lookup(x, "words", "previous word", add=True),
-        Lookup(x, "positions", "position", add=True),
+        Lookup(x, "positions", "position", add=True, uncounted=3 if seed % 2 else None),
         Lookup(x, "segments", "segment", add=True),
         LayerNorm(x, x, "norm.w", "norm.b", 1e-5),
         Linear(x, y, "in.w", "in.b", groups=groups, activation=activation),
@@ -93,7 +97,8 @@ def random_plan(seed: int, widths: list[int], groups: int, heads: int, activatio
         *(Linear(x, target, f"{name}.w", "qkv.b") for name, target in (("q", q), ("k", k), ("v", v))),
     )
     last = Linear(context, z, "z.w", "z.b", activation="tanh")
-    plan = Plan((Rows(steps), Attention(q, k, v, context, heads), Rows((last,))), kept, {"z": z, "x": x}, 600)
+    attention = Attention(q, k, v, context, heads, bias="distances" if seed % 2 else None)
+    plan = Plan((Rows(steps), attention, Rows((last,))), kept, {"z": z, "x": x}, 600)
     return quantize(plan, smallest=0) if int8 else plan
 
 

@@ -109,7 +109,7 @@ def _subject(name: str) -> tuple[Subject, list[Peer], int]:
     file = find_export(name)
     if file is None:
         made = subject(name)
-        return made, [], made.config.max_position_embeddings
+        return made, [], made.config.max_tokens
     folder, exported = model_folder(file), load_export(file)
     made = replace(with_random_weights(folder.name, AutoConfig.from_pretrained(folder)), folder=folder)
     peer = ExportedFile(
@@ -118,7 +118,7 @@ def _subject(name: str) -> tuple[Subject, list[Peer], int]:
         needs=exported.needs,
         path=file,
     )
-    return made, [peer], exported.max_tokens or made.config.max_position_embeddings
+    return made, [peer], exported.max_tokens or made.config.max_tokens
 
 
 def _encoded(subject: Subject, texts: Sequence[str]) -> list[Features]:
@@ -128,4 +128,4 @@ def _encoded(subject: Subject, texts: Sequence[str]) -> list[Features]:
     from pocketbert.tokenization import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(subject.folder or BUNDLED / "sst2")
-    return list(encode_texts(tokenizer, texts, max_length=subject.config.max_position_embeddings))
+    return list(encode_texts(tokenizer, texts, max_length=subject.config.max_tokens))

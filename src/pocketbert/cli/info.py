@@ -96,7 +96,7 @@ def _vocabulary(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except TokenizerError:
         return {"vocabulary": None, "tokens": None}
-    return {"vocabulary": len(tokenizer), "tokens": fit(tokenizer, config.max_position_embeddings)}
+    return {"vocabulary": len(tokenizer), "tokens": fit(tokenizer, config.max_tokens)}
 
 
 def _run(folder: Path) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ def latency(folder: Path) -> dict[str, float]:
 
     config = AutoConfig.from_pretrained(folder)
     plan = load_plan(config, read_tensors(folder), config.tuned_for or "Model")
-    length = min(_TOKENS, config.max_position_embeddings)
+    length = min(_TOKENS, config.max_tokens)
     ids = np.arange(length, dtype=np.int32) % config.vocab_size
     inputs = [Features(ids, np.zeros_like(ids))]
     milliseconds = {}

@@ -79,7 +79,7 @@ def read_source(model: str | Path, texts: Sequence[str], *, revision: str | None
     config = AutoConfig.from_pretrained(declared.encoder, revision=revision)
     tokenizer = declared.read_tokenizer(revision=revision)
     if tokenizer.stated_max_length is None:  # the limit is that of the model, and is written with it
-        tokenizer.model_max_length = config.max_position_embeddings
+        tokenizer.model_max_length = config.max_tokens
     try:
         plan = load_plan(config, read_tensors(declared.encoder, revision=revision), config.saved_head)
     except CheckpointError as error:
@@ -87,7 +87,7 @@ def read_source(model: str | Path, texts: Sequence[str], *, revision: str | None
     for name, tensor in plan.tensors.items():
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{model} is damaged: {name} contains NaN or infinity")
-    return Source(model, config, tokenizer, plan, texts, fit(tokenizer, config.max_position_embeddings), declared)
+    return Source(model, config, tokenizer, plan, texts, fit(tokenizer, config.max_tokens), declared)
 
 
 def write_companions(source: Source, folder: Path) -> None:

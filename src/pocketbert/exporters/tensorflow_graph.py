@@ -75,6 +75,7 @@ class _Graph:
     buffers: dict[str, list[_Piece]] = field(default_factory=dict)
     word_rows: dict[str, Tensor] = field(default_factory=dict)  # by table; looked up once for all neighbours
     bias: Tensor = None
+    biases: dict[str, Tensor] = field(default_factory=dict)  # of scores, by table
 
     def outputs(self) -> dict[str, Tensor]:
         """Run the plan, and restore the axis of sequences."""
@@ -146,6 +147,9 @@ class _Graph:
         import tensorflow as tf
 
         table, width = self.plan.tensors[step.table], step.target.width
+        if step.uncounted is not None:
+            real = tf.cast(tf.not_equal(self.ids, step.uncounted), tf.int32)
+            return tf.gather(table, tf.reshape(tf.cumsum(real, axis=1) * real, [-1]))
         if step.index == "position":
             rows = tf.constant(table)[: self.length]
             return rows if isinstance(self.batch, int) and self.batch == 1 else tf.tile(rows, [self.batch, 1])
@@ -196,9 +200,21 @@ class _Graph:
             tf.transpose(self.sequences(self.read(columns), stage.heads, width), [0, 2, 1, 3])
             for columns in (stage.query, stage.key, stage.value)
         )  # [batch, heads, length, d]
-        weights = tf.nn.softmax(tf.matmul(q, k, transpose_b=True) + self.bias)  # [batch, heads, length, length]
+        added = self.bias if stage.bias is None else self.bias + self.bias_of_scores(stage.bias)
+        weights = tf.nn.softmax(tf.matmul(q, k, transpose_b=True) + added)  # [batch, heads, length, length]
         context = tf.transpose(tf.matmul(weights, v), [0, 2, 1, 3])
         self.write(stage.target, [tf.reshape(context, [-1, stage.target.width])])
+
+    def bias_of_scores(self, name: str) -> Tensor:
+        """[heads, length, length] from the table of an `Attention` with a bias."""
+        import tensorflow as tf
+
+        if name not in self.biases:
+            table = self.plan.tensors[name]
+            reach, places = table.shape[1] // 2, tf.range(self.length)
+            distances = tf.clip_by_value(places - places[:, None], -reach, reach)
+            self.biases[name] = tf.gather(table, distances + reach, axis=1)
+        return self.biases[name]
 
     def gather(self, stage: Gather) -> None:
         value = self.read(stage.source)

@@ -22,6 +22,11 @@ MODULES: dict[str, str] = {
     "squeezebert": "pocketbert.families.squeezebert",
     "mobilebert": "pocketbert.families.mobilebert",
     "distilbert": "pocketbert.families.distilbert",
+    "electra": "pocketbert.families.electra",
+    "roberta": "pocketbert.families.roberta",
+    "xlm-roberta": "pocketbert.families.xlm_roberta",
+    "camembert": "pocketbert.families.camembert",
+    "mpnet": "pocketbert.families.mpnet",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pocketbert.errors import ConfigError
 from pocketbert.families.config import PreTrainedConfig
@@ -12,8 +12,8 @@ from pocketbert.families.original import NameTable, OriginalFormat, bert_rules
 
 
 @dataclass(frozen=True, kw_only=True)
-class BertFields(PreTrainedConfig):
-    """The fields that the configurations of BERT, SqueezeBERT and MobileBERT share."""
+class LayerFields(PreTrainedConfig):
+    """The fields of all families that call them as BERT does."""
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -22,8 +22,14 @@ class BertFields(PreTrainedConfig):
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
-    type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertFields(LayerFields):
+    """The fields of families with segments."""
+
+    type_vocab_size: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,15 +46,16 @@ class BertConfig(BertFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        only_supported = {
-            "is_decoder": False,
-            "add_cross_attention": False,
-            "position_embedding_type": "absolute",
-            "embedding_size": self.hidden_size,
-        }
-        for key, only in only_supported.items():
-            if self.extra.get(key, only) != only:
-                raise ConfigError(f"BertConfig: {key}={self.extra[key]!r} is not supported, only {only!r}")
+        refuse_variants(self, embedding_size=self.hidden_size)
+
+
+def refuse_variants(config: PreTrainedConfig, **only_supported: Any) -> None:
+    """Raise `ConfigError` for keys of `config.json` that ask for another computation: decoders, relative positions."""
+    only_supported |= {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
+    for key, only in only_supported.items():
+        if config.extra.get(key, only) != only:
+            name = type(config).__name__
+            raise ConfigError(f"{name}: {key}={config.extra[key]!r} is not supported, only {only!r}")
 
 
 _PAIR = (Dense("cls.seq_relationship"),)

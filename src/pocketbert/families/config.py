@@ -143,6 +143,11 @@ class PreTrainedConfig:
         return self._mapped("classifier_dropout", None)
 
     @property
+    def max_tokens(self) -> int:
+        """The longest input of the model, in tokens."""
+        return self.max_position_embeddings
+
+    @property
     def has_pooler_layer(self) -> bool:
         """Whether the pooler is the family's layer, or the first token's hidden state as it is."""
         return True
@@ -208,8 +213,11 @@ class PreTrainedConfig:
 
     @property
     def saved_head(self) -> str:
-        """The head, a key of `HEADS`, that the weights were saved with; "Model" if `config.json` names none."""
-        return next((head for name in self.architectures for head in HEADS if name.endswith(head)), "Model")
+        """The head, a key of `HEADS`, that the weights were saved with; "Model" if `config.json` names none we know."""
+        from pocketbert.families import family_of
+
+        known = family_of(self).heads
+        return next((head for name in self.architectures for head in known if name.endswith(head)), "Model")
 
     @property
     def architectures(self) -> list[str]:

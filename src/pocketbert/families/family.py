@@ -82,6 +82,7 @@ class WordScores:
         bias: name of the bias; with another name than the decoder's own, the decoder's is tied to it.
         rest: name of a further matrix, stored as [in, out], for the features that the embeddings are too narrow for.
             Without one the linear layer narrows the hidden states to the width of the embeddings.
+        activation: a name of `families.config.ACTIVATIONS`; None: that of the feed-forward networks.
     """
 
     transform: str = "cls.predictions.transform.dense"
@@ -89,6 +90,12 @@ class WordScores:
     decoder: str = "cls.predictions.decoder"
     bias: str = "cls.predictions.bias"
     rest: str | None = None
+    activation: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the layers and of the bias, to which `.weight` and `.bias` are added."""
+        return (self.transform, self.norm, self.decoder, self.bias, *([] if self.rest is None else [self.rest]))
 
     @property
     def own_bias(self) -> bool:
@@ -125,6 +132,7 @@ class Family:
         embeddings: names of the embedding tables inside the encoder; the first is that of words.
         pooler: the layer from the first token's hidden state to the vector that pooled heads read; None: they read the
             hidden state itself. A configuration may do without it: `PreTrainedConfig.has_pooler_layer`.
+        first_token: pooled heads that read the first token's hidden state, though there is a pooler.
         always_pools: whether every published file has a pooler, read or not.
         heads: the heads of the family, each with its layers beyond word scores.
         words: the layers of word scores.
@@ -152,6 +160,7 @@ class Family:
         f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")
     )
     pooler: Dense | None = Dense("pooler.dense", "tanh")
+    first_token: tuple[str, ...] = ()
     always_pools: bool = False
     heads: Mapping[str, tuple[Dense, ...]]
     words: WordScores | None = WordScores()
@@ -167,7 +176,7 @@ class Family:
         """What the names of all parameters of heads begin with."""
         layers = [dense.name for denses in self.heads.values() for dense in denses]
         if self.words is not None:
-            layers += [self.words.transform, self.words.norm, self.words.decoder, self.words.bias]
+            layers += self.words.names
         return tuple(dict.fromkeys(f"{name.partition('.')[0]}." for name in layers))
 
     @cached_property

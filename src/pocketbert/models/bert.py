@@ -16,11 +16,11 @@ from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 
 class BertEmbeddings(nn.Module):
-    """Word + position + segment, normalised. SqueezeBERT's are the same."""
+    """Word + position + segment, normalised. SqueezeBERT's and ELECTRA's are the same. E: width of the embeddings."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        width = config.hidden_size
+        width = config.embedding_size
         self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
@@ -35,7 +35,7 @@ class BertEmbeddings(nn.Module):
         position_ids: Tensor | None,
         inputs_embeds: Tensor | None,
     ) -> Tensor:
-        """Ids [B, S], or word embeddings [B, S, H], to [B, S, H]; the mask is ignored here."""
+        """Ids [B, S], or word embeddings [B, S, E], to [B, S, E]; the mask is ignored here."""
         words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
             position_ids = torch.arange(words.size(1), device=words.device)

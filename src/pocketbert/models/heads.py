@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from pocketbert.errors import ConfigError
 from pocketbert.families.config import PreTrainedConfig
 from pocketbert.families.family import HEADS, HeadKind, WordScores
-from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Linear, WordTable, init_parameters, wide_linear
+from pocketbert.models.ops import (
+    ACTIVATIONS,
+    Dropout,
+    FirstToken,
+    LayerNorm,
+    Linear,
+    WordTable,
+    init_parameters,
+    wide_linear,
+)
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel, as_requested, resized
 from pocketbert.outputs import (
     BaseModelOutputWithPooling,
@@ -37,8 +46,12 @@ class Head(PreTrainedModel):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        pools = self.kind.pooled or self.family.always_pools
-        setattr(self, self.base_model_prefix, self.encoder_class(config, add_pooling_layer=pools))  # type: ignore[call-arg]
+        takes_first = self.kind.name in self.family.first_token
+        pools = (self.kind.pooled and not takes_first) or self.family.always_pools
+        encoder = self.encoder_class(config, add_pooling_layer=pools)  # type: ignore[call-arg]
+        if takes_first:
+            encoder.pooler = FirstToken()
+        setattr(self, self.base_model_prefix, encoder)
         self._add_words()
         layers = self.family.heads[self.kind.name]
         if rates := {getattr(config, layer.dropout) for layer in layers if layer.dropout}:
@@ -133,7 +146,9 @@ class WordHead(Head):
     def score_words(self, hidden: Tensor) -> Tensor:
         """Map [..., H] to [..., V]."""
         words, decoder = self._words, self.get_output_embeddings()
-        x = ACTIVATIONS[self.config.hidden_act](wide_linear(_linear_at(self, words.transform), hidden))
+        x = ACTIVATIONS[words.activation or self.config.hidden_act](
+            wide_linear(_linear_at(self, words.transform), hidden)
+        )
         x = self.get_submodule(words.norm)(x).to(decoder.weight.dtype)
         if words.rest is None:
             return decoder(x)

@@ -86,6 +86,7 @@ def attend(
     keep: Tensor | Packing | None,
     dropout: float,
     with_weights: bool,
+    position_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Scaled dot-product attention over heads.
 
@@ -97,6 +98,7 @@ def attend(
         keep: boolean mask as `keep_mask` returns it, None to attend everywhere, or the packing of [1, tokens, h·d].
         dropout: rate on the probabilities; 0 outside training.
         with_weights: compute the probabilities explicitly and return them, instead of the fused kernel.
+        position_bias: [h, S, S], added to the scores of every example; of a packed batch, S is the longest.
 
     Returns:
         The context [B, S, h·d], and the probabilities [B, h, S, S] (before dropout) or None; for a packed batch those
@@ -105,7 +107,7 @@ def attend(
     if isinstance(keep, Packing):
         mask = None if keep.full else keep_mask(keep.real)
         padded = (keep.pad(query), keep.pad(key), keep.pad(value))
-        context, weights = attend(*padded, heads, mask, dropout, with_weights)
+        context, weights = attend(*padded, heads, mask, dropout, with_weights, position_bias)
         return keep.lay(context), weights
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))  # [B, h, S, d]
     bias = None
@@ -113,6 +115,8 @@ def attend(
         # Half the lowest number: a score added to it stays finite in fp16 too, and exp() of it is still zero.
         lowest = torch.finfo(q.dtype).min / 2
         bias = torch.zeros_like(keep, dtype=q.dtype).masked_fill_(~keep, lowest)
+    if position_bias is not None:
+        bias = position_bias if bias is None else bias + position_bias
     weights = None
     # On a CPU, the derivative of the fused kernel takes five times as long in bf16 as that of its parts. With dropout
     # there is no fused kernel.

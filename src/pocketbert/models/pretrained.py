@@ -206,6 +206,10 @@ class EncoderModel(PreTrainedModel):
         """The layers: each maps (hidden, keep, with_weights) to (hidden, probabilities or None)."""
         return list(self.get_submodule(self.family.layers).children())
 
+    def shared_by_layers(self, length: int) -> tuple[Tensor, ...]:
+        """What every layer takes besides, for examples of at most `length` tokens."""
+        return ()
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -242,20 +246,20 @@ class EncoderModel(PreTrainedModel):
             raise InputError(f"a batch is input_ids [B, S] or inputs_embeds [B, S, E], not {list(given.shape)}")
         packing = attention_mask if isinstance(attention_mask, Packing) else None
         length = given.size(1) if packing is None else packing.real.size(1)
-        limit = self.config.max_position_embeddings
-        if length > limit:
-            raise InputError(f"{length} tokens are more than max_position_embeddings={limit}: truncate the text")
+        if length > (limit := self.config.max_tokens):
+            raise InputError(f"{length} tokens are more than the {limit} that the model reads: truncate the text")
         with_weights = self.config.output_attentions if output_attentions is None else output_attentions
         with_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
 
         hidden = self._embed(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)  # [B, S, H]
         keep = keep_mask(attention_mask) if isinstance(attention_mask, Tensor) else packing
+        shared = self.shared_by_layers(length)
         states, weights = [hidden], []
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
-                hidden, probabilities = checkpoint(layer, hidden, keep, with_weights, use_reentrant=False)
+                hidden, probabilities = checkpoint(layer, hidden, keep, with_weights, *shared, use_reentrant=False)
             else:
-                hidden, probabilities = layer(hidden, keep, with_weights)
+                hidden, probabilities = layer(hidden, keep, with_weights, *shared)
             states.append(hidden)
             weights.append(probabilities)
 

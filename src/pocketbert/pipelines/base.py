@@ -46,7 +46,7 @@ class Pipeline(ABC):
         self, predictor: Predictor, tokenizer: BertTokenizer, config: PreTrainedConfig, **options: Any
     ) -> None:
         self.predictor, self.tokenizer, self.config = predictor, tokenizer, config
-        self.max_length = fit(tokenizer, config.max_position_embeddings)
+        self.max_length = fit(tokenizer, config.max_tokens)
         self.options = self._known(options)
 
     def __call__(self, inputs: Any, *others: Any, **options: Any) -> Any:

@@ -229,7 +229,7 @@ class EncoderDistillationRun(EpochRun):
     def encode(self, tokenizer: BertTokenizer, config: PreTrainedConfig) -> EncodedText:
         """Return the encoded text, with masked copies for the masked-word loss."""
         options = self.options
-        length = min(fit(tokenizer), config.max_position_embeddings)
+        length = min(fit(tokenizer), config.max_tokens)
         self.pairs = [similarity.encode(tokenizer, length) for similarity in self.similarities]
         encoded = self.data.encode(tokenizer, config, self.max_length(config))
         copies = options.word_share if options.word_weight > 0 else 0.0

@@ -116,7 +116,7 @@ class EpochRun(TrainingRun):
 
     def max_length(self, config: PreTrainedConfig) -> int:
         """Return the maximum tokens per input."""
-        return min(self.options.max_length or self.data.usual_length, config.max_position_embeddings)
+        return min(self.options.max_length or self.data.usual_length, config.max_tokens)
 
     def _note_lengths(self, read: int) -> None:
         """Log what `read`, the maximum tokens per input, leaves of the options and of the training examples."""

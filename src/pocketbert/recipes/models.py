@@ -39,7 +39,7 @@ def prepare_model(
     """
     found, model = _prepare(folder, options, data, log, tokenizer)
     if found.stated_max_length is None:  # the limit is that of the model, and is saved with it
-        found.model_max_length = model.config.max_position_embeddings
+        found.model_max_length = model.config.max_tokens
     return found, model
 
 

@@ -10,7 +10,7 @@ import contextlib
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -114,8 +114,8 @@ class PretrainRun(TrainingRun):
             self.corpus.check_vocabulary(AutoTokenizer.from_pretrained(self.options.model))
         elif not tokens <= config.vocab_size < tokens + 64:  # up to 63 rows of padding are customary
             config = config.replace(vocab_size=tokens)
-        if (longest := max(phase.length for phase in self.phases)) > config.max_position_embeddings:
-            raise ConfigError(f"--length {longest} is more than the model reads, {config.max_position_embeddings}")
+        if (longest := max(phase.length for phase in self.phases)) > config.max_tokens:
+            raise ConfigError(f"--length {longest} is more than the model reads, {config.max_tokens}")
         return config.replace(pad_token_id=self.tokenizer.pad_token_id)
 
     def prepare(self) -> tuple[BertTokenizer, PreTrainedModel]:
@@ -126,7 +126,7 @@ class PretrainRun(TrainingRun):
             return self.tokenizer, model
         model, info = AutoModelForPreTraining.from_pretrained(name, config=config, output_loading_info=True)
         # Pooler and pair head are not trained without pairs.
-        words = () if model.family.words is None else tuple(filter(None, astuple(model.family.words)))
+        words = () if model.family.words is None else model.family.words.names
         if missing := [key for key in info["missing_keys"] if self.recipe.pairs or key.startswith(words)]:
             self.log(f"{name}: {', '.join(missing)} are missing and were initialised randomly")
         return self.tokenizer, model

@@ -89,7 +89,7 @@ def continuing_recipe(config: PreTrainedConfig) -> PretrainingRecipe:
     Gururangan et al. 2020 (https://arxiv.org/abs/2004.10964) adapt models to a domain or to the texts of a task in this
     way. Steps and rate are ours, for a few megabytes of text and small models.
     """
-    length = min(128, config.max_position_embeddings)
+    length = min(128, config.max_tokens)
     phase = Phase(steps=1_000, length=length, batch=32, learning_rate=1e-4, warmup=0.1)
     return PretrainingRecipe(config=config, pairs=None, phases=(phase,), optimizer="adamw")
 

@@ -129,10 +129,10 @@ class TeacherModels:
     def check_lengths(self, longest: int) -> None:
         """Raise `ConfigError` where inputs are longer than a teacher can read."""
         for name, teacher in zip(self.options.teacher, self.models, strict=True):
-            if longest > teacher.config.max_position_embeddings:
+            if longest > teacher.config.max_tokens:
                 raise ConfigError(
                     f"inputs have up to {longest} tokens, and the teacher {name} reads at most "
-                    f"{teacher.config.max_position_embeddings}: lower --max-length"
+                    f"{teacher.config.max_tokens}: lower --max-length"
                 )
 
     def cache(

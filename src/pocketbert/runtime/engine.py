@@ -217,7 +217,9 @@ class _Native:
                             del tensors[name]
             elif isinstance(stage, Attention):
                 query, key, value = (self._place(c) for c in (stage.query, stage.key, stage.value))
-                self.program.attention(query, key, value, self._place(stage.target), stage.heads, stage.bfloat16)
+                bias = None if stage.bias is None else tensors[stage.bias]
+                target = self._place(stage.target)
+                self.program.attention(query, key, value, target, stage.heads, stage.bfloat16, bias)
             else:
                 self.program.gather(self._place(stage.source), self._place(stage.target), stage.selected)
 
@@ -227,10 +229,11 @@ class _Native:
     def _step(self, step: Step, tensors: Mapping[str, np.ndarray]) -> None:
         target = self._place(step.target)
         if isinstance(step, Lookup):
+            how = (step.index, step.add, step.uncounted)
             if step.scales is None:
-                self.program.lookup(target, tensors[step.table], step.index, step.add)
+                self.program.lookup(target, tensors[step.table], *how)
             else:
-                self.program.lookup_s8(target, tensors[step.table], tensors[step.scales], step.index, step.add)
+                self.program.lookup_s8(target, tensors[step.table], tensors[step.scales], *how)
             return
         source, weight, bias = self._place(step.source), tensors[step.weight], tensors[step.bias]
         if isinstance(step, LayerNorm):

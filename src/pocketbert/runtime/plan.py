@@ -42,7 +42,9 @@ class Columns:
 class Lookup:
     """target = row of `table` for each token's `index`, or added to it; zeros beyond the ends of a sequence.
 
-    With `scales` ([rows]) the table is int8, its row r standing for table[r] · scales[r].
+    With `scales` ([rows]) the table is int8, its row r standing for table[r] · scales[r]. With `uncounted`, the id of
+    a word, positions count the other words from 1 on, and this word itself has position 0; only one such id can be in
+    a plan.
     """
 
     target: Columns
@@ -50,6 +52,7 @@ class Lookup:
     index: Index
     add: bool = False
     scales: str | None = None
+    uncounted: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Attention:
-    """target = softmax(query · keyᵀ) · value, per head, among the tokens of each sequence.
+    """target = softmax(query · keyᵀ + bias) · value, per head, among the tokens of each sequence.
 
     The scale of the scores is folded into the query's weights. With `bfloat16`, queries, keys, values and exponentials
     are rounded to bfloat16 before they are multiplied, where the processor has it; sums and the softmax stay in fp32.
+
+    `bias` names a table [heads, 2·reach + 1]: what is added to a score by the distance from the query to the key, from
+    -reach to reach; beyond these, as at the nearer end. With it attention is always in fp32.
     """
 
     query: Columns
@@ -119,6 +125,7 @@ class Attention:
     target: Columns
     heads: int
     bfloat16: bool = False
+    bias: str | None = None
 
 
 @dataclass(frozen=True)
@@ -178,8 +185,11 @@ class Plan:
         return replace(self, stages=tuple(stages))
 
     def with_attention_in(self, *, bfloat16: bool) -> Plan:
-        """The plan with all attention in bfloat16, or in fp32."""
-        stages = (replace(stage, bfloat16=bfloat16) if isinstance(stage, Attention) else stage for stage in self.stages)
+        """The plan with all attention in bfloat16, but that with a bias, or all in fp32."""
+        stages = (
+            replace(stage, bfloat16=bfloat16 and stage.bias is None) if isinstance(stage, Attention) else stage
+            for stage in self.stages
+        )
         return replace(self, stages=tuple(stages))
 
     def buffers(self) -> tuple[dict[str, int], set[str]]:

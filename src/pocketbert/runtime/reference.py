@@ -56,6 +56,7 @@ class _Run:
         before[starts[:-1]] = -1  # beyond the ends of a sequence there are no words
         after[starts[1:] - 1] = -1
         positions = np.arange(len(ids)) - np.repeat(starts[:-1], np.diff(starts))
+        self.ids = ids
         self.indices = {
             "word": ids, "next word": after, "previous word": before, "position": positions, "segment": segments,
         }  # fmt: skip
@@ -99,12 +100,18 @@ class _Run:
             self.norm(step)
 
     def lookup(self, step: Lookup) -> None:
-        index = self.indices[step.index]
+        index = self.indices[step.index] if step.uncounted is None else self.counted(step.uncounted)
         rows: Floats = self.plan.tensors[step.table][index]
         if step.scales is not None:
             rows = rows.astype(np.float32) * self.plan.tensors[step.scales][index, None]
         rows = np.where((index >= 0)[:, None], rows, np.float32(0))
         self.write(step.target, rows + self.read(step.target) if step.add else rows)
+
+    def counted(self, uncounted: int) -> Ints:
+        """The position of each word among the others of its sequence but `uncounted`, from 1 on; of that word, 0."""
+        counts = self.ids != uncounted
+        before = np.cumsum(np.append(0, counts))
+        return (before[1:] - np.repeat(before[self.starts[:-1]], np.diff(self.starts))) * counts
 
     def linear(self, step: Linear) -> None:
         weight, x = self.plan.tensors[step.weight], self.read(step.source)
@@ -147,6 +154,8 @@ class _Run:
             if stage.bfloat16:
                 q, k, v = (_bfloat16(x) for x in (q, k, v))
             scores = q @ k.transpose(0, 2, 1)  # [heads, S, S]
+            if stage.bias is not None:
+                scores += bias_of_scores(self.plan.tensors[stage.bias], end - start)
             exponentials: Floats = np.exp(scores - scores.max(-1, keepdims=True))
             sums = exponentials.sum(-1, keepdims=True)
             products = (_bfloat16(exponentials) if stage.bfloat16 else exponentials) @ v / sums
@@ -155,6 +164,13 @@ class _Run:
 
     def gather(self, stage: Gather) -> None:
         self.write(stage.target, self.read(stage.source)[self.selected if stage.selected else self.starts[:-1]])
+
+
+def bias_of_scores(table: Floats, length: int) -> Floats:
+    """[heads, S, S] from the table [heads, 2·reach + 1] of an `Attention` with a bias."""
+    reach = table.shape[1] // 2
+    distances = np.arange(length) - np.arange(length)[:, None]  # from the query, a row, to the key
+    return table[:, np.clip(distances, -reach, reach) + reach]
 
 
 def _bfloat16(x: Floats) -> Floats:

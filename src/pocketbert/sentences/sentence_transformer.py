@@ -116,7 +116,7 @@ class SentenceTransformer:
     def max_seq_length(self, tokens: int) -> None:
         config = self.pipeline.config
         self.pipeline.tokenizer.model_max_length = tokens
-        self.pipeline.max_length = fit(self.pipeline.tokenizer, config.max_position_embeddings)
+        self.pipeline.max_length = fit(self.pipeline.tokenizer, config.max_tokens)
 
     @property
     def similarity_fn_name(self) -> str:

@@ -132,8 +132,8 @@ def read_evaluation(
     config = AutoConfig.from_pretrained(model)
     head = config.tuned_for or TextEvaluation.head
     tokenizer = AutoTokenizer.from_pretrained(model)
-    usual = QuestionAnswering.usual_length if head == AnswerEvaluation.head else config.max_position_embeddings
-    length = fit(tokenizer, min(max_length or usual, config.max_position_embeddings))
+    usual = QuestionAnswering.usual_length if head == AnswerEvaluation.head else config.max_tokens
+    length = fit(tokenizer, min(max_length or usual, config.max_tokens))
     task = next(name for name in TASKS if find_task(name).head == head)
     given = {
         "glue": glue, "text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column,

@@ -107,7 +107,7 @@ class LiteRtWriter(Writer):
 
 def default_length(config: PreTrainedConfig) -> int:
     """Tokens per text of a model's files, unless the options set it."""
-    return min(384 if config.saved_head == "ForQuestionAnswering" else 128, config.max_position_embeddings)
+    return min(384 if config.saved_head == "ForQuestionAnswering" else 128, config.max_tokens)
 
 
 def _relative_logits(logits: np.ndarray) -> np.ndarray:

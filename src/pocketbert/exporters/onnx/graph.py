@@ -231,6 +231,11 @@ class _Graph:
 
     def table_rows(self, step: Lookup) -> str:
         table = self.plan.tensors[step.table]
+        if step.uncounted is not None:
+            real = self.op("Not", self.op("Equal", self.ids, self.constant(step.uncounted)))
+            real = self.op("Cast", real, to=_int64())
+            positions = self.op("Mul", self.op("CumSum", real, self.constant(1)), real)
+            return self.op("Gather", self.matrix(step.table, table), positions, axis=0)
         if step.index == "position":  # [length, width], the same for every text
             length = self.op("Slice", self.op("Shape", self.ids), self.constant([1]), self.constant([2]))
             return self.op("Slice", self.matrix(step.table, table), self.constant([0]), length)
@@ -328,21 +333,33 @@ class _Graph:
 
         if all(channels_first):  # [batch, heads, width, length] each
             query, key, value = (self.op("Reshape", str(name), shape) for name in channels_first)
-            weights = self.weights(self.op("Transpose", query, perm=[0, 1, 3, 2]), key)
+            weights = self.weights(stage, self.op("Transpose", query, perm=[0, 1, 3, 2]), key)
             context = self.op("MatMul", value, self.op("Transpose", weights, perm=[0, 1, 3, 2]))
             rows = self.op("Reshape", context, self.constant([0, stage.target.width, -1]))
             self.channels_first.add(rows)
         else:
             query, key, value = map(self.read, (stage.query, stage.key, stage.value))
-            weights = self.weights(split_heads(query, 0, 2, 1, 3), split_heads(key, 0, 2, 3, 1))
+            weights = self.weights(stage, split_heads(query, 0, 2, 1, 3), split_heads(key, 0, 2, 3, 1))
             context = self.op("MatMul", weights, split_heads(value, 0, 2, 1, 3))
             context = self.op("Transpose", context, perm=[0, 2, 1, 3])
             rows = self.op("Reshape", context, self.constant([0, 0, -1]))
         self.write(stage.target, rows)
 
-    def weights(self, query: str, key: str) -> str:
+    def weights(self, stage: Attention, query: str, key: str) -> str:
         """Attention weights [batch, heads, length, length] of queries [length, width] and keys [width, length]."""
-        return self.op("Softmax", self.op("Add", self.op("MatMul", query, key), self.mask_scores()), axis=-1)
+        added = self.mask_scores()
+        if stage.bias is not None:
+            added = self.op("Add", added, self.bias_of_scores(stage.bias))
+        return self.op("Softmax", self.op("Add", self.op("MatMul", query, key), added), axis=-1)
+
+    def bias_of_scores(self, name: str) -> str:
+        """[heads, length, length] from the table of an `Attention` with a bias."""
+        reach = self.plan.tensors[name].shape[1] // 2
+        length = self.op("Gather", self.op("Shape", self.ids), self.constant(1), axis=0)
+        places = self.op("Range", self.constant(0), length, self.constant(1))
+        queries = self.op("Unsqueeze", places, self.constant([1]))
+        distances = self.op("Clip", self.op("Sub", places, queries), self.constant(-reach), self.constant(reach))
+        return self.op("Gather", self.vector(name), self.op("Add", distances, self.constant(reach)), axis=1)
 
     def mask_scores(self) -> str:
         """[batch, 1, 1, length]: 0 at tokens, the lowest fp32 number at padding."""
@@ -376,6 +393,12 @@ class _Graph:
         if name == "relu6":
             return self.op("Clip", x, number(0), number(6))
         return self.op({"relu": "Relu", "tanh": "Tanh"}[name], x)
+
+
+def _int64() -> int:
+    from onnx import TensorProto
+
+    return int(TensorProto.INT64)
 
 
 def _float() -> int:

@@ -41,4 +41,4 @@ def lower_with(build: Builder, config: PreTrainedConfig) -> Plan:
     family = build.family
     hidden = family.load(f"{family.lowering}.lower_encoder")(build, config)
     outputs = dict(lower_head(build, config, hidden))
-    return build.plan(outputs, config.max_position_embeddings)
+    return build.plan(outputs, config.max_tokens)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pocketbert.families.bert import BertConfig
 from pocketbert.families.config import PreTrainedConfig
-from pocketbert.runtime.lowering.builder import Builder, scaled
+from pocketbert.runtime.lowering.builder import Builder, scaled, widened
 from pocketbert.runtime.plan import Columns, Index
 
 
@@ -31,8 +31,15 @@ def lower_encoder(build: Builder, config: BertConfig) -> Columns:
     return hidden
 
 
-def lower_layers(build: Builder, config: PreTrainedConfig, hidden: Columns, names: LayerNames = LayerNames()) -> None:
-    """All layers of an encoder with BERT's layers, on the hidden states in place."""
+def lower_layers(
+    build: Builder,
+    config: PreTrainedConfig,
+    hidden: Columns,
+    names: LayerNames = LayerNames(),
+    *,
+    bias: str | None = None,
+) -> None:
+    """All layers of an encoder with BERT's layers, on the hidden states in place; `bias` as `plan.Attention` has it."""
     width, inner = config.hidden_size, Columns("inner", config.intermediate_size)
     qkv, context = Columns("qkv", 3 * width), Columns("context", width)
     query, key, value = (Columns("qkv", width, i * width) for i in range(3))
@@ -42,10 +49,10 @@ def lower_layers(build: Builder, config: PreTrainedConfig, hidden: Columns, name
         parts = {
             f"{at}{part}": build.dense(f"{at}{part}", width, width) for part in (names.query, names.key, names.value)
         }
-        weight, bias = parts[f"{at}{names.query}"]
-        parts[f"{at}{names.query}"] = scaled(weight, scale), bias * scale
+        weight, offset = parts[f"{at}{names.query}"]
+        parts[f"{at}{names.query}"] = scaled(weight, scale), offset * scale
         build.stacked_linear(hidden, qkv, f"{at}qkv", parts)
-        build.attention(query, key, value, context, config.num_attention_heads)
+        build.attention(query, key, value, context, config.num_attention_heads, bias=bias)
         name = f"{at}{names.attention_output}"
         build.linear(context, hidden, name, *build.dense(name, width, width), residual=hidden)
         build.norm(hidden, hidden, f"{at}{names.attention_norm}", config.layer_norm_eps)
@@ -56,9 +63,14 @@ def lower_layers(build: Builder, config: PreTrainedConfig, hidden: Columns, name
         build.norm(hidden, hidden, f"{at}{names.output_norm}", config.layer_norm_eps)
 
 
-def lower_embeddings(build: Builder, config: PreTrainedConfig) -> Columns:
-    """Word + position + segment, if there are segments, normalised."""
-    hidden = Columns("hidden", config.hidden_size)
+def lower_embeddings(
+    build: Builder, config: PreTrainedConfig, into: str = "hidden", *, uncounted: int | None = None
+) -> Columns:
+    """Word + position + segment, if there are segments, normalised; in the buffer `into`.
+
+    With `uncounted`, the id of padding, the table of positions begins with its row: see `plan.Lookup`.
+    """
+    hidden = Columns(into, config.embedding_size)
     sizes: tuple[tuple[str, Index, int], ...] = (
         ("word", "word", config.vocab_size),
         ("position", "position", config.max_position_embeddings),
@@ -67,6 +79,9 @@ def lower_embeddings(build: Builder, config: PreTrainedConfig) -> Columns:
     for name, index, rows in sizes:
         table = f"embeddings.{name}_embeddings.weight"
         if rows:
-            build.lookup(hidden, table, build.matrix(table, rows, hidden.width), index, add=index != "word")
+            values, skipped = build.matrix(table, rows, hidden.width), None
+            if index == "position" and uncounted is not None:
+                values, skipped = widened(values)[uncounted:], uncounted
+            build.lookup(hidden, table, values, index, add=index != "word", uncounted=skipped)
     build.norm(hidden, hidden, "embeddings.LayerNorm", config.layer_norm_eps)
     return hidden

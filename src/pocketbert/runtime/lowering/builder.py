@@ -166,7 +166,16 @@ class Builder:
         self.tensors[name] = np.ascontiguousarray(matrix.whole)
         return name, self.keep(f"{name}.scales", matrix.scales)
 
-    def lookup(self, target: Columns, table: str, values: Matrix, index: Index, *, add: bool = False) -> None:
+    def lookup(
+        self,
+        target: Columns,
+        table: str,
+        values: Matrix,
+        index: Index,
+        *,
+        add: bool = False,
+        uncounted: int | None = None,
+    ) -> None:
         """Add a `Lookup` in `values`, which the plan calls `table`.
 
         A model with one segment has it for both texts of a pair.
@@ -174,7 +183,7 @@ class Builder:
         if index == "segment" and len(values.whole if isinstance(values, Int8) else values) == 1:
             values = stacked([values, values])
         name, scales = self.keep_matrix(table, values)
-        self.steps.append(Lookup(target, name, index, add, scales))
+        self.steps.append(Lookup(target, name, index, add, scales, uncounted))
 
     def linear(
         self,
@@ -211,10 +220,19 @@ class Builder:
         bias = self.keep(f"{name}.bias", self.tensor(f"{name}.bias", source.width))
         self.steps.append(LayerNorm(source, target, weight, bias, eps))
 
-    def attention(self, query: Columns, key: Columns, value: Columns, target: Columns, heads: int) -> None:
-        """Add an `Attention` stage."""
+    def attention(
+        self,
+        query: Columns,
+        key: Columns,
+        value: Columns,
+        target: Columns,
+        heads: int,
+        *,
+        bias: str | None = None,
+    ) -> None:
+        """Add an `Attention` stage; `bias` is a tensor that the plan has already."""
         self._end_rows()
-        self.stages.append(Attention(query, key, value, target, heads))
+        self.stages.append(Attention(query, key, value, target, heads, bias=bias))
 
     def gather(self, source: Columns, target: Columns, *, selected: bool = False) -> None:
         """Add a `Gather` stage."""

@@ -57,7 +57,7 @@ def _has_pooled_output(build: Builder, config: PreTrainedConfig) -> bool:
 def _pool(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
     pooler, first, pooled = build.family.pooler, Columns("first", hidden.width), Columns("pooled", hidden.width)
     build.gather(hidden, first)
-    if pooler is None or not config.has_pooler_layer:
+    if pooler is None or not config.has_pooler_layer or build.head in build.family.first_token:
         return first
     dense = build.dense(pooler.name, hidden.width, hidden.width)
     build.linear(first, pooled, pooler.name, *dense, activation=pooler.activation)
@@ -72,7 +72,7 @@ def _score_words(build: Builder, config: PreTrainedConfig, hidden: Columns) -> C
     logits = Columns("logits", config.vocab_size)
     build.gather(hidden, selected, selected=True)
     dense = build.dense(words.transform, width, hidden.width)
-    build.linear(selected, transformed, words.transform, *dense, activation=config.hidden_act)
+    build.linear(selected, transformed, words.transform, *dense, activation=words.activation or config.hidden_act)
     build.norm(transformed, transformed, words.norm, config.layer_norm_eps)
     tied = config.tie_word_embeddings
     table = family.word_table if tied else f"{words.decoder}.weight"
