@@ -68,7 +68,7 @@ def lower_embeddings(
 ) -> Columns:
     """Word + position + segment, if there are segments, normalised; in the buffer `into`.
 
-    With `uncounted`, the id of padding, the table of positions begins with its row: see `plan.Lookup`.
+    With `uncounted`, the id of padding, the table of positions starts at its row: see `plan.Lookup`.
     """
     hidden = Columns(into, config.embedding_size)
     sizes: tuple[tuple[str, Index, int], ...] = (
