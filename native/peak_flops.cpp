@@ -1,35 +1,29 @@
 #include "peak_flops.h"
 
 #include <algorithm>
-#include <chrono>
+#include <vector>
+
+#include "work_clock.h"
 
 namespace pocketbert {
-namespace {
-
-template <class Body>
-double seconds(const Body& body) {
-    const auto start = std::chrono::steady_clock::now();
-    body();
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    return elapsed.count();
-}
-
-}  // namespace
 
 double operations_per_second(Pool& pool, const Kernels& kernels, PeakLoop loop) {
-    const auto run = [&](int rounds) {
+    // By the thread's own processor time: what others take of a busy machine is not the processor's speed.
+    const auto seconds = [&](int rounds) {
         const KernelScope scope(kernels);
-        return loop(rounds);
+        const std::int64_t start = processor_nanoseconds();
+        loop(rounds);
+        return 1e-9 * static_cast<double>(processor_nanoseconds() - start);
     };
     int rounds = 1;
-    const auto once = [&] { return seconds([&] { run(rounds); }); };
-    while (rounds < (1 << 28) && std::min({once(), once(), once()}) < 1e-3) rounds *= 2;
-    const int tasks = 8 * pool.threads();  // so that a thread that comes late does less
-    const double operations = static_cast<double>(tasks) * static_cast<double>(run(1)) * rounds;
-    double best = 0;
-    for (int tries = 0; tries < 12; ++tries)
-        best = std::max(best, operations / seconds([&] { pool.run(tasks, [&](int, int) { run(rounds); }); }));
-    return best;
+    while (rounds < (1 << 28) && std::min({seconds(rounds), seconds(rounds), seconds(rounds)}) < 1e-3) rounds *= 2;
+    std::vector<double> taken(static_cast<std::size_t>(32 * pool.threads()));
+    pool.run(static_cast<int>(taken.size()),
+             [&](int task, int) { taken[static_cast<std::size_t>(task)] = seconds(rounds); });
+    const auto median = taken.begin() + static_cast<std::ptrdiff_t>(taken.size() / 2);
+    std::nth_element(taken.begin(), median, taken.end());
+    const KernelScope scope(kernels);
+    return pool.threads() * (static_cast<double>(loop(1)) * rounds / *median);
 }
 
 }  // namespace pocketbert

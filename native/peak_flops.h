@@ -6,7 +6,8 @@
 
 namespace pocketbert {
 
-// Operations per second of all threads of the pool together: the best of several tries, a tenth of a second in all.
+// Operations per second of all threads of the pool together: from the median of many tasks, a twentieth of a second in
+// all.
 double operations_per_second(Pool& pool, const Kernels& kernels, PeakLoop loop);
 
 }  // namespace pocketbert

@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <system_error>
+#include <utility>
 
 namespace pocketbert {
 namespace {
@@ -57,7 +58,7 @@ int process_id() {
 #endif
 }
 
-Pool::Pool(int threads) {
+Pool::Pool(int threads) : clocks_(static_cast<std::size_t>(threads)), limit_(threads), on_duty_(threads) {
     workers_.reserve(static_cast<std::size_t>(threads));
     try {
         for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
@@ -71,6 +72,7 @@ Pool::~Pool() {
         stop_ = true;
     }
     opened_.notify_all();
+    recalled_.notify_all();
     for (std::thread& worker : workers_) worker.join();
 }
 
@@ -81,6 +83,18 @@ void Pool::run(int tasks, const std::function<void(int, int)>& body) {
         for (int task = 0; task < tasks; ++task) body(task, 0);
         return;
     }
+    const std::int64_t start = wall_nanoseconds();
+    if (limit_.threads() > 1) {
+        run_with_workers(tasks, body);
+    } else {
+        clocks_[0].begin();
+        for (int task = 0; task < tasks; ++task) body(task, 0);
+        clocks_[0].end();
+    }
+    record(wall_nanoseconds() - start);
+}
+
+void Pool::run_with_workers(int tasks, const std::function<void(int, int)>& body) {
     body_ = &body;
     tasks_ = tasks;
     unfinished_.store(tasks, std::memory_order_relaxed);  // seen by whoever sees the loop opened
@@ -93,18 +107,39 @@ void Pool::run(int tasks, const std::function<void(int, int)>& body) {
     wait_for_tasks();
 }
 
+void Pool::record(std::int64_t wall) {
+    std::int64_t worked = 0, lost = 0;
+    for (Clock& clock : clocks_) worked += clock.take_worked(), lost += clock.take_lost();
+    constexpr double SECOND = 1e-9;
+    const auto seconds = [](std::int64_t nanoseconds) { return SECOND * static_cast<double>(nanoseconds); };
+    limit_.record({seconds(wall), seconds(worked - lost), seconds(lost)}, seconds(wall_nanoseconds()));
+    if (limit_.threads() == on_duty_.load(std::memory_order_relaxed)) return;
+    {
+        const std::lock_guard<std::mutex> lock(sleep_);
+        on_duty_ = limit_.threads();
+    }
+    recalled_.notify_all();
+}
+
 void Pool::take_tasks(int thread) {
+    WorkClock& clock = clocks_[static_cast<std::size_t>(thread)];
+    bool working = false;
     std::uint64_t open = open_.load(std::memory_order_acquire);
     while (tasks_left(open) != 0) {
         if (!open_.compare_exchange_weak(open, open - 1, std::memory_order_acquire)) continue;
+        if (!std::exchange(working, true)) clock.begin();
         // Until this task is done its loop cannot end, so that `body_` and `tasks_` are of this loop.
         (*body_)(tasks_ - static_cast<int>(tasks_left(open)), thread);
+        open = open_.load(std::memory_order_acquire);
+        // The clock before the end of the loop, which the caller must not measure without this thread.
+        if (tasks_left(open) == 0 && std::exchange(working, false)) clock.end();
         if (--unfinished_ == 0 && caller_sleeps_) {
             { const std::lock_guard<std::mutex> lock(sleep_); }
             finished_.notify_one();
         }
         open = open_.load(std::memory_order_acquire);
     }
+    if (working) clock.end();
 }
 
 void Pool::wait_for_tasks() {
@@ -118,16 +153,23 @@ void Pool::wait_for_tasks() {
 
 void Pool::work(int thread) {
     std::uint32_t seen = 0;
-    const auto news = [&] { return stop_ || loop_number(open_.load(std::memory_order_acquire)) != seen; };
+    const auto is_off_duty = [&] { return thread >= on_duty_.load(std::memory_order_relaxed); };
+    const auto news = [&] {
+        return stop_ || is_off_duty() || loop_number(open_.load(std::memory_order_acquire)) != seen;
+    };
     const auto patience = [&] { return active_.load(std::memory_order_relaxed) != 0 ? SPIN_BETWEEN_LOOPS : SPIN; };
     for (;;) {
-        if (!spin(news, patience)) {
+        if (is_off_duty()) {
+            std::unique_lock<std::mutex> lock(sleep_);
+            recalled_.wait(lock, [&] { return stop_ || !is_off_duty(); });
+        } else if (!spin(news, patience)) {
             std::unique_lock<std::mutex> lock(sleep_);
             ++sleeping_workers_;
-            opened_.wait(lock, [&] { return stop_ || loop_number(open_) != seen; });
+            opened_.wait(lock, [&] { return stop_ || is_off_duty() || loop_number(open_) != seen; });
             --sleeping_workers_;
         }
         if (stop_) return;
+        if (is_off_duty()) continue;
         seen = loop_number(open_.load(std::memory_order_acquire));
         take_tasks(thread);
     }

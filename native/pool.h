@@ -1,5 +1,6 @@
 // A pool of threads for short parallel loops. A thread takes the next task that nobody has taken, and a loop ends with
-// its last task: a thread that has lost its processor to another process holds up nothing but the task that it is in.
+// its last task: a thread that has lost its processor to another process holds up nothing but the task that it is in. If
+// that is too much (thread_limit.h), threads go off duty for a while.
 #pragma once
 
 #include <atomic>
@@ -9,6 +10,9 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "thread_limit.h"
+#include "work_clock.h"
 
 namespace pocketbert {
 
@@ -44,9 +48,13 @@ public:
     void run(int tasks, const std::function<void(int task, int thread)>& body);
 
 private:
+    struct alignas(64) Clock : WorkClock {};  // a cache line of its own
+
     void work(int thread);
+    void run_with_workers(int tasks, const std::function<void(int, int)>& body);
     void take_tasks(int thread);
     void wait_for_tasks();
+    void record(std::int64_t wall);
 
     const int process_ = process_id();
     std::vector<std::thread> workers_;
@@ -59,13 +67,16 @@ private:
     const std::function<void(int, int)>* body_ = nullptr;
     int tasks_ = 0;
     std::atomic<int> active_{0};
+    std::vector<Clock> clocks_;  // by thread
+    ThreadLimit limit_;
+    std::atomic<int> on_duty_;  // threads below this number work, the others sleep
 
     // Sleeping, for both sides: whoever falls asleep announces it before looking a last time, and whoever has news
     // looks for sleepers after it. Both in the one order that all threads agree upon (`memory_order_seq_cst`, here
     // the default): so one of them sees the other.
     std::mutex sleep_;
-    std::condition_variable opened_, finished_;
-    std::atomic<int> sleeping_workers_{0};
+    std::condition_variable opened_, finished_, recalled_;
+    std::atomic<int> sleeping_workers_{0};  // of those on duty
     std::atomic<bool> caller_sleeps_{false};
     std::atomic<bool> stop_{false};
 };

@@ -318,7 +318,7 @@ def test_the_same_bits_whatever_the_batch_and_the_threads(name: str, int8: bool,
     inputs = draw([5, 40, 1, 17, 23, 8, 40, 2])
     alone = [Engine(plan, 1)([x])[0] for x in inputs]
     order = np.random.default_rng(1).permutation(len(inputs))
-    for threads in (1, 2, 3):
+    for threads in (1, 2, 3, 5):
         engine = Engine(plan, threads)
         for _ in range(3):
             for i, result in zip(order, engine([inputs[j] for j in order]), strict=True):
