@@ -353,9 +353,10 @@ def test_zero_shot_with_two_labels(tokenizer: BertTokenizer) -> None:
     assert found["scores"] == [pytest.approx(1 / (1 + np.exp(5 - 9)))]
 
 
-def test_nan_is_no_answer(tokenizer: BertTokenizer) -> None:
-    with pytest.raises(InputError, match="weights are damaged"):
-        pipeline("text-classification", Counter(float("nan")), tokenizer)("the")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_no_answer(tokenizer: BertTokenizer, value: float) -> None:
+    with pytest.raises(CheckpointError, match="computed logits that are not finite numbers: its weights are damaged"):
+        pipeline("text-classification", Counter(value), tokenizer)("the")
 
 
 def test_any_model_can_be_put_underneath(folders: dict[str, Path]) -> None:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketbert.errors import InputError, TokenizerError
+from pocketbert.errors import CheckpointError, InputError, TokenizerError
 
 if TYPE_CHECKING:
     from pocketbert.tokenization import BertTokenizer
@@ -104,6 +104,16 @@ class Predictor(Protocol):
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
         """Run the model on `inputs`."""
         ...
+
+
+def check_finite(output: Mapping[str, np.ndarray]) -> None:
+    """Raise `CheckpointError` if a model computed NaN or infinity, from which a decoder would make an answer."""
+    for name, values in output.items():
+        if not np.isfinite(values).all():
+            raise CheckpointError(
+                f"the model computed {name} that are not finite numbers: its weights are damaged, or its training "
+                "diverged"
+            )
 
 
 def pad(inputs: Sequence[Features], pad_token_id: int = 0) -> dict[str, NDArray[np.int64]]:

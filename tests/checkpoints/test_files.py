@@ -1,5 +1,6 @@
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 
 from pocketbert.checkpoints import atomic_write, write_text
 from pocketbert.checkpoints.files import look_at, read_json
-from pocketbert.errors import CheckpointError
+from pocketbert.errors import CheckpointError, PocketBertError
+from pocketbert.pipelines import pipeline
 
 
 class TestWriting:
@@ -141,9 +143,49 @@ class TestJson:
         with pytest.raises(CheckpointError, match=r"config\.json: no such file"):
             read_json(tmp_path / "config.json")
         (tmp_path / "config.json").mkdir()
-        with pytest.raises(CheckpointError, match=r"cannot read .*config\.json: Is a directory"):
+        with pytest.raises(CheckpointError, match=r"config\.json is a folder, not a file"):
             read_json(tmp_path / "config.json")
 
     def test_a_byte_order_mark_is_no_harm(self, tmp_path: Path) -> None:
         (tmp_path / "c.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
         assert read_json(tmp_path / "c.json") == {"a": 1}
+
+
+class TestSpecialFiles:
+    """Names that stand for something else than a file, in folders of others: refused before they are opened."""
+
+    @pytest.fixture
+    def model(self, tmp_path: Path, models: dict[str, Path]) -> Path:
+        shutil.copytree(models["classify"], tmp_path / "model")
+        return tmp_path / "model"
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer_config.json", "tokenizer.json"])
+    @pytest.mark.parametrize("kind", ["pipe", "device"])
+    def test_a_model_is_refused(self, model: Path, name: str, kind: str) -> None:
+        (model / name).unlink(missing_ok=True)
+        if kind == "pipe":
+            os.mkfifo(model / name)
+        else:
+            (model / name).symlink_to("/dev/zero")
+        if name == "tokenizer.json" and (model / "vocab.txt").is_file():
+            (model / "vocab.txt").unlink()
+        with pytest.raises(PocketBertError, match="is not a regular file but a pipe"):
+            pipeline("text-classification", model)
+
+    @pytest.mark.parametrize("name", ["modules.json", "config_sentence_transformers.json", "1_Pooling/config.json"])
+    def test_a_declaration_is_refused(self, model: Path, name: str) -> None:
+        (model / "modules.json").write_text(
+            '[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},'
+            ' {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]'
+        )
+        (model / "1_Pooling").mkdir()
+        (model / name).unlink(missing_ok=True)
+        os.mkfifo(model / name)
+        with pytest.raises(CheckpointError, match="is not a regular file but a pipe"):
+            pipeline("feature-extraction", model)
+
+    def test_a_configuration_without_end(self, model: Path) -> None:
+        with (model / "config.json").open("r+b") as file:
+            file.truncate(20 << 30)  # which takes no room on the disk
+        with pytest.raises(CheckpointError, match=r"has 20,480 MiB; files of its kind have at most 16 MiB"):
+            pipeline("text-classification", model)

@@ -60,6 +60,20 @@ def many() -> dict[str, torch.Tensor]:
     }
 
 
+def test_a_zip_of_a_hundred_thousand_members(tmp_path: Path) -> None:
+    """Refused by the size of its directory, which is read at once; the members are never listed."""
+    with zipfile.ZipFile(tmp_path / "x.bin", "w") as archive:
+        archive.writestr("x/data.pkl", b"")
+    whole = (tmp_path / "x.bin").read_bytes()
+    start = whole.index(b"PK\1\2")
+    entry, end = whole[start : whole.index(b"PK\5\6")], whole[whole.index(b"PK\5\6") :]
+    count = 100_000
+    counts = struct.pack("<HHII", 0xFFFF, 0xFFFF, count * len(entry), start)
+    (tmp_path / "x.bin").write_bytes(whole[:start] + entry * count + end[:8] + counts + end[20:])
+    with pytest.raises(CheckpointError, match="its zip directory has more than 4 MiB"):
+        read_torch(tmp_path / "x.bin")
+
+
 class TestReading:
     @FORMATS
     def test_every_kind_of_tensor(self, tmp_path: Path, as_zip: bool) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.shell import Outcome
@@ -48,11 +47,14 @@ def cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def not_numbers(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    tensors["classifier.weight"] = torch.full_like(tensors["classifier.weight"], float("nan"))
-    save_file(tensors, path, {"format": "pt"})
+def not_numbers(value: str) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        tensors = load_file(path)
+        tensors["classifier.bias"][0] = float(value)
+        save_file(tensors, path, {"format": "pt"})
+
+    return change
 
 
 DAMAGE: dict[str, tuple[Change, str]] = {
@@ -65,7 +67,8 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     ),
     "zip": (lambda folder: (folder / "model.safetensors").write_bytes(b"PK\3\4" + b"x" * 99), "pytorch_model.bin"),
     "page": (lambda folder: (folder / "model.safetensors").write_text("<!DOCTYPE html><html>"), "web page"),
-    "nan": (not_numbers, "nan"),
+    "nan": (not_numbers("nan"), "not finite numbers"),
+    "infinity": (not_numbers("inf"), "not finite numbers"),
     "no config": (remove("config.json"), "config.json"),
     "broken config": (lambda folder: (folder / "config.json").write_text("{"), "line 1"),
     "other model": (rewrite("config.json", model_type="roberta"), "'roberta'"),

@@ -98,6 +98,16 @@ def test_damaged_states_are_refused(tmp_path: Path, name: str, damage: str) -> N
         load_state(path, *trained(0))
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_flipped_bit_is_found(tmp_path: Path, name: str) -> None:
+    path = save_state(tmp_path, State(step=12, history=[{"step": 12, "loss": 0.5}]), *trained(1))
+    content = bytearray((path / name).read_bytes())
+    content[content.index(b"12") + 1 if name == "state.json" else -3] ^= 1
+    (path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is damaged and cannot be resumed: .*checksum"):
+        load_state(path, *trained(0))
+
+
 @pytest.mark.parametrize(
     "summary", ['{"history": []}', '{"step": "1"}', '{"step": 1, "history": [2]}', '{"step": 1, "x": 2}']
 )

@@ -6,11 +6,14 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from pocketbert.errors import CheckpointError
+
+LARGEST_JSON = 16 << 20  # bytes: a thousand times the largest of its kind, but for tokenizers
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space and save again",
@@ -89,14 +92,40 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; raises `CheckpointError` for any other content."""
+def check_regular(path: Path, largest: int | None = None) -> None:
+    """Raise `CheckpointError` unless `path` is a regular file of at most `largest` bytes.
+
+    In a folder of somebody else's, a name can stand for a pipe, which blocks whoever opens it, or a device without end.
+    """
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+        found = path.stat()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise CheckpointError(f"{path} is a folder, not a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"{path} is not a regular file but a pipe, a socket or a device")
+    if largest is not None and found.st_size > largest:
+        size, limit = found.st_size >> 20, largest >> 20
+        raise CheckpointError(f"{path} has {size:,} MiB; files of its kind have at most {limit} MiB")
+
+
+def read_json_bytes(path: Path) -> bytes:
+    """The content of a regular file of at most `LARGEST_JSON` bytes; raises `CheckpointError`."""
+    check_regular(path, LARGEST_JSON)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; raises `CheckpointError` for any other content."""
+    content = read_json_bytes(path)
+    try:
+        value = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -119,15 +148,12 @@ def look_at(path: Path) -> bytes:
     """The first bytes of `path`, once it is known to be a file with something in it that may be weights.
 
     Raises:
-        CheckpointError: the file is missing, a folder, unreadable or empty, or a web page or a git-lfs pointer.
+        CheckpointError: the file is missing, unreadable, empty, not a regular file, a web page or a git-lfs pointer.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             start = file.read(512)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise CheckpointError(f"{path} is a folder, not a file") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     if not start:

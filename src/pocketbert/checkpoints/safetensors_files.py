@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from pocketbert.checkpoints.checksums import checksum, read_checksums, with_checksums
 from pocketbert.checkpoints.files import atomic_write, look_at, plain, read_json
 from pocketbert.errors import CheckpointError
 
@@ -66,12 +67,13 @@ def open_safetensors(path: Path) -> LazyTensors:
         with path.open("rb") as opened, safe_open(path, framework="numpy") as file:  # which checks every offset
             length = int.from_bytes(opened.read(8), "little")
             entries, version = json.loads(opened.read(length)), _version(opened)
+            sums = read_checksums(entries.get("__metadata__"))
             for name in file.keys():  # noqa: SIM118 - the handle is not a dict
                 dtype, shape = file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()
                 if dtype not in NUMPY_TYPES:
                     raise CheckpointError(f"{path}: {name!r} is of type {dtype}, which NumPy does not have")
                 place = 8 + length + entries[name]["data_offsets"][0]
-                readers[name] = partial(_read, path, version, place, dtype, shape)
+                readers[name] = partial(_read, path, version, place, dtype, shape, sums.get(name), name)
     except CheckpointError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
@@ -100,13 +102,16 @@ def _memory(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
-def _read(path: Path, version: tuple[int, ...], place: int, dtype: str, shape: Sequence[int]) -> np.ndarray:
+def _read(
+    path: Path, version: tuple[int, ...], place: int, dtype: str, shape: Sequence[int], sum_: str | None, name: str
+) -> np.ndarray:
     """The numbers from the byte `place` on."""
     array = _memory(shape, np.dtype(NUMPY_TYPES[dtype]))
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(place)
-            rest = array.reshape(-1).view(np.uint8).data
+            content = array.reshape(-1).view(np.uint8)
+            rest = content.data
             while rest and (count := file.readinto(rest)):
                 rest = rest[count:]
             changed = bool(rest) or _version(file) != version
@@ -114,15 +119,17 @@ def _read(path: Path, version: tuple[int, ...], place: int, dtype: str, shape: S
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     if changed:
         raise CheckpointError(f"{path} has changed while it was read: read it again")
+    if sum_ is not None and sum_ != checksum(content):
+        raise CheckpointError(f"{path} is damaged: {name} does not have its checksum; copy or download the file again")
     return widen_bf16(array) if dtype == "BF16" else array
 
 
 def write_tensors(
     path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write `tensors` as one safetensors file, in one step; `metadata` is `{"format": "pt"}` by default.
+    """Write `tensors` as one safetensors file with checksums, in one step.
 
-    transformers loads no file without it.
+    `metadata` is `{"format": "pt"}` by default: transformers loads no file without it.
 
     Raises:
         CheckpointError: the file cannot be written, or an array is of a type that the format lacks.
@@ -133,7 +140,7 @@ def write_tensors(
     except SafetensorError as error:
         raise CheckpointError(f"cannot write {path}: {error}") from None
     with atomic_write(path) as file:
-        file.write(data)
+        file.writelines(with_checksums(data))
 
 
 def open_shards(index: Path, read: Callable[[Path], Mapping[str, np.ndarray]]) -> LazyTensors:

@@ -39,6 +39,7 @@ _STORAGES = {
     "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1",
     "ByteStorage": "u1", "UntypedStorage": "u1", "BoolStorage": "?",
 }  # fmt: skip
+_LARGEST_DIRECTORY = 4 << 20  # bytes: some 30,000 members, where a model has a few hundred
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
@@ -116,9 +117,23 @@ def _read_zip(file: io.BufferedReader) -> Tensors:
     return _build(state, read, size)
 
 
+class _Bounded:
+    """A file for `ZipFile`, which reads a whole directory at once and takes seconds for 100,000 members."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.seek, self.tell, self.seekable, self._file = file.seek, file.tell, file.seekable, file
+
+    def read(self, count: int = -1) -> bytes:
+        most = _LARGEST_DIRECTORY + 1
+        content = self._file.read(min(count, most) if count >= 0 else most)
+        if len(content) == most:
+            raise PickleError(f"its zip directory has more than {_LARGEST_DIRECTORY >> 20} MiB")
+        return content
+
+
 def _entries(file: io.BufferedReader, size: int) -> dict[str, zipfile.ZipInfo]:
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_Bounded(file)) as archive:
             entries = archive.infolist()
     # The standard library's reader lets more than its own error through when the directory is damaged.
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError, OSError) as error:

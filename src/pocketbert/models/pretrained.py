@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
 import numpy as np
 import torch
-from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -18,6 +17,7 @@ from pocketbert.errors import ConfigError, InputError
 from pocketbert.families.config import PreTrainedConfig
 from pocketbert.families.family import Family
 from pocketbert.models.ops import Packing, init_parameters, keep_mask
+from pocketbert.models.tensor_files import serialise
 from pocketbert.outputs import BaseModelOutputWithPooling, ModelOutput
 
 Output = TypeVar("Output", bound=ModelOutput)
@@ -169,7 +169,7 @@ class PreTrainedModel(nn.Module):
         if self.config.tie_word_embeddings:
             tensors = {name: t for name, t in tensors.items() if name not in self.family.tied}
         with atomic_write(Path(folder) / "model.safetensors") as file:
-            file.write(serialise(tensors, metadata={"format": "pt"}))
+            file.writelines(serialise(tensors))
         save_config(self.config, folder, type(self).__name__, str(self.dtype).removeprefix("torch."))
 
     def _load(self, tensors: Mapping[str, np.ndarray], source: str, ignore_mismatched_sizes: bool) -> Fit:

@@ -19,7 +19,7 @@ import numpy as np
 
 from pocketbert.arguments import check_idle
 from pocketbert.errors import InputError
-from pocketbert.features import Predictor, fit
+from pocketbert.features import Predictor, check_finite, fit
 from pocketbert.pipelines.arguments import IDLE, READING, F, Reading, make_reading
 from pocketbert.pipelines.inputs import Results, several, text_of
 from pocketbert.runtime.stream import PAUSE, Answer, Job, answers
@@ -171,8 +171,7 @@ class Pipeline(ABC):
         if name not in output or output[name].ndim != axes:
             given = ", ".join(f"{key} {list(array.shape)}" for key, array in output.items())
             raise InputError(f"{self.task} needs {name} of a model {self.head}; this one gives {given}")
-        if np.isnan(output[name]).any():
-            raise InputError(f"the {name} of the model are not numbers (nan): its weights are damaged")
+        check_finite({name: output[name]})
         return output[name]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketbert.checkpoints import resolve
-from pocketbert.checkpoints.files import look_at, read_json
+from pocketbert.checkpoints.files import look_at, read_json, read_json_bytes
 from pocketbert.decode import unit
 from pocketbert.errors import CheckpointError
 from pocketbert.sentences.activations import activation_of
@@ -134,11 +134,11 @@ def read_declared(name_or_path: str | Path, **where: Any) -> Declared:
     if len(modules) > 1:
         copied["modules.json"] = (json.dumps(listed, indent=2) + "\n").encode()
     for file, name in ((root / SETTINGS, SETTINGS), (limits_file, LIMITS[0])):
-        if file is not None and file.is_file():
+        if file is not None and file.exists():
             copied[name] = file
     for _, path in modules[1:]:
         for name in ("config.json", *WEIGHTS):
-            if (root / path / name).is_file():
+            if (root / path / name).exists():
                 copied[f"{path}/{name}"] = root / path / name
     encoder = root / inside if inside else name_or_path
     return Declared(encoder, pooling, layers, **limits, **settings, files=copied)
@@ -151,7 +151,7 @@ def _modules(root: Path) -> list[tuple[str, str]]:
         numbered = sorted(
             (int(found[1]), found[2], folder.name)
             for folder in (root.iterdir() if root.is_dir() else ())  # the hub may have none of the files
-            if (found := _NUMBERED.fullmatch(folder.name)) and (folder / "config.json").is_file()
+            if (found := _NUMBERED.fullmatch(folder.name)) and (folder / "config.json").exists()
         )
         modules = [(kind, name) for _, kind, name in numbered]
         return modules if not modules or modules[0][0] in _ENCODERS else [("Transformer", ""), *modules]
@@ -162,9 +162,10 @@ def _modules(root: Path) -> list[tuple[str, str]]:
 
 
 def _json_list(path: Path) -> list[Any]:
+    content = read_json_bytes(path)
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        value = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
         look_at(path)
         value = None
     if not isinstance(value, list):
@@ -224,7 +225,7 @@ _NO_EFFECT: dict[str, tuple[Any, ...]] = {
 
 def _limits(folder: Path) -> tuple[dict[str, Any], Path | None]:
     """Declarations of the encoder's own file, and that file; see `LIMITS`."""
-    path = next((folder / name for name in LIMITS if (folder / name).is_file()), None)
+    path = next((folder / name for name in LIMITS if (folder / name).exists()), None)
     if path is None:
         return {}, None
     config = read_json(path)
@@ -265,7 +266,7 @@ def _object(config: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
 def _settings(root: Path) -> dict[str, Any]:
     """Declarations of `config_sentence_transformers.json`."""
     path = root / SETTINGS
-    if not path.is_file():
+    if not path.exists():
         return {}
     config = read_json(path)
     harmless: dict[str, tuple[Any, ...]] = {

@@ -191,7 +191,7 @@ def _size(config: Mapping[str, Any], name: str, path: Path) -> int:
 
 def _weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
     """The weights of a module in float32, which must be those of `shapes` and no others."""
-    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    file = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if file is None:
         raise CheckpointError(f"{folder} has no weights: neither {' nor '.join(WEIGHTS)}")
     if file.suffix == ".safetensors":

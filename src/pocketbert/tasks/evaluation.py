@@ -12,7 +12,7 @@ import numpy as np
 from pocketbert.checkpoints import write_text
 from pocketbert.data.examples import Examples
 from pocketbert.decode import Output
-from pocketbert.features import Features, Predictor
+from pocketbert.features import Features, Predictor, check_finite
 from pocketbert.tokenization import BertTokenizer
 
 E = TypeVar("E")  # an example
@@ -86,7 +86,10 @@ class Evaluation(ABC, Generic[E, P]):
             chunk = examples[start : start + self.chunk]
             groups = self.encode(chunk)
             self.cut += sum(any(features.cut for features in group) for group in groups)
-            outputs = iter(predictor([features for group in groups for features in group]))
+            computed = predictor([features for group in groups for features in group])
+            for output in computed:
+                check_finite(output)
+            outputs = iter(computed)
             for example, inputs in zip(chunk, groups, strict=True):
                 yield self.decode(example, inputs, [next(outputs) for _ in inputs])
 

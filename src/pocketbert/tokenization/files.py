@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 
-from pocketbert.errors import TokenizerError
+from pocketbert.errors import CheckpointError, TokenizerError
 
 Token = str | AddedToken
 FilePath = str | Path
@@ -26,6 +26,7 @@ STORED_OPTIONS = (
     *TOKEN_NAMES, "do_lower_case", "do_basic_tokenize", "never_split", "tokenize_chinese_chars", "strip_accents",
     "clean_text", "wordpieces_prefix", "model_max_length", "padding_side", "truncation_side",
 )  # fmt: skip
+LARGEST = 256 << 20  # bytes of a vocabulary file; those of a quarter of a million tokens have 20 MB
 NO_LIMIT = 10**9  # files store "no limit" as 1e30
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 def stored_options(folder: Path) -> dict[str, Any]:
     """Arguments of the class as the files of a folder give them."""
     files = {"tokenizer_file": folder / "tokenizer.json", "vocab_file": folder / "vocab.txt"}
-    options: dict[str, Any] = {name: path for name, path in files.items() if path.is_file()}
+    options: dict[str, Any] = {name: path for name, path in files.items() if path.exists()}
     if not options:
         raise TokenizerError(f"{folder} holds no tokenizer: neither tokenizer.json nor vocab.txt")
     stored = read_json_if_any(folder / "tokenizer_config.json") | read_json_if_any(folder / "special_tokens_map.json")
@@ -53,8 +54,13 @@ def stored_options(folder: Path) -> dict[str, Any]:
 
 
 def _read_text(path: Path) -> str:
+    from pocketbert.checkpoints.files import check_regular
+
     try:
+        check_regular(path, LARGEST)
         content = path.read_bytes()
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from None
     except OSError as error:
         raise TokenizerError(f"cannot read {path}: {error.strerror or error}") from None
     try:

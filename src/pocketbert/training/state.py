@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -22,11 +23,11 @@ from typing import Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pocketbert.checkpoints import atomic_write, write_text
 from pocketbert.errors import CheckpointError
+from pocketbert.models.tensor_files import read_tensor_file, serialise
 from pocketbert.training.distributed import copies, is_sharded, sharded_like
 
 
@@ -95,7 +96,7 @@ class Saver:
         files = {"weights": _weights(objective), "optimizer": _moments(objective, optimizer)}
         tensors = {file: copies(named, kept=self.writes) for file, named in files.items()}
         if self.writes:
-            summary = json.dumps(asdict(state), indent=1) + "\n"
+            summary = _written(state)
             self._writing = self._writer.submit(_write, self.folder, state.step, summary, tensors, self.keep)
 
     def wait(self) -> None:
@@ -115,7 +116,7 @@ def _write(folder: Path, step: int, summary: str, tensors: Mapping[str, dict[str
         shutil.rmtree(unfinished, ignore_errors=True)
         for name, content in tensors.items():
             with atomic_write(unfinished / f"{name}.safetensors") as file:
-                file.write(save(content))
+                file.writelines(serialise(content))
         write_text(unfinished / "state.json", summary)
         unfinished.replace(final)
         _flush_folder(folder)
@@ -169,7 +170,7 @@ def fork_state(source: Path, folder: Path) -> State:
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.copytree(source, unfinished)
-        write_text(unfinished / "state.json", json.dumps(asdict(state), indent=1) + "\n")
+        write_text(unfinished / "state.json", _written(state))
         unfinished.replace(final)
         _flush_folder(folder)
     except OSError as error:
@@ -186,8 +187,8 @@ def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimize
     """
     state = read_progress(path)
     try:
-        weights = load_file(path / "weights.safetensors")
-        moments = load_file(path / "optimizer.safetensors")
+        weights = read_tensor_file(path / "weights.safetensors")
+        moments = read_tensor_file(path / "optimizer.safetensors")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: is damaged and cannot be resumed: {error}") from None
     own = dict(_weights(objective))
@@ -201,10 +202,22 @@ def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimize
     return state
 
 
+def _written(state: State) -> str:
+    content = asdict(state)
+    return json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n"
+
+
+def _checksum(content: Mapping[str, object]) -> str:
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
+
+
 def _summary(text: str) -> State:
     content = json.loads(text)
     if not isinstance(content, dict) or not isinstance(content.get("step"), int):
         raise ValueError("state.json has no number of steps")
+    sum_ = content.pop("checksum", None)  # states of earlier versions have none
+    if sum_ is not None and sum_ != _checksum(content):
+        raise ValueError("state.json does not have its checksum")
     state = State(**content)
     if not all(isinstance(entry, dict) and "step" in entry for entry in state.history):
         raise ValueError("state.json has an evaluation without a step")
