@@ -7,13 +7,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pocketbert.configs import BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
 from pocketbert.errors import ConfigError
 from pocketbert.models.auto import model_class
 from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.runtime.engine import native_core
 from pocketbert.training.distillation import attention_loss, pair_layers
 from pocketbert.training.encoder_distillation import EncoderDistillation, mean_pool, sentence_loss
+from pocketbert.training.engine_teachers import engine_teachers
 from pocketbert.training.pretraining import packing_of
 from pocketbert.training.settings import EncoderWeights, LayerPairs
 
@@ -348,3 +351,25 @@ def test_relation_heads_divide_all_widths() -> None:
         objective("narrow", EncoderWeights(relation_weight=1.0, relation_heads=3))
     with pytest.raises(ConfigError, match=r"--relation-heads 16 must divide .* which is 24 in a BertModel"):
         objective("narrow", EncoderWeights(relation_weight=1.0, relation_heads=16))
+
+
+# ── teachers on the engine ──
+
+
+@pytest.mark.skipif(native_core() is None, reason="the native core was not built")
+def test_teachers_on_the_engine() -> None:
+    weights = EncoderWeights(hidden_weight=0.7, sentence_weight=0.5, word_weight=0.2)
+    one = objective("narrow", weights, teachers=2)
+    part = batch((5, 3, 7, 6), seed=1, copies=2)
+    expected, gradients = cost(one, part)
+    one.engines = engine_teachers(one.teachers, [4, 4])
+    sums, others = cost(one, part)
+    assert sums == pytest.approx(expected, rel=0.02, abs=0.02)  # int8
+    assert sums["masked"] == expected["masked"]
+    assert sums["hidden"] != expected["hidden"]
+    a, b = (torch.cat([gradient.flatten() for gradient in each]) for each in (gradients, others))
+    assert F.cosine_similarity(a, b, dim=0) > 0.99
+
+
+def test_a_family_without_states_between_layers_stays_in_pytorch() -> None:
+    assert engine_teachers([model("teacher"), model("mobile")], [4, 4]) == []

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from pocketbert.data.batches import random_words
 from pocketbert.errors import CheckpointError
+from pocketbert.models.cpu import keep_freed_memory
 from pocketbert.models.device import choose_device
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune_options import FinetuneOptions
@@ -76,6 +77,8 @@ class TrainingRun(ABC):
         self.console = console if processes.first else None
         self.folder = Path(options.output)
         self.device = choose_device(options.device or local_device())
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.bf16 = options.precision == "bf16" or (
             options.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )

@@ -48,6 +48,7 @@ from pocketbert.models.init_from_teacher import common_name
 from pocketbert.models.ops import Packing
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 from pocketbert.training.distillation import attention_loss, hidden_loss
+from pocketbert.training.engine_teachers import EngineTeacher
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.pretraining import packing_of
 from pocketbert.training.settings import EncoderWeights, LayerPairs
@@ -67,6 +68,7 @@ class EncoderDistillation(Objective):
         pairs: per teacher, the pairs of layers (student's, teacher's) to compare.
         teachers: the teachers, which are neither trained nor saved.
         layer_local: whether each layer reads its teacher's states.
+        engines: the same teachers on the engine, which then runs them; not for the losses of attention and relations.
 
     Raises:
         ConfigError: widths, pairs or heads do not fit layer-local training or relations.
@@ -80,6 +82,7 @@ class EncoderDistillation(Objective):
         pairs: Sequence[LayerPairs],
         teachers: Sequence[PreTrainedModel],
         layer_local: bool = False,
+        engines: Sequence[EngineTeacher] = (),
     ) -> None:
         super().__init__(model)
         if layer_local:
@@ -87,7 +90,7 @@ class EncoderDistillation(Objective):
         if weights.relation_weight > 0:
             for one in (model, *teachers):
                 check_relations(one, weights.relation_heads)
-        self.layer_local = layer_local
+        self.layer_local, self.engines = layer_local, list(engines)
         self.weights, self.pairs = weights, list(pairs)
         self.teachers = tuple(teacher.eval() for teacher in teachers)  # a tuple registers no modules
         self.projections = nn.ModuleList()
@@ -119,11 +122,9 @@ class EncoderDistillation(Objective):
             )
         terms: dict[str, list[Tensor]] = {}
         for number, (teacher, pairs) in enumerate(zip(self.teachers, self.pairs, strict=True)):
-            # Not inference mode: the student's gradients need these tensors.
-            with torch.no_grad(), recorded(teacher, self.weights.relation_weight > 0) as targets:
-                target = run_layers(
-                    teacher, batch, packing, teacher.config.num_hidden_layers, with_attention=with_attention
-                )
+            with recorded(teacher, self.weights.relation_weight > 0) as targets:
+                layers = teacher.config.num_hidden_layers
+                target = self._run_teacher(number, batch, packing, layers, with_attention=with_attention)
             if targets:
                 losses = [
                     relation_loss(own[:, :tokens], other, packing, self.weights.relation_heads)
@@ -172,9 +173,8 @@ class EncoderDistillation(Objective):
         """Return the share of the loss in which every part between two pairs reads the teacher's states."""
         packing, encoder = packing_of(batch), self.model.base_model
         assert isinstance(encoder, EncoderModel)
-        [teacher], [pairs] = self.teachers, self.pairs
-        with torch.no_grad():
-            states = run_layers(teacher, batch, packing, max(other for _, other in pairs), with_attention=False).states
+        [pairs] = self.pairs
+        states = self._run_teacher(0, batch, packing, max(other for _, other in pairs), with_attention=False).states
         losses, done, read = [], 0, 0
         for own, other in pairs:
             if own == 0:
@@ -188,6 +188,15 @@ class EncoderDistillation(Objective):
             done, read = own, other
         share = torch.stack(losses).mean() / totals["tokens"]
         return {"loss": self.weights.hidden_weight * share, "hidden": share}
+
+    @torch.no_grad()  # not inference mode: the student's gradients need these tensors
+    def _run_teacher(
+        self, number: int, batch: Mapping[str, Tensor], packing: Packing, layers: int, *, with_attention: bool
+    ) -> LayerOutputs:
+        """Return the outputs of the first layers of teacher `number`."""
+        if self.engines:
+            return LayerOutputs(self.engines[number].states(batch), [])
+        return run_layers(self.teachers[number], batch, packing, layers, with_attention=with_attention)
 
     def _weighted(self, shares: Mapping[str, Tensor]) -> Tensor:
         weights = self.weights
