@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pocketbert.arguments import read_loading
 from pocketbert.errors import ConfigError
 from pocketbert.families import FAMILIES, find_family
 from pocketbert.families.bert import BertConfig
@@ -35,7 +36,7 @@ class AutoConfig:
 
     @staticmethod
     def from_pretrained(
-        name_or_path: str | Path,
+        name_or_path: str | Path | None = None,
         *,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
@@ -44,8 +45,11 @@ class AutoConfig:
     ) -> PreTrainedConfig:
         """Read `config.json` of a folder or hub name, then apply `changes`."""
         from pocketbert.checkpoints import read_config
+        from pocketbert.checkpoints.hub import hub_token
 
-        data = read_config(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        name_or_path, token, changes = read_loading(name_or_path, changes)
+        with hub_token(token):
+            data = read_config(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         if data.get("model_type") is None:
             raise ConfigError(
                 f'{name_or_path}: config.json has no model_type; add a line such as "model_type": "bert", with one of '

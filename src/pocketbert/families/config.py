@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from pocketbert.arguments import read_loading
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.families.family import HEADS
 
@@ -42,6 +43,25 @@ def _int_keys(labels: Mapping[Any, str]) -> dict[int, str]:
         return {int(key): str(label) for key, label in labels.items()}
     except (AttributeError, TypeError, ValueError):
         raise ConfigError(f"id2label={labels!r} must map whole numbers to names") from None
+
+
+_LABELS = ("num_labels", "id2label", "label2id")
+
+
+def _with_names(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes of a configuration with `id2label` in place of `label2id`."""
+    if "label2id" not in changes:
+        return changes
+    given = changes.pop("label2id")
+    try:
+        names = {int(index): str(label) for label, index in given.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigError(f"label2id={given!r} must map names to whole numbers") from None
+    if len(names) < len(given):
+        raise ConfigError(f"label2id={given!r} gives two names one number")
+    if "id2label" in changes and _int_keys(changes["id2label"]) != names:
+        raise ConfigError(f"label2id={given!r} and id2label={changes['id2label']!r} contradict each other")
+    return {**changes, "id2label": names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +262,8 @@ class PreTrainedConfig:
         return {label: index for index, label in self.id2label.items()}
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with `changes`; changing one of `num_labels` and `id2label` adapts the other."""
+        """A copy with `changes`; changing one of `num_labels`, `id2label` and `label2id` adapts the others."""
+        changes = _with_names({k: v for k, v in changes.items() if v is not None or k not in _LABELS})
         if "id2label" in changes:
             changes.setdefault("num_labels", 0)
         elif changes.get("num_labels", self.num_labels) != self.num_labels:
@@ -280,7 +301,7 @@ class PreTrainedConfig:
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | Path,
+        name_or_path: str | Path | None = None,
         *,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
@@ -289,8 +310,11 @@ class PreTrainedConfig:
     ) -> Self:
         """Read `config.json` of a folder or hub name, then apply `changes`."""
         from pocketbert.checkpoints import read_config
+        from pocketbert.checkpoints.hub import hub_token
 
-        data = read_config(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        name_or_path, token, changes = read_loading(name_or_path, changes)
+        with hub_token(token):
+            data = read_config(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         return cls.from_dict(data).replace(**changes)
 
     def save_pretrained(self, folder: str | Path) -> None:

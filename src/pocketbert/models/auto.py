@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import torch
+
+from pocketbert.arguments import read_loading
+from pocketbert.checkpoints.hub import hub_token
 from pocketbert.configs import AutoConfig
-from pocketbert.errors import CheckpointError, ConfigError
+from pocketbert.errors import CheckpointError, ConfigError, InputError
 from pocketbert.families import family_of
 from pocketbert.families.config import PreTrainedConfig
 from pocketbert.families.family import HEADS
-from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.models.pretrained import PreTrainedModel, read_dtype
 
 
 def model_class(config: PreTrainedConfig, head: str) -> type[PreTrainedModel]:
@@ -28,16 +32,25 @@ class _AutoModel:
     task: ClassVar[str]
 
     @classmethod
-    def from_config(cls, config: PreTrainedConfig) -> Any:
-        """A model with random initial weights."""
-        return model_class(config, cls.task)(config)
+    def from_config(
+        cls,
+        config: PreTrainedConfig,
+        *,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        **options: Any,
+    ) -> Any:
+        """A model with random initial weights; `options` are arguments of transformers that choose nothing here."""
+        if others := read_loading("", options).others:
+            raise InputError(f"from_config has no argument {', '.join(others)}: it takes a configuration")
+        return model_class(config, cls.task)(config).to(read_dtype(torch_dtype if dtype is None else dtype, config))
 
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | Path,
+        name_or_path: str | Path | None = None,
         *,
-        config: PreTrainedConfig | None = None,
+        config: PreTrainedConfig | str | Path | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
@@ -45,9 +58,11 @@ class _AutoModel:
     ) -> Any:
         """A model with the weights of a folder or hub name; see `PreTrainedModel.from_pretrained`."""
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        if config is None:
-            config = AutoConfig.from_pretrained(name_or_path, **where)
-        return model_class(config, cls.task).from_pretrained(name_or_path, config=config, **where, **options)
+        name_or_path, token, options = read_loading(name_or_path, options)
+        with hub_token(token):
+            if config is None or isinstance(config, str | Path):
+                config = AutoConfig.from_pretrained(name_or_path if config is None else config, **where)
+            return model_class(config, cls.task).from_pretrained(name_or_path, config=config, **where, **options)
 
 
 def load_trained(

@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from pocketbert.errors import InputError
 from pocketbert.features import Features, pad
 from pocketbert.models.heads import ForMultipleChoice
 from pocketbert.models.pretrained import PreTrainedModel
@@ -72,11 +71,3 @@ class TorchPredictor:
 def as_tensor(array: np.ndarray) -> torch.Tensor:
     """A tensor with the numbers of an array, which may be read-only."""
     return torch.from_numpy(np.array(array))
-
-
-def read_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """A floating-point type of PyTorch, also by its name; raises `InputError` for anything else."""
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise InputError(f"dtype={dtype!r:.60} is no floating-point type of PyTorch")
-    return found

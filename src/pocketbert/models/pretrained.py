@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pocketbert.arguments import read_loading
 from pocketbert.checkpoints import atomic_write
+from pocketbert.checkpoints.hub import hub_token
 from pocketbert.checkpoints.models import Fit, LoadingInfo, fit_tensors, read_model, save_config
 from pocketbert.errors import ConfigError, InputError
 from pocketbert.families.config import PreTrainedConfig
@@ -105,25 +107,26 @@ class PreTrainedModel(nn.Module):
     @overload
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, *, output_loading_info: Literal[True], **options: Any
+        cls, name_or_path: str | Path | None = None, *, output_loading_info: Literal[True], **options: Any
     ) -> tuple[Self, LoadingInfo]: ...
 
     @overload
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, *, output_loading_info: Literal[False] = False, **options: Any
+        cls, name_or_path: str | Path | None = None, *, output_loading_info: Literal[False] = False, **options: Any
     ) -> Self: ...
 
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | Path,
+        name_or_path: str | Path | None = None,
         *,
-        config: PreTrainedConfig | None = None,
+        config: PreTrainedConfig | str | Path | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         **config_changes: Any,
@@ -132,26 +135,35 @@ class PreTrainedModel(nn.Module):
 
         Args:
             name_or_path: a folder in Hugging Face layout, or a name on the hub.
-            config: used instead of the folder's `config.json`.
+            config: used instead of the folder's `config.json`; or the folder or hub name of such a file.
             revision: a branch, tag or commit on the hub.
             cache_dir: where downloads are kept, instead of the hub's default.
             local_files_only: never download.
-            dtype: type of the parameters, whatever the file's.
+            dtype: type of the parameters, whatever the file's, also by its name; "auto" is what `config.json` states.
+                Default: float32.
+            torch_dtype: an older name of `dtype`.
             ignore_mismatched_sizes: initialise a head randomly where its shape differs from the file's (another number
                 of labels); the encoder must always fit.
             output_loading_info: also return which parameters were initialised randomly and which tensors of the file
                 were not used, instead of logging it.
-            **config_changes: fields of the configuration to change, as `num_labels=3`.
+            **config_changes: fields of the configuration to change, as `num_labels=3`; and arguments of transformers
+                that choose nothing here, as `arguments.FROM_PRETRAINED` lists them.
 
         Raises:
+            InputError: an argument that cannot be meant.
             CheckpointError: a file is missing or damaged, does not fit this model (lists every name), or is quantised.
             ConfigError: `config.json` is of another family, or cannot be built.
         """
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        config, tensors = read_model(name_or_path, cls.config_class, config, where, config_changes)
+        name_or_path, token, changes = read_loading(name_or_path, config_changes)
+        with hub_token(token):
+            if isinstance(config, str | Path):
+                config = cls.config_class.from_pretrained(config, **where)
+            config, tensors = read_model(name_or_path, cls.config_class, config, where, changes)
+        kind = read_dtype(torch_dtype if dtype is None else dtype, config)
         with torch.device("meta"):  # neither memory nor random numbers for parameters that the file fills
             model = cls(config)
-        model = model.to(dtype).to_empty(device="cpu")
+        model = model.to(kind).to_empty(device="cpu")
         model.tie_weights()
         fit = model._load(tensors, str(name_or_path), ignore_mismatched_sizes)
         model.eval()
@@ -288,6 +300,23 @@ class EncoderModel(PreTrainedModel):
             if not wrong:
                 raise
             raise InputError("; ".join(wrong)) from None
+
+
+def read_dtype(dtype: torch.dtype | str | None, config: PreTrainedConfig | None = None) -> torch.dtype:
+    """A floating-point type of PyTorch, also by its name; float32 for None, and of "auto" what `config` states.
+
+    Raises:
+        InputError: anything else.
+    """
+    if dtype == "auto":
+        stated = {} if config is None else config.extra
+        dtype = stated.get("dtype") or stated.get("torch_dtype")
+    if dtype is None:
+        return torch.float32
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InputError(f"dtype={dtype!r:.60} is no floating-point type of PyTorch")
+    return found
 
 
 def as_requested(output: Output, config: PreTrainedConfig, return_dict: bool | None) -> Output | tuple[Any, ...]:

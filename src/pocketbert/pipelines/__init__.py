@@ -134,9 +134,10 @@ def _made(task: str | None, model: Any, wanted: Wanted, pipeline_class: Any, opt
         tokenizer = AutoTokenizer.from_pretrained(tokenizer, **wanted.where)
     if tokenizer is None:
         raise InputError("pass tokenizer=… with a model that is neither a folder nor a hub name")
+    predictor = as_predictor(model, wanted)
     config = read_config(config, model, wanted)
     if len(tokenizer) > config.vocab_size:
         raise InputError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not go together"
         )
-    return kind(as_predictor(model, wanted), tokenizer, config, **options)
+    return kind(predictor, tokenizer, config, **options)

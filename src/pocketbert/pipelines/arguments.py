@@ -36,6 +36,9 @@ IDLE: dict[str, Idle] = {
     "num_workers": Idle(whole(0), "must be a whole number of at least 0"),
     "padding": Idle(one_of(*_PADDING), "must be one of True, False, 'longest', 'max_length', 'do_not_pad'"),
     "pad_to_multiple_of": Idle(whole(1), "must be a whole number of at least 1"),
+    "stride": Idle(
+        one_of(None, 0), "a text is read once, up to max_length tokens; windows=True reads long texts whole"
+    ),
     "padding_side": Idle(one_of(None, "right"), "would move the text to other positions; leave it out"),
     "add_special_tokens": Idle(one_of(None, True), "would leave out tokens that the model reads; leave it out"),
     "return_token_type_ids": Idle(one_of(None, True), "would leave out what the model reads; leave it out"),

@@ -161,7 +161,7 @@ class Pipeline(ABC):
         known = [*own, *READING, *IDLE, *([self.nested] if self.nested else [])]
         if unknown := [name for name in options if name not in known]:
             raise InputError(f"{self.task} has no option {', '.join(unknown)}: it takes {', '.join(own) or 'none'}")
-        check_idle(IDLE, options)
+        check_idle({name: idle for name, idle in IDLE.items() if name not in own}, options)
         chosen = {name: value for name, value in options.items() if name in own or name in READING}
         self.reading(**{name: value for name, value in chosen.items() if name in READING})
         return chosen

@@ -45,8 +45,9 @@ def several(inputs: Any) -> list[Any] | Iterable[Any] | None:
             f"a {type(inputs).__name__} is a table, not a row of texts: pass one of its columns, as table['text'], "
             "or its rows as dictionaries, as table.to_dict('records')"
         )
-    for method in ("to_pylist", "tolist", "to_list"):  # of Arrow, of NumPy and pandas, of Polars
-        if callable(values := getattr(inputs, method, None)):
+    # Of Arrow, of NumPy and pandas, of Polars; data sets have such a method, too, but no type of their elements.
+    for method, kind in {"to_pylist": "type", "tolist": "dtype", "to_list": "dtype"}.items():
+        if hasattr(inputs, kind) and callable(values := getattr(inputs, method, None)):
             found = values()
             return found if isinstance(found, list) else None
     if isinstance(inputs, Iterable):

@@ -78,8 +78,8 @@ def read_wanted(
             if named[name] not in (None, False):
                 raise InputError(f"{name} is given both in model_kwargs and beside it")
             named[name] = value
-    for part in parts:
-        name = "config" if hasattr(part, "id2label") or (len(parts) == 2 and part is parts[0]) else "tokenizer"
+    for place, part in enumerate(parts):
+        name = "config" if hasattr(part, "id2label") or (len(parts) == 2 and place == 0) else "tokenizer"
         if named[name] is not None:
             raise InputError(f"{name} is given twice")
         named[name] = part
@@ -119,11 +119,6 @@ def _placed(device: Any, device_map: Any, dtype: Any, torch_dtype: Any) -> dict[
     dtype = torch_dtype if dtype is None else dtype
     here = device is not None and is_here(device)
     device = None if here else device
-    if device is None and str(dtype) not in map(str, _FP32):
-        raise InputError(
-            f"dtype={dtype!r}: the engine computes in float32, or in int8 after `pocketbert quantize`; leave it out, "
-            "or name a device to run the model in PyTorch"
-        )
     return {"device": device, "dtype": None if str(dtype) in map(str, _FP32) else dtype, "here": here}
 
 
@@ -161,6 +156,7 @@ def task_of(model: Any, where: Mapping[str, Any], kinds: Sequence[type[Pipeline]
 def load_model(kind: type[Pipeline], name: str | Path, wanted: Wanted) -> Any:
     """The model of a folder or hub name: on the engine, or in PyTorch if a device is chosen."""
     if wanted.device is None:
+        _refuse_dtype(wanted)
         from pocketbert.runtime.engine import Engine
 
         return Engine.from_pretrained(name, kind.head, **wanted.where)
@@ -170,16 +166,25 @@ def load_model(kind: type[Pipeline], name: str | Path, wanted: Wanted) -> Any:
     return load_trained(name, kind.head, **wanted.where)
 
 
+def _refuse_dtype(wanted: Wanted) -> None:
+    if wanted.dtype is not None:
+        raise InputError(
+            f"dtype={wanted.dtype!r}: the engine computes in float32, or in int8 after `pocketbert quantize`; leave it "
+            "out, or name a device to run the model in PyTorch"
+        )
+
+
 def as_predictor(model: Any, wanted: Wanted) -> Predictor:
     """A PyTorch model as a predictor; a predictor as it is."""
     if not hasattr(model, "forward"):
         if wanted.device is not None:
             raise InputError(f"device={wanted.device!r} is for PyTorch models; this one runs where it was made to")
+        _refuse_dtype(wanted)
         predictor: Predictor = model
         return predictor
     require("train")
-    from pocketbert.models.predict import TorchPredictor, read_dtype
-    from pocketbert.models.pretrained import PreTrainedModel
+    from pocketbert.models.predict import TorchPredictor
+    from pocketbert.models.pretrained import PreTrainedModel, read_dtype
 
     if not isinstance(model, PreTrainedModel):
         name = f"{type(model).__module__.partition('.')[0]}'s {type(model).__name__}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,7 @@ class Engine:
     """
 
     run: Runner
+    _source: Callable[[], Engine] | None = None  # reads the same model again
 
     def __init__(self, plan: Plan, threads: int | None = None, config: PreTrainedConfig | None = None) -> None:
         self._start(replace(plan), threads, config)  # a copy: the caller's plan keeps its tensors
@@ -155,7 +156,18 @@ class Engine:
             raise CheckpointError(f"{name_or_path} {error}") from None
         engine = cls.__new__(cls)
         engine._start(plan, threads, config)
+        is_local = Path(name_or_path).exists()
+        engine._source = partial(
+            cls.from_pretrained, Path(name_or_path).absolute() if is_local else name_or_path, head,
+            revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, threads=threads,
+        )  # fmt: skip
         return engine
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Read the model again on the other side: what was packed for this processor does not travel."""
+        if self._source is None:
+            raise TypeError("an engine of a plan cannot be pickled; Engine.from_pretrained makes one that can")
+        return _read_again, (self._source,)
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
         """Map every input to its outputs by name, in order; see `features.Predictor`."""
@@ -196,6 +208,10 @@ class Engine:
             total, size = total + length, size + more
         if chunk:
             yield chunk
+
+
+def _read_again(source: Callable[[], Engine]) -> Engine:
+    return source()
 
 
 class _Native:

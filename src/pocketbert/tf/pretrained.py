@@ -12,7 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pocketbert.arguments import Idle, read_loading
 from pocketbert.checkpoints import write_tensors
+from pocketbert.checkpoints.hub import hub_token
 from pocketbert.checkpoints.models import Fit, LoadingInfo, fit_tensors, read_model, save_config
 from pocketbert.checkpoints.names import keras_name
 from pocketbert.checkpoints.safetensors_files import Tensors
@@ -24,6 +26,12 @@ from pocketbert.tf.layers import Tensor
 from pocketbert.tf.outputs import TFBaseModelOutputWithPooling, TFModelOutput
 
 Output = TypeVar("Output", bound=TFModelOutput)
+
+
+_COMPUTED = Idle(
+    lambda given: str(given).removeprefix("torch.") in ("None", "auto", "float32"), "TensorFlow models are float32"
+)
+_FLOAT32 = {"dtype": _COMPUTED, "torch_dtype": _COMPUTED}
 
 
 class TFPreTrainedModel(keras.Model):
@@ -184,21 +192,21 @@ class TFPreTrainedModel(keras.Model):
     @overload
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, *, output_loading_info: Literal[True], **options: Any
+        cls, name_or_path: str | Path | None = None, *, output_loading_info: Literal[True], **options: Any
     ) -> tuple[Self, LoadingInfo]: ...
 
     @overload
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, *, output_loading_info: Literal[False] = False, **options: Any
+        cls, name_or_path: str | Path | None = None, *, output_loading_info: Literal[False] = False, **options: Any
     ) -> Self: ...
 
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | Path,
+        name_or_path: str | Path | None = None,
         *,
-        config: PreTrainedConfig | None = None,
+        config: PreTrainedConfig | str | Path | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
@@ -208,10 +216,14 @@ class TFPreTrainedModel(keras.Model):
     ) -> Self | tuple[Self, LoadingInfo]:
         """Load a model folder or a hub name, written by any framework.
 
-        Arguments and errors are those of the PyTorch classes (`PreTrainedModel.from_pretrained`).
+        Arguments and errors are those of the PyTorch classes (`PreTrainedModel.from_pretrained`); `dtype` is float32.
         """
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        config, tensors = read_model(name_or_path, cls.config_class, config, where, config_changes)
+        name_or_path, token, changes = read_loading(name_or_path, config_changes, _FLOAT32)
+        with hub_token(token):
+            if isinstance(config, str | Path):
+                config = cls.config_class.from_pretrained(config, **where)
+            config, tensors = read_model(name_or_path, cls.config_class, config, where, changes)
         model = cls(config)
         fit = model._load(tensors, str(name_or_path), ignore_mismatched_sizes)
         if output_loading_info:

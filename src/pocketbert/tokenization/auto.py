@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from pocketbert.arguments import TOKENIZER_FROM_PRETRAINED, read_loading
 from pocketbert.errors import TokenizerError
 from pocketbert.families import FAMILIES
 from pocketbert.tokenization.files import TOKENIZER_FILES, FilePath, read_json_if_any
@@ -25,7 +26,7 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(
-        name_or_path: FilePath,
+        name_or_path: FilePath | None = None,
         *,
         revision: str | None = None,
         cache_dir: FilePath | None = None,
@@ -38,14 +39,17 @@ class AutoTokenizer:
             TokenizerError: `tokenizer_class` names one that cuts words in another way.
         """
         from pocketbert.checkpoints import resolve
+        from pocketbert.checkpoints.hub import hub_token
 
-        folder = resolve(
-            name_or_path,
-            files=(*TOKENIZER_FILES, "config.json"),
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
+        name_or_path, token, options = read_loading(name_or_path, options, TOKENIZER_FROM_PRETRAINED)
+        with hub_token(token):
+            folder = resolve(
+                name_or_path,
+                files=(*TOKENIZER_FILES, "config.json"),
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
         paths = {family.tokenizer.rpartition(".")[2]: family.tokenizer for family in FAMILIES.values()}
         config = read_json_if_any(folder / "config.json")
         stored = read_json_if_any(folder / "tokenizer_config.json").get("tokenizer_class")

@@ -16,6 +16,7 @@ from typing import Any, Self
 from tokenizers import Encoding, decoders, pre_tokenizers
 from tokenizers.normalizers import BertNormalizer
 
+from pocketbert.arguments import TOKENIZER_FROM_PRETRAINED, read_loading
 from pocketbert.errors import TokenizerError
 from pocketbert.tokenization.encoding import BatchEncoding, as_batch, as_list, as_tensors, broken_text
 from pocketbert.tokenization.files import (
@@ -27,12 +28,13 @@ from pocketbert.tokenization.files import (
     one_of,
     stored_options,
 )
+from pocketbert.tokenization.older import OlderMethods
 from pocketbert.tokenization.vocabulary import Padding, Truncation, Vocabulary
 
 logger = logging.getLogger(__name__)
 
 
-class BertTokenizer(Vocabulary):
+class BertTokenizer(OlderMethods, Vocabulary):
     """WordPiece tokenizer of BERT.
 
     Args:
@@ -327,7 +329,7 @@ class BertTokenizer(Vocabulary):
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: FilePath,
+        name_or_path: FilePath | None = None,
         *,
         revision: str | None = None,
         cache_dir: FilePath | None = None,
@@ -336,14 +338,17 @@ class BertTokenizer(Vocabulary):
     ) -> Self:
         """Read the tokenizer of a folder or hub name; `options` (of the class) override the stored ones."""
         from pocketbert.checkpoints import resolve
+        from pocketbert.checkpoints.hub import hub_token
 
-        folder = resolve(
-            name_or_path,
-            files=TOKENIZER_FILES,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
+        name_or_path, token, options = read_loading(name_or_path, options, TOKENIZER_FROM_PRETRAINED)
+        with hub_token(token):
+            folder = resolve(
+                name_or_path,
+                files=TOKENIZER_FILES,
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
         try:
             return cls(**stored_options(folder) | options)
         except TokenizerError as error:
