@@ -32,6 +32,7 @@ class Hub:
     endpoint: str = ""
     repos: dict[str, Repo] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)  # those that came with requests, "" for none
     broken: bool = False
 
     def downloaded(self) -> list[str]:
@@ -74,6 +75,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def answer(self) -> None:
             path = unquote(urlsplit(self.path).path)
             hub.asked.append(f"{self.command} {path}")
+            hub.tokens.add((self.headers.get("Authorization") or "").removeprefix("Bearer "))
             status, body, headers = _route(hub, path)
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():

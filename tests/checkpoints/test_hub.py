@@ -16,7 +16,10 @@ from safetensors.numpy import save
 
 from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.checkpoints import read_config, read_tensors, resolve
-from pocketbert.errors import CheckpointError
+from pocketbert.configs import AutoConfig
+from pocketbert.errors import CheckpointError, PocketBertError
+from pocketbert.pipelines import pipeline
+from pocketbert.tokenization import AutoTokenizer
 
 CONFIG = json.dumps({"model_type": "bert"}).encode()
 WEIGHTS = save({"x": np.arange(3, dtype=np.float16)})
@@ -51,6 +54,20 @@ def test_only_what_is_wanted_is_downloaded(hub: Hub) -> None:
     assert found["x"].tolist() == [0, 1, 2]
     assert found["x"].dtype == np.float32
     assert hub.downloaded() == ["config.json", "model.safetensors"]
+
+
+def test_a_token_of_a_call_goes_with_its_requests_alone(hub: Hub) -> None:
+    names: list[dict[str, Any]] = [{"token": "hf_a"}, {"use_auth_token": "hf_a"}]
+    for given in names:
+        AutoConfig.from_pretrained("acme/tiny", **given)
+        with pytest.raises(PocketBertError):  # it has no vocabulary
+            AutoTokenizer.from_pretrained("acme/tiny", **given)
+        with pytest.raises(PocketBertError):
+            pipeline("fill-mask", "acme/tiny", **given)
+        assert hub.tokens == {"hf_a"}
+    hub.tokens.clear()
+    AutoConfig.from_pretrained("acme/tiny")
+    assert "hf_a" not in hub.tokens
 
 
 def test_what_is_in_the_cache_takes_one_request_or_two(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
