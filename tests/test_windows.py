@@ -238,9 +238,9 @@ def test_training_and_evaluation_count_what_they_cut(tmp_path: Path) -> None:
     )
     folder = saved(tmp_path / "model", "ForSequenceClassification", 12, ("0", "1"))
     result = evaluate(EvaluateOptions(model=folder, data=tmp_path / "table.csv"))
-    assert result.cut == "20 of 40 examples are longer than 12 tokens: their ends were not read"
+    assert result.notes == ("20 of 40 examples are longer than 12 tokens: their ends were not read",)
     assert evaluate(EvaluateOptions(model=saved(folder, "ForSequenceClassification", 600, ("0", "1")),
-                                    data=tmp_path / "table.csv")).cut is None  # fmt: skip
+                                    data=tmp_path / "table.csv")).notes == ()  # fmt: skip
 
 
 # ── positions ──

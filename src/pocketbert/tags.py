@@ -7,6 +7,7 @@ speech.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -94,6 +95,24 @@ def vocabulary(sentences: Iterable[Sequence[str]], *, entities: bool) -> list[st
     for tag in [tag for tag in tags if tag != OUTSIDE and tag[0] in "BI"]:
         tags |= {_joined(prefix, type_of(tag) or "") for prefix in "BI"}
     return sorted(tags, key=lambda tag: (tag != OUTSIDE, type_of(tag) or "", tag))
+
+
+def respelled(tags: Iterable[str]) -> dict[str, str]:
+    """Return tag → usual spelling, for the tags of a file that writes all of them otherwise: B_PER, PER-B, b-per, o."""
+    written = set(tags)
+    marks = written - {"O", "o"}
+    for pattern in _SPELLINGS:
+        found = {tag: match for tag in marks if (match := pattern.fullmatch(tag)) is not None}
+        if len(found) == len(marks) < len(written) and any(match["prefix"] in "Bb" for match in found.values()):
+            usual = {tag: f"{match['prefix'].upper()}-{match['type']}" for tag, match in found.items()} | {"o": "O"}
+            return {tag: usual[tag] for tag in written if usual.get(tag, tag) != tag}
+    return {}
+
+
+_SPELLINGS = (
+    re.compile(r"(?P<prefix>[BIMESLU])[-_:/|](?P<type>.+)", re.IGNORECASE),
+    re.compile(r"(?P<type>.+)[-_:/|](?P<prefix>[BIMESLU])", re.IGNORECASE),
+)
 
 
 def _parts(tag: str, *, untyped: bool) -> tuple[str, str]:

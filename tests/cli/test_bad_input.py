@@ -163,7 +163,7 @@ def test_what_was_answered_before_bad_input_is_kept(run: Run, models: Models, tm
 # ── training ──
 
 TABLES: dict[str, tuple[bytes, str]] = {
-    "no column": (b"words,label\na,x\nb,y\n", "no column looks like the text; name it with --text-column"),
+    "no column": (b"words,more,label\na,c,x\nb,d,y\n", "no column looks like the text; name it with --text-column"),
     "ragged": (b"text,label\na,x\nb,y,z\n", "line 3: has 3 columns, the header has 2"),
     "latin": (b"text,label\ncaf\xe9,x\nb,y\n", "line 2: byte 0xE9 is not UTF-8"),
     "utf-16": ("text,label\na,x\n".encode("utf-16"), "is UTF-16"),

@@ -66,8 +66,8 @@ OF_THE_COMMAND_LINE = {
     **{name: {"json"} for name in NAMES},
     "export": {"json", "calibrate", "text"},
     "serve": {"model", "api_keys"},
-    "finetune": {"json", "preset", "seeds", "search"},
-    "distill": {"json", "preset", "seeds", "search"},
+    "finetune": {"json", "preset", "seeds", "search", "dry_run"},
+    "distill": {"json", "preset", "seeds", "search", "dry_run"},
     "pretrain": {"json", "dry_run"},
     "transfer": {"json", "dry_run"},
 }

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pocketbert.data.columns import Columns
 from pocketbert.data.labels import Labels, hold_out
-from pocketbert.data.tables import Columns, Example, Table, read_table
+from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.errors import DataError
 
 

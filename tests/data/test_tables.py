@@ -10,8 +10,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from pocketbert.data.columns import Columns
 from pocketbert.data.files import LONGEST_LINE
-from pocketbert.data.tables import Columns, TableReader, read_table
+from pocketbert.data.tables import TableReader, read_table
 from pocketbert.errors import DataError
 
 
@@ -94,7 +95,25 @@ BAD = {
     "blank.tsv": ("\n\n", "is empty"),
     "blank.jsonl": ("\n\n", "is empty"),
     "columns.csv": ("foo,bar\n1,2\n", "looks like the text; name it with --text-column; the columns are: foo, bar"),
-    "nolabel.csv": ("text,bar\n1,2\n", "no column looks like the label; name it with --label-column"),
+    "nolabel.csv": ("text,bar,foo\n1,2,x\n", "no column looks like the label; name it with --label-column"),
+    "alike.csv": ("text,label,Text\na,b,c\n", "two columns are called text and Text; name the one to use with --text"),
+    "title.csv": ("Export of May\n\ntext,label\na,b\n", "line 1: has one cell, and the next line more"),
+    "caret.csv": ("text^label\na^b\n", "commas, semicolons, tabs or vertical bars separate columns"),
+    "unnamed.csv": ("good film,pos\na,b\n", "if these are not names, add a first line such as text,label"),
+    "page.csv": ("<html><table>", "is an HTML page; save the table in it as CSV"),
+    "sheet.csv": ("<?xml version='1.0'?>", "is XML; save the sheet as CSV"),
+    "lines.csv": ('{"text": "a", "label": 1}\n', "holds JSON; give it the suffix .jsonl"),
+    "wide.csv": ("text,label\na,b\n".encode("utf-16-le"), "is UTF-16; save it as UTF-8 (iconv -f UTF-16LE"),
+    "formula.csv": ("text,label\na,b\n#REF!,b\n", "line 3: column 'text' holds #REF!, which is an error of Excel's"),
+    "error.csv": ("text,label\na,b\nc,#N/A\n", "line 3: column 'label' holds #N/A, which is an error of Excel's"),
+    "numbers.json": ('[{"text": "a", "label": 1},\n 5]\n', "line 2: holds a int, not an object"),
+    "open.json": ('[{"text": "a", "label": 1},\n', "line 1: is not JSON: the list ends too early"),
+    "comma.json": ('[{"text": "a", "label": 1}\n{"text": "b"}]', "must be separated by commas"),
+    "more.json": ('[{"text": "a", "label": 1}]\n{"text": "b"}', "line 1: more follows than the list that ends here"),
+    "columns.json": ('{"text": ["a"], "label": [1]}', "holds one object of lists (text, label), and one object per"),
+    "data.json": ('{"data": [{"text": "a", "label": 1}]}', "a list within it: jq -c '.data[]'"),
+    "spread.json": ('{\n"text": "a", "label": 1}\n', "line 1: is not JSON: "),
+    "classes.csv": ("text,a,b\nx,1,0\ny,2,0\n", "line 3: column 'a' holds '2' instead of 0 or 1"),
     "twice.csv": ("text,label,text\n1,2,3\n", "line 1: two columns are called text; rename one"),
     "ragged.csv": ("text,label\na,b\nc,d,e\n", "line 3: has 3 columns, the header has 2"),
     "ragged.tsv": ("text\tlabel\na\tb\nc\n", "line 3: has 1 columns, the header has 2"),
@@ -107,8 +126,8 @@ BAD = {
     "unlabelled.csv": ("text,label\na,b\nc,\n", "line 3: has no label in column 'label'"),
     "notext.csv": ("text,label\na,b\n ,c\n", "line 3: the text in column 'text' is empty"),
     "bad.jsonl": ('{"text": "a", "label": 1}\n{"text"\n', "line 2: is not JSON"),
-    "list.json": ('[{"text": "a", "label": 1}]\n', "line 1: holds a list"),
-    "spread.json": ('[\n{"text": "a", "label": 1}\n]\n', "line 1: is not JSON"),
+
+
     "lacks.jsonl": ('{"text": "a", "label": 1}\n{"text": "b"}\n', "line 2: has no label"),
     "lacks2.jsonl": ('{"text": "a", "label": 1}\n{"label": 2}\n', "line 2: column 'text' holds nothing"),
     "number.jsonl": ('{"text": 1, "label": 1}\n', "line 1: column 'text' holds a int, 1 instead of text"),

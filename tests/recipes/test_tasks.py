@@ -18,10 +18,11 @@ from helpers.tokenizers import tokenizer_of
 from pocketbert.configs import AutoConfig, BertConfig, SqueezeBertConfig
 from pocketbert.data.batches import BatchOrder, LabelledBatches
 from pocketbert.data.choices import Choice, Choices
+from pocketbert.data.columns import Columns
 from pocketbert.data.conll import Sentence, Sentences
 from pocketbert.data.labels import Labels
 from pocketbert.data.squad import Question, Questions
-from pocketbert.data.tables import Columns, Example, Table
+from pocketbert.data.tables import Example, Table
 from pocketbert.errors import CheckpointError, ConfigError, DataError
 from pocketbert.features import IGNORED, Features
 from pocketbert.models.squeezebert import SqueezeBertForTokenClassification

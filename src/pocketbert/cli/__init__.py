@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -98,9 +99,17 @@ def app() -> None:
     """
 
 
+def _open_closed_streams() -> None:
+    """Give standard streams that the caller closed, as some daemons do, a device that holds nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 # until the process ends
+
+
 def main() -> None:
     """Run the command line and exit: 0, 1 after an error, 2 for wrong usage, 128 + n after signal n."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that partly written files are removed
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal may lack some characters
     logging.getLogger("pocketbert").addHandler(console.LogHandler())

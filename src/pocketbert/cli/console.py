@@ -33,6 +33,7 @@ _PATIENCE = 2.0  # seconds before a progress bar is worth its space
 _INTERVAL = 0.1  # seconds between two updates of a progress bar
 _PAGE = 1000  # rows of a table that are printed together
 _CELL = 300  # characters of a text in a table
+_NARROWEST, _USUAL = 40, 80  # columns: in less than the first, a table loses its texts
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -43,7 +44,10 @@ def rich_console(*, stderr: bool = False) -> Console:
     """A rich console that prints texts as they are: no markup, no emoji codes, no automatic colours."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if console.width < _NARROWEST:  # 0 is what some shells and schedulers say of a width that they do not know
+        console.width = _NARROWEST if console.width > 0 else _USUAL
+    return console
 
 
 def print_line(text: str, kind: str | None = None) -> None:

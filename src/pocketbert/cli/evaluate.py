@@ -35,8 +35,8 @@ def evaluate(json: bool | None, **values: Any) -> None:
     if options.submission is not None:
         state = f"still lacks {', '.join(result.missing)}" if result.missing else "is complete"
         console.print_line(f"{options.submission}: the submission {state}", "note")
-    if result.cut is not None:
-        console.print_line(result.cut, "note")
+    for note in result.notes:
+        console.print_line(note, "note")
     if console.use_json(json):
         console.print_json(result.metrics)
     else:

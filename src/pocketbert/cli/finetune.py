@@ -6,6 +6,7 @@ from typing import Any
 
 from pocketbert.cli import console
 from pocketbert.cli.commands import command
+from pocketbert.cli.dry_run import dry_run_option, print_dry_run, refuse_several_runs
 from pocketbert.cli.options import options_of
 from pocketbert.cli.runs import multi_run_options, run_and_report
 from pocketbert.recipes.distill_options import DistillOptions
@@ -20,17 +21,25 @@ from pocketbert.recipes.finetune_options import FinetuneOptions
         "pocketbert finetune train.txt --task token-classification -m my-bert -o ner",
         "pocketbert finetune glue --glue sst-2 -m google/mobilebert-uncased -o sst2",
         "pocketbert finetune reviews.csv -m my-squeezebert -o my-model --resume",
+        "pocketbert finetune reviews.csv -m my-squeezebert -o my-model --dry-run",
     ]
 )
 @options_of(FinetuneOptions)
 @multi_run_options
+@dry_run_option
 @console.json_option
-def finetune(preset: str | None, seeds: int | None, search: int | None, json: bool | None, **values: Any) -> None:
+def finetune(
+    preset: str | None, seeds: int | None, search: int | None, dry_run: bool, json: bool | None, **values: Any
+) -> None:
     """Fine-tune a model for a task on labelled data.
 
     Training starts from a checkpoint, or from scratch. The output folder contains the best model, ready to use. Ctrl-C
     saves the state: the same command with --resume continues the run.
     """
+    if dry_run:
+        refuse_several_runs(seeds, search)
+        print_dry_run(FinetuneOptions, values, json, preset)
+        return
     run_and_report("finetune", FinetuneOptions, values, json, preset=preset, seeds=seeds, search=search)
 
 
@@ -46,12 +55,19 @@ def finetune(preset: str | None, seeds: int | None, search: int | None, json: bo
 )
 @options_of(DistillOptions, except_for=["vocab_size"])
 @multi_run_options
+@dry_run_option
 @console.json_option
-def distill(preset: str | None, seeds: int | None, search: int | None, json: bool | None, **values: Any) -> None:
+def distill(
+    preset: str | None, seeds: int | None, search: int | None, dry_run: bool, json: bool | None, **values: Any
+) -> None:
     """Distil one or more teachers into a smaller model.
 
     The student is trained on the labels and on the teachers' outputs for the same inputs; with --hidden-weight and
     --attention-weight, on their hidden states and attention as well; on raw text, on these alone. As with finetune, the
     output folder contains the best model, and --resume continues a run after Ctrl-C.
     """
+    if dry_run:
+        refuse_several_runs(seeds, search)
+        print_dry_run(DistillOptions, values, json, preset)
+        return
     run_and_report("distill", DistillOptions, values, json, preset=preset, seeds=seeds, search=search)

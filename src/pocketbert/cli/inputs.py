@@ -13,10 +13,12 @@ from typing import BinaryIO, NamedTuple
 
 import click
 
+from pocketbert.cli import console
 from pocketbert.errors import DataError, InputError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _BLOCK = 1 << 16  # bytes per read
+_LONGEST_NAME = 1024  # of a file, in characters
 
 
 class Item(NamedTuple):
@@ -112,10 +114,22 @@ class TextSource:
     def _item(self, line: bytes, number: int) -> Item | None:
         location = f"line {number}"
         text = decode(line, f"{self.name}, {location}").strip()
+        if number == 1:
+            self._note_rows(text)
         if not text:
             self.skipped += 1
             return None
         return Item(text, self.pair, location)
+
+    def _note_rows(self, first: str) -> None:
+        """Note that lines look like the rows of a table, which are read as texts, as a whole."""
+        from pocketbert.data.formats import row_format
+
+        if found := row_format(first):
+            kind, suffix = found
+            ending = f"a file whose name ends in {suffix}"
+            how = f"save them as {ending}, and read it with --file" if self.file == "-" else f"rename it to {ending}"
+            console.print_line(f"{self.name} looks like {kind}, and its lines are read as they are; {how}", "note")
 
 
 def _check_length(line: Sequence[bytes], location: str) -> None:
@@ -166,6 +180,7 @@ def text_source(
         file = "-"
     for number, text in enumerate(arguments, start=1):
         check_text(text, f"text {number}")
+        note_file(text, "--file")
     if pair is not None:
         check_text(pair, "the text of --pair")
     is_table = file is not None and Path(file).suffix.lower() in TABLES
@@ -193,11 +208,22 @@ def read_passage(text: str | None, file: str | None) -> str:
         content = Path(str(file)).read_bytes()
     else:
         check_text(text, "the text of --context")
+        note_file(text, "--file")
         return text
     passage = decode(content, str(file))
     if not passage.strip():
         raise InputError(f"{file}: contains no text")
     return passage
+
+
+def note_file(text: str, option: str) -> None:
+    """Note that a text is the name of a file, which `option` reads."""
+    try:
+        is_file = len(text) < _LONGEST_NAME and Path(text).is_file()
+    except ValueError:  # a name that no file can have
+        return
+    if is_file:
+        console.print_line(f"{text} is read as a text, and is also a file: {option} reads what it holds", "note")
 
 
 def check_text(text: str, name: str) -> None:

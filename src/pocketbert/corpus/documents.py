@@ -1,7 +1,8 @@
 """Cleaning, sentences and signature of one document: pure functions.
 
 Cleaning has three rules: whitespace within a line becomes single spaces; lines without a letter are dropped (page
-numbers, rules, remains of tables); documents of fewer than ten words are dropped.
+numbers, rules, remains of tables); documents of fewer than ten words are dropped, or of ten characters where a script
+puts no spaces between words.
 """
 
 import hashlib
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from pocketbert.data.words import count_words, words_of
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -26,7 +29,7 @@ def clean(text: str) -> list[str]:
     """Return the paragraphs of a document; none if it is too short."""
     paragraphs = (" ".join(line.split()) for line in text.split("\n"))
     kept = [line for line in paragraphs if any(map(str.isalpha, line))]
-    return kept if sum(line.count(" ") + 1 for line in kept) >= _SHORTEST else []
+    return kept if sum(map(count_words, kept)) >= _SHORTEST else []
 
 
 def sentences(paragraphs: list[str], language: str) -> list[str]:
@@ -39,7 +42,8 @@ def sentences(paragraphs: list[str], language: str) -> list[str]:
 
 def signature(paragraphs: list[str]) -> npt.NDArray[np.uint32]:
     """Return [PERMUTATIONS] the MinHash of five-word shingles, ignoring case and punctuation, by `datasketch`."""
-    words = [word for line in paragraphs for word in re.findall(r"\w+", line.lower())]
+    runs = (run for line in paragraphs for run in re.findall(r"\w+", line.lower()))
+    words = [word for run in runs for _, word in words_of(run)]
     hashes = _empty_hash().copy()
     last = max(1, len(words) - _SHINGLE + 1)
     for start in range(0, last, _AT_ONCE):

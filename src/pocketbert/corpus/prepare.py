@@ -127,7 +127,13 @@ def prepare(options: PrepareOptions, *, advance: Advance = lambda megabytes, fra
     tokenizer.save_pretrained(output)
     shards = _shards(job, execute, meter)
     if not shards["train"]:
-        raise DataError(f"{', '.join(map(str, options.sources))}: no document has enough text")
+        names, held = ", ".join(map(str, options.sources)), sum(shard["documents"] for shard in shards["held-out"])
+        if held:
+            raise DataError(
+                f"{names}: all {held} documents were held out for evaluation, by chance; hold out none with "
+                "--held-out 0, or choose another --seed"
+            )
+        raise DataError(f"{names}: no document has enough text")
     written = [*shards["train"], *shards["held-out"]]
     counts = {what: sum(entry[what] for entry in written) for what in ("documents", "sentences", "tokens")}
     manifest = {

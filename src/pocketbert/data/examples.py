@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
+from pocketbert.data.bad_rows import BadRow
 from pocketbert.data.batches import random_order
 from pocketbert.errors import DataError
 
@@ -21,6 +22,8 @@ class Examples(Generic[Example_co]):
     examples: list[Example_co]
     #: Number of damaged lines that were skipped.
     skipped: int = field(default=0, kw_only=True)
+    #: Rows that were skipped because the caller wished so.
+    bad: tuple[BadRow, ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.examples)

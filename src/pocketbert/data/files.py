@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pocketbert.data.bad_rows import BadRows
 from pocketbert.errors import DataError
 
 _NOT_TEXT = {
@@ -85,39 +87,85 @@ def too_long() -> str:
     return f"has more than {LONGEST_LINE:,} characters: does the file have one text per line?"
 
 
-def check_utf8(text: str, where: str, name: str) -> None:
-    """Raise `DataError` if `text`, decoded with the handler "surrogateescape", was not UTF-8."""
+def not_utf8(text: str, name: str) -> str | None:
+    """Return what is wrong with a text that was decoded with the handler "surrogateescape", if it was not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: byte 0x{ord(text[error.start]) & 0xFF:02X} is not UTF-8. If the file is Latin-1 (Windows), "
+        return (
+            f"byte 0x{ord(text[error.start]) & 0xFF:02X} is not UTF-8. If the file is Latin-1 (Windows), "
             f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {name} > utf8-{name}"
-        ) from None
+        )
+    return None
 
 
-def json_objects(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of lines with one object each, with the numbers of the lines."""
-    for number, line in enumerate(lines, start=1):
+def json_objects(path: Path, lines: Iterable[str], bad: BadRows | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of lines with one object each, or of one list of objects, with the numbers of their lines.
+
+    Args:
+        path: the file, for messages.
+        lines: its lines.
+        bad: receives lines that hold no object [default: the first of them is an error].
+    """
+    bad = BadRows(path) if bad is None else bad
+    numbered = enumerate(lines, start=1)
+    for number, line in numbered:
         if not line.strip():
             continue
+        if number == 1 and line.lstrip()[0] == "[":
+            yield from _list_of_objects(path, "".join(chain([line], (one for _, one in numbered))), bad)
+            return
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:  # endless digits or brackets as well
-            hint = "; convert a JSON list to one object per line (jq -c '.[]')" if line[0] == "[" else ""
-            raise DataError(f"{path}, line {number}: is not JSON: {error}{hint}") from None
-        if not isinstance(value, dict):
-            raise DataError(
-                f"{path}, line {number}: holds a {type(value).__name__}, not an object like "
-                '{"text": …, "label": …}; convert a JSON list to one object per line (jq -c \'.[]\')'
-            )
-        yield number, value
+            hint = "; one object per line is needed (jq -c .)" if line.strip() == "{" else ""
+            bad(number, f"is not JSON: {error}{hint}", line)
+            continue
+        if isinstance(value, dict):
+            yield number, value
+        else:
+            bad(number, _no_object(value), line)
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of a file with one object per line, with the numbers of their lines."""
+def _no_object(value: Any) -> str:
+    return f'holds a {type(value).__name__}, not an object like {{"text": …, "label": …}}'
+
+
+def _list_of_objects(path: Path, text: str, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a list, which is read as a whole."""
+    decoder, start = json.JSONDecoder(), text.index("[") + 1
+    line = text.count("\n", 0, start) + 1
+    try:
+        end = _after_space(text, start)
+        while text[end] != "]":
+            line, start = line + text.count("\n", start, end), end
+            value, end = decoder.raw_decode(text, start)
+            if isinstance(value, dict):
+                yield line, value
+            else:
+                bad(line, _no_object(value), value)
+            end = _after_space(text, end)
+            if text[end] not in ",]":
+                raise ValueError("the objects of a list must be separated by commas")
+            end = _after_space(text, end + 1) if text[end] == "," else end
+    except (ValueError, RecursionError, IndexError) as error:
+        problem = "the list ends too early" if isinstance(error, IndexError) else error
+        raise DataError(f"{path}, line {line}: is not JSON: {problem}") from None
+    if text[end + 1 :].strip():
+        line += text.count("\n", start, end)
+        raise DataError(f"{path}, line {line}: more follows than the list that ends here")
+
+
+def _after_space(text: str, start: int) -> int:
+    while text[start].isspace():
+        start += 1
+    return start
+
+
+def json_lines(path: Path, bad: BadRows | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a file with one object per line, with the numbers of their lines; see `json_objects`."""
     with path.open(encoding="utf-8-sig", newline="\n") as file:
-        yield from json_objects(path, file)
+        yield from json_objects(path, file, bad)
 
 
 def check_text(value: Any, where: str) -> str:
@@ -149,8 +197,6 @@ def _undecodable(path: Path) -> DataError:
     """Return an error that names the first line that is not UTF-8."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                check_utf8(line.decode("utf-8", "surrogateescape"), f"{path}, line {number}", path.name)
-            except DataError as error:
-                return error
+            if problem := not_utf8(line.decode("utf-8", "surrogateescape"), path.name):
+                return DataError(f"{path}, line {number}: {problem}")
     return DataError(f"{path}: is not UTF-8")

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pocketbert.data.columns import Columns
 from pocketbert.data.files import opened
 from pocketbert.data.labels import Labels
-from pocketbert.data.tables import Columns, Example, Table, read_table
+from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.errors import DataError, require
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
+from pocketbert.data.bad_rows import BadRows
 from pocketbert.data.spellings import number
 from pocketbert.errors import DataError
 
@@ -15,34 +16,57 @@ Rows = Iterator[tuple[int, list[str]]]
 
 _SEPARATORS = ",;\t|"  # in the order in which they are preferred
 _LOOKED_AT = 64  # lines that decide the separator
-_DECLARED = re.compile(r"sep=(.)", re.IGNORECASE)  # as Excel writes and obeys it
+_DECLARED = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # as Excel writes and obeys it
+_SPACED_QUOTE = re.compile(r'[,;|] +"')  # which opens a quoted cell in files that people write by hand
+_FORMULA = re.compile(r'="(.*)"', re.DOTALL)  # as Excel keeps numbers from becoming numbers
+_EXCEL_BREAK = "_x000D_"  # a carriage return, as programs that read workbooks write it
 
 
-def csv_rows(path: Path, lines: Iterator[str]) -> Rows:
+def csv_rows(path: Path, lines: Iterator[str], bad: BadRows | None = None) -> Rows:
     """Yield the rows of a CSV file; rows without any content are passed over.
 
     The separator is the one that a first line `sep=;` declares, or else the one with which the header and the most of
     the first rows have the same number of columns, more than one.
 
+    Args:
+        path: the file, for messages.
+        lines: its lines.
+        bad: receives rows with quotes at wrong places [default: the first of them is an error].
+
     Raises:
-        DataError: a quote is not closed, or a cell is too long.
+        DataError: a quote is not closed.
     """
+    bad = BadRows(path) if bad is None else bad
     first = list(islice(lines, _LOOKED_AT))
     declared = _DECLARED.fullmatch(first[0].strip("\r\n")) if first else None
     separator = declared[1] if declared else _separator(first)
     before = 1 if declared else 0
-    reader = csv.reader(chain(first[before:], lines), delimiter=separator, strict=True)
+    spaced = any(map(_SPACED_QUOTE.search, first))
+    reader = csv.reader(chain(first[before:], lines), delimiter=separator, strict=True, skipinitialspace=spaced)
     start = 1 + before
-    try:
-        for row in reader:
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            problem = (
+                f"{error}. Is a double quote not closed? A quote inside a quoted field is written twice; fields of "
+                f"more than {csv.field_size_limit():,} characters need JSON lines or Parquet"
+            )
+            if "end of data" in str(error):  # nobody knows how many rows were taken for one cell
+                raise DataError(f"{path}, line {start}: {problem}") from None
+            bad(start, problem)
+        else:
+            if row is None:
+                return
             if any(map(str.strip, row)):
-                yield start, row
-            start = reader.line_num + 1 + before
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {start}: {error}. Is a double quote not closed? A quote inside a quoted field is "
-            f"written twice; fields of more than {csv.field_size_limit():,} characters need JSON lines or Parquet"
-        ) from None
+                yield start, [_as_shown(cell) if cell[:2] == '="' or _EXCEL_BREAK in cell else cell for cell in row]
+        start = reader.line_num + 1 + before
+
+
+def _as_shown(cell: str) -> str:
+    """A cell as Excel shows it."""
+    formula = _FORMULA.fullmatch(cell)
+    return (formula[1] if formula else cell).replace(f"{_EXCEL_BREAK}\n", "\n").replace(_EXCEL_BREAK, "\n")
 
 
 def _separator(lines: Sequence[str]) -> str:
@@ -82,6 +106,13 @@ def header_of(path: Path, rows: Iterator[tuple[int, Sequence[str]]]) -> list[str
             raise DataError(f"{path}, line {first[0]}: {no_header()}")
         raise DataError(f"{path}, line {first[0]}: two columns are called {', '.join(repeated)}; rename one of them")
     return names
+
+
+def title_above(names: Sequence[str], following: Sequence[object]) -> str | None:
+    """Return the message about a line above the names of the columns; None where the first row has names."""
+    if sum(map(bool, names)) == 1 < len([cell for cell in following if cell not in (None, "")]):
+        return "has one cell, and the next line more: the first line must name the columns; delete the lines above it"
+    return None
 
 
 def looks_like_example(names: Sequence[str]) -> bool:

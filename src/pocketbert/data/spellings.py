@@ -3,16 +3,27 @@
 import ast
 import math
 import re
-from collections.abc import Collection, Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from pocketbert.errors import DataError
 
 Label = str | tuple[str, ...] | None
 
-_WHOLE = re.compile(r"[+-]?\d+")
+_WHOLE = re.compile(r"[+-\N{MINUS SIGN}]?\d+")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _LIST = re.compile(r"[\[({].*[\])}]|set\(\)", re.DOTALL)
-_HOT = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_TRUTH = {
+    "0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "no": False, "yes": True,
+}  # fmt: skip
+_HOT = ("0", "1", "0.0", "1.0", "false", "true")
+_MARKS = {"": False, "x": True, "✓": True, "✔": True}  # of columns that people fill in by hand
+_MISSING = ("nan", "na", "n/a", "null", "none", "-", "?")
+_GROUPED = {  # thousands separators, and what they are with a decimal point
+    re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+"): (".", ","),
+    re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d+"): (",", "."),
+}
 
 
 def is_whole(label: str) -> bool:
@@ -20,8 +31,23 @@ def is_whole(label: str) -> bool:
     return _WHOLE.fullmatch(label) is not None
 
 
+def truth(value: Any, *, marked: bool = False) -> bool | None:
+    """Return the truth value that a cell holds: 0, 1, true, no, …; None for anything else.
+
+    With `marked` a cross or tick is true, and nothing is false.
+    """
+    written = "" if value is None else str(value).strip().casefold()
+    found = _TRUTH.get(written)
+    return _MARKS.get(written) if found is None and marked else found
+
+
 def number(label: str) -> float | None:
-    """Return the number that a label is, with a decimal point or comma; None for anything else."""
+    """Return the number that a label is, with a decimal point or comma, or in percent; None for anything else."""
+    label = label.removesuffix("%").rstrip() if label.endswith("%") else label
+    label = "-" + label[1:] if label[:1] == "\N{MINUS SIGN}" else label
+    for pattern, (thousands, decimal) in _GROUPED.items():
+        if pattern.fullmatch(label):
+            label = label.replace(thousands, "").replace(decimal, ".")
     try:
         value = float(label.replace(",", ".") if _COMMA.fullmatch(label) else label)
     except ValueError:
@@ -31,8 +57,24 @@ def number(label: str) -> float | None:
 
 def is_class_number(label: str) -> bool:
     """Whether a label is a whole number, perhaps written as a float: pandas does so where a cell is empty."""
-    value = number(label)
+    value = None if label.endswith("%") else number(label)
     return value is not None and value.is_integer()
+
+
+def whole(label: str) -> int:
+    """Return the value of a label that is a whole number, perhaps written as a float."""
+    try:
+        return int(label.replace("\N{MINUS SIGN}", "-"))
+    except ValueError:
+        return int(number(label) or 0)
+
+
+def odd_among_numbers(labels: Collection[str]) -> list[str]:
+    """Return the labels that are no numbers, where all others, nine times as many or more, are numbers to predict."""
+    others = sorted(label for label in labels if number(label) is None)
+    numbers = [label for label in labels if number(label) is not None]
+    few = len(numbers) >= 9 * len(others) or all(label.casefold() in _MISSING for label in others)
+    return others if few and numbers and not all(map(is_whole, numbers)) else []
 
 
 def are_numbers(labels: Collection[str]) -> bool:
@@ -78,6 +120,34 @@ def _read_list(text: str) -> tuple[str, ...] | None:
     return tuple(str(item).strip() for item in items)
 
 
+def merged(counts: Mapping[str, int], names: Sequence[str] = ()) -> dict[str, str]:
+    """Return the labels that differ from others in case or spaces alone, each with the spelling to use in its place.
+
+    Args:
+        counts: how often each label occurs.
+        names: spellings that count wherever they occur; otherwise the most frequent counts, of equal ones the shortest.
+    """
+    best: dict[str, str] = {}
+    for label in [*names, *sorted(counts, key=lambda label: (-counts[label], len(label), label))]:
+        best.setdefault(_alike(label), label)
+    return {label: best[_alike(label)] for label in counts if best[_alike(label)] != label and label not in names}
+
+
+def _alike(label: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+
+
+def joined(labels: Collection[str]) -> str | None:
+    """Return a label that joins others by a separator, such as a;b beside a and b, if there is one."""
+    known = set(labels)
+    for label in labels:
+        for separator in ";|,":
+            parts = [part.strip() for part in label.split(separator)]
+            if len(parts) > 1 and all(part in known for part in parts):
+                return label
+    return None
+
+
 def read_hot(written: Sequence[Label], names: Sequence[str] | None) -> list[Label]:
     """Return the labels of a table; where all are lists of a 0 or a 1 for each class, as lists of names.
 
@@ -90,9 +160,7 @@ def read_hot(written: Sequence[Label], names: Sequence[str] | None) -> list[Labe
     lists = [label for label in written if isinstance(label, tuple)]
     width = max(map(len, lists), default=0)
     classes = tuple(map(str, range(width))) if names is None else names
-    hot = len(lists) == len(written) and all(
-        len(labels) == width > 1 and _HOT.keys() >= set(labels) for labels in lists
-    )
+    hot = len(lists) == len(written) and all(len(labels) == width > 1 and set(_HOT) >= set(labels) for labels in lists)
     if not hot or len(classes) != width:
         return list(written)
-    return [tuple(name for label, name in zip(labels, classes, strict=True) if _HOT[label]) for labels in lists]
+    return [tuple(name for label, name in zip(labels, classes, strict=True) if _TRUTH[label]) for labels in lists]

@@ -5,74 +5,35 @@ How a file is read follows from its name:
 - `.csv`: commas, semicolons, tabs or vertical bars, whichever header and rows agree on; double quotes as in RFC 4180.
 - `.tsv`: tabs, one example per line, and **quotes are ordinary characters**, as in the files of GLUE, which are full of
   unbalanced ones. A text with a tab or a line break in it needs CSV, JSON lines or Parquet.
-- `.jsonl`, `.ndjson`, `.json`: one JSON object a line.
+- `.jsonl`, `.ndjson`, `.json`: one JSON object a line, or one list of objects, which is read as a whole.
 - `.parquet`: by pyarrow, batch by batch.
+- any name, if the first line begins with `__label__`: fastText's files, one text per line with its labels before it.
 
 Text is UTF-8, with or without a byte order mark; a line has at most 16 million characters. Whatever cannot be read
-raises `DataError` with file and line, after the rows before it.
+raises `DataError` with file and line, after the rows before it, or is skipped, counted and listed.
 
 `TableReader` yields rows as they are read, in memory that does not grow with the file; `read_table` reads all.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from io import TextIOWrapper
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TextIO
+from typing import Any, NamedTuple, Self
 
+from pocketbert.data.bad_rows import BadRows
+from pocketbert.data.columns import Columns, choose
 from pocketbert.data.examples import Examples
-from pocketbert.data.files import (
-    LONGEST_LINE,
-    check_file,
-    check_utf8,
-    is_unicode,
-    json_objects,
-    not_text,
-    too_long,
-    type_of,
-)
-from pocketbert.data.separated import csv_rows, header_of, looks_like_example, no_header, tsv_rows
-from pocketbert.data.spellings import Label, read_lists
+from pocketbert.data.files import is_unicode, type_of
+from pocketbert.data.formats import LABEL_PREFIX, has_label_prefix
+from pocketbert.data.rows import open_rows, peek
+from pocketbert.data.separated import title_above
+from pocketbert.data.spellings import Label, read_lists, truth
 from pocketbert.errors import DataError
 
-# Names of columns to detect, best first; case is ignored.
-_PAIRS = (
-    ("text", "text_pair"),
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-    ("text_a", "text_b"),
-    ("text1", "text2"),
-    ("query", "passage"),
-)
-_TEXTS = (
-    "text", "sentence", "review", "content", "comment", "document", "body", "message", "tweet", "question", "utterance",
-    "sentence1", "premise", "title",
-)  # fmt: skip
-_LABELS = (
-    "label", "labels", "label_text", "gold_label", "class", "category", "target", "sentiment", "intent", "score",
-    "rating", "stars", "topic",
-)  # fmt: skip
-
-_BATCH = 1024  # rows of a Parquet file at a time
-_BOM = "\ufeff"
-
-Row = Sequence[Any]
-#: The line number of a row (its row number in Parquet), and its values in the order of the columns.
-Rows = Iterator[tuple[int, Row]]
-
-
-class Columns(NamedTuple):
-    """The names of the columns in use, or None."""
-
-    text: str
-    text_pair: str | None
-    label: str | None
+_EXCEL_ERRORS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "#NV", "#BEZUG!", "#WERT!")
 
 
 class Example(NamedTuple):
@@ -89,9 +50,10 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Table(Examples[Example]):
-    """The rows of one file (or of a part of it)."""
+    """The rows of one file (or of a part of it); `classes` are the labels that have columns of their own."""
 
     columns: Columns
+    classes: tuple[str, ...] = ()
 
     def relabelled(self, labels: Sequence[Label]) -> Self:
         """Return these examples with other labels."""
@@ -106,10 +68,12 @@ class TableReader:
         path: a `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json` or `.parquet` file.
         text: column of the text [default: detected by its name: text, sentence, review, …].
         text_pair: column of the second text [default: detected, unless `text` is given].
-        label: column of the label [default: detected by its name: label, class, score, …].
+        label: column of the label, or columns with truth values, separated by commas [default: detected by its name:
+            label, class, score, …; or the columns that are left].
         labelled: whether every row must have a label; otherwise labels are not read.
         header: columns of a TSV or CSV file without a header line.
         skip_ragged: skip and count lines with too few or too many columns, instead of raising an error.
+        skip_bad: skip all rows that cannot be used; `bad` lists them.
 
     Without labels, rows without a text are skipped and counted as well: nothing can be said of them.
 
@@ -128,15 +92,23 @@ class TableReader:
         labelled: bool = True,
         header: Sequence[str] | None = None,
         skip_ragged: bool = False,
+        skip_bad: bool = False,
     ) -> None:
         self.path, self.skipped = Path(path), 0
         self._header, self._skip_ragged = header, skip_ragged
+        self.bad = BadRows(self.path, skip=skip_bad)
         with ExitStack() as opened:
             try:
-                self._names, self._rows, self._fraction = _open(self.path, header, opened)
+                self._names, rows, self._fraction = open_rows(self.path, header, opened, self.bad)
+                start, self._rows = peek(rows)
+                first = None if start is None else start[1]
             except OSError as error:
                 raise self._unreadable(error) from None
-            self.columns = _choose(self.path, self._names, text, text_pair, label, labelled=labelled)
+            if first is not None and header is None and (problem := title_above(self._names, first)):
+                raise DataError(f"{self.path}, line 1: {problem}")
+            self.columns, self.classes = choose(
+                self.path, self._names, text, text_pair, label, labelled=labelled, first=first
+            )
             self._opened = opened.pop_all()
         self._examples = self._read()
 
@@ -157,24 +129,38 @@ class TableReader:
 
     def _read(self) -> Iterator[Example]:
         names, has_rows = self._names, False
-        indices = [names.index(name) if name is not None else None for name in self.columns]
+        text, pair, label = (names.index(name) if name in names else None for name in self.columns)
+        classes = [(name, names.index(name)) for name in self.classes]
         with self._opened:
             try:
                 for line, row in self._rows:
-                    if len(row) == len(names):
-                        cells = [None if i is None else row[i] for i in indices]
-                        if self.columns.label is None and _has_no_text(cells, self.columns):
+                    if len(row) > len(names) and not any(row[len(names) :]):
+                        row = row[: len(names)]  # separators that spreadsheets leave at the end
+                    if list(row) == names:  # where files were joined
+                        continue
+                    if len(row) != len(names):
+                        if self._skip_ragged:
                             self.skipped += 1
-                            continue
-                        yield _example(self.path, line, *cells, columns=self.columns)
-                        has_rows = True
-                    elif self._skip_ragged:
+                        else:
+                            self.bad(line, _ragged(self.path, len(row), names), row)
+                        continue
+                    cells = [None if i is None else row[i] for i in (text, pair, label)]
+                    if self.columns.label is None and _has_no_text(cells, self.columns):
                         self.skipped += 1
-                    else:
-                        raise DataError(_ragged(self.path, line, len(row), names))
+                        continue
+                    try:
+                        if classes:
+                            cells[2] = _of_classes([(name, row[i]) for name, i in classes])
+                        example = _example(line, *cells, columns=self.columns)
+                    except _UnusableError as error:
+                        self.bad(line, str(error), dict(zip(names, row, strict=True)))
+                        continue
+                    has_rows = True
+                    yield example
             except OSError as error:
                 raise self._unreadable(error) from None
         if not has_rows:
+            self.bad.check(0)
             raise DataError(f"{self.path}: has no rows" + (" below its header" if self._header is None else ""))
 
     def _unreadable(self, error: OSError) -> DataError:
@@ -182,113 +168,26 @@ class TableReader:
 
 
 def read_table(path: str | Path, **options: Any) -> Table:
-    """Return all examples of `path`; options and errors as of `TableReader`."""
-    reader = TableReader(path, **options)
-    table = Table(reader.path, list(reader), reader.columns, skipped=reader.skipped)
-    return table.relabelled(read_lists([example.label for example in table.examples]))
+    """Return all examples of `path`; options and errors as of `TableReader`.
 
-
-# ── the formats ──
-
-
-def _open(path: Path, header: Sequence[str] | None, opened: ExitStack) -> tuple[list[str], Rows, Callable[[], float]]:
-    """Return the column names of a file, its rows, read lazily, and a function for the fraction that has been read.
-
-    `opened` closes the file.
+    Raises:
+        DataError: more rows are bad than good, although bad rows are skipped.
     """
-    suffix = path.suffix.lower()
-    readers = {".csv": csv_rows, ".tsv": tsv_rows}
-    size = check_file(path, (*readers, ".jsonl", ".ndjson", ".json", ".parquet"))
-    if suffix == ".parquet":
-        return _parquet(path, opened)
-    with path.open("rb") as start:
-        if problem := not_text(start.read(4)):
-            raise DataError(f"{path}: {problem}")
-    # An invalid byte is reported when its line is reached. Only CSV has line breaks other than "\n": a single carriage
-    # return inside a text must not end the line.
-    newline = "" if suffix == ".csv" else "\n"
-    binary = opened.enter_context(path.open("rb"))
-    file = opened.enter_context(TextIOWrapper(binary, "utf-8", errors="surrogateescape", newline=newline))
-    lines = _lines(path, file)
-    if suffix in readers:
-        rows: Rows = readers[suffix](path, lines)
-        names = header_of(path, rows) if header is None else list(header)
-    else:
-        names, rows = _json(path, lines)
-    return names, rows, lambda: 1.0 if binary.closed else min(1.0, binary.tell() / size)
+    reader = TableReader(path, **options)
+    examples = list(reader)
+    reader.bad.check(len(examples))
+    skipped = reader.skipped + len(reader.bad.found)
+    bad = tuple(reader.bad.found)
+    table = Table(reader.path, examples, reader.columns, reader.classes, skipped=skipped, bad=bad)
+    labels = read_lists([example.label for example in examples])
+    if has_label_prefix(reader.path) and all(isinstance(label, tuple) and len(label) == 1 for label in labels):
+        labels = [label[0] for label in labels if label]
+    if all(isinstance(label, str) and label.startswith(LABEL_PREFIX) for label in labels):
+        labels = [str(label).removeprefix(LABEL_PREFIX) for label in labels]
+    return table.relabelled(labels)
 
 
-def _lines(path: Path, file: TextIO) -> Iterator[str]:
-    for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), ""), start=1):
-        text = line.removeprefix(_BOM) if number == 1 else line
-        if not text.isascii():
-            check_utf8(text, f"{path}, line {number}", path.name)
-        if len(line) == LONGEST_LINE:
-            raise DataError(f"{path}, line {number}: {too_long()}")
-        yield text
-
-
-def _json(path: Path, lines: Iterator[str]) -> tuple[list[str], Rows]:
-    objects = json_objects(path, lines)
-    first = next(objects, None)
-    if first is None:
-        raise DataError(f"{path}: is empty")
-    names = list(first[1])
-    # A key that a later line lacks is a missing value, which is an error only in a column in use.
-    return names, ((number, [value.get(name) for name in names]) for number, value in chain([first], objects))
-
-
-def _parquet(path: Path, opened: ExitStack) -> tuple[list[str], Rows, Callable[[], float]]:
-    from pocketbert.errors import require
-
-    require("train")
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = opened.enter_context(pyarrow.parquet.ParquetFile(path))
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path}: is not a Parquet file: {error}") from None
-    number = 0
-
-    def rows() -> Rows:
-        nonlocal number
-        try:
-            for batch in file.iter_batches(_BATCH):
-                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    number += 1
-                    yield number, row
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path}: is damaged after row {number}: {error}") from None
-
-    return list(file.schema_arrow.names), rows(), lambda: number / max(1, file.metadata.num_rows)
-
-
-# ── columns and cells ──
-
-
-def _choose(
-    path: Path, names: list[str], text: str | None, pair: str | None, label: str | None, *, labelled: bool
-) -> Columns:
-    listed = f"the columns are: {', '.join(f'{name:.40}' for name in names)}"
-    if looks_like_example(names):
-        listed = no_header()
-    for flag, name in (("--text-column", text), ("--text-pair-column", pair), ("--label-column", label)):
-        if name is not None and name not in names:
-            raise DataError(f"{path}: has no column {name!r} ({flag}); {listed}")
-    lower = {name.lower(): name for name in reversed(names)}
-    if text is None and pair is None:
-        text, pair = next(((lower[a], lower[b]) for a, b in _PAIRS if a in lower and b in lower), (None, None))
-    if text is None:
-        text = next((lower[name] for name in _TEXTS if name in lower and lower[name] != pair), None)
-    if label is None and labelled:
-        label = next((lower[name] for name in _LABELS if name in lower), None)
-    for flag, role, column in (("--text-column", "text", text), ("--label-column", "label", label or not labelled)):
-        if not column:
-            remedy = "" if looks_like_example(names) else f"name it with {flag}; "
-            raise DataError(f"{path}: no column looks like the {role}; {remedy}{listed}")
-    assert text is not None
-    return Columns(text, pair, label if labelled else None)
+# ── cells ──
 
 
 def _has_no_text(cells: Sequence[Any], columns: Columns) -> bool:
@@ -296,26 +195,44 @@ def _has_no_text(cells: Sequence[Any], columns: Columns) -> bool:
     return any(text is None or (isinstance(text, str) and not text.strip()) for text in texts[:2])
 
 
-def _example(path: Path, line: int, text: Any, text_pair: Any, label: Any, *, columns: Columns) -> Example:
+class _UnusableError(ValueError):
+    """A row cannot be used; the message continues its place."""
+
+
+def _example(line: int, text: Any, text_pair: Any, label: Any, *, columns: Columns) -> Example:
     for name, value in ((columns.text, text), (columns.text_pair, text_pair)):
         if name is not None and not isinstance(value, str):
-            raise DataError(f"{path}, line {line}: column {name!r} holds {type_of(value)} instead of text")
+            raise _UnusableError(f"column {name!r} holds {type_of(value)} instead of text")
         if name is not None and not value.strip():
-            raise DataError(f"{path}, line {line}: the text in column {name!r} is empty")
+            raise _UnusableError(f"the text in column {name!r} is empty")
     if columns.label is not None:
         try:
             label = _label(label)
         except ValueError as error:
-            raise DataError(f"{path}, line {line}: column {columns.label!r} holds {error} instead of a label") from None
+            raise _UnusableError(f"column {columns.label!r} holds {error} instead of a label") from None
         if label is None or label == "":
-            raise DataError(f"{path}, line {line}: has no label in column {columns.label!r}")
+            raise _UnusableError(f"has no label in column {columns.label!r}")
     for name, value in zip(columns, (text, text_pair, label), strict=True):
         if name is not None and not all(map(is_unicode, value if isinstance(value, tuple) else (value,))):
-            raise DataError(
-                f"{path}, line {line}: column {name!r} holds an unpaired surrogate, which is not a character: "
-                f"{value!a:.60}"
+            raise _UnusableError(
+                f"column {name!r} holds an unpaired surrogate, which is not a character: {value!a:.60}"
             )
+        if name is not None and value in _EXCEL_ERRORS:
+            raise _UnusableError(f"column {name!r} holds {value}, which is an error of Excel's")
     return Example(text, text_pair, label, line)
+
+
+def _of_classes(cells: Sequence[tuple[str, Any]]) -> list[str]:
+    """Return the names of the columns that hold a truth value of true."""
+    found = []
+    for name, value in cells:
+        has = truth(value, marked=True)
+        if has is None:
+            raise _UnusableError(
+                f"column {name!r} holds {value!r:.40} instead of 0 or 1; name the label with --label-column"
+            )
+        found += [name] if has else []
+    return found
 
 
 def _label(value: Any) -> Label:
@@ -328,6 +245,8 @@ def _label(value: Any) -> Label:
         case list():
             labels = [_label(item) for item in value]
             return tuple(label for label in labels if isinstance(label, str) and label) if all(labels) else None
+        case dict() if value and all(truth(one) is not None for one in value.values()):
+            return tuple(str(name).strip() for name, one in value.items() if truth(one))
         case bool():
             return "true" if value else "false"
         case float() if math.isnan(value):
@@ -342,8 +261,8 @@ def _label(value: Any) -> Label:
             raise ValueError(type_of(value))
 
 
-def _ragged(path: Path, line: int, columns: int, names: list[str]) -> str:
-    message = f"{path}, line {line}: has {columns} columns, the header has {len(names)} ({', '.join(names)})"
+def _ragged(path: Path, columns: int, names: list[str]) -> str:
+    message = f"has {columns} columns, the header has {len(names)} ({', '.join(names)})"
     if path.suffix.lower() == ".tsv":
         return f"{message}; in a TSV file every tab separates columns, also inside quotes: use CSV for such text"
     return f"{message}; a text with the separator in it must be in double quotes"

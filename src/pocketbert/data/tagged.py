@@ -8,10 +8,11 @@ Sentences of JSON lines and Parquet have the number of their line or row.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pocketbert.data.bad_rows import BadRows
 from pocketbert.data.conll import Sentence, Sentences, checked, read_conll
 from pocketbert.data.files import check_file, check_text, json_lines, opened, type_of
 from pocketbert.errors import ConfigError, DataError, require
@@ -23,7 +24,13 @@ _TABLES = (".jsonl", ".ndjson", ".json", ".parquet")
 
 
 def read_tagged(
-    path: str | Path, words: str | None = None, tags: str | None = None, names: Sequence[str] | None = None
+    path: str | Path,
+    words: str | None = None,
+    tags: str | None = None,
+    names: Sequence[str] | None = None,
+    *,
+    known: Collection[str] = (),
+    skip_bad: bool = False,
 ) -> Sentences:
     """Read sentences of tagged words.
 
@@ -32,12 +39,15 @@ def read_tagged(
         words: the column of words: its number in a file of columns, its name elsewhere [default: detected].
         tags: the column of tags, likewise.
         names: the tags that the numbers 0, 1, … stand for.
+        known: tags of a model, which are used as they are written; others are written B-PER.
+        skip_bad: skip and list sentences that cannot be used.
 
     Raises:
         ConfigError: a column of a file of columns is not a number.
-        DataError: the file cannot be read as sentences; see `read_conll`.
+        DataError: the file cannot be read as sentences; see `read_conll` and `checked`.
     """
     path = Path(path)
+    bad = BadRows(path, skip=skip_bad)
     if path.suffix.lower() not in _TABLES:
         numbers = {}
         for name, flag, value in (("word", "text", words), ("tag", "label", tags)):
@@ -45,14 +55,16 @@ def read_tagged(
                 raise ConfigError(f"--{flag}-column {value}: columns of CoNLL files are numbers, from 1")
             numbers[f"{name}_column"] = None if value is None else int(value)
         _refuse_json(path)
-        return read_conll(path, **numbers)
+        return read_conll(path, **numbers, names=names, known=known, bad=bad)
     check_file(path)
     with opened(path):
         if path.suffix.lower() == ".parquet":
             rows, stored = _parquet(path)
         else:
-            rows, stored = json_lines(path), {}
-        return checked(Sentences(path, list(_sentences(path, rows, words, tags, stored, names))))
+            rows, stored = json_lines(path, bad), {}
+        sentences = list(_sentences(path, rows, words, tags, stored, names, bad))
+    bad.check(len(sentences))
+    return checked(Sentences(path, sentences, skipped=len(bad.found), bad=tuple(bad.found)), names, known)
 
 
 def _refuse_json(path: Path) -> None:
@@ -76,25 +88,50 @@ def _sentences(
     tags: str | None,
     stored: dict[str, Sequence[str]],
     names: Sequence[str] | None,
+    bad: BadRows,
 ) -> Iterator[Sentence]:
     for line, row in rows:
         where = f"{path}, line {line}"
-        words, tags = words or _column(where, row, _WORDS, "text"), tags or _column(where, row, _TAGS, "label")
-        for name in (words, tags):
-            if not isinstance(row.get(name), list):
-                raise DataError(f"{where}: column {name!r} holds {type_of(row.get(name))} instead of a list")
-        if len(row[words]) != len(row[tags]):
-            raise DataError(f"{where}: has {len(row[words])} words in {words!r} and {len(row[tags])} tags in {tags!r}")
-        if row[words]:
-            yield Sentence(
-                tuple(check_text(word, f"{where}: word {i}") for i, word in enumerate(row[words], start=1)),
-                tuple(_tag(tag, f"{where}: tag {i}", stored.get(tags) or names) for i, tag in enumerate(row[tags], 1)),
-                line,
-            )
+        try:
+            sentence = _sentence(where, line, row, words, tags, stored, names)
+        except DataError as error:
+            if not bad.skip:
+                raise
+            bad(line, str(error).removeprefix(where).lstrip(": "), row)
+            continue
+        if sentence.words:
+            yield sentence
+
+
+def _sentence(
+    where: str,
+    line: int,
+    row: dict[str, Any],
+    words: str | None,
+    tags: str | None,
+    stored: dict[str, Sequence[str]],
+    names: Sequence[str] | None,
+) -> Sentence:
+    words, tags = words or _column(where, row, _WORDS, "text"), tags or _column(where, row, _TAGS, "label")
+    for name in (words, tags):
+        if not isinstance(row.get(name), list):
+            raise DataError(f"{where}: column {name!r} holds {type_of(row.get(name))} instead of a list")
+    if len(row[words]) != len(row[tags]):
+        raise DataError(f"{where}: has {len(row[words])} words in {words!r} and {len(row[tags])} tags in {tags!r}")
+    return Sentence(
+        tuple(check_text(word, f"{where}: word {i}") for i, word in enumerate(row[words], start=1)),
+        tuple(_tag(tag, f"{where}: tag {i}", stored.get(tags) or names) for i, tag in enumerate(row[tags], start=1)),
+        line,
+    )
 
 
 def _column(where: str, row: dict[str, Any], names: Sequence[str], flag: str) -> str:
     found = next((name for name in names if name in row), None)
+    if found is None and isinstance(row.get("text"), str):
+        raise DataError(
+            f"{where}: holds a text and no list of words; if its entities are given by their characters, write the "
+            'words and a tag for each: {"tokens": […], "ner_tags": […]}'
+        )
     if found is None:
         raise DataError(
             f"{where}: has none of the columns {', '.join(names)}; name one with --{flag}-column; the columns are: "

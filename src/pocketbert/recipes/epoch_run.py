@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from pocketbert.configs import PreTrainedConfig
+from pocketbert.data.bad_rows import describe_bad_rows, write_bad_rows
 from pocketbert.data.batches import Batches
 from pocketbert.errors import ConfigError
 from pocketbert.features import fit
@@ -92,6 +93,7 @@ class EpochRun(TrainingRun):
         self.read()
         with self.recording(previous):
             self.log(self.data.describe())
+            self._report_bad_rows()
             self.progress = self._progress()
             with self.seeded():
                 tokenizer, model = self.prepare()
@@ -117,6 +119,16 @@ class EpochRun(TrainingRun):
     def max_length(self, config: PreTrainedConfig) -> int:
         """Return the maximum tokens per input."""
         return min(self.options.max_length or self.data.usual_length, config.max_tokens)
+
+    def _report_bad_rows(self) -> None:
+        """Log the rows that were skipped, and write them to a file of the run."""
+        files = self.data.bad_rows()
+        for name, bad in files:
+            self.log(f"{name}: {describe_bad_rows(bad)}")
+        if files:
+            path = self.folder / "bad-rows.jsonl"
+            write_bad_rows(path, files)
+            self.log(f"all of them are in {path}")
 
     def _note_lengths(self, read: int) -> None:
         """Log what `read`, the maximum tokens per input, leaves of the options and of the training examples."""

@@ -9,7 +9,15 @@ from pathlib import Path
 from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument
 from pocketbert.tasks import TASKS, foreign_options
-from pocketbert.tasks.evaluate_options import DATA, GLUE, LABEL_COLUMN, TEXT_COLUMN, TEXT_PAIR_COLUMN
+from pocketbert.tasks.evaluate_options import (
+    DATA,
+    GLUE,
+    LABEL_COLUMN,
+    MERGE_LABELS,
+    SKIP_BAD,
+    TEXT_COLUMN,
+    TEXT_PAIR_COLUMN,
+)
 from pocketbert.training.settings import PRECISIONS, SCHEDULES
 
 START = Panel("Initial model")
@@ -74,6 +82,8 @@ class FinetuneOptions(Options):
     labels: tuple[str, ...] | None = field(
         default=None, metadata=DATA.option("Names of the labels in the order of their ids.", "A,B,C", default="sorted")
     )
+    skip_bad: bool = field(default=False, metadata=SKIP_BAD)
+    merge_labels: bool = field(default=False, metadata=MERGE_LABELS)
     max_length: int | None = field(
         default=None,
         metadata=DATA.option(
@@ -177,7 +187,8 @@ class FinetuneOptions(Options):
             for name in ("eval_data", "text_column", "text_pair_column", "label_column", "labels"):
                 self._check(name, getattr(self, name) is None, f"follows from --glue {self.glue}; leave it out")
         for name in foreign_options(self.task):
-            self._check(name, getattr(self, name) is None, f"is not for --task {self.task}; leave it out")
+            unused = getattr(self, name) in (None, False)
+            self._check(name, unused, f"is not for --task {self.task}; leave it out")
         names = self.labels
         self._check(
             "labels", names is None or len(set(names)) == len(names) > 1, "must be two names or more, all different"

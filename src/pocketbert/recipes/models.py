@@ -61,7 +61,7 @@ def _fresh_model(
 ) -> tuple[BertTokenizer, PreTrainedModel]:
     assert options.from_scratch is not None
     config, _ = data.configure(_quantizable(_read_config(options.from_scratch), options, log))
-    tokenizer = tokenizer or _scratch_tokenizer(options, data)
+    tokenizer = tokenizer or choose_tokenizer(options, data)
     if not len(tokenizer) <= config.vocab_size < len(tokenizer) + 64:  # up to 63 rows of padding are customary
         log(f"vocab_size is {len(tokenizer)}, the size of the tokenizer's vocabulary, instead of {config.vocab_size}")
         config = config.replace(vocab_size=len(tokenizer))
@@ -73,7 +73,7 @@ def _load_model(
 ) -> tuple[BertTokenizer, PreTrainedModel]:
     name = options.model
     assert name is not None
-    tokenizer = tokenizer or read_tokenizer(options.tokenizer or name)
+    tokenizer = tokenizer or choose_tokenizer(options, data)
     stored = AutoConfig.from_pretrained(name)
     config, fits = data.configure(_quantizable(stored, options, log))
     # Heads of different tasks can have the same names and shapes.
@@ -117,11 +117,21 @@ def _read_config(name: str) -> PreTrainedConfig:
     raise ConfigError(f"--from-scratch {name} is neither a file nor a folder nor a preset ({', '.join(PRESETS)})")
 
 
-def _scratch_tokenizer(options: FinetuneOptions, data: TrainingData) -> BertTokenizer:
+def read_config(options: FinetuneOptions) -> PreTrainedConfig:
+    """Return the configuration that the options name, without what the data changes."""
+    if options.from_scratch is not None:
+        return _read_config(options.from_scratch)
+    assert options.model is not None
+    return AutoConfig.from_pretrained(options.model)
+
+
+def choose_tokenizer(options: FinetuneOptions, data: TrainingData) -> BertTokenizer:
+    """Return the tokenizer of the options: that of a checkpoint, or one whose vocabulary is trained on the data."""
     if options.vocab_size is not None:
         return BertTokenizer(vocab=train_vocabulary(list(data.texts()), options.vocab_size))
-    assert options.tokenizer is not None
-    return read_tokenizer(options.tokenizer)
+    name = options.tokenizer or options.model
+    assert name is not None
+    return read_tokenizer(name)
 
 
 def read_tokenizer(name: str) -> BertTokenizer:

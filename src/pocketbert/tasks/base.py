@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketbert.configs import PreTrainedConfig
+from pocketbert.data.bad_rows import BadRow
 from pocketbert.data.batches import Batches, BatchOrder, LabelledBatches
 from pocketbert.data.examples import Examples
 from pocketbert.features import Features
@@ -90,6 +91,10 @@ class TrainingData(ABC):
     def describe(self) -> str:
         """Return a description in one line, for the log."""
 
+    def bad_rows(self) -> list[tuple[str, Sequence[BadRow]]]:
+        """Return the rows that were skipped, by file."""
+        return []
+
     @abstractmethod
     def texts(self) -> Iterable[str]:
         """Return all training texts, to train a vocabulary on."""
@@ -123,6 +128,10 @@ class Task(TrainingData, Generic[E]):
         In a distillation, a teacher's outputs are put in this order.
         """
         return None
+
+    def bad_rows(self) -> list[tuple[str, Sequence[BadRow]]]:
+        """Return the rows that were skipped, by file."""
+        return [(rows.path.name, rows.bad) for rows in (self.train, *self.sets.values()) if rows.bad]
 
     def facts(self) -> dict[str, Any]:
         """Return the hashes of the files and the number of examples used, for `run.json`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.data.examples import Examples
 from pocketbert.data.glue import glue_task, read_glue
-from pocketbert.data.labels import Labels, hold_out
+from pocketbert.data.labels import Labels, hold_out, tidied
 from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.decode import Output, sigmoid, softmax
 from pocketbert.features import Features, Predictor, encode_texts
@@ -171,23 +172,35 @@ class TextClassification(Task[Example]):
             self.sets = read_glue(options.data, options.glue, "dev")
             self.labels = glue_task(options.glue).labels
         else:
-            self.train = read_table(
-                options.data,
-                text=options.text_column,
-                text_pair=options.text_pair_column,
-                label=options.label_column,
-            )
-            self.labels = Labels.of(self.train, options.labels)
-            if options.eval_data is not None:
-                text, text_pair, label = self.train.columns  # by name: both files are read alike
-                self.sets = {"dev": read_table(options.eval_data, text=text, text_pair=text_pair, label=label)}
-            else:
-                self.train, held = hold_out(self.train, options.eval_fraction, options.seed)
-                self.sets = {"dev": held}
+            self._read_tables(options)
         self.train = self.labels.named(self.train)
         self.sets = {name: self.labels.named(table) for name, table in self.sets.items()}
+        if options.skip_bad:
+            self.train = self.labels.without_unusable(self.train)
+            self.sets = {name: self.labels.without_unusable(table) for name, table in self.sets.items()}
         for table in (self.train, *self.sets.values()):
             self.labels.encode(table)  # report a wrong label before anything takes time
+
+    def _read_tables(self, options: FinetuneOptions) -> None:
+        skip_bad, names = options.skip_bad, options.labels or ()
+        self.train = read_table(
+            options.data,
+            text=options.text_column,
+            text_pair=options.text_pair_column,
+            label=options.label_column,
+            skip_bad=skip_bad,
+        )
+        self.train = tidied(self.train, names, merge=options.merge_labels, skip_bad=skip_bad)
+        if skip_bad and names:
+            self.train = Labels(names, numbered=names, several=_has_lists(self.train)).without_unusable(self.train)
+        self.labels = Labels.of(self.train, options.labels)
+        if options.eval_data is None:
+            self.train, held = hold_out(self.train, options.eval_fraction, options.seed)
+            self.sets = {"dev": replace(held, bad=(), skipped=0)}
+            return
+        text, text_pair, label = self.train.columns  # by name: both files are read alike
+        dev = read_table(options.eval_data, text=text, text_pair=text_pair, label=label, skip_bad=skip_bad)
+        self.sets = {"dev": tidied(dev, self.labels.numbered or self.labels.names, merge=options.merge_labels)}
 
     @property
     def pairs(self) -> bool:
@@ -242,6 +255,10 @@ class TextClassification(Task[Example]):
         """Return one input per text, and its label."""
         labels = self._labels(config).encode(self.train)
         return [features for group in groups for features in group], {"labels": labels}
+
+
+def _has_lists(table: Table) -> bool:
+    return any(isinstance(example.label, tuple) for example in table.examples)
 
 
 def _warn_below_chance(predictions: npt.NDArray[Any], gold: npt.NDArray[Any], classes: int) -> None:

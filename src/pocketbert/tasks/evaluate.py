@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pocketbert.configs import AutoConfig, PreTrainedConfig
+from pocketbert.data.bad_rows import describe_bad_rows, write_bad_rows
 from pocketbert.data.choices import read_choices
 from pocketbert.data.glue import glue_task, read_glue
-from pocketbert.data.labels import Labels
+from pocketbert.data.labels import Labels, tidied
 from pocketbert.data.squad import read_squad
 from pocketbert.data.tables import read_table
 from pocketbert.data.tagged import read_tagged
@@ -23,7 +24,7 @@ from pocketbert.tasks.evaluate_options import EvaluateOptions
 from pocketbert.tasks.evaluation import Advance, Evaluation
 from pocketbert.tasks.questions import AnswerEvaluation, QuestionAnswering
 from pocketbert.tasks.submission import submit
-from pocketbert.tasks.tagging import TagEvaluation
+from pocketbert.tasks.tagging import TagEvaluation, with_merged_tags
 from pocketbert.tokenization import AutoTokenizer
 
 
@@ -35,8 +36,8 @@ class EvaluateResult:
     """The main metric first."""
     missing: tuple[str, ...] = ()
     """Files that the submission still lacks."""
-    cut: str | None = None
-    """How many examples were not read to their end, in a line, if there were any."""
+    notes: tuple[str, ...] = ()
+    """Lines about rows that were skipped, and examples that were not read to their end, if there were any."""
 
 
 def evaluate(options: EvaluateOptions, *, advance: Advance | None = None) -> EvaluateResult:
@@ -75,16 +76,22 @@ def evaluate(options: EvaluateOptions, *, advance: Advance | None = None) -> Eva
         label_column=options.label_column,
         labels=options.labels,
         max_length=max_length,
+        skip_bad=options.skip_bad,
+        merge_labels=options.merge_labels,
     )
+    bad = [(rows.path.name, rows.bad) for rows in evaluation.sets.values() if rows.bad]
     predictor = exported or _load_predictor(model, evaluation.head, options.device)
     metrics = evaluation(predictor, advance)
-    cut = evaluation.cut_note
+    notes = [f"{name}: {describe_bad_rows(rows)}" for name, rows in bad]
+    notes += [evaluation.cut_note] if evaluation.cut_note else []
     if options.output is not None:
         evaluation.write(Path(options.output))
+        if bad:
+            write_bad_rows(Path(options.output) / "bad-rows.jsonl", bad)
     missing: list[str] = []
     if options.submission is not None:
         missing = submit(evaluation, predictor, options.data, options.submission, advance)
-    return EvaluateResult(metrics, tuple(missing), cut)
+    return EvaluateResult(metrics, tuple(missing), tuple(notes))
 
 
 def _load_predictor(model: str, head: str, device: str | None) -> Predictor:
@@ -110,6 +117,8 @@ def read_evaluation(
     label_column: str | None = None,
     labels: Sequence[str] | None = None,
     max_length: int | None = None,
+    skip_bad: bool = False,
+    merge_labels: bool = False,
 ) -> Evaluation[Any, Any]:
     """Return the evaluation of a model on data of its task.
 
@@ -124,6 +133,8 @@ def read_evaluation(
         label_column: column of the label.
         labels: names of the model's labels.
         max_length: maximum tokens per input.
+        skip_bad: skip rows that cannot be used.
+        merge_labels: take labels that differ from the model's in case or spaces alone for these.
 
     Raises:
         DataError: the data is invalid, or has labels that the model does not have.
@@ -137,7 +148,7 @@ def read_evaluation(
     task = next(name for name in TASKS if find_task(name).head == head)
     given = {
         "glue": glue, "text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column,
-        "labels": labels,
+        "labels": labels, "skip_bad": skip_bad or None, "merge_labels": merge_labels or None,
     }  # fmt: skip
     if wrong := [name for name in foreign_options(task) if given[name] is not None]:
         raise ConfigError(f"--{wrong[0].replace('_', '-')} does not apply to {model}, a …{head}; leave it out")
@@ -146,14 +157,17 @@ def read_evaluation(
     if head == ChoiceEvaluation.head:
         return ChoiceEvaluation({"dev": read_choices(data)}, tokenizer, length)
     if head == TagEvaluation.head:
-        rows = read_tagged(data, text_column, label_column, labels)
-        return TagEvaluation({"dev": rows}, _names(model, config, labels), tokenizer, length)
+        names = _names(model, config, labels)
+        rows = read_tagged(data, text_column, label_column, labels, known=names, skip_bad=skip_bad)
+        rows = with_merged_tags(rows, names, merge=merge_labels)
+        return TagEvaluation({"dev": rows}, names, tokenizer, length)
     own = _labels(config, _names(model, config, labels))
     if glue is not None:
         own = _glue_labels(own, glue, model)
         return TextEvaluation(read_glue(data, glue, "dev"), own, tokenizer, length, glue)
-    table = read_table(data, text=text_column, text_pair=text_pair_column, label=label_column)
-    return TextEvaluation({"dev": own.named(table)}, own, tokenizer, length)
+    table = read_table(data, text=text_column, text_pair=text_pair_column, label=label_column, skip_bad=skip_bad)
+    table = own.named(tidied(table, own.names, merge=merge_labels))
+    return TextEvaluation({"dev": own.without_unusable(table) if skip_bad else table}, own, tokenizer, length)
 
 
 def _names(model: str | Path, config: PreTrainedConfig, labels: Sequence[str] | None) -> tuple[str, ...]:

@@ -18,8 +18,11 @@ TEXT_COLUMN = DATA.option(
 )
 TEXT_PAIR_COLUMN = DATA.option("Column of the second text, for text pairs.", "NAME", default="detected")
 LABEL_COLUMN = DATA.option(
-    "Column of the label; for token classification, of the tags: in CoNLL files its number.", "NAME", default="detected"
-)
+    "Column of the label, or columns A,B,C with a 0 or a 1 for each; of tags, in CoNLL files its number.", "NAME",
+    default="detected",
+)  # fmt: skip
+SKIP_BAD = DATA.option("Skip rows that cannot be used: they are counted, listed, and written to a file.")
+MERGE_LABELS = DATA.option("Make one label of those that differ in case or spaces alone.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class EvaluateOptions(Options):
             "Names of the model's labels in the order of their ids.", "A,B,C", default="those in the model's config"
         ),
     )
+    skip_bad: bool = field(default=False, metadata=SKIP_BAD)
+    merge_labels: bool = field(default=False, metadata=MERGE_LABELS)
     max_length: int | None = field(
         default=None,
         metadata=DATA.option(

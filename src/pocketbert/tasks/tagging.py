@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from pocketbert.checkpoints import write_text
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.data.conll import Sentence, Sentences
 from pocketbert.data.examples import Examples, hold_out_groups
+from pocketbert.data.labels import merged_labels
 from pocketbert.data.tagged import read_tagged
 from pocketbert.decode import Output, softmax, word_tags
 from pocketbert.errors import DataError
@@ -146,20 +148,26 @@ class Tagging(Task[Sentence]):
 
     def __init__(self, options: FinetuneOptions) -> None:
         super().__init__(options)
-        self.train = read_tagged(options.data, options.text_column, options.label_column, options.labels)
+        self.train = self._read(options.data)
         if options.eval_data is not None:
-            self.sets = {
-                "dev": read_tagged(options.eval_data, options.text_column, options.label_column, options.labels)
-            }
+            self.sets = {"dev": self._read(options.eval_data)}
         else:
             self.train, held = hold_out_groups(self.train, lambda i: i, options.eval_fraction, options.seed)
-            self.sets = {"dev": held}
+            self.sets = {"dev": replace(held, bad=(), skipped=0)}
         self.tags = options.labels or tuple(self.train.tags())
         if len(self.tags) < 2:
             raise DataError(f"{self.train.path}: all words have the tag {self.tags[0]!r}; two tags are needed")
         check_tags(self.train, self.tags)
         for rows in self.sets.values():
             check_tags(rows, self.tags)
+
+    def _read(self, path: Path | str) -> Sentences:
+        options = self.options
+        rows = read_tagged(
+            path, options.text_column, options.label_column, options.labels, known=options.labels or (),
+            skip_bad=options.skip_bad,
+        )  # fmt: skip
+        return with_merged_tags(rows, options.labels or (), merge=options.merge_labels)
 
     def label_names(self, config: PreTrainedConfig) -> tuple[str, ...]:
         """Return the tags in the order of the model's outputs, if they have the same names."""
@@ -209,6 +217,13 @@ class Tagging(Task[Sentence]):
                     features.append(part)
                     targets.append(labels)
         return features, {"labels": targets}
+
+
+def with_merged_tags(rows: Sentences, names: Sequence[str], *, merge: bool) -> Sentences:
+    """Return sentences in which tags that differ in case or spaces alone are one; unless `merge`, only note them."""
+    counts = Counter(chain.from_iterable(sentence.tags for sentence in rows.examples))
+    other = merged_labels(rows.path, counts, names, merge=merge)
+    return rows.retagged({tag: other.get(tag, tag) for tag in counts}) if other else rows
 
 
 def check_tags(rows: Sentences, tags: Sequence[str]) -> None:
