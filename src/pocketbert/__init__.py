@@ -27,7 +27,7 @@ _HOME: dict[str, str] = {
         ),
         "errors",
     ),
-    **dict.fromkeys(("AutoTokenizer", "BatchEncoding"), "tokenization"),
+    **dict.fromkeys(("AutoTokenizer", "BatchEncoding", "PreTrainedTokenizerFast"), "tokenization"),
     "pipeline": "pipelines",
     "CrossEncoder": "sentences.cross_encoder",
     "SentenceTransformer": "sentences.sentence_transformer",

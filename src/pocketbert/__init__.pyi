@@ -118,10 +118,19 @@ from pocketbert.tokenization import AutoTokenizer as AutoTokenizer
 from pocketbert.tokenization import BatchEncoding as BatchEncoding
 from pocketbert.tokenization import BertTokenizer as BertTokenizer
 from pocketbert.tokenization import BertTokenizerFast as BertTokenizerFast
+from pocketbert.tokenization import CamembertTokenizer as CamembertTokenizer
+from pocketbert.tokenization import CamembertTokenizerFast as CamembertTokenizerFast
 from pocketbert.tokenization import MobileBertTokenizer as MobileBertTokenizer
 from pocketbert.tokenization import MobileBertTokenizerFast as MobileBertTokenizerFast
+from pocketbert.tokenization import MPNetTokenizer as MPNetTokenizer
+from pocketbert.tokenization import MPNetTokenizerFast as MPNetTokenizerFast
+from pocketbert.tokenization import PreTrainedTokenizerFast as PreTrainedTokenizerFast
+from pocketbert.tokenization import RobertaTokenizer as RobertaTokenizer
+from pocketbert.tokenization import RobertaTokenizerFast as RobertaTokenizerFast
 from pocketbert.tokenization import SqueezeBertTokenizer as SqueezeBertTokenizer
 from pocketbert.tokenization import SqueezeBertTokenizerFast as SqueezeBertTokenizerFast
+from pocketbert.tokenization import XLMRobertaTokenizer as XLMRobertaTokenizer
+from pocketbert.tokenization import XLMRobertaTokenizerFast as XLMRobertaTokenizerFast
 
 __version__: str
 __all__: list[str]

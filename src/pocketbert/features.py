@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -302,12 +302,28 @@ def _encode_tokens(
     for row, text in enumerate(texts):
         word_ids = _ints([-1 if word is None else word for word in encoded.word_ids(row)])
         offsets = _ints(encoded["offset_mapping"][row]).reshape(-1, 2)
+        if not (split or tokenizer.knows_words):
+            word_ids = _words_by_spaces(word_ids, offsets, text)
         if split:  # the tokenizer counts from the start of each word
             lengths = [0, *(len(word) + 1 for word in text)]
             offsets = offsets + np.where(word_ids >= 0, np.cumsum(lengths)[word_ids], 0)[:, None].astype(np.int32)
         words = len(text) if split else int(word_ids.max(initial=-1)) + 1
         ids, types = _ints(encoded["input_ids"][row]), _ints(encoded["token_type_ids"][row])
         yield Tokens(ids, types, offsets, word_ids, words, cut=_is_cut(encoded, row))
+
+
+def _words_by_spaces(word_ids: Ints, offsets: Ints, text: str) -> Ints:
+    """Number the words of a text where a token begins one if there is a space at its start or before it.
+
+    So the pipelines of the field read tokenizers whose pieces do not say whether they continue a word.
+    """
+    inside = word_ids >= 0
+    begins = [start == 0 or " " in text[start - 1 : start + 1] for start, _ in offsets[inside].tolist()]
+    if begins:
+        begins[0] = True
+    numbers = np.full(len(word_ids), -1, np.int32)
+    numbers[inside] = np.cumsum(begins) - 1
+    return numbers
 
 
 # ── questions ──
@@ -348,11 +364,12 @@ def encode_questions(
     usual_stride, usual_question = usual_windows(length)
     doc_stride = usual_stride if doc_stride is None else doc_stride
     max_question_length = usual_question if max_question_length is None else max_question_length
-    room = length - max_question_length - 3
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    room = length - max_question_length - special
     if max_question_length < 1 or not 1 <= doc_stride <= room:
         raise InputError(
-            f"{length} tokens less a question of {max_question_length} and 3 special tokens leave {room} for the "
-            f"context: no room for doc_stride={doc_stride}; lower doc_stride or max_question_length"
+            f"{length} tokens less a question of {max_question_length} and {special} special tokens leave {room} for "
+            f"the context: no room for doc_stride={doc_stride}; lower doc_stride or max_question_length"
         )
     # Contexts that are cut before they are tokenised would lose answers, so nothing is cut here.
     question_ids = tokenizer([q.strip() for q in questions], **_BARE)["input_ids"] if questions else []
@@ -363,8 +380,10 @@ def encode_questions(
         for row, text in enumerate(texts)
     }
     cls, sep = _ints([tokenizer.cls_token_id]), _ints([tokenizer.sep_token_id])
+    between = _ints([tokenizer.sep_token_id] * tokenizer.separators)
+    frame = _Frame(cls, between, sep, tokenizer.second_segment)
     return [
-        list(_windows(cls, _ints(ids), sep, *tokens[context], length, doc_stride, max_question_length))
+        list(_windows(frame, _ints(ids), *tokens[context], length, doc_stride, max_question_length))
         for ids, context in zip(question_ids, contexts, strict=True)
     ]
 
@@ -377,11 +396,25 @@ _BARE: dict[str, Any] = {
 }
 
 
+class _Frame(NamedTuple):
+    """What stands around the question and a part of its context."""
+
+    before: Ints
+    between: Ints
+    after: Ints
+    segment: int  # of the part
+
+    @property
+    def size(self) -> int:
+        """In tokens."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+
 def _windows(
-    cls: Ints, question: Ints, sep: Ints, ids: Ints, offsets: Ints, length: int, step: int, longest: int
+    frame: _Frame, question: Ints, ids: Ints, offsets: Ints, length: int, step: int, longest: int
 ) -> Iterator[Window]:
     cut, question = len(question) > longest, question[:longest]
-    room = length - len(question) - 3
+    room = length - len(question) - frame.size
     starts = range(0, max(len(ids) - room, 0) + step, step)
     parts = [slice(start, min(start + room, len(ids))) for start in starts]
     # [tokens]: how much of the text is seen around each, at best, as the original BERT counts it; and in which window.
@@ -391,12 +424,12 @@ def _windows(
         around = np.minimum(before, before[::-1]) + 0.01 * len(before)
         better = around > best[part]
         best[part][better], widest[part][better] = around[better], number
-    opening = np.concatenate([cls, question, sep])
+    opening = np.concatenate([frame.before, question, frame.between])
     for number, part in enumerate(parts):
         start, end = part.start, part.stop
         yield Window(
-            np.concatenate([opening, ids[part], sep]),
-            np.repeat(_ints([0, 1]), [len(opening), end - start + 1]),
+            np.concatenate([opening, ids[part], frame.after]),
+            np.repeat(_ints([0, frame.segment]), [len(opening), end - start + 1]),
             slice(len(opening), len(opening) + end - start),
             offsets[part],
             widest[part] == number,

@@ -258,7 +258,9 @@ class PretrainingBatches:
 
 
 def inner_tokens(tokenizer: BertTokenizer) -> npt.NDArray[np.bool_]:
-    """Return for each id whether it is a token inside a word, not its beginning."""
+    """Return for each id whether it is a token inside a word, not its beginning; `DataError` if it cannot be told."""
+    if not tokenizer.knows_words:
+        raise DataError("words are masked whole, which takes a WordPiece tokenizer: the corpus has another")
     inner = np.zeros(len(tokenizer), dtype=bool)
     prefix, vocabulary = tokenizer.wordpieces_prefix, tokenizer.get_vocab()
     inner[[i for token, i in vocabulary.items() if token.startswith(prefix) and token != prefix]] = True

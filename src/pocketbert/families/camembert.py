@@ -27,4 +27,5 @@ FAMILY = replace(
         ),
     },
     models="pocketbert.models.camembert",
+    tokenizer="pocketbert.tokenization.CamembertTokenizer",
 )

@@ -36,6 +36,7 @@ FAMILY = Family(
     prefix="mpnet",
     models="pocketbert.models.mpnet",
     lowering="pocketbert.runtime.lowering.mpnet",
+    tokenizer="pocketbert.tokenization.MPNetTokenizer",
     embeddings=("embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"),
     heads=ROBERTA_HEADS,
     first_token=("ForSequenceClassification",),

@@ -79,6 +79,7 @@ FAMILY = Family(
     prefix="roberta",
     models="pocketbert.models.roberta",
     lowering="pocketbert.runtime.lowering.roberta",
+    tokenizer="pocketbert.tokenization.RobertaTokenizer",
     heads=ROBERTA_HEADS,
     first_token=("ForSequenceClassification",),
     words=ROBERTA_WORDS,

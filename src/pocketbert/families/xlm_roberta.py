@@ -27,4 +27,5 @@ FAMILY = replace(
         ),
     },
     models="pocketbert.models.xlm_roberta",
+    tokenizer="pocketbert.tokenization.XLMRobertaTokenizer",
 )

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tokenizers.decoders import WordPiece
 
 from pocketbert import decode
 from pocketbert.arguments import plain, whole
@@ -60,7 +59,7 @@ class TokenClassification(Pipeline):
         grouped = ("first" if ignore_subwords else "simple") if grouped_entities else "none"
         strategy = grouped if aggregation_strategy is None else str(plain(aggregation_strategy)).lower()
         between = " " if delimiter is None else delimiter
-        join = WordPiece(prefix=self.tokenizer.wordpieces_prefix).decode
+        join = self.tokenizer.join_tokens
 
         def encode(inputs: list[Any]) -> list[list[Tokens | Part[Tokens]]]:
             return encode_long_tokens(

@@ -26,6 +26,7 @@ from pocketbert.data.augment import augment_all
 from pocketbert.data.batches import Batches
 from pocketbert.data.logit_tables import LogitTable
 from pocketbert.data.tables import Example, Table, read_table
+from pocketbert.errors import ConfigError
 from pocketbert.features import IGNORED, fit
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
@@ -33,7 +34,7 @@ from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.epoch_run import EpochRun, FinetuneResult, MeasureLatency
 from pocketbert.recipes.finetune import FinetuneRun
 from pocketbert.recipes.models import prepare_model, read_tokenizer
-from pocketbert.recipes.teacher_models import SPLITTING, TeacherModels
+from pocketbert.recipes.teacher_models import TeacherModels
 from pocketbert.tasks.base import EncodedTask
 from pocketbert.tasks.classification import TextClassification, encode_table, table_texts
 from pocketbert.tasks.evaluation import Scores
@@ -138,6 +139,10 @@ class DistillationRun(FinetuneRun):
         assert options.tokenizer is not None
         assert options.keep_vocabulary is not None
         whole = read_tokenizer(options.tokenizer)
+        if not whole.knows_words:
+            raise ConfigError(
+                f"--keep-vocabulary takes tokens out of WordPiece, and {options.tokenizer} has another model"
+            )
         counts: Counter[int] = Counter()
         further = [] if self.unlabelled is None else table_texts(self.unlabelled)
         texts = chain(self.data.texts(), further)
@@ -146,8 +151,7 @@ class DistillationRun(FinetuneRun):
             for ids in encoded["input_ids"]:
                 counts.update(ids)
         vocabulary = prune_vocabulary(whole.get_vocab(), counts, options.keep_vocabulary)
-        splitting = {name: getattr(whole, name) for name in SPLITTING}
-        return BertTokenizer(vocab=vocabulary, model_max_length=whole.model_max_length, **splitting)
+        return BertTokenizer(vocab=vocabulary, model_max_length=whole.model_max_length, **whole.splitting)
 
     def _with_unlabelled_texts(
         self,

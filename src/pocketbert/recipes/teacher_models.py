@@ -25,9 +25,6 @@ from pocketbert.training.progress import Progress
 from pocketbert.training.refit.refit import refit_from_teacher, source_layers
 from pocketbert.training.teachers import TeacherCache, hash_model
 
-#: Options of a tokenizer that decide how a text is split into words, and how letters are normalised.
-SPLITTING = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "clean_text", "wordpieces_prefix")
-
 
 class TeacherModels:
     """The teachers of a distillation.
@@ -182,12 +179,13 @@ def _embedding_rows(name: str, student: BertTokenizer, size: int) -> npt.NDArray
     teacher = AutoTokenizer.from_pretrained(name)
     own, other = student.get_vocab(), teacher.get_vocab()
     missing = sorted(own.keys() - other.keys(), key=own.__getitem__)
-    different = [option for option in SPLITTING if getattr(student, option) != getattr(teacher, option)]
+    ours, theirs = student.splitting, teacher.splitting
+    different = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
     if missing or different:
         what = (
             f"lacks {len(missing):,} of the student's tokens ({', '.join(missing[:5])})"
             if missing
-            else f"has another {', '.join(different)}"
+            else f"has another {', '.join(sorted(different))}"
         )
         raise ConfigError(
             f"the tokenizer of the teacher {name} {what}: both must read the same tokens, so give the student the "

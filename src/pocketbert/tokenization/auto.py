@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pocketbert.arguments import TOKENIZER_FROM_PRETRAINED, read_loading
 from pocketbert.errors import TokenizerError
 from pocketbert.families import FAMILIES
-from pocketbert.tokenization.files import TOKENIZER_FILES, FilePath, read_json_if_any
+from pocketbert.tokenization.files import TOKENIZER_FILES, FilePath, read_json_if_any, read_text
 from pocketbert.tokenization.tokenizers import BertTokenizer
 
 #: Classes beside those of the families that cut words as BERT's does, by their names without "Fast".
@@ -19,6 +21,11 @@ SAME_WORDPIECE = frozenset(
         "DPRQuestionEncoderTokenizer", "DPRReaderTokenizer",
     }
 )  # fmt: skip
+
+
+#: Classes beside those of the families that read `vocab.json` and `merges.txt` as RoBERTa's does.
+SAME_BYTES = frozenset({"BartTokenizer", "LongformerTokenizer", "LEDTokenizer"})
+ANY_MODEL = "pocketbert.tokenization.PreTrainedTokenizerFast"
 
 
 class AutoTokenizer:
@@ -34,6 +41,8 @@ class AutoTokenizer:
         **options: Any,
     ) -> BertTokenizer:
         """Read a tokenizer: `tokenizer_class` of tokenizer_config.json decides, then config.json.
+
+        A `tokenizer.json` without WordPiece is read whatever the class: it says all by itself.
 
         Raises:
             TokenizerError: `tokenizer_class` names one that cuts words in another way.
@@ -51,20 +60,39 @@ class AutoTokenizer:
                 local_files_only=local_files_only,
             )
         paths = {family.tokenizer.rpartition(".")[2]: family.tokenizer for family in FAMILIES.values()}
+        paths |= {name: "pocketbert.tokenization.RobertaTokenizer" for name in SAME_BYTES}
         config = read_json_if_any(folder / "config.json")
         stored = read_json_if_any(folder / "tokenizer_config.json").get("tokenizer_class")
         named = config.get("tokenizer_class") if stored is None else stored
-        name = "" if named is None else str(named).removesuffix("Fast")
-        if name not in paths:
-            if name and name not in SAME_WORDPIECE:
-                file = "tokenizer_config.json" if stored is not None else "config.json"
-                raise TokenizerError(
-                    f"{folder / file}: the tokenizer is a {named}, which is not supported: it cuts texts into other "
-                    "tokens than BERT's WordPiece"
-                )
-            model_type = str(config.get("model_type"))
-            family = FAMILIES[model_type if model_type in FAMILIES else "bert"]
-            name = family.tokenizer.rpartition(".")[2]
-        module, _, kind = paths[name].rpartition(".")
-        tokenizer: BertTokenizer = getattr(import_module(module), kind).from_pretrained(folder, **options)
+        name, model_type = "" if named is None else str(named).removesuffix("Fast"), str(config.get("model_type"))
+        if not name or name in SAME_WORDPIECE:
+            path = FAMILIES[model_type if model_type in FAMILIES else "bert"].tokenizer
+        elif name in paths:
+            path = paths[name]
+        elif _holds_another_model(folder / "tokenizer.json"):
+            path = ANY_MODEL
+        else:
+            file = "tokenizer_config.json" if stored is not None else "config.json"
+            raise TokenizerError(
+                f"{folder / file}: the tokenizer is a {named}, which is not supported: it cuts texts into other "
+                "tokens than BERT's WordPiece"
+            )
+        kind = _load(path)
+        if kind.knows_words and _holds_another_model(folder / "tokenizer.json"):
+            kind = _load(ANY_MODEL)
+        tokenizer: BertTokenizer = kind.from_pretrained(folder, **options)
         return tokenizer
+
+
+def _load(path: str) -> type[BertTokenizer]:
+    module, _, name = path.rpartition(".")
+    kind: type[BertTokenizer] = getattr(import_module(module), name)
+    return kind
+
+
+def _holds_another_model(file: Path) -> bool:
+    """Whether a `tokenizer.json` has a model that is not WordPiece; its vocabulary, which is long, is not read."""
+    if not file.is_file():
+        return False
+    kind = re.search(r'"model"\s*:\s*\{\s*"type"\s*:\s*"(\w+)"', read_text(file))
+    return kind is not None and kind[1] != "WordPiece"

@@ -19,7 +19,8 @@ FilePath = str | Path
 
 #: The files that `from_pretrained` reads from a folder or hub name, if they exist.
 TOKENIZER_FILES = (
-    "tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json",
 )  # fmt: skip
 TOKEN_NAMES = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 STORED_OPTIONS = (
@@ -27,19 +28,31 @@ STORED_OPTIONS = (
     "clean_text", "wordpieces_prefix", "model_max_length", "padding_side", "truncation_side",
 )  # fmt: skip
 LARGEST = 256 << 20  # bytes of a vocabulary file; those of a quarter of a million tokens have 20 MB
+#: Argument → file, of each kind of tokenizer.
+WORDPIECE_FILES = {"tokenizer_file": "tokenizer.json", "vocab_file": "vocab.txt"}
+SUBWORD_FILES = {"tokenizer_file": "tokenizer.json", "vocab_file": "vocab.json", "merges_file": "merges.txt"}
 NO_LIMIT = 10**9  # files store "no limit" as 1e30
 
 logger = logging.getLogger(__name__)
 
 
-def stored_options(folder: Path) -> dict[str, Any]:
-    """Arguments of the class as the files of a folder give them."""
-    files = {"tokenizer_file": folder / "tokenizer.json", "vocab_file": folder / "vocab.txt"}
-    options: dict[str, Any] = {name: path for name, path in files.items() if path.exists()}
+def stored_options(
+    folder: Path, files: Mapping[str, str] = WORDPIECE_FILES, names: Iterable[str] = STORED_OPTIONS
+) -> dict[str, Any]:
+    """Arguments of the class as the files of a folder give them.
+
+    Args:
+        folder: of a model.
+        files: argument → the file whose path it takes.
+        names: of the arguments in `tokenizer_config.json` and `special_tokens_map.json`.
+    """
+    options: dict[str, Any] = {name: folder / file for name, file in files.items() if (folder / file).exists()}
     if not options:
-        raise TokenizerError(f"{folder} holds no tokenizer: neither tokenizer.json nor vocab.txt")
+        raise TokenizerError(
+            f"{folder} holds no tokenizer: neither {' nor '.join(files.values())}{_only_pieces(folder)}"
+        )
     stored = read_json_if_any(folder / "tokenizer_config.json") | read_json_if_any(folder / "special_tokens_map.json")
-    options |= {name: stored[name] for name in STORED_OPTIONS if stored.get(name) is not None}
+    options |= {name: stored[name] for name in names if stored.get(name) is not None}
     if isinstance(stored.get("model_max_length"), int | float) and stored["model_max_length"] >= NO_LIMIT:
         del options["model_max_length"]  # it was not known when this was stored
     extra = stored.get("additional_special_tokens") or stored.get("extra_special_tokens") or ()
@@ -53,7 +66,19 @@ def stored_options(folder: Path) -> dict[str, Any]:
     return options
 
 
-def _read_text(path: Path) -> str:
+def _only_pieces(folder: Path) -> str:
+    """What to do if a folder has nothing but the model of SentencePiece."""
+    pieces = sorted(path.name for path in folder.glob("*.model"))
+    if not pieces:
+        return ""
+    return (
+        f". {', '.join(pieces)} alone is not read: transformers' AutoTokenizer.from_pretrained(FOLDER)"
+        ".save_pretrained(FOLDER) writes tokenizer.json beside it"
+    )
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8; `TokenizerError` if it is none."""
     from pocketbert.checkpoints.files import check_regular
 
     try:
@@ -79,7 +104,7 @@ def read_json_if_any(path: Path) -> dict[str, Any]:
 
 def _read_vocab(path: Path) -> dict[str, int]:
     """Token → number of its line; of a repeated token the later line counts, as in other implementations."""
-    text = _read_text(path)
+    text = read_text(path)
     lines = text.split("\n")  # not splitlines: U+2028 and its like are tokens
     tokens = [line.removesuffix("\r") for line in lines]
     while tokens and not tokens[-1]:  # empty lines at the end of the file
@@ -96,7 +121,7 @@ def read_backend(vocab_file: FilePath | None, tokenizer_file: FilePath | None, v
     source = tokenizer_file if tokenizer_file is not None else vocab_file if vocab is None else "the given vocabulary"
     if source is None:
         raise TokenizerError("a tokenizer needs a vocabulary: give vocab_file, tokenizer_file or vocab")
-    text = None if tokenizer_file is None else _read_text(Path(tokenizer_file))
+    text = None if tokenizer_file is None else read_text(Path(tokenizer_file))
     tokens = _read_vocab(Path(source)) if text is None and vocab is None else vocab
     try:
         if text is not None:
@@ -108,7 +133,10 @@ def read_backend(vocab_file: FilePath | None, tokenizer_file: FilePath | None, v
     except Exception as error:
         raise TokenizerError(f"{source}: not a vocabulary that can be read ({error})") from None
     if not isinstance(backend.model, WordPiece):
-        raise TokenizerError(f"{source} holds a {type(backend.model).__name__} model; BERT's tokenizers are WordPiece")
+        raise TokenizerError(
+            f"{source} holds a {type(backend.model).__name__} model; BERT's tokenizers are WordPiece: "
+            "AutoTokenizer and PreTrainedTokenizerFast read any"
+        )
     if backend.get_vocab_size() == 0:
         raise TokenizerError(f"{source}: the vocabulary is empty")
     return backend

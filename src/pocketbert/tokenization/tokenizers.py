@@ -11,9 +11,9 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from tokenizers import Encoding, decoders, pre_tokenizers
+from tokenizers import AddedToken, Encoding, decoders, pre_tokenizers
 from tokenizers.normalizers import BertNormalizer
 
 from pocketbert.arguments import TOKENIZER_FROM_PRETRAINED, read_loading
@@ -67,7 +67,7 @@ class BertTokenizer(OlderMethods, Vocabulary):
     Source: transformers' BertTokenizer(Fast); google-research/bert tokenization.py.
     """
 
-    model_input_names = ("input_ids", "token_type_ids", "attention_mask")
+    model_input_names: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids", "attention_mask")
 
     # Text → ids
 
@@ -127,7 +127,8 @@ class BertTokenizer(OlderMethods, Vocabulary):
         """
         check("max_length", max_length, int | None, "a whole number")
         inputs, batched = as_batch(text, text_pair, is_split_into_words)
-        special = 2 + any(isinstance(item, tuple) for item in inputs) if add_special_tokens else 0
+        pairs = any(isinstance(item, tuple) for item in inputs)
+        special = self.num_special_tokens_to_add(pairs) if add_special_tokens else 0
         cut = self._truncation(truncation, max_length, stride, special, padding)
         fill = self._padding(padding, max_length, pad_to_multiple_of)
         if cut and fill and pad_to_multiple_of and cut.max_length % pad_to_multiple_of:
@@ -135,7 +136,7 @@ class BertTokenizer(OlderMethods, Vocabulary):
         if cut and stride:
             self._check_stride(inputs, cut, special, is_split_into_words)
         try:
-            backend = self._backend_for(cut, fill)
+            backend = self._backend_for(cut, fill, is_split_into_words)
             if len(inputs) == 1:  # a batch would start a pool of threads, which takes longer than the text
                 first, second = inputs[0] if isinstance(inputs[0], tuple) else (inputs[0], None)
                 encoded = [backend.encode(first, second, is_split_into_words, add_special_tokens)]
@@ -299,15 +300,18 @@ class BertTokenizer(OlderMethods, Vocabulary):
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
         """[CLS] a [SEP], or [CLS] a [SEP] b [SEP]: also of an empty b."""
-        first = [self.cls_token_id, *token_ids_0, self.sep_token_id]
-        return first if token_ids_1 is None else [*first, *token_ids_1, self.sep_token_id]
+        first, between = [self.cls_token_id, *token_ids_0], [self.sep_token_id] * self.separators
+        if token_ids_1 is None:
+            return [*first, self.sep_token_id]
+        return [*first, *between, *token_ids_1, self.sep_token_id]
 
     def create_token_type_ids_from_sequences(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
         """0 for [CLS] a [SEP], 1 for b [SEP]."""
-        second = 0 if token_ids_1 is None else len(token_ids_1) + 1
-        return [0] * (len(token_ids_0) + 2) + [1] * second
+        if token_ids_1 is None:
+            return [0] * (len(token_ids_0) + 2)
+        return [0] * (len(token_ids_0) + 1 + self.separators) + [self.second_segment] * (len(token_ids_1) + 1)
 
     def get_special_tokens_mask(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
@@ -317,12 +321,13 @@ class BertTokenizer(OlderMethods, Vocabulary):
             if token_ids_1 is not None:
                 raise TokenizerError("a row that already has its special tokens is one list of ids, not two")
             return [int(index in self._special_ids) for index in token_ids_0]
-        second = [] if token_ids_1 is None else [0] * len(token_ids_1) + [1]
-        return [1, *[0] * len(token_ids_0), 1, *second]
+        if token_ids_1 is None:
+            return [1, *[0] * len(token_ids_0), 1]
+        return [1, *[0] * len(token_ids_0), *[1] * self.separators, *[0] * len(token_ids_1), 1]
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Number of special tokens per input: 2, for a pair 3."""
-        return 3 if pair else 2
+        """Number of special tokens per input: 2, for a pair 3, or 4 with two separators."""
+        return 2 + self.separators if pair else 2
 
     # Files
 
@@ -350,11 +355,16 @@ class BertTokenizer(OlderMethods, Vocabulary):
                 local_files_only=local_files_only,
             )
         try:
-            return cls(**stored_options(folder) | options)
+            return cls(**cls._stored_options(folder) | options)
         except TokenizerError as error:
             if str(folder) in str(error):
                 raise
             raise TokenizerError(f"{folder}: {error}") from None
+
+    @classmethod
+    def _stored_options(cls, folder: Path) -> dict[str, Any]:
+        """Arguments of the class as the files of a folder give them."""
+        return stored_options(folder)
 
     def save_pretrained(self, save_directory: FilePath) -> tuple[str, ...]:
         """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`; returns their paths."""
@@ -393,7 +403,29 @@ class MobileBertTokenizer(BertTokenizer):
     """WordPiece tokenizer of MobileBERT: that of BERT."""
 
 
+class MPNetTokenizer(BertTokenizer):
+    """WordPiece tokenizer of MPNet: BERT's pieces, RoBERTa's special tokens, two separators between texts.
+
+    A mask takes the space before it in.
+    """
+
+    separators, second_segment = 2, 0
+
+    def __init__(self, *files: Any, **options: Any) -> None:
+        for name, token in (
+            ("cls_token", "<s>"),
+            ("sep_token", "</s>"),
+            ("pad_token", "<pad>"),
+            ("mask_token", "<mask>"),
+        ):
+            options[name] = options.get(name) or token
+        if isinstance(options["mask_token"], str):
+            options["mask_token"] = AddedToken(options["mask_token"], lstrip=True, normalized=False, special=True)
+        super().__init__(*files, **options)
+
+
 # The published names of a former second implementation.
 BertTokenizerFast = BertTokenizer
 SqueezeBertTokenizerFast = SqueezeBertTokenizer
 MobileBertTokenizerFast = MobileBertTokenizer
+MPNetTokenizerFast = MPNetTokenizer

@@ -72,6 +72,11 @@ class Vocabulary:
     cls_token, cls_token_id = _special("cls_token")
     mask_token, mask_token_id = _special("mask_token")
     pad_token_type_id = 0
+    #: Separators between the texts of a pair, and the segment of the second one.
+    separators = 1
+    second_segment = 1
+    #: Whether the pieces of a word can be told by themselves, and not by the spaces of the text.
+    knows_words = True
 
     def __init__(
         self,
@@ -106,13 +111,7 @@ class Vocabulary:
         for name, value in (switches | {"do_basic_tokenize": do_basic_tokenize}).items():
             check(name, value, bool | None, "true, false or None")
         check("wordpieces_prefix", wordpieces_prefix, str | None, "a text")
-        check("model_max_length", model_max_length, int | None, "a whole number")
-        if model_max_length is not None and model_max_length < 1:
-            raise TokenizerError(f"{model_max_length=} must be at least 1")
-        self.stated_max_length: int | None = model_max_length  # None: neither the caller nor a file says it
-        self._warned = False
-        self.padding_side = one_of("padding_side", padding_side, "left", "right")
-        self.truncation_side = one_of("truncation_side", truncation_side, "left", "right")
+        self._set_limits(model_max_length, padding_side, truncation_side)
 
         stored = read_backend(vocab_file, tokenizer_file, vocab)
         self._model: WordPiece = stored.model
@@ -145,7 +144,20 @@ class Vocabulary:
                 raise TokenizerError(f"never_split word {word!r} is not in the vocabulary; `add_tokens` can add it")
         kept = [AddedToken(word, single_word=True, normalized=False) for word in self.never_split]
         self._assemble([*added.values(), *special.values(), *kept])
-        for index, token in decoder.items():
+        self._check_ids(decoder)
+
+    def _set_limits(self, model_max_length: int | None, padding_side: str, truncation_side: str) -> None:
+        check("model_max_length", model_max_length, int | None, "a whole number")
+        if model_max_length is not None and model_max_length < 1:
+            raise TokenizerError(f"{model_max_length=} must be at least 1")
+        self.stated_max_length: int | None = model_max_length  # None: neither the caller nor a file says it
+        self._warned = False
+        self.padding_side = one_of("padding_side", padding_side, "left", "right")
+        self.truncation_side = one_of("truncation_side", truncation_side, "left", "right")
+
+    def _check_ids(self, added: Mapping[int, AddedToken]) -> None:
+        """Refuse added tokens that have other ids here than where they were added."""
+        for index, token in added.items():
             if (found := self._backend.token_to_id(token.content)) != index:
                 raise TokenizerError(
                     f"added token {token.content!r} should have id {index} but gets {found}: the added tokens belong "
@@ -178,7 +190,7 @@ class Vocabulary:
         self._added = list({token.content: token for token in added}.values())
         self._backend = self._new_backend()
         self._special_ids = {self.convert_tokens_to_ids(token.content) for token in self._added if token.special}
-        self._configured: dict[tuple[Truncation | None, Padding | None], Tokenizer] = {}
+        self._configured: dict[tuple[Truncation | None, Padding | None, bool], Tokenizer] = {}
 
     def lower_case_first(self) -> None:
         """Lower-case every text before the steps that are stored; unlike `do_lower_case`, accents are not dropped."""
@@ -186,32 +198,33 @@ class Vocabulary:
         self._normalizer = Steps([Lowercase(), *stored])
         self._assemble(self._added)
 
-    def _new_backend(self) -> Tokenizer:
+    def _new_backend(self, split: bool = False) -> Tokenizer:
+        """A backend for texts, or for texts that are `split` into words."""
         backend = Tokenizer(self._model)
         backend.normalizer = self._normalizer
         backend.pre_tokenizer = self._pre_tokenizer
         backend.decoder = decoders.WordPiece(prefix=self.wordpieces_prefix)
         backend.add_tokens(self._added)
-        cls, sep = self.cls_token, self.sep_token
+        cls, sep, second = self.cls_token, self.sep_token, self.second_segment
         backend.post_processor = processors.TemplateProcessing(
             single=[f"{cls}:0", "$A:0", f"{sep}:0"],
-            pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
+            pair=[f"{cls}:0", "$A:0", *[f"{sep}:0"] * self.separators, f"$B:{second}", f"{sep}:{second}"],
             special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
         )
         return backend
 
-    def _backend_for(self, truncation: Truncation | None, padding: Padding | None) -> Tokenizer:
+    def _backend_for(self, truncation: Truncation | None, padding: Padding | None, split: bool = False) -> Tokenizer:
         """The backend with these settings, which are never changed afterwards."""
-        backend = self._configured.get((truncation, padding))
+        backend = self._configured.get((truncation, padding, split))
         if backend is None:
-            backend = self._new_backend()
+            backend = self._new_backend(split)
             if truncation is not None:
                 backend.enable_truncation(**truncation._asdict())
             if padding is not None:
                 backend.enable_padding(**padding._asdict())
             if len(self._configured) >= _MAX_BACKENDS:
                 self._configured.clear()
-            self._configured[truncation, padding] = backend
+            self._configured[truncation, padding, split] = backend
         return backend
 
     def __getstate__(self) -> dict[str, Any]:
@@ -237,6 +250,16 @@ class Vocabulary:
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Tokens joined by spaces, those inside a word without."""
         return " ".join(tokens).replace(f" {self.wordpieces_prefix}", "").strip()
+
+    def join_tokens(self, tokens: Sequence[str]) -> str:
+        """Tokens as the text of an entity, without the spaces before punctuation."""
+        return str(decoders.WordPiece(prefix=self.wordpieces_prefix).decode(list(tokens)))
+
+    @property
+    def splitting(self) -> dict[str, Any]:
+        """What decides how a text is split into pieces, besides the vocabulary."""
+        names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "clean_text", "wordpieces_prefix")
+        return {name: getattr(self, name) for name in names}
 
     # Tokens
 

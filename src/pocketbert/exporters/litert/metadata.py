@@ -28,7 +28,7 @@ def add_metadata(
     name: str,
     description: str,
     outputs: Mapping[str, str],
-    vocabulary: str,
+    vocabulary: str | None,
     labels: Sequence[str] | None,
 ) -> bytes:
     """A converted model with its metadata.
@@ -38,7 +38,7 @@ def add_metadata(
         name: of the model.
         description: of the model, for people.
         outputs: descriptions of the signature's outputs by name, in the order that the file shall have.
-        vocabulary: the tokens, one per line.
+        vocabulary: the tokens, one per line; None for a tokenizer that readers of the file do not have.
         labels: of the only output, in order; None if its numbers are not scores of labels.
     """
     import flatbuffers
@@ -55,7 +55,7 @@ def add_metadata(
     file.description = description
 
     buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = list(_metadata(name, description, outputs, labels is not None))
+    buffer.data = list(_metadata(name, description, outputs, vocabulary is not None, labels is not None))
     entry.name, entry.buffer = "TFLITE_METADATA", len(file.buffers)
     file.buffers.append(buffer)
     file.metadata = [*(file.metadata or []), entry]
@@ -64,17 +64,18 @@ def add_metadata(
     return bytes(builder.Output()) + _archive(vocabulary, labels)
 
 
-def _archive(vocabulary: str, labels: Sequence[str] | None) -> bytes:
+def _archive(vocabulary: str | None, labels: Sequence[str] | None) -> bytes:
     """An uncompressed zip archive, which readers find from the end of the file."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        files = {VOCABULARY: vocabulary} | ({} if labels is None else {LABELS: "".join(f"{x}\n" for x in labels)})
+        files = {} if vocabulary is None else {VOCABULARY: vocabulary}
+        files |= {} if labels is None else {LABELS: "".join(f"{x}\n" for x in labels)}
         for name, text in files.items():
             archive.writestr(zipfile.ZipInfo(name), text)  # dated 1980: the same model gives the same bytes
     return stream.getvalue()
 
 
-def _metadata(name: str, description: str, outputs: Mapping[str, str], labelled: bool) -> bytes:
+def _metadata(name: str, description: str, outputs: Mapping[str, str], has_words: bool, labelled: bool) -> bytes:
     """The `ModelMetadata` of a model with one graph."""
     import flatbuffers
 
@@ -86,7 +87,7 @@ def _metadata(name: str, description: str, outputs: Mapping[str, str], labelled:
     input_tables = [tables.add({0: key, 1: text}) for key, text in INPUTS.items()]
     files = [tables.add({0: LABELS, 1: "Labels, in order.", 2: tables.byte(_AXIS_LABELS)})] if labelled else []
     output_tables = [tables.add({0: key, 1: text} | ({6: files} if files else {})) for key, text in outputs.items()]
-    graph = tables.add({2: input_tables, 3: output_tables, 5: [tokenizer]})
+    graph = tables.add({2: input_tables, 3: output_tables} | ({5: [tokenizer]} if has_words else {}))
     tables.builder.Finish(tables.add({0: name, 1: description, 3: [graph], 7: _MIN_PARSER}), b"M001")
     return bytes(tables.builder.Output())
 

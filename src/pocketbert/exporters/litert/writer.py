@@ -26,6 +26,8 @@ from pocketbert.exporters.writer import Writer
 from pocketbert.features import Features, pad
 from pocketbert.runtime.plan import Plan
 
+logger = logging.getLogger("pocketbert")
+
 CALIBRATION_TEXTS = 100  # as many as the published model was calibrated on
 # As in quantization-aware training: the scores of padding must leave most of the 8-bit range to those of tokens.
 MASKED_SCORE_IN_8_BITS = -16.0
@@ -73,13 +75,20 @@ class LiteRtWriter(Writer):
         """Write the model in one precision."""
         source, scores = self.source, self.scores
         vocabulary = source.tokenizer.get_vocab()
+        words = None
+        if type(source.tokenizer).knows_words and source.tokenizer.cls_token == "[CLS]":
+            words = "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__))
+        else:
+            logger.warning(
+                "%s: MediaPipe has no such tokenizer: whoever runs the file makes the ids of its tokens", path
+            )
         names = {scores if name == "logits" else name for name in source.fp32_plan.outputs}
         content = add_metadata(
             convert(source.fp32_plan, source.max_tokens, precision, scores=scores, calibration=self.calibration),
             name=f"{type(source.config).__name__.removesuffix('Config')}{source.head}",
             description=f"Exported by PocketBERT in {precision}.",
             outputs={name: text for name, text in OUTPUTS.items() if name in names},
-            vocabulary="".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__)),
+            vocabulary=words,
             labels=None if scores == "logits" else [source.config.id2label[i] for i in sorted(source.config.id2label)],
         )
         with atomic_write(path) as file:
@@ -174,10 +183,10 @@ def _arrays(features: Features, tokens: int) -> Mapping[str, np.ndarray]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence TensorFlow's converter, which writes to Python's log and warnings, and from C++ to standard error."""
-    logger, stderr = logging.getLogger("absl"), os.dup(2)
-    level = logger.level
+    absl, stderr = logging.getLogger("absl"), os.dup(2)
+    level = absl.level
     try:
-        logger.setLevel(logging.ERROR)
+        absl.setLevel(logging.ERROR)
         with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:
             warnings.simplefilter("ignore")
             os.dup2(nowhere.fileno(), 2)
@@ -185,4 +194,4 @@ def _quiet() -> Iterator[None]:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        logger.setLevel(level)
+        absl.setLevel(level)
