@@ -705,6 +705,8 @@ def test_damaged_json(tmp_path: Path) -> None:
     backend = Tokenizer(models.BPE())
     backend.save(str(path))
     with pytest.raises(TokenizerError, match=r"holds a BPE model; BERT's tokenizers are WordPiece"):
+        BertTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(TokenizerError, match="the vocabulary is empty"):
         AutoTokenizer.from_pretrained(tmp_path)
     path.write_text(whole, encoding="utf-8")
     for name, content in (
