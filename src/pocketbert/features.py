@@ -397,7 +397,7 @@ _BARE: dict[str, Any] = {
 
 
 class _Frame(NamedTuple):
-    """What stands around the question and a part of its context."""
+    """The tokens around the question and a part of its context."""
 
     before: Ints
     between: Ints
