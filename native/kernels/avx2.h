@@ -21,6 +21,7 @@ struct Avx2 {
     using Bytes4 = __m256i;  // four bytes of a row, in every lane
     static constexpr int LANES = 8;
     static constexpr int STRIP = 16;    // columns of a tile
+    static constexpr int STEP = 4;
     static constexpr int ROWS_F32 = 6;  // 12 accumulators, and 4 of 16 registers for weights and a broadcast
 
     // ── memory; `_partial` reads and writes `left` lanes, fewer than all ──
@@ -147,6 +148,31 @@ private:
     }
 #endif
 };
+
+#ifndef __AVXVNNI__
+// Products of bytes as 16-bit numbers, two at a time: no signs have to be moved, so that the products alone take as long as
+// the multiplications. Weights lie as signed bytes, [panel][k / 2][PANEL][2], rows as 16-bit numbers.
+struct Avx2Pairs : Avx2 {
+    using Weights = __m256i;
+    static constexpr const char* INT8_DOT = "vpmaddwd";
+    static constexpr int STEP = 2;
+    static constexpr int ROWS_S8 = 6;
+
+    static INLINE Ints store_rounded(std::int8_t* q, Floats x, int left) {  // `left` is a multiple of 2
+        const Ints n = _mm256_cvtps_epi32(x);
+        const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+        if (left >= LANES) _mm_storeu_si128(reinterpret_cast<__m128i*>(q), words);
+        else __builtin_memcpy(q, &words, 2 * static_cast<std::size_t>(left));
+        return n;
+    }
+    static INLINE Weights load_weights(const std::uint8_t* packed) {
+        return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
+    }
+    static INLINE void dot(Ints& sums, Weights w, Bytes4 q) {
+        __asm__("vpaddd %1, %0, %0" : "+x"(sums) : "x"(_mm256_madd_epi16(w, q)));
+    }
+};
+#endif
 
 }  // namespace
 }  // namespace pocketbert

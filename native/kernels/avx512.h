@@ -14,6 +14,7 @@ struct Avx512 {
     using Weights = __m512i;
     using Bytes4 = __m512i;
     static constexpr int LANES = 16, STRIP = PANEL;
+    static constexpr int STEP = 4;
     static constexpr int ROWS_F32 = 6,
                          ROWS_S8 = 6;  // 24 accumulators, and 8 of 32 registers for weights and a broadcast
     static constexpr const char* INT8_DOT = "vpdpbusd";

@@ -140,5 +140,9 @@ void pack_f32(const float* weight, std::ptrdiff_t stride_n, std::ptrdiff_t strid
 std::size_t panels_s8_bytes(int n, int k);
 void pack_panels_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed);
 std::size_t dense_rows_bytes(int rows, int k);
+// For processors that multiply 16-bit numbers instead: signed weights as [panel][k / 2][PANEL][2], rows in 16 bits.
+std::size_t pair_panels_s8_bytes(int n, int k);
+void pack_pair_panels_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed);
+std::size_t word_rows_bytes(int rows, int k);
 
 }  // namespace pocketbert

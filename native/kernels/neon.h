@@ -12,6 +12,7 @@ struct Neon {
     using Floats = float32x4_t;
     using Ints = int32x4_t;
     static constexpr int LANES = 4, STRIP = 16;
+    static constexpr int STEP = 4;
     static constexpr int ROWS_F32 = 6;  // 24 accumulators of 32 registers
 
     static INLINE Floats set(float x) { return vdupq_n_f32(x); }

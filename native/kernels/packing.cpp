@@ -19,24 +19,36 @@ void pack_f32(const float* weight, std::ptrdiff_t stride_n, std::ptrdiff_t strid
     }
 }
 
-std::size_t panels_s8_bytes(int n, int k) {
-    return static_cast<std::size_t>(round_up(n, PANEL)) * static_cast<std::size_t>(round_up(k, 4));
+namespace {
+
+std::size_t padded_size(int rows, int k, int step) {
+    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(round_up(k, step));
 }
 
-std::size_t dense_rows_bytes(int rows, int k) {
-    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(round_up(k, 4));
-}
-
-void pack_panels_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed) {
-    const int quads = round_up(k, 4) / 4;
+// [panel][k / step][PANEL][step], with `offset` added; 0 beyond the end.
+void pack_steps(const std::int8_t* weight, int n, int k, int step, int offset, std::uint8_t* packed) {
     for (int first = 0; first < n; first += PANEL)
-        for (int quad = 0; quad < quads; ++quad)
+        for (int from = 0; from < k; from += step)
             for (int j = 0; j < PANEL; ++j)
-                for (int i = quad * 4; i < quad * 4 + 4; ++i) {
+                for (int i = from; i < from + step; ++i) {
                     const bool inside = first + j < n && i < k;
                     *packed++ =
-                        static_cast<std::uint8_t>(inside ? weight[std::ptrdiff_t(first + j) * k + i] + 128 : 128);
+                        static_cast<std::uint8_t>((inside ? weight[std::ptrdiff_t(first + j) * k + i] : 0) + offset);
                 }
+}
+
+}  // namespace
+
+std::size_t panels_s8_bytes(int n, int k) { return padded_size(round_up(n, PANEL), k, 4); }
+std::size_t dense_rows_bytes(int rows, int k) { return padded_size(rows, k, 4); }
+void pack_panels_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed) {
+    pack_steps(weight, n, k, 4, 128, packed);
+}
+
+std::size_t pair_panels_s8_bytes(int n, int k) { return padded_size(round_up(n, PANEL), k, 2); }
+std::size_t word_rows_bytes(int rows, int k) { return 2 * padded_size(rows, k, 2); }
+void pack_pair_panels_s8(const std::int8_t* weight, int n, int k, std::uint8_t* packed) {
+    pack_steps(weight, n, k, 2, 0, packed);
 }
 
 }  // namespace pocketbert

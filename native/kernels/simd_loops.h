@@ -36,6 +36,7 @@ struct Loops {
     using Ints = typename Simd::Ints;
     static constexpr int LANES = Simd::LANES;
     static constexpr int STRIP = Simd::STRIP, VECTORS = STRIP / LANES;  // columns of a tile: a panel or a part of it
+    static constexpr int STEP = Simd::STEP;  // values of a row that a product of bytes takes together, in four bytes
     using Whole = std::integral_constant<int, LANES>;  // a vector of which nothing is beyond the end
 
     static INLINE Floats set(float x) { return Simd::set(x); }
@@ -158,20 +159,20 @@ struct Loops {
     }
 
     template <int M>
-    static NOINLINE void tile_s8(const std::int8_t* q, int quads, const float* scales, const std::int32_t* sums_of_q,
+    static NOINLINE void tile_s8(const std::int8_t* q, int steps, const float* scales, const std::int32_t* sums_of_q,
                                  const std::uint8_t* strip, const float* weight_scales, const TileTarget& to) {
         Ints sums[M][VECTORS];
 #pragma GCC unroll 8
         for (int r = 0; r < M; ++r)
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; ++v) sums[r][v] = Simd::first_sums(sums_of_q[r]);
-        for (int i = 0; i < quads; ++i, strip += PANEL * 4) {
+        for (int i = 0; i < steps; ++i, strip += PANEL * STEP) {
             typename Simd::Weights w[VECTORS];
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; ++v) w[v] = Simd::load_weights(strip + v * LANES * 4);
+            for (int v = 0; v < VECTORS; ++v) w[v] = Simd::load_weights(strip + v * LANES * STEP);
 #pragma GCC unroll 8
             for (int r = 0; r < M; ++r) {
-                const typename Simd::Bytes4 a = Simd::load_bytes4(q + (std::ptrdiff_t(r) * quads + i) * 4);
+                const typename Simd::Bytes4 a = Simd::load_bytes4(q + (std::ptrdiff_t(r) * steps + i) * 4);
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; ++v) Simd::dot(sums[r][v], w[v], a);
             }
@@ -210,14 +211,15 @@ struct Loops {
     static void linear_s8(const std::int8_t* q, const float* scales, const std::int32_t* sums, int m,
                           const std::uint8_t* packed, const float* weight_scales, int n, int k,
                           const Epilogue& epilogue, float* out, std::ptrdiff_t out_stride) {
-        const int padded = round_up(k, 4);
+        const int steps = (k + STEP - 1) / STEP;
         for (int column = 0; column < n; column += STRIP) {
-            const std::uint8_t* strip = packed + std::ptrdiff_t(column / PANEL) * padded * PANEL + column % PANEL * 4;
+            const std::uint8_t* strip =
+                packed + (std::ptrdiff_t(column / PANEL) * steps * PANEL + column % PANEL) * STEP;
             const int columns = n - column < STRIP ? n - column : STRIP;
             for (int row = 0; row < m; row += Simd::ROWS_S8)
                 with_constant<Simd::ROWS_S8>(m - row, [&](auto rows) {
-                    tile_s8<decltype(rows)::value>(q + std::ptrdiff_t(row) * padded, padded / 4, scales + row,
-                                                   sums + row, strip, weight_scales + column,
+                    tile_s8<decltype(rows)::value>(q + std::ptrdiff_t(row) * steps * 4, steps, scales + row, sums + row,
+                                                   strip, weight_scales + column,
                                                    TileTarget{row, column, columns, epilogue, out, out_stride});
                 });
         }
@@ -226,17 +228,17 @@ struct Loops {
     // ── rows ──
 
     static void quantize(const float* x, int k, int row, std::int8_t* q, float* scale, std::int32_t* sum) {
-        const int padded = round_up(k, 4);
-        q += std::ptrdiff_t(row) * padded;
-        quantize_to(x, k, padded, [&](int i) { return q + i; }, scale, sum);
+        const int padded = round_up(k, STEP);
+        q += std::ptrdiff_t(row) * padded * (4 / STEP);
+        quantize_to(x, k, padded, [&](int i) { return q + i * (4 / STEP); }, scale, sum);
     }
 
-    // The row filled up with zeros to `padded` bytes. Byte i is at place(i), and the bytes of a vector are side by side.
+    // The row filled up with zeros to `padded` values. Value i is at place(i), and those of a vector are side by side.
     template <class Place>
     static INLINE void quantize_to(const float* x, int k, int padded, const Place& place, float* scale,
                                    std::int32_t* sum) {
         const auto fill_up = [&](int from) {
-            for (int i = from; i < padded; i += 4) __builtin_memset(place(i), 0, 4);
+            for (int i = from; i < padded; i += STEP) __builtin_memset(place(i), 0, 4);
         };
         // The largest as whole numbers, among which infinity comes after all floats, and NaN after infinity.
         Ints largest = Simd::set_ints(0);
@@ -254,10 +256,10 @@ struct Loops {
         *scale = max / 127.0f;
         Ints total = Simd::set_ints(0);
         each_vector(k, [&](int i, auto left) {
-            const Ints rounded = Simd::store_rounded(place(i), load(x + i, left) * inverse, round_up(left, 4));
+            const Ints rounded = Simd::store_rounded(place(i), load(x + i, left) * inverse, round_up(left, STEP));
             total = Simd::plus(total, rounded);
         });
-        fill_up(round_up(k, 4));
+        fill_up(round_up(k, STEP));
         *sum = Simd::sum(total);
     }
 
