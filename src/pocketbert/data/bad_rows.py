@@ -1,11 +1,14 @@
 """Rows of a file that cannot be used: an error at the first of them, or a list of all."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pocketbert.errors import DataError
+
+T = TypeVar("T")
 
 
 class BadRow(NamedTuple):
@@ -41,6 +44,22 @@ class BadRows:
                 f"{self.path}: {len(self.found):,} of {len(self.found) + good:,} rows are bad, too many to be skipped; "
                 f"the first is line {first.line}: {first.problem}"
             )
+
+
+def looked_at(items: Iterator[T], count: int) -> tuple[list[T], Iterator[T]]:
+    """Return up to `count` first items, and all items; an error among the first comes after the items before it."""
+    first: list[T] = []
+    try:
+        for item in islice(items, count):
+            first.append(item)  # those before an error count
+    except DataError as error:
+        return first, chain(first, _raising(error))
+    return first, chain(first, items)
+
+
+def _raising(error: DataError) -> Iterator[Any]:
+    yield from ()
+    raise error
 
 
 def describe_bad_rows(bad: Sequence[BadRow], listed: int = 3) -> str:

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from io import TextIOWrapper
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
-from pocketbert.data.bad_rows import BadRows
+from pocketbert.data.bad_rows import BadRows, looked_at
 from pocketbert.data.files import LONGEST_LINE, check_file, json_objects, not_text, not_utf8, too_long
 from pocketbert.data.formats import fasttext_rows, has_label_prefix, not_a_table
 from pocketbert.data.separated import csv_rows, header_of, tsv_rows
@@ -17,7 +16,6 @@ _BATCH = 1024  # rows of a Parquet file at a time
 _BOM = "\ufeff"
 _LOOKED_AT = 64  # objects whose keys are the columns
 
-T = TypeVar("T")
 Row = Sequence[Any]
 #: The line number of a row (its row number in Parquet), and its values in the order of the columns.
 Rows = Iterator[tuple[int, Row]]
@@ -49,30 +47,14 @@ def open_rows(
     if is_fasttext:
         names, rows = ["text", "label"], fasttext_rows(lines)
     elif suffix in (".csv", ".tsv"):
-        beginning, lines = peek(lines)
-        if problem := not_a_table(beginning or ""):
+        beginning, lines = looked_at(lines, 1)
+        if beginning and (problem := not_a_table(beginning[0])):
             raise DataError(f"{path}: {problem}")
         rows = csv_rows(path, lines, bad) if suffix == ".csv" else tsv_rows(path, lines)
         names = header_of(path, rows) if header is None else list(header)
     else:
         names, rows = _json(path, lines, bad)
     return names, rows, lambda: 1.0 if binary.closed else min(1.0, binary.tell() / size)
-
-
-def peek(rows: Iterator[T]) -> tuple[T | None, Iterator[T]]:
-    """Return the first of some rows, if it can be read, and all rows."""
-    try:
-        first = next(rows)
-    except StopIteration:
-        return None, iter(())
-    except DataError as error:
-        return None, _raising(error)
-    return first, chain([first], rows)
-
-
-def _raising(error: DataError) -> Iterator[Any]:
-    yield from ()
-    raise error
 
 
 def _lines(path: Path, file: TextIO, bad: BadRows) -> Iterator[str]:
@@ -87,12 +69,7 @@ def _lines(path: Path, file: TextIO, bad: BadRows) -> Iterator[str]:
 
 
 def _json(path: Path, lines: Iterator[str], bad: BadRows) -> tuple[list[str], Rows]:
-    objects = json_objects(path, lines, bad)
-    first: list[tuple[int, dict[str, Any]]] = []
-    try:
-        first += islice(objects, _LOOKED_AT)
-    except DataError as error:
-        objects = _raising(error)
+    first, objects = looked_at(json_objects(path, lines, bad), _LOOKED_AT)
     if not first:
         next(objects, None)  # raises what is wrong with the first
         raise DataError(f"{path}: is empty")
@@ -105,7 +82,7 @@ def _json(path: Path, lines: Iterator[str], bad: BadRows) -> tuple[list[str], Ro
             )
     names = list(dict.fromkeys(name for _, value in first for name in value))
     # A key that a line lacks is a missing value, which is an error only in a column in use.
-    return names, ((number, [value.get(name) for name in names]) for number, value in chain(first, objects))
+    return names, ((number, [value.get(name) for name in names]) for number, value in objects)
 
 
 def _parquet(path: Path, opened: ExitStack) -> tuple[list[str], Rows, Callable[[], float]]:

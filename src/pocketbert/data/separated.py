@@ -4,10 +4,10 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
-from pocketbert.data.bad_rows import BadRows
+from pocketbert.data.bad_rows import BadRows, looked_at
 from pocketbert.data.spellings import number
 from pocketbert.errors import DataError
 
@@ -37,12 +37,12 @@ def csv_rows(path: Path, lines: Iterator[str], bad: BadRows | None = None) -> Ro
         DataError: a quote is not closed.
     """
     bad = BadRows(path) if bad is None else bad
-    first = list(islice(lines, _LOOKED_AT))
+    first, lines = looked_at(lines, _LOOKED_AT)
     declared = _DECLARED.fullmatch(first[0].strip("\r\n")) if first else None
     separator = declared[1] if declared else _separator(first)
     before = 1 if declared else 0
     spaced = any(map(_SPACED_QUOTE.search, first))
-    reader = csv.reader(chain(first[before:], lines), delimiter=separator, strict=True, skipinitialspace=spaced)
+    reader = csv.reader(islice(lines, before, None), delimiter=separator, strict=True, skipinitialspace=spaced)
     start = 1 + before
     while True:
         try:

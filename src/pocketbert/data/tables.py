@@ -23,12 +23,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from pocketbert.data.bad_rows import BadRows
+from pocketbert.data.bad_rows import BadRows, looked_at
 from pocketbert.data.columns import Columns, choose
 from pocketbert.data.examples import Examples
 from pocketbert.data.files import is_unicode, type_of
 from pocketbert.data.formats import LABEL_PREFIX, has_label_prefix
-from pocketbert.data.rows import open_rows, peek
+from pocketbert.data.rows import open_rows
 from pocketbert.data.separated import title_above
 from pocketbert.data.spellings import Label, read_lists, truth
 from pocketbert.errors import DataError
@@ -100,8 +100,8 @@ class TableReader:
         with ExitStack() as opened:
             try:
                 self._names, rows, self._fraction = open_rows(self.path, header, opened, self.bad)
-                start, self._rows = peek(rows)
-                first = None if start is None else start[1]
+                start, self._rows = looked_at(rows, 1)
+                first = start[0][1] if start else None
             except OSError as error:
                 raise self._unreadable(error) from None
             if first is not None and header is None and (problem := title_above(self._names, first)):
@@ -177,7 +177,7 @@ def read_table(path: str | Path, **options: Any) -> Table:
     examples = list(reader)
     reader.bad.check(len(examples))
     skipped = reader.skipped + len(reader.bad.found)
-    bad = tuple(reader.bad.found)
+    bad = tuple(sorted(reader.bad.found, key=lambda row: row.line))
     table = Table(reader.path, examples, reader.columns, reader.classes, skipped=skipped, bad=bad)
     labels = read_lists([example.label for example in examples])
     if has_label_prefix(reader.path) and all(isinstance(label, tuple) and len(label) == 1 for label in labels):
