@@ -155,3 +155,43 @@ def test_info_says_what_the_model_runs_on(run: Run, models: Models, monkeypatch:
         assert "; not abacus: no permission" in squeezed(run("info", models["embed"], "--table").text)
     monkeypatch.setattr("pocketbert.runtime.engine.native_core", lambda: None)
     assert "runs on NumPy, as the native core is not built" in squeezed(run("info", models["embed"], "--table").text)
+
+
+def test_dry_run_shows_what_was_understood(run: Run, flags: list[str | Path], data: Path, tmp_path: Path) -> None:
+    rows = data.read_text().splitlines()
+    long = f"{'film ' * 90},{rows[1].rpartition(',')[2]}"
+    data.write_text("\n".join([*rows, "a,b,c,d", ",x", long]) + "\n")
+    outcome = run(*flags, "--dry-run", "--skip-bad", "--json")
+    [found] = outcome.lines
+    assert found["files"]["train"]["columns"] == ["review", None, "sentiment"]
+    assert found["files"]["train"]["examples"] + found["files"]["dev"]["examples"] == len(rows)
+    counts = found["files"]["train"]["labels"]
+    assert sum(counts.values()) == found["files"]["train"]["examples"]
+    assert [row["line"] for row in found["rows"]] == sorted(row["line"] for row in found["rows"])
+    assert len(found["rows"]) == 5
+    tokens = found["tokens"]
+    assert (tokens["longest"], tokens["cut"], tokens["in_windows"]) in ((92, 1, 0), (tokens["longest"], 0, 0))
+    assert tokens["shortest"] <= tokens["median"] <= tokens["percentile_95"] <= tokens["longest"]
+    [bad] = found["bad"]
+    assert "skipped 2 bad rows: line" in bad
+    text = squeezed(run(*flags, "--dry-run", "--skip-bad", "--table").text)
+    assert all(word in text for word in ("Label", "train", "dev", "lengths", "bad rows", "skipped 2 bad rows"))
+    assert run(*flags, "--dry-run", "--seeds", "2").code == 2
+    assert not (tmp_path / "my model").exists()
+
+
+def test_bad_rows_and_spellings_of_a_run(
+    run: Run, flags: list[str | Path], data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = data.read_text().splitlines()
+    label = rows[1].rpartition(",")[2]
+    data.write_text("\n".join([*rows, "a,b,c,d", f"another film,{label.upper()} "]) + "\n")
+    outcome = run(*flags, "--skip-bad", "--merge-labels", "--epochs", "1", "--json")
+    assert outcome.lines[-1]["steps"] > 0
+    assert "'GOOD' (1) beside 'good'" in caplog.text
+    assert "skipped 1 bad rows" not in outcome.err
+    assert "skipped 1 bad row: line" in outcome.err
+    [bad] = map(json.loads, (tmp_path / "my model" / "bad-rows.jsonl").read_text().splitlines())
+    assert (bad["file"], bad["line"], bad["row"]) == (data.name, len(rows) + 1, ["a", "b", "c", "d"])
+    config = json.loads((tmp_path / "my model" / "config.json").read_text())
+    assert len(config["id2label"]) == len({row.rpartition(",")[2] for row in rows[1:]})

@@ -20,7 +20,7 @@ import pytest
 from helpers.tokenizers import LETTERS, spelling, tokenizer_of
 from pocketbert.corpus import executors, sources
 from pocketbert.corpus.corpus import Corpus, read_manifest
-from pocketbert.corpus.documents import clean, sentences, signature
+from pocketbert.corpus.documents import clean, is_held_out, sentences, signature
 from pocketbert.corpus.duplicates import near_duplicates
 from pocketbert.corpus.prepare import prepare
 from pocketbert.corpus.prepare_options import PrepareOptions
@@ -457,3 +457,18 @@ def test_a_full_disk(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, ignored)
     run(source, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_documents_in_scripts_without_spaces(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    documents = ["".join(chr(draw.randrange(0x4E00, 0x9F00)) for _ in range(60)) + "。" for _ in range(12)]
+    source = write_text(tmp_path / "zh.txt", [*documents, "太短了。", documents[0][:-6] + "好。"])
+    counts = run(source, tmp_path / "zh", tokenizer=None, vocab_size=2000, language="zh", held_out=0)["counts"]
+    assert (counts["documents"], counts["left_out"]) == (12, {"short": 1, "near_duplicates": 1})
+
+
+def test_the_only_document_is_held_out(tmp_path: Path) -> None:
+    source = write_text(tmp_path / "one.txt", texts(1))
+    seed = next(seed for seed in range(99) if is_held_out(clean(source.read_text()), 0.5, seed))
+    with pytest.raises(DataError, match=r"all 1 documents were held out .*--held-out 0, or choose another --seed"):
+        run(source, tmp_path / "out", held_out=0.5, seed=seed)
