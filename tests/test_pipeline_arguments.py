@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pocketbert import AutoConfig, AutoTokenizer
+from pocketbert import AutoConfig, AutoTokenizer, CrossEncoder, SentenceTransformer
 from pocketbert.arguments import FROM_PRETRAINED, TOKENIZER_FROM_PRETRAINED
 from pocketbert.errors import InputError, TokenizerError
 from pocketbert.models.auto import load_trained
@@ -319,7 +319,9 @@ def test_several_texts_as_arguments(pipes: Callable[[str], Any]) -> None:
 # ── the pipeline itself ──
 
 
-@pytest.mark.parametrize("device", [-1, "cpu", torch.device("cpu")], ids=str)
+@pytest.mark.parametrize(
+    "device", [-1, "cpu", torch.device("cpu"), *([] if torch.cuda.is_available() else [0])], ids=str
+)
 def test_this_processor_needs_no_pytorch(models: dict[str, Path], device: Any) -> None:
     folder = models["text-classification"]
     pipe = pipeline("text-classification", folder, device=device)
@@ -413,6 +415,24 @@ def test_a_pipeline_travels(pipes: Callable[[str], Any], task: str, monkeypatch:
     for other in (pickle.loads(sent), copy.deepcopy(pipe)):
         assert other(INPUTS[task], **needed) == pipe(INPUTS[task], **needed)
         assert repr(other) == repr(pipe)
+
+
+def test_sentence_encoders_travel(models: dict[str, Path]) -> None:
+    encoder, ranker = SentenceTransformer(models["feature-extraction"]), CrossEncoder(models["text-classification"])
+    pairs = [(TEXT, OTHER), (OTHER, TEXT)]
+    other: Any = pickle.loads(pickle.dumps((encoder, ranker)))
+    assert np.array_equal(other[0].encode([TEXT, OTHER]), encoder.encode([TEXT, OTHER]))
+    assert np.array_equal(other[1].predict(pairs), ranker.predict(pairs))
+    assert np.array_equal(encoder.encode(pd.Series([TEXT, OTHER])), encoder.encode([TEXT, OTHER]))
+    for table in (pd.DataFrame({"text": [TEXT]}), pa.table({"text": [TEXT]}), {"text": [TEXT]}):
+        with pytest.raises(InputError, match=r"table|neither a text"):
+            encoder.encode(table)
+
+
+def test_choices_of_any_kind(pipes: Callable[[str], Any]) -> None:
+    choose, wanted = pipes("multiple-choice"), ["is great", "is dull"]
+    for choices in (np.array(wanted), pd.Series(wanted), tuple(wanted)):
+        assert choose(prompt="The film", choices=choices) == choose(prompt="The film", choices=wanted)
 
 
 def test_an_engine_of_a_plan_stays(pipes: Callable[[str], Any]) -> None:

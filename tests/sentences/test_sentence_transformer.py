@@ -145,7 +145,6 @@ def test_arguments_of_the_class(models: dict[str, Path]) -> None:
     for wrong, message in (
         ({"device": "cuda"}, "runs on the processor"),
         ({"trust_remote_code": True}, "no code of a model"),
-        ({"token": "hf_x"}, "hf auth login"),
         ({"backend": "onnx"}, "own engine"),
         ({"model_kwargs": {"torch_dtype": "float16"}}, "model_kwargs"),
         ({"similarity_fn_name": "maxsim"}, "maxsim"),

@@ -90,7 +90,7 @@ def test_bad_construction(tmp_path: Path) -> None:
         pocketbert.tf.TFMobileBertForQuestionAnswering(SHALLOW.replace(num_labels=3))
     tf_class(SHALLOW, "ForSequenceClassification")(SHALLOW).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"lacks mobilebert\.encoder\.layer\.1\..*\n"):
-        pocketbert.tf.TFMobileBertForMaskedLM.from_pretrained(tmp_path, num_hidden_layers=2)
+        pocketbert.tf.TFMobileBertForMaskedLM.from_pretrained(tmp_path, num_hidden_layers=2, from_pt=True)
     with pytest.raises(CheckpointError, match=r"has classifier\.weight of shape \[2, 64\], expected \[3, 64\]"):
         pocketbert.tf.TFMobileBertForSequenceClassification.from_pretrained(tmp_path, num_labels=3)
 

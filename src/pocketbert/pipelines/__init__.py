@@ -78,8 +78,8 @@ def pipeline(
         tokenizer: A tokenizer, or the folder or hub name of one; by default that of the model's folder or name.
         config: The model's configuration, or the folder or hub name of one, where `model` is a predictor that does not
             have one as `config`; beside a folder or name, one that differs from the model's in its labels alone.
-        device: Run the model in PyTorch, on this device, as in `torch.device`. By default, and for "cpu" and -1, models
-            of folders and names run on the engine, which needs no PyTorch.
+        device: Run the model in PyTorch, on this device, as in `torch.device`. By default, and for "cpu", -1 and the
+            number of a GPU where there is none, models of folders and names run on the engine, which needs no PyTorch.
         revision: A branch, tag or commit on the hub.
         token: Of the hub, where that of `hf auth login` or HF_TOKEN is not meant.
         dtype: "auto" or float32 on the engine; in PyTorch any.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from pocketbert.features import Predictor
 if TYPE_CHECKING:
     from pocketbert.families.config import PreTrainedConfig
     from pocketbert.pipelines.base import Pipeline
+
+logger = logging.getLogger("pocketbert")
 
 #: Arguments of `pipeline` alone that choose nothing.
 LOADING: dict[str, Idle] = {
@@ -117,9 +121,21 @@ def _placed(device: Any, device_map: Any, dtype: Any, torch_dtype: Any) -> dict[
     if dtype is not None and torch_dtype is not None and str(dtype) != str(torch_dtype):
         raise InputError("pass dtype or its older name torch_dtype, not both")
     dtype = torch_dtype if dtype is None else dtype
+    if isinstance(device, int) and device >= 0 and not _has_gpu():
+        logger.warning("device=%d: there is no GPU for PyTorch; the model runs on this processor", device)
+        device = "cpu"
     here = device is not None and is_here(device)
     device = None if here else device
     return {"device": device, "dtype": None if str(dtype) in map(str, _FP32) else dtype, "here": here}
+
+
+def _has_gpu() -> bool:
+    """Whether PyTorch is installed, and has a GPU."""
+    if find_spec("torch") is None:
+        return False
+    from pocketbert.models.device import choose_device
+
+    return choose_device(None).type != "cpu"
 
 
 def task_of(model: Any, where: Mapping[str, Any], kinds: Sequence[type[Pipeline]]) -> str:

@@ -14,7 +14,7 @@ from pocketbert.errors import InputError, require
 from pocketbert.features import Features, Predictor, TokenIds, encode_ids, encode_texts
 from pocketbert.pipelines.arguments import Reading
 from pocketbert.pipelines.base import Output, Pipeline, Result, alone
-from pocketbert.pipelines.inputs import fields_of, pair_of
+from pocketbert.pipelines.inputs import fields_of, pair_of, several
 from pocketbert.runtime.stream import Job
 from pocketbert.sentences.declared import Declared
 from pocketbert.windows import encode_long_ids, encode_long_texts, groups, mean
@@ -216,8 +216,10 @@ class MultipleChoice(Pipeline):
         return super().__call__({"prompt": prompt, "choices": choices} if inputs is None else inputs, **options)
 
     def row(self, one: Any) -> Any:
-        """A prompt with its choices."""
-        return fields_of(one, "prompt", "choices")
+        """A prompt with its choices, which may be an array or a column."""
+        found = fields_of(one, "prompt", "choices")
+        choices = several(found["choices"])
+        return {**found, "choices": choices} if isinstance(choices, list) else found
 
     def job(self, *, reading: Reading | None = None) -> Job:
         """All choices of each input as `{"choice", "index", "score"}`, best first; the scores add up to 1."""

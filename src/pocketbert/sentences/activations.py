@@ -30,8 +30,25 @@ def _negative(x: Floats, below: Activation) -> Floats:
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
-#: Class name in `torch.nn`, made without arguments → function.
-ACTIVATIONS: dict[str, Activation] = {
+
+class _Named:
+    """A function of `ACTIVATIONS`, which is pickled by its name."""
+
+    def __init__(self, name: str, function: Activation) -> None:
+        self._name, self._function = name, function
+
+    def __call__(self, x: Floats) -> Floats:
+        return self._function(x)
+
+    def __reduce__(self) -> tuple[Callable[[str], Activation], tuple[str]]:
+        return _named, (self._name,)
+
+
+def _named(name: str) -> Activation:
+    return ACTIVATIONS[name]
+
+
+_FUNCTIONS: dict[str, Activation] = {
     "Identity": lambda x: x,
     "Tanh": lambda x: np.tanh(x),
     "Sigmoid": sigmoid,
@@ -48,6 +65,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "LogSigmoid": lambda x: -_softplus(-x),
     "Hardtanh": lambda x: np.clip(x, -1, 1),
 }
+#: Class name in `torch.nn`, made without arguments → function.
+ACTIVATIONS: dict[str, Activation] = {name: _Named(name, function) for name, function in _FUNCTIONS.items()}
 
 
 def activation_of(name: object) -> Activation | None:

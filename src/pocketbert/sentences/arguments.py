@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from pocketbert.errors import InputError
+from pocketbert.pipelines.inputs import several
 from pocketbert.sentences.activations import ACTIVATIONS, Activation, activation_of
 
 T = TypeVar("T")
@@ -31,8 +32,6 @@ def check_loading(**given: Any) -> None:
     check_device(given.pop("device"))
     if given.pop("trust_remote_code"):
         raise InputError("trust_remote_code=True: no code of a model is ever run here; leave it out")
-    if isinstance(given.pop("token"), str):
-        raise InputError("token=…: log in with `hf auth login`, or set HF_TOKEN, and leave it out")
     if (backend := given.pop("backend")) != "torch":
         raise InputError(f"backend={backend!r}: the model runs on PocketBERT's own engine; leave it out")
     for name, value in given.items():
@@ -95,9 +94,10 @@ def read_activation(given: Any) -> Activation:
 
 def as_inputs(inputs: Any) -> list[Any]:
     """A list of what a caller gave as several inputs."""
-    if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable) or hasattr(inputs, "columns"):
+    found = None if isinstance(inputs, str) else several(inputs)
+    if found is None:
         raise InputError(f"{type(inputs).__name__} {inputs!r:.60} is neither a text nor a row of texts")
-    return [value.item() if isinstance(value, np.str_) else value for value in inputs]
+    return [value.item() if isinstance(value, np.str_) else value for value in found]
 
 
 def with_progress(results: Iterator[T], total: int, shown: bool | None) -> Iterator[T]:

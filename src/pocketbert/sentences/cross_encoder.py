@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pocketbert import decode
+from pocketbert.checkpoints.hub import hub_token
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, encode_texts
 from pocketbert.pipelines.base import Output, alone
@@ -46,7 +47,7 @@ class CrossEncoder:
         local_files_only: never download.
         device: None or "cpu".
         backend: "torch", which is the default elsewhere; the engine runs the model.
-        token: not to be given: huggingface_hub finds that of `hf auth login`.
+        token: of the hub, where that of `hf auth login` or HF_TOKEN is not meant.
         trust_remote_code: False.
         model_kwargs: none.
         processor_kwargs: none.
@@ -85,18 +86,19 @@ class CrossEncoder:
         modules: Any = None,
     ) -> None:
         check_loading(
-            device=device, backend=backend, token=token, trust_remote_code=trust_remote_code, modules=modules,
+            device=device, backend=backend, trust_remote_code=trust_remote_code, modules=modules,
             model_kwargs=model_kwargs, processor_kwargs=processor_kwargs, config_kwargs=config_kwargs,
         )  # fmt: skip
         where: dict[str, Any] = {
             "revision": revision, "cache_dir": cache_folder, "local_files_only": local_files_only
         }  # fmt: skip
-        declared = read_declared(full_name(model_name_or_path, "cross-encoder"), **where)
-        if declared.pooling is not None:
-            raise CheckpointError(f"{model_name_or_path} declares a pooling: it is a sentence encoder")
-        engine = Engine.from_pretrained(declared.encoder, TextClassification.head, **where)
+        with hub_token(token):
+            declared = read_declared(full_name(model_name_or_path, "cross-encoder"), **where)
+            if declared.pooling is not None:
+                raise CheckpointError(f"{model_name_or_path} declares a pooling: it is a sentence encoder")
+            engine = Engine.from_pretrained(declared.encoder, TextClassification.head, **where)
+            tokenizer = declared.read_tokenizer(**where)
         assert engine.config is not None
-        tokenizer = declared.read_tokenizer(**where)
         if max_length is not None:
             tokenizer.model_max_length = max_length
         self.pipeline = TextClassification(engine, tokenizer, engine.config)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketbert.checkpoints.hub import hub_token
 from pocketbert.errors import InputError
 from pocketbert.features import fit
 from pocketbert.pipelines.texts import FeatureExtraction
@@ -45,7 +46,7 @@ class SentenceTransformer:
         local_files_only: never download.
         device: None or "cpu".
         backend: "torch", which is the default elsewhere; the engine runs the model.
-        token: not to be given: huggingface_hub finds that of `hf auth login`.
+        token: of the hub, where that of `hf auth login` or HF_TOKEN is not meant.
         trust_remote_code: False.
         model_kwargs: none.
         processor_kwargs: none.
@@ -84,16 +85,18 @@ class SentenceTransformer:
         modules: Any = None,
     ) -> None:
         check_loading(
-            device=device, backend=backend, token=token, trust_remote_code=trust_remote_code, modules=modules,
+            device=device, backend=backend, trust_remote_code=trust_remote_code, modules=modules,
             model_kwargs=model_kwargs, processor_kwargs=processor_kwargs, config_kwargs=config_kwargs,
         )  # fmt: skip
         where: dict[str, Any] = {
             "revision": revision, "cache_dir": cache_folder, "local_files_only": local_files_only
         }  # fmt: skip
-        declared = read_declared(full_name(model_name_or_path, "sentence-transformers"), **where)
-        engine = Engine.from_pretrained(declared.encoder, "Model", **where)
+        with hub_token(token):
+            declared = read_declared(full_name(model_name_or_path, "sentence-transformers"), **where)
+            engine = Engine.from_pretrained(declared.encoder, "Model", **where)
+            tokenizer = declared.read_tokenizer(**where)
         assert engine.config is not None
-        self.pipeline = FeatureExtraction(engine, declared.read_tokenizer(**where), engine.config, declared)
+        self.pipeline = FeatureExtraction(engine, tokenizer, engine.config, declared)
         self.prompts = {"query": "", "document": "", **declared.prompts, **(prompts or {})}
         self.default_prompt_name = declared.default_prompt if default_prompt_name is None else default_prompt_name
         if self.default_prompt_name is not None:

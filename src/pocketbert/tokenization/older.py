@@ -48,16 +48,17 @@ class OlderMethods:
     @property
     def max_len_single_sentence(self) -> int:
         """Number of tokens of one text beside the special tokens."""
-        return self.model_max_length - 2
+        return self.model_max_length - self.num_special_tokens_to_add()
 
     @property
     def max_len_sentences_pair(self) -> int:
         """Number of tokens of a pair of texts beside the special tokens."""
-        return self.model_max_length - 3
+        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
 
     if TYPE_CHECKING:
         __call__: Callable[..., BatchEncoding]
         get_vocab: Callable[[], dict[str, int]]
+        num_special_tokens_to_add: Callable[..., int]
 
     else:  # a type checker would take any name for an attribute
 
