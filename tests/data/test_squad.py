@@ -47,6 +47,26 @@ def test_one_question_a_line(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_layouts_of_other_trainers(tmp_path: Path, name: str) -> None:
+    """Case 30: rows under "data", or alone; paragraphs without articles."""
+    lists = {"text": ["Warsaw", "in Warsaw"], "answer_start": [24, 21]}
+    row = {"context": CONTEXT, **qas(answers=lists)}
+    paragraph = {"context": CONTEXT, "qas": [qas()]}
+    layouts: list[Any] = [[row], [{"context": CONTEXT, **qas()}]]
+    if name == "a.json":
+        layouts += [{"data": [row]}, {"data": [paragraph]}, [paragraph], [{"paragraphs": [paragraph]}], paragraph,
+                    {"paragraphs": [paragraph]}]  # fmt: skip
+    for layout in layouts:
+        (tmp_path / name).write_text(json.dumps(layout))
+        assert read_squad(tmp_path / name).examples == [
+            Question("a", "Where was she born?", CONTEXT, ((24, "Warsaw"), (21, "in Warsaw")))
+        ]
+    (tmp_path / name).write_text(json.dumps([{**row, "answers": "Warsaw"}]))
+    with pytest.raises(DataError, match="has no list 'answers'"):
+        read_squad(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("start", "text", "says"),
     [
@@ -105,7 +125,7 @@ def test_broken_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one of the suffixes \.json, \.jsonl"):
         read_squad(write(tmp_path / "a.txt", qas()))
     flat = tmp_path / "a.jsonl"
-    flat.write_text('{"id": "a", "question": "?", "context": "c", "answers": []}')
+    flat.write_text('{"id": "a", "question": "?", "context": "c", "answers": {}}')
     with pytest.raises(DataError, match=r'line 1: has no "answers"'):
         read_squad(flat)
     flat.write_text('{"id": "a", "question": "?", "context": "c", "answers": {"text": ["c"], "answer_start": []}}')

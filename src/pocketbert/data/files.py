@@ -22,6 +22,15 @@ _NOT_TEXT = {
     b"BZh": "is compressed with bzip2; unpack it first",
     b"\xfd7zX": "is compressed with xz; unpack it first",
     b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it first",
+    b"7z\xbc\xaf": "is a 7z archive; unpack it first",
+    b"\x89PNG": "is a picture",
+    b"\xff\xd8\xff": "is a picture",
+    b"\x89HDF": "is an HDF5 file; save its table as Parquet or CSV",
+    b"FEA1": "is a Feather file; save it as Parquet",
+    b"\x93NUM": "is an array of NumPy; save its texts as JSON lines",
+    b"SQLi": "is an SQLite database; export its table as CSV",
+    b"{\\rt": "is rich text; save it as plain text or CSV",
+    **{b"\x80%c" % version: "is a pickle, which is not read; save it as Parquet or CSV" for version in range(2, 6)},
 }
 
 LONGEST_LINE = 1 << 24  # characters

@@ -1,9 +1,9 @@
 """Questions about passages in the layout of SQuAD 1.1 and 2.0.
 
 Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250) and 2018 (https://arxiv.org/abs/1806.03822). A `.json` file is
-the official one: articles of paragraphs of questions. A `.jsonl` file has one question per line, as `datasets`
-writes them: `{"id", "question", "context", "answers": {"text": […], "answer_start": […]}}`. A question without answers
-is unanswerable.
+the official one, articles of paragraphs of questions, or a list of paragraphs or of single questions, under "data" or
+alone. A `.jsonl` file has one question per line, as `datasets` writes them: `{"id", "question", "context", "answers":
+{"text": […], "answer_start": […]}}`. A question without answers is unanswerable.
 """
 
 import json
@@ -82,32 +82,51 @@ def _official(path: Path) -> Iterator[tuple[str, Question]]:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         hint = "; a file with one object per line is called .jsonl" if "Extra data" in str(error) else ""
         raise DataError(f"{path}{line}: is not JSON: {error}{hint}") from None
-    for i, article in enumerate(_list(path, "the file", content, "data")):
-        for j, paragraph in enumerate(_list(path, f"data[{i}]", article, "paragraphs")):
-            passage = f"data[{i}].paragraphs[{j}]"
-            context = _text(path, passage, paragraph, "context")
-            for k, row in enumerate(_list(path, passage, paragraph, "qas")):
-                where = f"{passage}.qas[{k}]"
-                # SQuAD 2.0 marks unanswerable questions; some have plausible answers under another name.
-                impossible = isinstance(row, dict) and row.get("is_impossible") is True
-                pairs = () if impossible else _list(path, where, row, "answers")
-                answers = tuple(_answer(path, f"{where}.answers[{n}]", answer) for n, answer in enumerate(pairs))
-                yield where, _question(path, where, row, context, answers)
+    yield from _nested(path, "" if isinstance(content, list) else "the file", content)
+
+
+def _nested(path: Path, where: str, value: Any) -> Iterator[tuple[str, Question]]:
+    """Yield the questions of articles, paragraphs or rows of one question, or of lists of any of them."""
+    inside = "" if where == "the file" else f"{where}."
+    if isinstance(value, list):
+        for i, one in enumerate(value):
+            yield from _nested(path, f"{where}[{i}]", one)
+    elif not isinstance(value, dict):
+        raise DataError(f"{path}, {where}: is a {type(value).__name__}, not an object")
+    elif "qas" in value:
+        context = _text(path, where, value, "context")
+        for k, row in enumerate(_list(path, where, value, "qas")):
+            yield f"{inside}qas[{k}]", _row(path, f"{inside}qas[{k}]", row, context)
+    elif "question" in value:
+        yield where, _row(path, where, value, _text(path, where, value, "context"))
+    else:
+        name = "data" if where == "the file" and "paragraphs" not in value else "paragraphs"
+        yield from _nested(path, f"{inside}{name}", _list(path, where, value, name))
 
 
 def _flat(path: Path) -> Iterator[tuple[str, Question]]:
     for number, row in json_lines(path):
         where = f"line {number}"
-        lists = row.get("answers")
-        if not isinstance(lists, dict) or not all(isinstance(lists.get(key), list) for key in ("text", "answer_start")):
+        yield where, _row(path, where, row, _text(path, where, row, "context"))
+
+
+def _row(path: Path, where: str, row: Any, context: str) -> Question:
+    """Return a question, whose answers are a list of objects, or an object of lists."""
+    # SQuAD 2.0 marks unanswerable questions; some have plausible answers under another name.
+    if isinstance(row, dict) and row.get("is_impossible") is True:
+        return _question(path, where, row, context, ())
+    answers = row.get("answers") if isinstance(row, dict) else None
+    if isinstance(answers, dict):
+        if not all(isinstance(answers.get(key), list) for key in ("text", "answer_start")):
             raise DataError(f'{path}, {where}: has no "answers": {{"text": […], "answer_start": […]}}')
-        if len(lists["text"]) != len(lists["answer_start"]):
+        if len(answers["text"]) != len(answers["answer_start"]):
             raise DataError(f'{path}, {where}: "text" and "answer_start" of "answers" have different lengths')
-        answers = tuple(
-            _answer(path, where, {"text": text, "answer_start": start})
-            for text, start in zip(lists["text"], lists["answer_start"], strict=True)
-        )
-        yield where, _question(path, where, row, _text(path, where, row, "context"), answers)
+        pairs = zip(answers["text"], answers["answer_start"], strict=True)
+        answers = [{"text": text, "answer_start": start} for text, start in pairs]
+    else:
+        answers = _list(path, where, row, "answers")
+    found = tuple(_answer(path, f"{where}.answers[{n}]", answer) for n, answer in enumerate(answers))
+    return _question(path, where, row, context, found)
 
 
 def _question(path: Path, where: str, row: Any, context: str, answers: tuple[tuple[int, str], ...]) -> Question:
