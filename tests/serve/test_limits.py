@@ -186,9 +186,40 @@ def test_keys_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest
     assert read_keys(None) == ("a", "b")
     monkeypatch.delenv("POCKETBERT_API_KEYS")
     assert read_keys(None) == ()
-    (tmp_path / "keys").write_text("# none\n")
-    with pytest.raises(ConfigError, match="no API key"):
-        read_keys(tmp_path / "keys")
+    for empty in ("", " , ,", "\n"):  # a mistake, and not a service for everybody
+        monkeypatch.setenv("POCKETBERT_API_KEYS", empty)
+        with pytest.raises(ConfigError, match="POCKETBERT_API_KEYS is set and contains no API key"):
+            read_keys(None)
+    for content, message in ((b"# none\n", "no API key"), (b"k\xe9y\n", r"keys is not UTF-8 \(byte 1\)")):
+        (tmp_path / "keys").write_bytes(content)
+        with pytest.raises(ConfigError, match=message):
+            read_keys(tmp_path / "keys")
+
+
+def test_hosts_of_requests(service: Service) -> None:
+    """Those of this machine alone: the name of another site may have been made to lead here."""
+    for host in ("localhost", "LOCALHOST:9", "127.0.0.1:1", "[::1]:2", ""):
+        assert service.ask("/live", host=host).status == 200
+    for path in ("/live", "/", "/metrics", "/v1/models"):
+        for host in ("evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.nip.example", "x:y"):
+            found = service.ask(path, host=host)
+            assert (found.status, "--allowed-host" in found.body.decode()) == (403, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "want"),
+    [
+        ("127.0.0.1", (), {"localhost", "127.0.0.1", "[::1]"}),
+        ("127.3.4.5", (), {"localhost", "127.0.0.1", "[::1]", "127.3.4.5"}),
+        ("0.0.0.0", (), None),
+        ("models.example", (), None),
+        ("127.0.0.1", ("Models.example",), {"models.example"}),
+        ("0.0.0.0", ("a", "b"), {"a", "b"}),
+        ("::1", ("*",), None),
+    ],
+)
+def test_allowed_hosts(host: str, allowed: tuple[str, ...], want: set[str] | None) -> None:
+    assert Settings((("a", "a"),), host=host, allowed_hosts=allowed).hosts == want
 
 
 def test_cors_only_for_allowed_origins(strict: Service, service: Service) -> None:
@@ -218,7 +249,8 @@ def test_request_ids(strict: Service) -> None:
 
 def test_a_body_that_does_not_arrive(strict: Service) -> None:
     with socket.create_connection(("127.0.0.1", strict.port)) as connection:
-        head = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\nauthorization: Bearer first-key\r\ncontent-length: 9\r\n\r\n{"
+        head = b"POST /v1/classify HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer first-key\r\n"
+        head += b"content-length: 9\r\n\r\n{"
         connection.sendall(head)
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
@@ -230,7 +262,8 @@ def test_a_client_that_leaves_in_the_middle_of_a_body(strict: Service) -> None:
 
     before = refused()
     with socket.create_connection(("127.0.0.1", strict.port)) as connection:
-        head = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\nauthorization: Bearer first-key\r\ncontent-length: 9\r\n\r\n{"
+        head = b"POST /v1/classify HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer first-key\r\n"
+        head += b"content-length: 9\r\n\r\n{"
         connection.sendall(head)
     deadline = time.monotonic() + 300
     while refused() == before:  # until it has noticed

@@ -1,9 +1,11 @@
 """Responses of all routes, over a socket."""
 
 import asyncio
+import http.client
 import json
 import math
 import re
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -280,6 +282,25 @@ def test_openapi(service: Service) -> None:
     forms = asked["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
     assert [form["$ref"].rsplit("/", 1)[1] for form in forms] == ["ClassifyRequest", "VllmClassifyRequest"]
     assert {"200", "413", "422", "429", "503"} <= asked["responses"].keys()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_workers_end_with_their_supervisor(models: dict[str, Path]) -> None:
+    service = Service(models["tag"], "--workers", "2", "--no-log")
+    try:
+        assert service.ask("/live").status == 200
+        service.process.kill()
+        service.process.wait()
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            try:
+                service.ask("/live")
+            except (ConnectionError, http.client.HTTPException):
+                break
+        with _listener("127.0.0.1", service.port, shared=False):  # nobody holds the port
+            pass
+    finally:
+        service.end()
 
 
 def test_several_workers_count_together(models: dict[str, Path]) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
     408: "timeout_error",
@@ -41,7 +42,13 @@ class JsonResponse(Response):
 
 
 def error_response(
-    path: str, status: int, message: str, *, field: str | None = None, retry: float | None = None
+    path: str,
+    status: int,
+    message: str,
+    *,
+    field: str | None = None,
+    retry: float | None = None,
+    close: bool = False,
 ) -> Response:
     """An error for the clients of `path`: OpenAI's under /v1, elsewhere those of the hub and of TEI.
 
@@ -51,6 +58,7 @@ def error_response(
         message: for people.
         field: of the body, if one is wrong.
         retry: seconds after which the client may retry.
+        close: end the connection, on which the rest of a request may still come.
     """
     kind = TYPES.get(status, "invalid_request_error")
     content: Mapping[str, Any]
@@ -59,6 +67,8 @@ def error_response(
     else:
         content = {"error": message, "error_type": _TEI.get(status, kind)}
     headers = {} if retry is None else {"retry-after": str(max(1, math.ceil(retry)))}
+    if close:
+        headers["connection"] = "close"
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return JsonResponse(content, status, headers)

@@ -32,6 +32,7 @@ STREAMED = "/lines"  # the end of paths whose body is read line by line
 NDJSON = b"application/x-ndjson"  # accepted by clients that read results as they come
 MIN_ACTIVE = 16  # fewer concurrent requests hardly fill a batch, and are never rejected for their number
 _ID = re.compile(rb"[\w.-]{1,64}")
+_PORT = re.compile(r":\d*$")
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -81,6 +82,7 @@ class RequestGuard:
         self.app, self.settings, self.metrics = app, settings, metrics
         self.load = LoadTracker()
         self.keys = [key.encode() for key in settings.keys]
+        self.hosts = settings.hosts
         self.draining = False
         self.in_flight = 0
 
@@ -97,7 +99,9 @@ class RequestGuard:
         waits = scope["method"] == "POST" and not path.endswith(STREAMED) and NDJSON not in headers.get(b"accept", b"")
         self.in_flight += guarded
         try:
-            rejection = self._rejection(scope["method"], path, headers, waits) if guarded else None
+            rejection = self._wrong_host(path, headers)
+            if rejection is None and guarded:
+                rejection = self._rejection(scope["method"], path, headers, waits)
             if rejection is None and guarded and not path.endswith(STREAMED):
                 receive, rejection = await self._body(headers, receive, path)
             if rejection is not None:
@@ -124,6 +128,15 @@ class RequestGuard:
         if waits and (excess := self.load.wait - self.settings.limits.wait) > 0:
             return error_response(path, 429, "the service is overloaded: retry in a moment", retry=excess)
         return None
+
+    def _wrong_host(self, path: str, headers: dict[bytes, bytes]) -> Any:
+        """The response to a request that names a host which is not allowed."""
+        if self.hosts is None:
+            return None
+        name = _PORT.sub("", headers.get(b"host", b"").decode("latin-1").strip().lower())
+        if not name or name in self.hosts:  # browsers always send one
+            return None
+        return error_response(path, 403, "the request names a host that is not allowed: serve with --allowed-host HOST")
 
     def _has_key(self, header: bytes) -> bool:
         scheme, _, key = header.partition(b" ")
@@ -152,7 +165,7 @@ class RequestGuard:
                         break
         except TimeoutError:
             message_408 = f"the body took longer than {self.settings.limits.time:g} s"
-            return receive, error_response(path, 408, message_408)
+            return receive, error_response(path, 408, message_408, close=True)
         body: Message | None = {"type": "http.request", "body": b"".join(parts), "more_body": False}
 
         async def replay() -> Message:

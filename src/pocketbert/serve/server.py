@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -97,6 +98,7 @@ def _return_freed_memory() -> None:
 def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Serve in this process."""
     from pocketbert.serve.app import load_app
+    from pocketbert.serve.connections import Connection
     from pocketbert.serve.middleware import RequestGuard
 
     class Server(uvicorn.Server):
@@ -130,7 +132,7 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None])
     guard = load_app(settings)
     config = uvicorn.Config(
         guard, log_config=None, access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=30,
-        timeout_graceful_shutdown=5, ws="none",
+        timeout_graceful_shutdown=5, ws="none", http=Connection,
     )  # fmt: skip
     Server(config, guard).run(sockets=[listener])
 
@@ -182,8 +184,17 @@ def _supervise(settings: Settings, port: int, ready: Callable[[], None]) -> None
 def _worker_main(settings: Settings, port: int, is_ready: Event) -> None:
     """Main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with _listener(settings.host, port, shared=True) as listener:
         _run(settings, listener, is_ready.set)
+
+
+def _end_with_parent() -> None:
+    """End this worker as by SIGTERM when its parent is gone, however that ended: nobody else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _configure_log() -> None:

@@ -84,6 +84,13 @@ class Settings(Options):
         default=(),
         metadata=Panel("Access").option("Allowed CORS origin, may be repeated; * allows any.", "ORIGIN", repeated=True),
     )
+    allowed_hosts: tuple[str, ...] = field(
+        default=(),
+        metadata=Panel("Access").option(
+            "Host that requests may name, without a port; may be repeated; * allows any.", "HOST", repeated=True,
+            names=["--allowed-host"], default="names of this machine on a loopback address; any elsewhere",
+        ),
+    )  # fmt: skip
     limits: Limits = Limits()
     log: bool = field(default=True, metadata=option("Log every request as a line of JSON, without its texts."))
 
@@ -91,6 +98,21 @@ class Settings(Options):
         super().__post_init__()
         self._check("port", 0 <= self.port <= 65535, "must lie in [0, 65535]")
         self._check("workers", 1 <= self.workers <= 256, "must lie in [1, 256]")
+
+    @property
+    def hosts(self) -> frozenset[str] | None:
+        """The hosts that requests may name; None if any.
+
+        On a loopback address, a page of another site could otherwise have its own name resolve to this machine, and
+        read the responses of the service in a browser (DNS rebinding).
+        """
+        if "*" in self.allowed_hosts:
+            return None
+        if self.allowed_hosts:
+            return frozenset(host.lower() for host in self.allowed_hosts)
+        loopback = self.host == "localhost" or self.host.startswith("127.") or self.host == "::1"
+        own = f"[{self.host}]" if ":" in self.host else self.host
+        return frozenset({"localhost", "127.0.0.1", "[::1]", own}) if loopback else None
 
 
 def named(models: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -117,8 +139,18 @@ def named(models: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 def read_keys(path: Path | None) -> tuple[str, ...]:
     """The API keys of a file, one per line, without comments (#); or those of the environment, separated by commas."""
     if path is None:
-        return tuple(key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip())
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        written = os.environ.get(KEYS)
+        if written is None:
+            return ()
+        keys = tuple(key.strip() for key in written.split(",") if key.strip())
+        if not keys:
+            raise ConfigError(f"{KEYS} is set and contains no API key: separate keys by commas, or unset it")
+        return keys
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}): write one API key per line") from None
+    lines = (line.strip() for line in text.splitlines())
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
         raise ConfigError(f"{path} contains no API key: write one per line")
