@@ -307,6 +307,15 @@ def test_inputs_that_are_no_texts(pipes: Callable[[str], Any], inputs: Any, mess
         pipes("text-classification")(inputs)
 
 
+def test_rows_with_words(pipes: Callable[[str], Any]) -> None:
+    tag, words = pipes("token-classification"), TEXT.split()
+    wanted = tag([words], is_split_into_words=True)
+    rows = datasets.Dataset.from_dict({"id": ["7"], "tokens": [words], "ner_tags": [[0] * len(words)]})
+    assert list(tag(rows, is_split_into_words=True)) == tag([{"words": words}], is_split_into_words=True) == wanted
+    with pytest.raises(InputError, match=r"^input 0: list .* is not a text"):
+        list(tag(rows))
+
+
 def test_several_texts_as_arguments(pipes: Callable[[str], Any]) -> None:
     for task in ("text-classification", "token-classification", "feature-extraction", "fill-mask"):
         with pytest.raises(InputError, match="several texts are a list"):

@@ -54,6 +54,11 @@ def is_here(device: Any) -> bool:
     return _HERE(device) or (type(device).__name__ == "device" and str(device) == "cpu")
 
 
+def is_float32(dtype: Any) -> bool:
+    """Whether a type of numbers, or its name, is float32 or leaves the choice."""
+    return str(dtype).removeprefix("torch.") in ("None", "auto", "float32")
+
+
 #: Of `from_pretrained`, of models, configurations and tokenizers alike.
 FROM_PRETRAINED: dict[str, Idle] = {
     "trust_remote_code": Idle(one_of(None, False), "no code of a model is ever run here; leave it out"),

@@ -136,7 +136,8 @@ def test_arguments_of_the_class(models: dict[str, Path]) -> None:
     prompts = {"query": "film: "}
     model = SentenceTransformer(
         str(models["embed"]), prompts=prompts, default_prompt_name="query", similarity_fn_name="dot", truncate_dim=4,
-        device="cpu", trust_remote_code=False, token=None, model_kwargs={}, local_files_only=True,
+        device="cpu", trust_remote_code=False, token=None, local_files_only=True,
+        model_kwargs={"attn_implementation": "sdpa", "dtype": "auto"},
     )  # fmt: skip
     plain = SentenceTransformer(models["embed"])
     assert np.array_equal(model.encode("dull"), plain.encode("film: dull")[:4])
@@ -146,7 +147,8 @@ def test_arguments_of_the_class(models: dict[str, Path]) -> None:
         ({"device": "cuda"}, "runs on the processor"),
         ({"trust_remote_code": True}, "no code of a model"),
         ({"backend": "onnx"}, "own engine"),
-        ({"model_kwargs": {"torch_dtype": "float16"}}, "model_kwargs"),
+        ({"model_kwargs": {"torch_dtype": "float16"}}, "in float32, or in int8"),
+        ({"config_kwargs": {"num_hidden_layers": 1}}, "config_kwargs"),
         ({"similarity_fn_name": "maxsim"}, "maxsim"),
         ({"default_prompt_name": "nothing"}, "query, document"),
     ):

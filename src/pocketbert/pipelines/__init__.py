@@ -98,9 +98,10 @@ def pipeline(
     """
     named = {"config": config, "tokenizer": tokenizer, "device": device, "revision": revision, "dtype": dtype,
              "torch_dtype": torch_dtype, "device_map": device_map, "local_files_only": local_files_only}  # fmt: skip
-    token = options.pop("use_auth_token", None) if token is None else token
-    with hub_token(token):
-        wanted, rest = read_wanted(parts, named, model_kwargs, options)
+    extra = dict(model_kwargs or {})
+    tokens = [token, options.pop("use_auth_token", None), extra.pop("token", None)]
+    with hub_token(next((one for one in tokens if one is not None), None)):
+        wanted, rest = read_wanted(parts, named, extra, options)
         return _made(task, model, wanted, pipeline_class, rest)
 
 

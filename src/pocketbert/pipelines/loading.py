@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pocketbert.arguments import FROM_PRETRAINED, Idle, check_idle, is_here, one_of
+from pocketbert.arguments import FROM_PRETRAINED, Idle, check_idle, is_float32, is_here, one_of
 from pocketbert.errors import InputError, require
 from pocketbert.features import Predictor
 
@@ -31,7 +31,6 @@ LOADING: dict[str, Idle] = {
     **{name: idle for name, idle in FROM_PRETRAINED.items() if name != "device_map"},
 }
 
-_FP32 = (None, "auto", "float32", "torch.float32")
 _SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
@@ -57,20 +56,19 @@ class Wanted:
 
 
 def read_wanted(
-    parts: Sequence[Any], given: Mapping[str, Any], model_kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
+    parts: Sequence[Any], given: Mapping[str, Any], extra: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[Wanted, dict[str, Any]]:
     """What is to be loaded, and the options that are left for the calls.
 
     Args:
         parts: arguments without a name after the model.
         given: the named arguments of `pipeline` that it reads.
-        model_kwargs: the argument of that name.
+        extra: the argument `model_kwargs`.
         options: all other arguments.
 
     Raises:
         InputError: an argument is given twice, or cannot be meant.
     """
-    extra = dict(model_kwargs or {})
     check_idle(LOADING, extra)
     if unknown := extra.keys() - given.keys() - LOADING.keys() - {"cache_dir"}:
         raise InputError(
@@ -126,7 +124,7 @@ def _placed(device: Any, device_map: Any, dtype: Any, torch_dtype: Any) -> dict[
         device = "cpu"
     here = device is not None and is_here(device)
     device = None if here else device
-    return {"device": device, "dtype": None if str(dtype) in map(str, _FP32) else dtype, "here": here}
+    return {"device": device, "dtype": None if is_float32(dtype) else dtype, "here": here}
 
 
 def _has_gpu() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,13 @@ class TokenClassification(Pipeline):
         if one_sentence and (self.options | options).get("is_split_into_words"):
             inputs = [inputs]
         return super().__call__(inputs, *others, **options)
+
+    def row(self, one: Any) -> Any:
+        """A text, or the words of a row of a data set, which are its `tokens` or `words`."""
+        for name in ("tokens", "words"):
+            if isinstance(one, Mapping) and "text" not in one and isinstance(one.get(name), list):
+                return one[name]
+        return super().row(one)
 
     def job(
         self,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from pocketbert.arguments import FROM_PRETRAINED, TOKENIZER_FROM_PRETRAINED, Idle, check_idle, is_float32
 from pocketbert.errors import InputError
 from pocketbert.pipelines.inputs import several
 from pocketbert.sentences.activations import ACTIVATIONS, Activation, activation_of
@@ -16,6 +17,9 @@ from pocketbert.sentences.activations import ACTIVATIONS, Activation, activation
 T = TypeVar("T")
 logger = logging.getLogger("pocketbert")
 
+_FLOAT32 = Idle(is_float32, "the engine computes in float32, or in int8 after `pocketbert quantize`; leave it out")
+#: Arguments in `model_kwargs`, `processor_kwargs` and `config_kwargs` that choose nothing.
+_NESTED = {**FROM_PRETRAINED, **TOKENIZER_FROM_PRETRAINED, "dtype": _FLOAT32, "torch_dtype": _FLOAT32}
 HERE = (None, "cpu", -1)  # devices that mean this processor
 
 
@@ -35,6 +39,9 @@ def check_loading(**given: Any) -> None:
     if (backend := given.pop("backend")) != "torch":
         raise InputError(f"backend={backend!r}: the model runs on PocketBERT's own engine; leave it out")
     for name, value in given.items():
+        if isinstance(value, Mapping):
+            check_idle(_NESTED, value)
+            value = {key: one for key, one in value.items() if key not in _NESTED}
         if value:
             raise InputError(f"{name}={value!r:.60} is not supported; leave it out")
 

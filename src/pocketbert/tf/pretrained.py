@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pocketbert.arguments import Idle, read_loading
+from pocketbert.arguments import Idle, is_float32, read_loading
 from pocketbert.checkpoints import write_tensors
 from pocketbert.checkpoints.hub import hub_token
 from pocketbert.checkpoints.models import Fit, LoadingInfo, fit_tensors, read_model, save_config
@@ -28,10 +28,7 @@ from pocketbert.tf.outputs import TFBaseModelOutputWithPooling, TFModelOutput
 Output = TypeVar("Output", bound=TFModelOutput)
 
 
-_COMPUTED = Idle(
-    lambda given: str(given).removeprefix("torch.") in ("None", "auto", "float32"), "TensorFlow models are float32"
-)
-_FLOAT32 = {"dtype": _COMPUTED, "torch_dtype": _COMPUTED}
+_FLOAT32 = dict.fromkeys(("dtype", "torch_dtype"), Idle(is_float32, "TensorFlow models are float32; leave it out"))
 
 
 class TFPreTrainedModel(keras.Model):
