@@ -347,6 +347,11 @@ def test_quantized_and_exported_models_declare_the_same(folder: Folder, tmp_path
             "sentence_bert_config.json": {"max_seq_length": 12},
         }
     )
+    config = json.loads((path / "config.json").read_text())
+    lost = config | {
+        "architectures": ["BertForMaskedLM"]
+    }  # as all-mpnet-base-v2 names the head that it was trained from
+    (path / "config.json").write_text(json.dumps(lost))
     nested = tmp_path / "nested"  # the same with the encoder in a folder of its own
     nested.mkdir()
     for name in ("1_Pooling", "2_Dense"):
@@ -362,6 +367,7 @@ def test_quantized_and_exported_models_declare_the_same(folder: Folder, tmp_path
         expected = declared.vector(np.array(found(f"film: {text}")[0], np.float32))
         assert np.array_equal(found(text, pooling="declared"), expected)
         assert len(expected) == 16
+        assert read_declared(source).read_config().saved_head == read_declared(out).read_config().saved_head == "Model"
     pytest.importorskip("onnx")
     from pocketbert import ExportOptions, export
 
@@ -379,7 +385,7 @@ def test_quantized_and_exported_models_declare_the_same(folder: Folder, tmp_path
 
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
-@pytest.mark.parametrize("kind", ["BertJapaneseTokenizer", "RoFormerTokenizerFast", "XLMRobertaTokenizer"])
+@pytest.mark.parametrize("kind", ["BertJapaneseTokenizer", "RoFormerTokenizerFast", "MarianTokenizer"])
 def test_tokenizers_of_another_kind_are_refused(models: dict[str, Path], tmp_path: Path, file: str, kind: str) -> None:
     """Case 4."""
     path = copy(models["embed"], tmp_path / "model")
@@ -390,6 +396,14 @@ def test_tokenizers_of_another_kind_are_refused(models: dict[str, Path], tmp_pat
     for load in (AutoTokenizer.from_pretrained, lambda name: pipeline("feature-extraction", name)):
         with pytest.raises(TokenizerError, match=f"{file}: the tokenizer is a {kind}"):
             load(path)
+
+
+def test_a_vocabulary_of_another_kind_is_not_taken(models: dict[str, Path], tmp_path: Path) -> None:
+    path = copy(models["embed"], tmp_path / "model")
+    (path / "tokenizer.json").unlink()
+    declare(path, {"tokenizer_config.json": {"tokenizer_class": "XLMRobertaTokenizer"}})
+    with pytest.raises(TokenizerError, match=r"holds no tokenizer: neither tokenizer\.json nor vocab\.json"):
+        AutoTokenizer.from_pretrained(path)
 
 
 @pytest.mark.parametrize("kind", ["DistilBertTokenizer", "ElectraTokenizerFast", "PreTrainedTokenizerFast", None])

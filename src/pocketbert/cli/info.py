@@ -33,11 +33,12 @@ def info(model: str, plan: bool, json: bool | None) -> None:
 
 
 def _show_plan(model: str) -> None:
-    from pocketbert.configs import AutoConfig
     from pocketbert.runtime.engine import Engine
+    from pocketbert.sentences.declared import read_declared
 
     with console.busy("reading the weights"):
-        engine = Engine.from_pretrained(model, AutoConfig.from_pretrained(model).saved_head)
+        declared = read_declared(model)
+        engine = Engine.from_pretrained(declared.encoder, declared.read_config().saved_head)
     console.print_text(str(engine.plan))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketbert.checkpoints import read_tensors
-from pocketbert.configs import AutoConfig, PreTrainedConfig
+from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, encode_texts, fit
 from pocketbert.runtime.load import load_plan
@@ -76,7 +76,7 @@ def read_source(model: str | Path, texts: Sequence[str], *, revision: str | None
     if not texts:
         raise InputError("there are no texts to compare the outputs on: give at least one")
     declared = read_declared(model, revision=revision)
-    config = AutoConfig.from_pretrained(declared.encoder, revision=revision)
+    config = declared.read_config(revision=revision)
     tokenizer = declared.read_tokenizer(revision=revision)
     if tokenizer.stated_max_length is None:  # the limit is that of the model, and is written with it
         tokenizer.model_max_length = config.max_tokens

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from pocketbert.checkpoints import resolve
 from pocketbert.checkpoints.files import look_at, read_json, read_json_bytes
+from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.decode import unit
 from pocketbert.errors import CheckpointError
+from pocketbert.families import family_of
 from pocketbert.sentences.activations import activation_of
 from pocketbert.sentences.modules import MODULES, WEIGHTS, Layer, Pooling, read_module, refuse_options
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
@@ -85,6 +87,16 @@ class Declared:
         for layer in self.layers:
             vector = layer(vector)
         return vector
+
+    def read_config(self, **where: Any) -> PreTrainedConfig:
+        """The configuration; of a sentence encoder without the head that its weights were once saved with.
+
+        Published encoders go on naming it in `architectures`, and do not have it.
+        """
+        config = AutoConfig.from_pretrained(self.encoder, **where)
+        if self.pooling is None:
+            return config
+        return config.replace(extra=config.extra | {"architectures": [family_of(config).class_name("Model")]})
 
     def read_tokenizer(self, **where: Any) -> BertTokenizer:
         """The encoder's tokenizer with the declared limits; `where` is that of `AutoTokenizer.from_pretrained`."""

@@ -184,11 +184,10 @@ def load(model: str, threads: int) -> Pipeline:
     Raises:
         ConfigError: no task has its head.
     """
-    from pocketbert.configs import AutoConfig
     from pocketbert.runtime.engine import Engine
 
     declared = read_declared(model)
-    head = AutoConfig.from_pretrained(declared.encoder).saved_head
+    head = declared.read_config().saved_head
     head = "ForMaskedLM" if head == "ForPreTraining" else head  # the only one of its heads that a task uses
     kind = next((kind for kind in TASKS.values() if kind.head == head), None)
     if kind is None:
