@@ -47,7 +47,7 @@ def test_names_of_files_are_noted(run: Run, models: Models, tmp_path: Path, monk
     assert (len(outcome.lines), outcome.err) == (2, note)
     outcome = run("answer", "who?", "--model", models["answer"], "--context", "reviews.csv")
     assert (len(outcome.lines), outcome.err) == (1, note)
-    for text in ("other.csv", "film \u0000", "film " * 2000, "."):
+    for text in ("other.csv", "film \u0000", "film " * 2000, "film" * 70, "."):
         assert "is also a file" not in run("classify", "--model", models["classify"], text).err
 
 

@@ -214,7 +214,7 @@ def test_cut_texts_are_stated(run: Run, models: Models) -> None:
         f"note: 2 of 4 texts are {note}: their ends were ignored; --windows reads whole texts (the first at line 2)\n"
     )
     outcome = run("rank", "film", "--model", models["rank"], long, "film")
-    assert outcome.err == f"note: 1 of 2 texts are {note}: their ends were ignored\n"
+    assert outcome.err == f"note: 1 of 2 texts are {note}: their ends were ignored; --windows reads whole texts\n"
     outcome = run("classify", "--model", models["nli"], "film " * 30, "--pair", "dull " * 40)
     assert "longer than" in outcome.err
     outcome = run("classify", "--model", models["nli"], "film " * 60, "--labels", "great,warsaw")
@@ -231,8 +231,11 @@ def test_long_texts_are_read_whole(run: Run, models: Models) -> None:
         ("classify", ["--model", models["nli"], "--top-k", "3"]),
         ("classify", ["--model", models["nli"], "--labels", "great,warsaw"]),
         ("embed", ["--model", models["embed"]]),
+        ("rank", ["--model", models["rank"], "film"]),
+        ("rank", ["--model", models["embed"], "film"]),
     ):
-        cut, whole = run(command, long, *options), run(command, long, *options, "--windows")
+        first = [options.pop(), long] if command == "rank" else [long]
+        cut, whole = run(command, *first, *options), run(command, *first, *options, "--windows")
         assert (whole.err, "longer than" in cut.err) == ("", True)
         assert cut.lines != whole.lines
     outcome = run("tag", "--model", models["tag"], f"{'is ' * 80} marie curie {'is ' * 80} warsaw {'is ' * 80}")

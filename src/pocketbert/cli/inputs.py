@@ -18,7 +18,6 @@ from pocketbert.errors import DataError, InputError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _BLOCK = 1 << 16  # bytes per read
-_LONGEST_NAME = 1024  # of a file, in characters
 
 
 class Item(NamedTuple):
@@ -219,8 +218,8 @@ def read_passage(text: str | None, file: str | None) -> str:
 def note_file(text: str, option: str) -> None:
     """Note that a text is the name of a file, which `option` reads."""
     try:
-        is_file = len(text) < _LONGEST_NAME and Path(text).is_file()
-    except ValueError:  # a name that no file can have
+        is_file = Path(text).is_file()
+    except (OSError, ValueError):  # a name that no file can have
         return
     if is_file:
         console.print_line(f"{text} is read as a text, and is also a file: {option} reads what it holds", "note")

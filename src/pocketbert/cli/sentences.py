@@ -119,6 +119,7 @@ def embed(
 @file_option
 @top_k_option(None, "Number of passages to show, the best first.", "all")
 @text_column_option
+@windows_option
 @console.json_option
 def rank(
     query: str,
@@ -127,6 +128,7 @@ def rank(
     file: str | None,
     top_k: int | None,
     text_column: str | None,
+    windows: bool,
     json: bool | None,
 ) -> None:
     """Rank passages by how well they answer a query.
@@ -142,10 +144,8 @@ def rank(
 
         ranker = Ranker(model)
     json = console.use_json(json)
-    scored = [
-        (result, index, item.text)
-        for index, (item, result) in enumerate(predictions(ranker, source, text_of, json, query=query))
-    ]
+    results = predictions(ranker, source, text_of, json, query=query, windows=windows)
+    scored = [(result, index, item.text) for index, (item, result) in enumerate(results)]
     ranked = sorted(scored, key=lambda one: -one[0])[:top_k]  # of equal scores, the first in the input
     if json:
         for score, index, passage in ranked:

@@ -27,7 +27,7 @@ class Ranker:
         kind: "cross-encoder" or "sentence-encoder".
         max_length: number of tokens that an input is cut to.
         cut_note: as of pipelines.
-        whole_texts: as of pipelines; ranking has no such option.
+        whole_texts: as of pipelines.
 
     Raises:
         CheckpointError: the model cannot be read, or declares what is not supported.
@@ -46,18 +46,21 @@ class Ranker:
             self.model, self.kind = SentenceTransformer(model), "sentence-encoder"
         self.pipeline: Pipeline = self.model.pipeline
         self.max_length = self.pipeline.max_length
-        self.cut_note, self.whole_texts = self.pipeline.cut_note, ""
+        self.cut_note, self.whole_texts = self.pipeline.cut_note, self.pipeline.whole_texts
 
-    def stream(self, passages: Iterable[Any], *, query: str) -> Iterator[Answer]:
-        """The score of each passage, in order, as a float; `runtime.stream.PAUSE` among them is passed on."""
+    def stream(self, passages: Iterable[Any], *, query: str, windows: bool = False) -> Iterator[Answer]:
+        """The score of each passage, in order, as a float; `runtime.stream.PAUSE` among them is passed on.
+
+        With `windows`, what is longer than the model's input is read whole, as by the classes.
+        """
         model = self.model
         if isinstance(model, CrossEncoder):
             pairs = (one if one is PAUSE else (query, one) for one in passages)
-            made = model.job(choose_prompt(model.prompts, None, None, model.default_prompt_name))
+            made = model.job(choose_prompt(model.prompts, None, None, model.default_prompt_name), windows=windows)
             for answer in model.pipeline.run(pairs, made):
                 yield answer._replace(value=float(model.activation_fn(answer.value)[0]))
             return
-        vector, how = model.encode_query(query), model.similarity_fn_name
-        job: Job = model.job(choose_prompt(model.prompts, None, "document"))
+        vector, how = model.encode_query(query, windows=windows), model.similarity_fn_name
+        job: Job = model.job(choose_prompt(model.prompts, None, "document"), windows=windows)
         for answer in model.pipeline.run(passages, job):
             yield answer._replace(value=float(similarity(vector, answer.value, how)[0, 0]))
