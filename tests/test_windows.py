@@ -168,7 +168,7 @@ def test_a_name_at_every_position_of_a_long_text(tagger: Pipeline) -> None:
         assert [one["start"] for one in found] == [int(starts[place]) for place in places]
         assert all(sentence[one["start"] : one["end"]] == "marie curie" == one["word"] for one in found)
     last = [*words(LENGTH - 1, 0), "marie"]
-    [entity] = tagger(last, is_split_into_words=True)
+    [[entity]] = tagger(last, is_split_into_words=True)
     assert entity["end"] == len(" ".join(last))
 
 
@@ -382,7 +382,7 @@ def test_scores_of_windows(tmp_path: Path) -> None:
 
 def test_words_of_several_tokens_across_windows(tagger: Pipeline) -> None:
     sentence = ["xyzzyxy", "marie"] * 60
-    found = tagger(sentence, is_split_into_words=True)
+    [found] = tagger(sentence, is_split_into_words=True)
     assert len(found) == 60
     assert isinstance(tagger.stream([sentence], is_split_into_words=True).__next__().features[0], Part)
     assert not issubclass(Part, Tokens)
