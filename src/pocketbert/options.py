@@ -105,7 +105,9 @@ class Options:
         """Raise `ConfigError` unless a rule about the field `name` holds."""
         if not holds:
             flags = {field.name: flag(field.name, info) for field, info in option_fields(type(self))}
-            raise ConfigError(f"{flags.get(name, name)} {written(getattr(self, name))} {rule}")
+            value = getattr(self, name)
+            given = "" if value is True else f" {written(value)}"
+            raise ConfigError(f"{flags.get(name, name)}{given} {rule}")
 
 
 def flag(name: str, info: OptionInfo) -> str:

@@ -302,6 +302,20 @@ def test_other_spellings_of_tags(tmp_path: Path, tags: tuple[str, ...]) -> None:
     assert read_tagged(path).examples[0].tags == ("B-PER", "I-PER", "O")
 
 
+def test_lists_of_words_and_tags_in_cells(tmp_path: Path) -> None:
+    header, words = "tokens;ner_tags\n", "['marie', 'curie,', 'was']"
+    for tags in ("['B-PER', 'I-PER', 'O']", "['B-PER' 'I-PER' 'O']"):
+        found = read_tagged(write(tmp_path / "a.csv", f"{header}{words};{tags}\n"))
+        assert found.examples == [Sentence(("marie", "curie,", "was"), ("B-PER", "I-PER", "O"), 2)]
+    quoted = f'id,words,tags\n0,"{words}","[1, 2, 0]"\n1,"{words}",\n'
+    path = write(tmp_path / "b.csv", quoted)
+    with pytest.raises(DataError, match=r"line 3: column 'tags' holds a str, '' instead of a list"):
+        read_tagged(path, names=("O", "B-PER", "I-PER"))
+    found = read_tagged(path, names=("O", "B-PER", "I-PER"), skip_bad=True)
+    assert [one.tags for one in found.examples] == [("B-PER", "I-PER", "O")]
+    assert read_tagged(write(tmp_path / "c.csv", "words\tB-X\nmarie\tO\n")).examples[0].words == ("words", "marie")
+
+
 def test_tags_that_are_no_entities_stay() -> None:
     for tags in (["NOUN", "VERB", "O"], ["B-PER", "I-PER", "O"], ["B_PER", "NOUN", "O"], ["I_PER", "O"], ["B_X", "I_X"],
                  ["B", "I", "O"], ["N-sg", "N-pl"]):  # fmt: skip

@@ -99,13 +99,14 @@ def read_lists(written: Sequence[Label]) -> list[Label]:
     """Return the labels of a table; where all are lists that were written as text, `['a', 'b']`, as lists."""
     texts = [label for label in written if isinstance(label, str)]
     if texts and len(texts) == len(written) and all(map(_LIST.fullmatch, texts)):
-        lists = list(map(_read_list, texts))
+        lists = list(map(read_list, texts))
         if all(labels is not None for labels in lists):
             return list(lists)
     return list(written)
 
 
-def _read_list(text: str) -> tuple[str, ...] | None:
+def read_list(text: str) -> tuple[str, ...] | None:
+    """Return the items of a list that was written as text, by Python or NumPy; None for anything else."""
     # NumPy writes no commas, and without them Python would join texts.
     commas = re.sub(r"""(?<=['"\w.])\s+(?=['"\w.+-])""", ", ", text) if "," not in text else text
     try:

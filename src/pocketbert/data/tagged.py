@@ -1,6 +1,7 @@
 """Tagged words of a file, in any of its forms.
 
 - `.jsonl`, `.ndjson`, `.json`: one object per line, with a list of words and a list of tags of the same length.
+- `.csv` with both lists as text, under their names.
 - `.parquet`: rows with both lists. Tags may be numbers if the file names them, as `datasets` writes it.
 - any other name: columns, see `conll`.
 
@@ -8,6 +9,7 @@ Sentences of JSON lines and Parquet have the number of their line or row.
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from typing import Any
 from pocketbert.data.bad_rows import BadRows
 from pocketbert.data.conll import Sentence, Sentences, checked, read_conll
 from pocketbert.data.files import check_file, check_text, json_lines, opened, type_of
+from pocketbert.data.separated import csv_rows, header_of
+from pocketbert.data.spellings import read_list
 from pocketbert.errors import ConfigError, DataError, require
 
 # Names of columns to detect, best first.
@@ -48,7 +52,8 @@ def read_tagged(
     """
     path = Path(path)
     bad = BadRows(path, skip=skip_bad)
-    if path.suffix.lower() not in _TABLES:
+    lists = path.suffix.lower() == ".csv" and path.is_file() and _has_lists(path, words)
+    if path.suffix.lower() not in _TABLES and not lists:
         numbers = {}
         for name, flag, value in (("word", "text", words), ("tag", "label", tags)):
             if value is not None and (not value.isdecimal() or int(value) < 1):
@@ -60,11 +65,32 @@ def read_tagged(
     with opened(path):
         if path.suffix.lower() == ".parquet":
             rows, stored = _parquet(path)
+        elif lists:
+            rows, stored = _csv(path, bad), {}
         else:
             rows, stored = json_lines(path, bad), {}
         sentences = list(_sentences(path, rows, words, tags, stored, names, bad))
     bad.check(len(sentences))
     return checked(Sentences(path, sentences, skipped=len(bad.found), bad=tuple(bad.found)), names, known)
+
+
+def _has_lists(path: Path, words: str | None) -> bool:
+    """Whether a CSV file has a column of lists of words."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        first = file.readline(1 << 20).removeprefix("\ufeff").strip()
+        names = {name.strip().strip('"') for name in re.split("[,;]", first)}
+        return bool(names & {*_WORDS, words}) and "[" in file.readline(1 << 20)
+
+
+def _csv(path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a CSV file, with lists where a cell holds one as text."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv_rows(path, file, bad)
+        names = header_of(path, rows)
+        for line, row in rows:
+            lists = map(read_list, row)
+            cells = [cell if items is None else list(items) for cell, items in zip(row, lists, strict=True)]
+            yield line, dict(zip(names, cells, strict=False))
 
 
 def _refuse_json(path: Path) -> None:

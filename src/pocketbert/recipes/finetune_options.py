@@ -186,6 +186,8 @@ class FinetuneOptions(Options):
         if self.glue is not None:
             for name in ("eval_data", "text_column", "text_pair_column", "label_column", "labels"):
                 self._check(name, getattr(self, name) is None, f"follows from --glue {self.glue}; leave it out")
+            for name in ("skip_bad", "merge_labels"):
+                self._check(name, not getattr(self, name), f"is not for --glue {self.glue}; leave it out")
         for name in foreign_options(self.task):
             unused = getattr(self, name) in (None, False)
             self._check(name, unused, f"is not for --task {self.task}; leave it out")
