@@ -304,7 +304,7 @@ def test_going_on_from_a_checkpoint(corpus: Path, tmp_path: Path, caplog: pytest
     [
         ({"preset": None}, "choose what to pretrain"),
         ({"model": "x"}, "choose what to pretrain"),
-        ({"preset": None, "model": "x"}, "--mini True is not for --model"),
+        ({"preset": None, "model": "x"}, "--mini is not for --model"),
         ({"preset": None, "model": "x", "mini": False, "config": "y"}, "--config y is not for --model"),
     ],
 )
