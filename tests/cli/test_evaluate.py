@@ -82,3 +82,21 @@ def _lines(data: dict[str, Path]) -> Path:
     path = data["choose"].with_name("other.jsonl")
     path.write_text('{"text": "x"}\n')
     return path
+
+
+def test_bad_rows_and_spellings_of_labels(run: Run, models: Models, tmp_path: Path) -> None:
+    data = tmp_path / "a.csv"
+    data.write_text("text,label\nfilm,NEGATIVE\nfilm,positive\na,b,c\nfilm,unknown\ndull,negative \n")
+    assert "line 4: has 3 columns" in run("evaluate", models["classify"], data).error
+    outcome = run("evaluate", models["classify"], data, "--skip-bad")
+    assert (
+        "note: a.csv: skipped 3 bad rows: line 2: the label 'NEGATIVE' is not one of negative, positive" in outcome.err
+    )
+    outcome = run("evaluate", models["classify"], data, "--skip-bad", "--merge-labels", "--output", tmp_path / "out")
+    assert "accuracy" in outcome.lines[0]
+    assert "note: a.csv: skipped 2 bad rows: line 4: has 3 columns" in outcome.err
+    bad = [json.loads(line) for line in (tmp_path / "out" / "bad-rows.jsonl").read_text().splitlines()]
+    assert [one["line"] for one in bad] == [4, 5]
+    assert bad[1]["problem"] == "the label 'unknown' is not one of negative, positive"
+    rows = (tmp_path / "out" / "predictions.tsv").read_text().splitlines()
+    assert [row.split("\t")[1] for row in rows[1:]] == ["negative", "positive", "negative"]

@@ -147,7 +147,8 @@ class Labels:
         examples = [table.examples[i] for i in wrong]
         bad = [BadRow(one.line, self._problem(one.label), {"text": one.text, "label": one.label}) for one in examples]
         left = table.part(sorted({*range(len(table))} - {*wrong}))
-        return replace(left, bad=(*table.bad, *bad), skipped=table.skipped + len(bad))
+        lines = sorted((*table.bad, *bad), key=lambda row: row.line)
+        return replace(left, bad=tuple(lines), skipped=table.skipped + len(bad))
 
     def _ids(self, written: Sequence[str]) -> dict[str, int]:
         """Return label → class for labels as written: by name, spelled otherwise (1 as +1 or 1.0), or by number."""
