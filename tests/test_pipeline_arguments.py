@@ -154,10 +154,13 @@ def test_a_note_on_cut_texts_only_where_none_asked_to_cut(
         ("question-answering", {"top_k": 0}, "top_k=0"),
         ("question-answering", {"max_answer_len": 0}, "max_answer_len=0"),
         ("fill-mask", {"top_k": 0}, "top_k=0"),
+        ("fill-mask", {"targets": []}, "at least one word"),
         ("fill-mask", {"tokenizer_kwargs": 7}, "must be a dictionary"),
         ("feature-extraction", {"truncation": True, "tokenize_kwargs": {"truncation": True}}, "given both"),
         ("feature-extraction", {"tokenize_kwargs": {"padding": "max_length"}}, "vectors of padding"),
         ("feature-extraction", {"return_tensors": "jax"}, "return_tensors='jax'"),
+        ("feature-extraction", {"tokenize_kwargs": {"return_tensors": "np"}}, "tokenize_kwargs: return_tensors"),
+        ("zero-shot-classification", {"hypothesis_template": None}, "where the label goes"),
         ("zero-shot-classification", {"hypothesis_template": "{label}"}, "where the label goes"),
     ],
 )  # fmt: skip
@@ -175,6 +178,7 @@ def test_older_arguments_of_labels(pipes: Callable[[str], Any]) -> None:
     assert [[one["label"] for one in row] for row in classify([TEXT, OTHER], return_all_scores=True)] == [names, names]
     assert classify(TEXT, return_all_scores=False) == classify(TEXT)
     assert classify(TEXT, function_to_apply="default") == classify(TEXT)
+    assert classify(TEXT, top_k=np.int64(2)) == classify(TEXT, top_k=2)
 
 
 def test_tensors_and_arrays_of_vectors(pipes: Callable[[str], Any]) -> None:
@@ -367,6 +371,9 @@ def test_the_task_of_a_model(models: dict[str, Path], tmp_path: Path) -> None:
     assert pipeline(pipeline_class=TextClassification, model=models["zero-shot-classification"]).task.startswith("text")
     with pytest.raises(InputError, match="pass a task, a model, or both"):
         pipeline()
+    wrong: Any = ["ner"]
+    with pytest.raises(InputError, match="unknown task"):
+        pipeline(wrong, models["fill-mask"])
     with pytest.raises(InputError, match="pass one of text-classification"):
         pipeline(model=lambda inputs: [], tokenizer=tokenizer)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from pocketbert.errors import InputError
@@ -27,7 +28,8 @@ def one_of(*values: Any) -> Callable[[Any], bool]:
 
 def whole(least: int) -> Callable[[Any], bool]:
     """Whether something is None or a whole number of at least `least`."""
-    return lambda given: given is None or (isinstance(given, int) and not isinstance(given, bool) and given >= least)
+    integral: Any = Integral  # of NumPy, too; for type checkers a bool cannot be one
+    return lambda given: given is None or (isinstance(given, integral) and type(given) is not bool and given >= least)
 
 
 def plain(value: Any) -> Any:

@@ -110,7 +110,7 @@ def _made(task: str | None, model: Any, wanted: Wanted, pipeline_class: Any, opt
     if task is None:
         task = next((kind.task for kind in TASKS.values() if kind is pipeline_class), None)
         task = task_of(model, wanted.where, list(TASKS.values())) if task is None else task
-    kind = TASKS.get(ALIASES.get(task, task))
+    kind = TASKS.get(ALIASES.get(task, task)) if isinstance(task, str) else None
     if kind is None:
         raise InputError(f"unknown task {task!r}: choose one of {', '.join([*TASKS, *ALIASES])}")
     if pipeline_class not in (None, kind):

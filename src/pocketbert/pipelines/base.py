@@ -154,6 +154,10 @@ class Pipeline(ABC):
         if inner is not None:
             if not isinstance(inner, Mapping):
                 raise InputError(f"{self.nested}={inner!r:.60} must be a dictionary")
+            if unknown := [name for name in inner if name not in (*READING, *IDLE)]:
+                raise InputError(
+                    f"{self.nested}: {', '.join(unknown)} is not supported for the tokenizer; leave it out"
+                )
             if twice := [name for name in inner if name in options]:
                 raise InputError(f"{', '.join(twice)} is given both in {self.nested} and beside it")
             options = {**options, **inner}

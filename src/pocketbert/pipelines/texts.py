@@ -198,7 +198,7 @@ def _hypothesis(template: str, label: Any) -> str:
     """The template with the label in it."""
     try:
         text = template.format(label)
-    except (IndexError, KeyError, ValueError):
+    except (AttributeError, IndexError, KeyError, ValueError):
         text = template
     if text == template:
         raise InputError(f"hypothesis_template={template!r} must hold {{}} where the label goes")

@@ -43,7 +43,7 @@ class TokenClassification(Pipeline):
         self,
         *,
         aggregation_strategy: str | None = None,
-        ignore_labels: Sequence[str] | None = None,
+        ignore_labels: str | Sequence[str] | None = None,
         is_split_into_words: bool = False,
         stride: int | None = None,
         delimiter: str | None = None,
@@ -65,6 +65,8 @@ class TokenClassification(Pipeline):
             raise InputError("delimiter joins words: it needs is_split_into_words=True")
         grouped = ("first" if ignore_subwords else "simple") if grouped_entities else "none"
         strategy = grouped if aggregation_strategy is None else str(plain(aggregation_strategy)).lower()
+        ignored = ("O",) if ignore_labels is None else ignore_labels
+        ignored = (ignored,) if isinstance(ignored, str) else ignored
         between = " " if delimiter is None else delimiter
         join = self.tokenizer.join_tokens
 
@@ -84,7 +86,7 @@ class TokenClassification(Pipeline):
                 self._names(between.join(one) if is_split_into_words else one, tokens),
                 self.config.id2label,
                 aggregation_strategy=strategy,
-                ignore_labels=("O",) if ignore_labels is None else ignore_labels,
+                ignore_labels=ignored,
                 join=join,
             )
 
@@ -302,4 +304,6 @@ class FillMask(Pipeline):
             if len(tokens) != 1:
                 raise InputError(f"the target {target!r} is not one token of the vocabulary but {tokens}")
             ids.append(vocabulary[tokens[0]])
+        if not ids:
+            raise InputError("targets must hold at least one word")
         return list(dict.fromkeys(ids))
