@@ -684,9 +684,9 @@ def test_bad_vocabulary(tmp_path: Path, content: bytes, message: str) -> None:
 def test_no_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="needs a vocabulary"):
         BertTokenizer()
-    with pytest.raises(TokenizerError, match=r"cannot read .*vocab.txt: No such file"):
+    with pytest.raises(TokenizerError, match=r"vocab.txt: no such file"):
         BertTokenizer(tmp_path / "vocab.txt")
-    with pytest.raises(TokenizerError, match="cannot read"):
+    with pytest.raises(TokenizerError, match="is a folder, not a file"):
         BertTokenizer(tmp_path)
     with pytest.raises(TokenizerError, match=r"holds no tokenizer: neither tokenizer.json nor vocab.txt"):
         BertTokenizer.from_pretrained(tmp_path)

@@ -92,9 +92,14 @@ FROM_PRETRAINED: dict[str, Idle] = {
 TOKENIZER_FROM_PRETRAINED: dict[str, Idle] = {
     **dict.fromkeys(("use_fast", "from_slow", "legacy"), Idle(_SWITCH, "must be True or False")),
     "clean_up_tokenization_spaces": Idle(_SWITCH, "must be True or False"),
-    "add_prefix_space": Idle(one_of(None, False), "is for other tokenizers; leave it out"),
     "tokenizer_type": Idle(one_of(None), "the type is read from the files; leave it out"),
     "config": Idle(lambda given: True, ""),
+}
+
+#: … of tokenizers with WordPiece.
+WORDPIECE_FROM_PRETRAINED: dict[str, Idle] = {
+    **TOKENIZER_FROM_PRETRAINED,
+    "add_prefix_space": Idle(one_of(None, False), "is for other tokenizers; leave it out"),
 }
 
 

@@ -71,7 +71,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "infinity": (not_numbers("inf"), "not finite numbers"),
     "no config": (remove("config.json"), "config.json"),
     "broken config": (lambda folder: (folder / "config.json").write_text("{"), "line 1"),
-    "other model": (rewrite("config.json", model_type="roberta"), "'roberta'"),
+    "other model": (rewrite("config.json", model_type="gpt2"), "'gpt2'"),
     "sister model": (rewrite("config.json", model_type="bert"), "does not fit this model"),
     "other width": (rewrite("config.json", hidden_size=36), "embedding_size=32"),
     "no vocabulary": (remove("vocab.txt", "tokenizer.json"), "neither tokenizer.json nor vocab.txt"),

@@ -22,7 +22,7 @@ DEBUG = "POCKETBERT_DEBUG"
 COMMANDS = {
     "Inference": {
         "classify": ("pocketbert.cli.predict", "Classify texts or text pairs, or predict a number for each."),
-        "tag": ("pocketbert.cli.predict", "Find named entities, such as people and places, in texts."),
+        "tag": ("pocketbert.cli.predict", "Find named entities, such as people and places, in texts of any length."),
         "answer": ("pocketbert.cli.predict", "Find the answers to questions in a passage."),
         "fill-mask": ("pocketbert.cli.predict", "Predict the masked words of texts."),
         "choose": ("pocketbert.cli.predict", "Choose the best continuation of a text, or answer to a question."),

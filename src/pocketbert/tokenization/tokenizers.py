@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 from tokenizers import AddedToken, Encoding, decoders, pre_tokenizers
 from tokenizers.normalizers import BertNormalizer
 
-from pocketbert.arguments import TOKENIZER_FROM_PRETRAINED, read_loading
+from pocketbert.arguments import TOKENIZER_FROM_PRETRAINED, WORDPIECE_FROM_PRETRAINED, read_loading
 from pocketbert.errors import TokenizerError
 from pocketbert.tokenization.encoding import BatchEncoding, as_batch, as_list, as_tensors, broken_text
 from pocketbert.tokenization.files import (
@@ -345,7 +345,9 @@ class BertTokenizer(OlderMethods, Vocabulary):
         from pocketbert.checkpoints import resolve
         from pocketbert.checkpoints.hub import hub_token
 
-        name_or_path, token, options = read_loading(name_or_path, options, TOKENIZER_FROM_PRETRAINED)
+        name_or_path, token, options = read_loading(
+            name_or_path, options, WORDPIECE_FROM_PRETRAINED if cls.knows_words else TOKENIZER_FROM_PRETRAINED
+        )
         with hub_token(token):
             folder = resolve(
                 name_or_path,
