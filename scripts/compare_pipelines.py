@@ -27,7 +27,7 @@ import transformers
 from pipeline_cases import ALWAYS, HEADS, INPUTS, MADE, NOTHING, Case, cases, forms, make_models
 
 from pocketbert import pipeline
-from pocketbert.arguments import FROM_PRETRAINED, TOKENIZER_FROM_PRETRAINED
+from pocketbert.arguments import FROM_PRETRAINED, WORDPIECE_FROM_PRETRAINED
 from pocketbert.errors import InputError
 from pocketbert.pipelines import TASKS
 from pocketbert.pipelines.arguments import IDLE, READING
@@ -197,7 +197,7 @@ IDLE_TABLES = {
     "So are these, which only `pipeline` takes:": {n: one for n, one in LOADING.items() if n not in FROM_PRETRAINED},
     "And these, which `from_pretrained` of models, configurations and tokenizers takes, and `pipeline` but for "
     "`device_map`:": FROM_PRETRAINED,
-    "And these of tokenizers:": TOKENIZER_FROM_PRETRAINED,
+    "And these of tokenizers:": WORDPIECE_FROM_PRETRAINED,
 }
 
 HEADER = """# Arguments of pipelines

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pocketbert import AutoConfig, AutoTokenizer, CrossEncoder, SentenceTransformer
-from pocketbert.arguments import FROM_PRETRAINED, TOKENIZER_FROM_PRETRAINED
+from pocketbert.arguments import FROM_PRETRAINED, WORDPIECE_FROM_PRETRAINED
 from pocketbert.errors import InputError, TokenizerError
 from pocketbert.models.auto import load_trained
 from pocketbert.pipelines import TASKS, TextClassification, pipeline
@@ -91,7 +91,7 @@ def test_values_that_would_choose_something_are_refused(pipes: Callable[[str], A
 
 
 def test_refusals_of_the_tables() -> None:
-    for name, idle in {**LOADING, **FROM_PRETRAINED, **TOKENIZER_FROM_PRETRAINED}.items():
+    for name, idle in {**LOADING, **FROM_PRETRAINED, **WORDPIECE_FROM_PRETRAINED}.items():
         assert idle.holds(None), name
         assert not idle.advice or not idle.holds(NOTHING_FITS), name
 

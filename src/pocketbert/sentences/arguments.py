@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pocketbert.arguments import FROM_PRETRAINED, TOKENIZER_FROM_PRETRAINED, Idle, check_idle, is_float32
+from pocketbert.arguments import FROM_PRETRAINED, WORDPIECE_FROM_PRETRAINED, Idle, check_idle, is_float32
 from pocketbert.errors import InputError
 from pocketbert.pipelines.inputs import several
 from pocketbert.sentences.activations import ACTIVATIONS, Activation, activation_of
@@ -19,7 +19,7 @@ logger = logging.getLogger("pocketbert")
 
 _FLOAT32 = Idle(is_float32, "the engine computes in float32, or in int8 after `pocketbert quantize`; leave it out")
 #: Arguments in `model_kwargs`, `processor_kwargs` and `config_kwargs` that choose nothing.
-_NESTED = {**FROM_PRETRAINED, **TOKENIZER_FROM_PRETRAINED, "dtype": _FLOAT32, "torch_dtype": _FLOAT32}
+_NESTED = {**FROM_PRETRAINED, **WORDPIECE_FROM_PRETRAINED, "dtype": _FLOAT32, "torch_dtype": _FLOAT32}
 HERE = (None, "cpu", -1)  # devices that mean this processor
 
 
