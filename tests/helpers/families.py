@@ -23,6 +23,9 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     for name, config in import_module(f"helpers.configs.{model_type.replace('-', '_')}").CONFIGS.items()
 }
 
+#: Families whose layers, heads and lowering are another's: family → that one.
+ALIKE = {"xlm-roberta": "roberta", "camembert": "roberta"}
+
 
 def theirs(config: PreTrainedConfig) -> Any:
     """`config` as transformers' class."""
@@ -46,13 +49,15 @@ def all_that_matter(
 ) -> list[tuple[str, str]]:
     """Every head of the first configuration of each family; of its others what reads all that an encoder computes.
 
+    Those of a family that is `ALIKE` another are others.
+
     A head depends on the configuration in its word scores and in the pooler alone, and `ForPreTraining` has both; where
     there is none, a head of each kind. A model without a head has an output of the pooler even where that has no layer.
     """
     cases = []
     for name, config in configs.items():
         heads = [head for head in HEADS if class_of(config, head) is not None]
-        if name not in FAMILIES:
+        if name not in FAMILIES or name in ALIKE:
             both = ("ForPreTraining",) if "ForPreTraining" in heads else ("ForMaskedLM", "ForSequenceClassification")
             heads = [head for head in heads if head in both or (head == "Model" and not config.has_pooler_layer)]
         cases += [(name, head) for head in heads]
@@ -62,8 +67,14 @@ def all_that_matter(
 def each_in_turn(
     heads: Sequence[str] = HEADS, configs: Mapping[str, PreTrainedConfig] = CONFIGS
 ) -> list[tuple[str, str]]:
-    """Every configuration with some head, and some configuration of each family with every head that it has."""
-    families = [[name for name, config in configs.items() if config.model_type == family] for family in FAMILIES]
+    """Every configuration with some head, and some configuration of each family with every head that it has.
+
+    Families that are `ALIKE` count as one.
+    """
+    families = [
+        [name for name, config in configs.items() if ALIKE.get(config.model_type, config.model_type) == family]
+        for family in FAMILIES
+    ]
     groups = [(names, [head for head in heads if our_class(configs[names[0]], head)]) for names in families if names]
     return [(name, head) for name, head in in_turn(groups)]
 
