@@ -86,6 +86,7 @@ def steps(work: Path, data: Path, models: Path) -> Iterator[Step]:
         *named,
     ]
     yield Step("finetune_speed", arguments, quick, [sst2, tokenizer], torch)
+    yield Step("training_step", [], ["--only", "MobileBERT"], [], torch)
     texts = work / "texts.jsonl"
     quick = ["--rounds", "1", "--seconds", "1"]
     yield Step("pretrain_speed", [texts, "--tokenizer", tokenizer], quick, [texts, tokenizer], torch)

@@ -13,9 +13,10 @@ from typing import Any
 import hypothesis
 import pytest
 
-# Both are read when a library is imported, so not in a fixture.
+# All are read when a library is imported, so not in a fixture.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny models only lose by sharing out, and the bits of sums depend on it
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_VNNI"  # runs train in fp32 on every processor: their bits are compared
 
 
 hypothesis.settings.register_profile(  # a machine with much to do is slow, and nothing else

@@ -9,7 +9,7 @@ import torch
 
 from pocketbert.configs import BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
 from pocketbert.models.auto import AutoModelForPreTraining
-from pocketbert.models.ops import Packing
+from pocketbert.models.ops import Packing, attend
 
 SMALL: dict[str, Any] = {
     "vocab_size": 50,
@@ -72,3 +72,25 @@ def equals_one_by_one(config: PreTrainedConfig, lengths: list[int]) -> None:
     assert gradients
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, encoder.get_parameter(name).grad, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("lengths", [[7] * 5, [9, 1, 4, 9, 2, 6], [3]])
+@pytest.mark.parametrize("scores", [1, 300, 10**6])
+def test_attention_in_bf16(lengths: list[int], scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Context and gradients of packed training in bf16 are those of fp32, for any number of examples at a time."""
+    monkeypatch.setattr("pocketbert.models.cpu._SCORES", scores)
+    starts = torch.tensor([0, *lengths]).cumsum(0)
+    packing, generator = Packing.of(starts, max(lengths)), torch.Generator().manual_seed(len(lengths))
+    exact = [torch.randn(1, sum(lengths), 12, generator=generator).requires_grad_() for _ in range(3)]
+    rounded = [x.detach().bfloat16().requires_grad_() for x in exact]
+    grad = torch.randn(1, sum(lengths), 12, generator=generator)
+    expected, _ = attend(*exact, 3, packing, 0.0, with_weights=True)
+    got, weights = attend(*rounded, 3, packing, 0.0, with_weights=False)
+    expected.backward(grad)
+    got.backward(grad.bfloat16())
+    assert weights is None
+    for a, b in [(got, expected), *((x.grad, y.grad) for x, y in zip(rounded, exact, strict=True))]:
+        assert a is not None
+        assert b is not None
+        assert a.dtype == torch.bfloat16
+        assert (a.float() - b).norm() < 0.02 * b.norm() + 1e-3

@@ -461,6 +461,22 @@ def test_bf16(options: Options, config: Callable[..., str], family: str) -> None
     assert {array.dtype for array in read_tensors(result.folder).values()} == {np.dtype(np.float32)}
 
 
+def test_automatic_precision(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It follows the processor, and a resumed run keeps what it had: another machine may have other units."""
+    monkeypatch.setattr("pocketbert.machine.bf16_units", lambda: "units")
+    if "AVX512" not in torch.backends.cpu.get_cpu_capability():
+        pytest.skip("PyTorch would not use the units")
+    console = Console(record=True, width=200)
+    run = finetune(options(epochs=1), console=console)
+    assert "in bf16 (the processor has units; --precision fp32 turns it off)" in console.export_text()
+    monkeypatch.setattr("pocketbert.machine.bf16_units", lambda: None)
+    console = Console(record=True, width=200)
+    again = finetune(options(epochs=1, resume=True), console=console)
+    assert "in bf16 (as before)" in console.export_text()
+    assert again.metrics == run.metrics
+    assert json.loads((run.folder / "run.json").read_text())["precision"] == "bf16"
+
+
 @pytest.mark.learning
 def test_quantization_aware(options: Options, config: Callable[..., str], tmp_path: Path) -> None:
     """What is measured is the rounded model, and what is written is an ordinary one, with an activation that ends."""

@@ -1,10 +1,11 @@
-"""Workarounds for PyTorch on CPUs: memory that is kept, faster dropout, and the faster of two libraries in fp32."""
+"""Workarounds for PyTorch on CPUs: memory that is kept, faster dropout and attention, and products in fp32."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,9 +26,10 @@ def keep_freed_memory() -> None:
     each page with zeros before it gives it back: 6 % of a step, above all for the gradient of the table of words.
     """
     if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)  # what the preparations of the run needed
         for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20)):
-            mallopt(parameter, value)
+            libc.mallopt(parameter, value)
 
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of malloc.h
@@ -47,6 +49,98 @@ def drop_out(x: Tensor, rate: float) -> Tensor:
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # None: up to the largest
     remaining = bits.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
     return x * remaining.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+
+
+# ── attention ──
+
+_SCORES = 6 << 17  # scores that are computed at once: 1.5 MB in bf16
+
+
+class PackedAttention(Function):
+    """Scaled dot-product attention of packed examples, a few at a time, so that their scores stay in a cache.
+
+    Less than half the time of PyTorch's fused kernel with its derivative in bf16, and two thirds of that of separate
+    products of all examples.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int, lengths: Sequence[int]) -> Tensor:
+        """Map three of [N, h·d], examples of these `lengths` end to end, to the context [N, h·d]."""
+        context, weights = torch.empty_like(query), []
+        for parts in _few_examples(lengths, heads):
+            q, k, v = (parts.heads(x, heads) for x in (query, key, value))
+            scores = _scaled_product(q, k.transpose(1, 2), q.size(-1) ** -0.5)
+            weights.append(parts.hide(scores, heads).softmax(-1))
+            parts.put(context, torch.bmm(weights[-1], v))
+        ctx.save_for_backward(query, key, value, *weights)
+        ctx.heads, ctx.lengths = heads, lengths
+        return context
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        """Map the gradient [N, h·d] of the context to those of query, key and value."""
+        query, key, value, *weights = ctx.saved_tensors
+        grads = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        for parts, p in zip(_few_examples(ctx.lengths, ctx.heads), weights, strict=True):
+            q, k, v, g = (parts.heads(x, ctx.heads) for x in (query, key, value, grad))
+            scale = q.size(-1) ** -0.5
+            parts.put(grads[2], torch.bmm(p.transpose(1, 2), g))
+            of_scores = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), p, -1, p.dtype)
+            parts.put(grads[0], _scaled_product(of_scores, k, scale))
+            parts.put(grads[1], _scaled_product(of_scores.transpose(1, 2), q, scale))
+        return *grads, None, None
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """The products of two batches of matrices, times `scale`."""
+    return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
+
+
+class _Examples:
+    """Consecutive examples of a packed batch, beginning at a token; their heads are padded to one length."""
+
+    def __init__(self, start: int, lengths: Sequence[int], longest: int) -> None:
+        self.start, self.stop = start, start + sum(lengths)
+        self.lengths, self.longest = list(lengths), longest
+        self.full = min(lengths) == longest
+
+    def heads(self, rows: Tensor, heads: int) -> Tensor:
+        """The rows of these examples among all [N, h·d], as [examples · h, longest, d], zeros behind shorter ones."""
+        rows, width = rows[self.start : self.stop], rows.size(-1)
+        if not self.full:
+            padded = rows.new_zeros(len(self.lengths), self.longest, width)
+            torch._foreach_copy_(self._real(padded), list(rows.split(self.lengths)))
+            rows = padded
+        rows = rows.view(len(self.lengths), self.longest, heads, -1).transpose(1, 2)
+        return rows.reshape(-1, self.longest, width // heads)
+
+    def hide(self, scores: Tensor, heads: int) -> Tensor:
+        """Make scores [examples · h, longest, longest] of padding so low that their softmax is zero."""
+        if not self.full:
+            for one, length in zip(scores.view(-1, heads, *scores.shape[1:]), self.lengths, strict=True):
+                one[..., length:] = torch.finfo(scores.dtype).min / 2
+        return scores
+
+    def put(self, target: Tensor, heads: Tensor) -> None:
+        """Write [examples · h, longest, d] into the rows of these examples in `target` [N, h·d]."""
+        rows = heads.view(len(self.lengths), -1, *heads.shape[1:]).transpose(1, 2)  # [examples, longest, h, d]
+        rows, target = rows.reshape(*rows.shape[:2], -1), target[self.start : self.stop]
+        torch._foreach_copy_(list(target.split(self.lengths)), self._real(rows))
+
+    def _real(self, padded: Tensor) -> list[Tensor]:
+        """The tokens of each example in [examples, longest, …]."""
+        return [one[:length] for one, length in zip(padded, self.lengths, strict=True)]
+
+
+def _few_examples(lengths: Sequence[int], heads: int) -> Iterator[_Examples]:
+    """The examples in groups of at most `_SCORES` scores, or of one; all padded alike, as every shape is compiled."""
+    longest, start = max(lengths), 0
+    count = max(1, _SCORES // (heads * longest**2))
+    for first in range(0, len(lengths), count):
+        examples = _Examples(start, lengths[first : first + count], longest)
+        yield examples
+        start = examples.stop
 
 
 # ── linear layers ──

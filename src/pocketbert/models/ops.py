@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocketbert.models.cpu import drop_out, linear
+from pocketbert.models.cpu import PackedAttention, drop_out, linear
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -57,6 +58,12 @@ class Packing:
         """The packing of examples that begin at `starts`, of which none is longer than `longest`."""
         real = torch.arange(longest, device=starts.device) < starts.diff()[:, None]
         return Packing(starts, real.view(-1).nonzero()[:, 0], real, real.numel() == int(starts[-1]))
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """The length of each example."""
+        lengths: list[int] = self.starts.diff().tolist()
+        return lengths
 
     def pad(self, rows: Tensor) -> Tensor:
         """[1, tokens, width] to [examples, longest, width], zeros behind the examples."""
@@ -105,6 +112,11 @@ def attend(
         of the padded examples.
     """
     if isinstance(keep, Packing):
+        trains_in_bf16 = query.dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_grad_enabled()
+        if trains_in_bf16 and dropout == 0 and not with_weights and not torch.compiler.is_compiling():
+            rows = (x.flatten(0, 1) for x in (query, key, value))
+            context: Tensor = PackedAttention.apply(*rows, heads, keep.lengths)  # type: ignore[no-untyped-call]
+            return context[None], None
         mask = None if keep.full else keep_mask(keep.real)
         padded = (keep.pad(query), keep.pad(key), keep.pad(value))
         context, weights = attend(*padded, heads, mask, dropout, with_weights, position_bias)

@@ -69,7 +69,7 @@ class _NhwcProduct(Function):
     """The product on a CPU, as a channels-last convolution, which oneDNN runs twice as fast as a batched product.
 
     Its own derivative with respect to the weights is slow (a third of the speed of the batched product), hence a
-    backward pass of our own: oneDNN for the input, the batched product for the weights.
+    backward pass of our own: oneDNN for the input, a product for each group's weights.
     """
 
     @staticmethod
@@ -90,10 +90,9 @@ class _NhwcProduct(Function):
                 [1, 1], [0, 0], [1, 1], False, [0, 0], ctx.groups, [True, False, False],
             )[0].permute(0, 2, 3, 1).reshape(rows.shape)  # fmt: skip
         if ctx.needs_input_grad[1]:
-            # Contiguous first: of strided bf16, bmm makes copies of its own, several times as slow as all the rest.
-            grads = _grouped(grad, ctx.groups).contiguous().transpose(1, 2)
-            grad_weight = torch.bmm(grads, _grouped(rows, ctx.groups).contiguous())
-            grad_weight = grad_weight.reshape(weight.shape)  # [G, C'/G, C/G] → [C', C/G, 1]
+            # Products of their own: of strided bf16, bmm makes copies.
+            pairs = zip(grad.chunk(ctx.groups, 1), rows.chunk(ctx.groups, 1), strict=True)
+            grad_weight = torch.cat([g.t() @ x for g, x in pairs]).view(weight.shape)  # [C', C/G, 1]
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum(0)
         return grad_rows, grad_weight, grad_bias, None

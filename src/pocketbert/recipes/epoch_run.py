@@ -165,8 +165,8 @@ class EpochRun(TrainingRun):
             bf16=self.bf16,
         )
         self.log(
-            f"{type(model).__name__} of {model.num_parameters():,} parameters on {self.device} in {self.precision}; "
-            f"{schedule.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
+            f"{type(model).__name__} of {model.num_parameters():,} parameters on {self.device} in "
+            f"{self.described_precision}; {schedule.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
         )
         self.record(
             labels=model.config.id2label,

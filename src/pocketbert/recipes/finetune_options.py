@@ -140,7 +140,8 @@ class FinetuneOptions(Options):
     precision: str = field(
         default="auto",
         metadata=TRAINING.option(
-            "Precision of computation; auto is bf16 on GPUs that support it, and fp32 elsewhere.", choices=PRECISIONS
+            "Precision of computation; auto is bf16 on GPUs and processors with units for it, and fp32 elsewhere.",
+            choices=PRECISIONS,
         ),
     )
     quantization_aware: bool = field(

@@ -293,7 +293,7 @@ class PretrainRun(TrainingRun):
         processes += " with sharded weights" if is_sharded(model) else ""
         return (
             f"{type(model).__name__} of {model.num_parameters():,} parameters on {self.device}{processes} in "
-            f"{self.precision}, {self.recipe.optimizer}, {self.corpus.tokens:,} tokens of text: {phases}"
+            f"{self.described_precision}, {self.recipe.optimizer}, {self.corpus.tokens:,} tokens of text: {phases}"
         )
 
 

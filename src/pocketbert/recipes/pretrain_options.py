@@ -94,7 +94,8 @@ class PretrainOptions(Options):
     precision: str = field(
         default="auto",
         metadata=RUN.option(
-            "Precision of computation; auto is bf16 on GPUs that support it, and fp32 elsewhere.", choices=PRECISIONS
+            "Precision of computation; auto is bf16 on GPUs and processors with units for it, and fp32 elsewhere.",
+            choices=PRECISIONS,
         ),
     )
     compile: bool = field(

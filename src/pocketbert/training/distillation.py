@@ -263,8 +263,9 @@ def hidden_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Without the norm the loss would depend on the scale of a residual stream, which reaches 2.5e7 in MobileBERT.
     """
-    width = [student.size(-1)]
-    return (F.layer_norm(student.float(), width) - F.layer_norm(teacher.float(), width)).square().mean(-1).sum()
+    width = student.size(-1)
+    own, other = (F.layer_norm(states.float(), [width]) for states in (student, teacher))
+    return F.mse_loss(own, other, reduction="sum") / width
 
 
 def attention_loss(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ The loss of a batch is
   examples. Sentence encoders compare texts by this cosine (Reimers and Gurevych 2019,
   https://arxiv.org/abs/1908.10084); as a loss beside others, Sanh et al. 2019, https://arxiv.org/abs/1910.01108.
 - masked: the cross entropy of masked words (Devlin et al. 2018), a mean over masked positions. A masked copy of some of
-  the examples of a batch goes through the student in the same pass; the teachers do not read it.
+  the examples of a batch goes through the student as well; the teachers do not read it.
 
 Layer-local training compares hidden states alone, and gives each layer the teacher's input instead of the student's:
 for consecutive pairs (s', t') and (s, t), layers s'+1 … s read H_t' of the teacher and learn H_t. All layers learn at
@@ -52,7 +52,7 @@ from pocketbert.training.engine_teachers import EngineTeacher
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.pretraining import packing_of
 from pocketbert.training.settings import EncoderWeights, LayerPairs
-from pocketbert.training.transfer import LayerOutputs, run_layers
+from pocketbert.training.transfer import LayerOutputs, embed, run_layers
 
 
 class EncoderDistillation(Objective):
@@ -115,19 +115,21 @@ class EncoderDistillation(Objective):
         model: Any = self.model
         with_attention = self.weights.attention_weight > 0
         packing, tokens = packing_of(batch), len(batch["input_ids"])
+        # One lookup for the copies as well: the gradient of the table of words costs more than its few rows suggest.
         whole = with_copies(batch) if "copy_ids" in batch else batch
+        embedded = embed(model, whole, packing_of(whole)).split([tokens, len(whole["input_ids"]) - tokens], dim=1)
+        layers = model.config.num_hidden_layers
         with recorded(model, self.weights.relation_weight > 0) as relations:
-            student = run_layers(
-                model, whole, packing_of(whole), model.config.num_hidden_layers, with_attention=with_attention
-            )
+            student = run_layers(model, batch, packing, layers, with_attention=with_attention, embedded=embedded[0])
         terms: dict[str, list[Tensor]] = {}
         for number, (teacher, pairs) in enumerate(zip(self.teachers, self.pairs, strict=True)):
             with recorded(teacher, self.weights.relation_weight > 0) as targets:
-                layers = teacher.config.num_hidden_layers
-                target = self._run_teacher(number, batch, packing, layers, with_attention=with_attention)
+                target = self._run_teacher(
+                    number, batch, packing, teacher.config.num_hidden_layers, with_attention=with_attention
+                )
             if targets:
                 losses = [
-                    relation_loss(own[:, :tokens], other, packing, self.weights.relation_heads)
+                    relation_loss(own, other, packing, self.weights.relation_heads)
                     for own, other in zip(relations, targets, strict=True)
                 ]
                 terms.setdefault("relation", []).append(torch.stack(losses).mean() / totals["tokens"])
@@ -135,7 +137,9 @@ class EncoderDistillation(Objective):
                 terms.setdefault(name, []).append(value)
         shares = {name: torch.stack(values).mean() for name, values in terms.items()}
         if "copy_ids" in batch:
-            shares |= masked_losses(model, student.states[-1][0, tokens:], batch, totals)
+            copies = Packing.of(batch["copy_starts"], int(batch["copy_starts"].diff().max()))
+            read = run_layers(model, batch, copies, layers, with_attention=False, embedded=embedded[1])
+            shares |= masked_losses(model, read.states[-1][0], batch, totals)
         return {"loss": self._weighted(shares), **shares}
 
     def _compare(
@@ -147,25 +151,22 @@ class EncoderDistillation(Objective):
         packing: Packing,
         totals: Mapping[str, int],
     ) -> dict[str, Tensor]:
-        """Return the terms for teacher `number`; the student's states may go on with those of masked copies."""
-        weights, tokens = self.weights, teacher.states[0].size(1)
+        """Return the terms for teacher `number`."""
+        weights = self.weights
         terms: dict[str, Tensor] = {}
         if weights.hidden_weight > 0:
             project = self.projections[number]
-            losses = [
-                hidden_loss(project(student.states[own][0, :tokens]), teacher.states[other][0]) for own, other in pairs
-            ]
+            losses = [hidden_loss(project(student.states[own][0]), teacher.states[other][0]) for own, other in pairs]
             terms["hidden"] = torch.stack(losses).mean() / totals["tokens"]
         if weights.attention_weight > 0:
-            examples = len(packing.real)
             losses = [
-                attention_loss(student.attention[own - 1][:examples], teacher.attention[other - 1], packing.real)
+                attention_loss(student.attention[own - 1], teacher.attention[other - 1], packing.real)
                 for own, other in pairs
                 if other > 0
             ]
             terms["attention"] = torch.stack(losses).mean() / totals["tokens"]
         if weights.sentence_weight > 0:
-            own = self.projections[number](mean_pool(student.states[-1][0, :tokens], packing))
+            own = self.projections[number](mean_pool(student.states[-1][0], packing))
             terms["sentence"] = sentence_loss(own, mean_pool(teacher.states[-1][0], packing)) / totals["examples"]
         return terms
 

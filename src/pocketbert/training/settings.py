@@ -9,7 +9,7 @@ from pocketbert.errors import ConfigError
 
 #: Names of optimizers: LAMB as in the papers, LAMB as in NVIDIA's recipes, and AdamW.
 OPTIMIZERS = ("lamb", "lamb-nvidia", "adamw")
-#: fp32, bf16, or auto: bf16 on a GPU that supports it, fp32 otherwise.
+#: fp32, bf16, or auto: bf16 on a GPU or processor with units for it, fp32 otherwise.
 PRECISIONS = ("auto", "fp32", "bf16")
 
 #: Learning rates after the warm-up: falling to 0 over all steps, or constant.

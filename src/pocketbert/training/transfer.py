@@ -192,13 +192,16 @@ def run_layers(
     *,
     with_attention: bool,
     first_trained: int = 0,
+    embedded: Tensor | None = None,
 ) -> LayerOutputs:
-    """Run the first `count` layers of a model, without gradients below layer `first_trained` (0: the embeddings)."""
+    """Run the first `count` layers of a model, without gradients below layer `first_trained` (0: the embeddings).
+
+    They read the embeddings [1, N, H] of the batch, if they are given.
+    """
     encoder = model.base_model
-    arguments = (batch["token_type_ids"][None], batch["position_ids"][None], None)
     trains = torch.is_grad_enabled()
     with torch.set_grad_enabled(trains and first_trained == 0):
-        hidden = encoder.embeddings(batch["input_ids"][None], packing, *arguments)
+        hidden = embed(model, batch, packing) if embedded is None else embedded
     states, attention = [hidden], []
     for number, layer in enumerate(encoder.layers[:count], start=1):
         with torch.set_grad_enabled(trains and number >= first_trained):
@@ -207,6 +210,13 @@ def run_layers(
         if probabilities is not None:
             attention.append(probabilities)
     return LayerOutputs(states, attention)
+
+
+def embed(model: PreTrainedModel, batch: Mapping[str, Tensor], packing: Packing) -> Tensor:
+    """Return the embeddings [1, N, H] of a batch."""
+    arguments = batch["token_type_ids"][None], batch["position_ids"][None], None
+    hidden: Tensor = model.base_model.embeddings(batch["input_ids"][None], packing, *arguments)
+    return hidden
 
 
 def pool(model: torch.nn.Module, hidden: Tensor, packing: Packing) -> Tensor:
