@@ -3,9 +3,9 @@
     python benchmarks/finetune_speed.py --data glue --model a-bert --model squeezebert-uncased
 
 A model is a folder, or the name of a preset, which both sides begin with the same random weights. They train in turn
-for an epoch on the same examples, in fp32 with AdamW; what is timed is the steps, batches included, without loading,
-saving or evaluation. The Trainer pads batches to their longest text, or to 128 tokens, the default of its own
-example.
+for an epoch on the same examples with AdamW, PocketBERT in the precision that it chooses by itself and the Trainer in
+fp32 and in bf16; what is timed is the steps, batches included, without loading, saving or evaluation. The Trainer pads
+batches to their longest text, or to 128 tokens, the default of its own example.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from common import ratio, write_results
 from pocketbert.configs import PRESETS
 from pocketbert.data.glue import glue_task, read_glue
 from pocketbert.data.tables import Table
+from pocketbert.machine import bf16_units
 from pocketbert.models.auto import model_class
 from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
@@ -54,7 +55,7 @@ def ours(folder: Path, data: Path, task: str, batch_size: int) -> float:
             finetune(
                 FinetuneOptions(
                     data=data, glue=task, model=str(folder), output=Path(out) / "run", epochs=1, device="cpu",
-                    batch_size=batch_size, max_length=LENGTH, precision="fp32", tensorboard=False,
+                    batch_size=batch_size, max_length=LENGTH, tensorboard=False,
                 )
             )  # fmt: skip
     finally:
@@ -62,7 +63,9 @@ def ours(folder: Path, data: Path, task: str, batch_size: int) -> float:
     return timed.seconds
 
 
-def theirs(folder: Path, table: Table, labels: list[int], batch_size: int, *, padding: bool | str) -> float:
+def theirs(
+    folder: Path, table: Table, labels: list[int], batch_size: int, *, padding: bool | str, bf16: bool = False
+) -> float:
     """Seconds of all steps of an epoch in transformers' Trainer."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     pairs = [one.text_pair for one in table.examples] if table.columns.text_pair else None
@@ -83,7 +86,7 @@ def theirs(folder: Path, table: Table, labels: list[int], batch_size: int, *, pa
     with tempfile.TemporaryDirectory() as out:
         arguments = transformers.TrainingArguments(
             output_dir=out, num_train_epochs=1, per_device_train_batch_size=batch_size, learning_rate=5e-5,
-            save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
+            save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True, bf16=bf16,
         )  # fmt: skip
         transformers.Trainer(
             model=model, args=arguments, train_dataset=rows, callbacks=[Clock()],
@@ -131,8 +134,11 @@ def compare(name: str, task: str, arguments: argparse.Namespace) -> list[dict[st
         loops: dict[str, Callable[[], float]] = {
             "pocketbert": lambda: ours(model, data, task, size),
             "Trainer": lambda: theirs(model, table, labels, size, padding=False),
+            "Trainer, bf16": lambda: theirs(model, table, labels, size, padding=False, bf16=True),
             "Trainer, to 128 tokens": lambda: theirs(model, table, labels, size, padding="max_length"),
         }
+        precision = {key: "bf16" if "bf16" in key else "fp32" for key in loops}
+        precision["pocketbert"] = "bf16" if bf16_units() else "fp32"
         seconds: dict[str, list[float]] = {key: [] for key in loops}
         for number in range(arguments.rounds + 1):
             for key, run in loops.items():
@@ -148,6 +154,7 @@ def compare(name: str, task: str, arguments: argparse.Namespace) -> list[dict[st
             "examples": len(table),
             "examples_per_second": round(len(table) / statistics.median(times), 1),
             "pocketbert_is_faster_by": round(ratio(times, seconds["pocketbert"]), 2),
+            "precision": precision[key],
             "threads": torch.get_num_threads(),
         }
         for key, times in seconds.items()

@@ -1,7 +1,7 @@
 """Training: the time of a step over the time of its own products alone, for the three families, on one thread.
 
     python benchmarks/training_step.py                                  # fine-tuning, 8 × 128 tokens
-    python benchmarks/training_step.py --corpus FOLDER --teacher FOLDER  # and distillation on raw text
+    python benchmarks/training_step.py --corpus FOLDER --teacher FOLDER  # distillation on raw text, 64 × 128
 
 Every product that PyTorch computes in a step is recorded with the shapes, strides and types of its operands, and
 repeated by itself on random numbers; attention in a fused kernel counts as its products. What remains of a step is
@@ -171,10 +171,13 @@ def distillation(config: Path, corpus: str, teacher: str, out: Path, *, bf16: bo
     return objective, [{name: torch.from_numpy(array) for name, array in part.items()} for part in parts]
 
 
-def rows_of(kind: str, family: str, made: Callable[[bool], Any], tops: dict[str, float]) -> list[dict[str, Any]]:
+def rows_of(
+    kind: str, family: str, made: Callable[[bool], Any], tops: dict[str, float], precisions: list[str]
+) -> list[dict[str, Any]]:
     """One row per precision."""
     rows = []
-    for name, bf16 in (("fp32", False), ("bf16", True)):
+    for name in precisions:
+        bf16 = name == "bf16"
         objective, batch = made(bf16)
         step, products = step_of(objective, batch), Products()
         step(bf16)
@@ -203,27 +206,25 @@ def main() -> None:
     parser.add_argument("--corpus", help="folder that `pocketbert prepare` wrote")
     parser.add_argument("--teacher", help="all-MiniLM-L6-v2 or its folder")
     parser.add_argument("--only", choices=MODELS, help="one family")
+    parser.add_argument("--precisions", default="fp32,bf16")
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     keep_freed_memory()
-    tops = {name: rate for name, rate in one_thread().items() if name in ("fp32", "bf16")}
-    rows = []
-    for family, preset in MODELS.items():
+    tops, precisions, rows = one_thread(), given.precisions.split(","), []
+    kind = "distillation" if given.corpus and given.teacher else "fine-tuning"
+    for family in STUDENTS if kind == "distillation" else MODELS:
         if given.only in (None, family):
-            rows += rows_of("fine-tuning", family, lambda _, preset=preset: fine_tuning(preset), tops)  # type: ignore[misc]
-    if given.corpus and given.teacher:
-        for family, file in STUDENTS.items():
-            if given.only in (None, family):
-                with tempfile.TemporaryDirectory() as folder:
-                    config = Path(__file__).parent.parent / "runs" / file
-                    rows += rows_of(
-                        "distillation", family,
-                        lambda bf16, config=config, folder=folder: distillation(  # type: ignore[misc]
-                            config, given.corpus, given.teacher, Path(folder) / str(bf16), bf16=bf16
-                        ), tops,
-                    )  # fmt: skip
-    write_results("training-step", rows)
+            with tempfile.TemporaryDirectory() as folder:
+
+                def made(bf16: bool, family: str = family, folder: str = folder) -> tuple[Objective, Any]:
+                    if kind == "fine-tuning":
+                        return fine_tuning(MODELS[family])
+                    config = Path(__file__).parent.parent / "runs" / STUDENTS[family]
+                    return distillation(config, given.corpus, given.teacher, Path(folder) / str(bf16), bf16=bf16)
+
+                rows += rows_of(kind, family, made, tops, precisions)
+    write_results(f"{kind}-step", rows)
 
 
 def one_thread() -> dict[str, float]:

@@ -84,8 +84,8 @@ def test_attention_in_bf16(lengths: list[int], scores: int, monkeypatch: pytest.
     exact = [torch.randn(1, sum(lengths), 12, generator=generator).requires_grad_() for _ in range(3)]
     rounded = [x.detach().bfloat16().requires_grad_() for x in exact]
     grad = torch.randn(1, sum(lengths), 12, generator=generator)
-    expected, _ = attend(*exact, 3, packing, 0.0, with_weights=True)
-    got, weights = attend(*rounded, 3, packing, 0.0, with_weights=False)
+    expected, _ = attend(exact[0], exact[1], exact[2], 3, packing, 0.0, with_weights=True)
+    got, weights = attend(rounded[0], rounded[1], rounded[2], 3, packing, 0.0, with_weights=False)
     expected.backward(grad)
     got.backward(grad.bfloat16())
     assert weights is None

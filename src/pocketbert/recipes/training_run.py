@@ -128,8 +128,9 @@ class TrainingRun(ABC):
         first = self.processes.first
         previous = open_run_folder(self.folder, resume=self._options.resume) if first else None
         if previous is not None and self._options.precision == "auto":
-            self._why = self._why if previous["precision"] == self.precision else " (as before)"
-            self.bf16 = previous["precision"] == "bf16"
+            before = previous.get("precision", "fp32")
+            self._why = self._why if before == self.precision else " (as before)"
+            self.bf16 = before == "bf16"
         self.bf16 = bool(self.processes.largest(int(self.bf16 and first)))
         return previous
 
