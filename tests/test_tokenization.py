@@ -735,6 +735,7 @@ def test_damaged_json(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path).tokenize("low") == ["low"]
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(data=st.data())
 def test_mutated_tokenizer_json(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -8,6 +8,7 @@ from pocketbert.runtime.engine import native_core
 pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core was not built")
 
 
+@pytest.mark.slow
 def test_the_peaks_of_every_set_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     from pocketbert._core import available_kernels, capabilities
 

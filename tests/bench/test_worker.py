@@ -110,7 +110,10 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no list of processes")
-@pytest.mark.parametrize(("moment", "presses"), [("start", 1), ("files", 2), ("measuring", 1), ("measuring", 2)])
+@pytest.mark.parametrize(
+    ("moment", "presses"),
+    [("start", 1), ("files", 2), ("measuring", 1), pytest.param("measuring", 2, marks=pytest.mark.slow)],
+)
 def test_ctrl_c_leaves_nothing_behind(moment: str, presses: int, model: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -151,6 +154,7 @@ def test_engines_end_with_a_benchmark_that_is_killed(model: Path, tmp_path: Path
     assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_tables_and_the_time_left(model: Path, tmp_path: Path) -> None:
     leader, follower = pty.openpty()
     process = bench(

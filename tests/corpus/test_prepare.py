@@ -304,6 +304,7 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path, monkeypatch: pytest.
     assert run(source, tmp_path / "out")["counts"]["documents"] == 40
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     """A corpus of many parts takes no more than one of a single part, by far less than its size."""
     draw = np.random.default_rng(0)

@@ -75,6 +75,7 @@ def test_a_decay_may_be_planned_later(constant: Make, tmp_path: Path) -> None:
         finetune(constant("a", max_steps=20, decay_last=0.5, resume=True))
 
 
+@pytest.mark.slow
 def test_a_killed_decay_is_resumed(constant: Make, tmp_path: Path) -> None:
     finetune(constant("constant", max_steps=6))
     changes: dict[str, Any] = {"resume_from": tmp_path / "constant", "decay_now": 40, "eval_every": 7}

@@ -376,6 +376,7 @@ def test_what_is_wrong_with_raw_text(text: Make, make: Make, tmp_path: Path, fol
         distill(text(output=tmp_path / "c", max_length=40))
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_as_any_other(make: Make, tmp_path: Path) -> None:
     space: Space = {"alpha": Between(0.1, 0.9), "epochs": (1.0, 2.0)}
     whole = search(distill, make("multiple-choice", output=tmp_path / "whole"), space, 3)

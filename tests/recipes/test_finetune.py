@@ -84,6 +84,7 @@ def test_the_folder_holds_the_best_model_not_the_last(options: Options, tmp_path
     assert losses[-1] > min(losses) + 0.1
 
 
+@pytest.mark.slow
 def test_the_same_options_give_the_same_bytes(options: Options, tmp_path: Path) -> None:
     a, b = (finetune(options(output=tmp_path / name)) for name in "ab")
     assert contents(a.folder) == contents(b.folder)
@@ -477,6 +478,7 @@ def test_automatic_precision(options: Options, monkeypatch: pytest.MonkeyPatch) 
     assert json.loads((run.folder / "run.json").read_text())["precision"] == "bf16"
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_quantization_aware(options: Options, config: Callable[..., str], tmp_path: Path) -> None:
     """What is measured is the rounded model, and what is written is an ordinary one, with an activation that ends."""

@@ -198,6 +198,7 @@ def test_a_dry_run_says_what_it_would_take(corpus: Path, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch's own
 def test_layers_are_compiled_for_all_sizes_at_once(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

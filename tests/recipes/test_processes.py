@@ -103,6 +103,7 @@ def test_two_processes_learn_what_one_does(
     close(tmp_path / "copied", alone)
 
 
+@pytest.mark.slow
 def test_one_dies_then_all_are_stopped_and_nothing_is_lost(
     corpus: Path, squeezebert: dict[str, Any], sharded: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_one_dies_then_all_are_stopped_and_nothing_is_lost(
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_a_sharded_transfer_learns_what_one_process_does_and_loses_nothing(
     corpus: Path, mobilebert: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_fit_evaluate_predict() -> None:
     assert (answers.logits.argmax(-1) == LABELS).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "head"), [(SHALLOW, "ForPreTraining"), (SQUEEZED, "ForTokenClassification")])
 def test_fit_with_labels_among_the_inputs(config: Any, head: str) -> None:
     """The first epoch's loss is that of the weights before it; the second's is lower. Once with XLA."""

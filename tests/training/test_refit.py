@@ -200,6 +200,7 @@ def test_a_student_with_groups_is_nearer_than_copied_blocks(depth: int) -> None:
     assert after[1] < 0.8 * before[1]
 
 
+@pytest.mark.slow
 def test_a_second_layer_mends_what_the_first_one_left() -> None:
     of, single, double = teacher(1), student(1), student(2)
     refit_from_teacher(single, of, [1], text(0, 1200))
@@ -232,6 +233,7 @@ def test_the_assignment_finds_hidden_blocks(groups: int) -> None:
     assert errors(to, of, text(1), [(1, 1)])[0] < 1e-6
 
 
+@pytest.mark.slow
 def test_the_same_bits_again() -> None:
     of = teacher()
     for make, sources in ((student, [1, 2]), (mobile, [1, 1, 1, 2, 2, 2])):
