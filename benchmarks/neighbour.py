@@ -20,6 +20,7 @@ import argparse
 import io
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import write_results
+from common import keep_results, write_results
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -83,7 +84,7 @@ NEIGHBOUR = "import os\nos.sched_setaffinity(0, {%d})\nprint(flush=True)\nwhile 
 ALONE, ONE_TAKEN, ALL_TAKEN, SECOND, QUOTA = STATES = (
     "alone", "one processor taken", "all processors taken", "second engine", "quota of half",
 )  # fmt: skip
-MOST_OF_OTHERS, TRIES = 0.03, 6  # of the processors in a turn that is not repeated; turns until the calmest is taken
+MOST_OF_OTHERS, TRIES = 0.03, 4  # of the processors in a turn that is not repeated; turns until the calmest is taken
 GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -236,7 +237,7 @@ def take_calm_turn(worker: Worker, second: Worker, state: str, seconds: float, q
 
 
 def measure(pairs: Sequence[tuple[Worker, Worker]], rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """A row per engine and state."""
+    """A row per engine and state; kept after every round, as far as there are any."""
     quota = Quota()
     states = [state for state in STATES if not (state == QUOTA and quota.reason)]
     if quota.reason:
@@ -246,8 +247,13 @@ def measure(pairs: Sequence[tuple[Worker, Worker]], rounds: int, seconds: float)
             for state in states:
                 for worker, second in pairs:
                     worker.turns.setdefault(state, []).append(take_calm_turn(worker, second, state, seconds, quota))
+            keep_results("neighbour", rows_of(pairs))
     finally:
         quota.end()
+    return rows_of(pairs)
+
+
+def rows_of(pairs: Sequence[tuple[Worker, Worker]]) -> list[dict[str, Any]]:
     rows = []
     for worker, _ in pairs:
         results_of = {state: [r for turn in turns for r in turn.results] for state, turns in worker.turns.items()}
@@ -277,6 +283,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the control group and the loops end as well
     exports: Path = arguments.exports.resolve()
     exports.mkdir(parents=True, exist_ok=True)
     subject = published("SqueezeBERT")
