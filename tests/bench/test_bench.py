@@ -19,9 +19,9 @@ from pocketbert.bench.peers import OURS, PEERS, OnnxRuntime, Peer, Transformers
 from pocketbert.bench.roofline import operations, peaks
 from pocketbert.bench.subjects import PUBLISHED, Subject, default_subjects, from_folder, with_random_weights
 from pocketbert.bench.subjects import subject as subject_of
+from pocketbert.bundles import bundled_models
 from pocketbert.checkpoints import write_tensors
 from pocketbert.configs import PRESETS, BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
-from pocketbert.pipelines import BUNDLED
 from pocketbert.runtime.engine import Engine, backend, native_core
 from pocketbert.runtime.quantized_folders import quantize_folder
 
@@ -149,9 +149,10 @@ def test_a_model_in_int8_is_measured_as_it_is(folder: Path, tmp_path: Path) -> N
 def test_default_subjects_include_the_bundled_models() -> None:
     names = default_subjects()
     assert set(PUBLISHED) < set(names)
-    [bundled] = [name for name in names if name not in PUBLISHED]
-    assert subject_of(bundled).quantized
-    assert (BUNDLED / bundled).is_dir()
+    bundled = [name for name in names if name not in PUBLISHED]
+    assert bundled == bundled_models()
+    for name in bundled:
+        assert subject_of(name).quantized
 
 
 @pytest.mark.filterwarnings("ignore")  # of the peers'

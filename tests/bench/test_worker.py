@@ -51,10 +51,11 @@ def model(subject: Subject, tmp_path: Path) -> Path:
     ("place", "by", "says"),
     [
         ("files", 0, "crashed: Segmentation fault"),
-        ("load", signal.SIGABRT, "crashed: Aborted"),
+        ("load", -1, "failed: this engine"),
         ("pass", signal.SIGKILL, "was killed"),
-        ("files", -1, "failed: this engine"),
-        ("pass", -1, "failed: this engine"),
+        pytest.param("load", signal.SIGABRT, "crashed: Aborted", marks=pytest.mark.slow),
+        pytest.param("files", -1, "failed: this engine", marks=pytest.mark.slow),
+        pytest.param("pass", -1, "failed: this engine", marks=pytest.mark.slow),
     ],
 )
 def test_an_engine_that_fails_is_named_and_the_others_are_measured(

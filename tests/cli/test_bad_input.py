@@ -242,7 +242,7 @@ def test_a_full_disk(run: Run, models: Models, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ([], "what to start from"),
+        (["--model", "m", "--from-scratch", "c.json"], "what to start from"),
         (["--from-scratch", "squeezebert-uncased"], "--vocab-size"),
         (["--model", "m", "--batch-size", "0"], "--batch-size 0 must be at least 1"),
         (["--model", "m", "--batch-size", "many"], "'many' is not a valid integer"),

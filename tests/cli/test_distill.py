@@ -43,6 +43,7 @@ def test_what_is_wrong_is_said_in_a_line(run: Run, models: Models, data: Path, t
         assert message in outcome.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_several_seeds_and_a_search(run: Run, models: Models, data: Path, tmp_path: Path) -> None:
     flags = ["finetune", data, "-m", models["classify"], "--epochs", "1", "--no-tensorboard", "--device", "cpu"]
     *runs, total = run(*flags, "-o", tmp_path / "seeds", "--seeds", "2").lines

@@ -241,6 +241,7 @@ def test_parts_change_nothing_but_the_shards(tmp_path: Path, monkeypatch: pytest
             assert there == given
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_parts")
 def test_workers_change_nothing(tmp_path: Path) -> None:
     source = write_text(tmp_path / "a.txt", texts(60))

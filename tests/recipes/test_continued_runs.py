@@ -49,6 +49,7 @@ def test_a_run_in_pieces_is_the_run_in_one(constant: Make, tmp_path: Path) -> No
     assert trained(tmp_path / "epochs") == trained(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_decay_from_any_state_leaves_the_state(constant: Make, tmp_path: Path) -> None:
     finetune(constant("constant", max_steps=8))
     before = contents(tmp_path / "constant")

@@ -109,6 +109,7 @@ def test_a_student_learns_what_the_labels_do_not_say(make: Make, tmp_path: Path,
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_labels_and_pieces_are_matched_by_name(make: Make, tmp_path: Path, teacher: Path) -> None:
     other = permuted(teacher, tmp_path / "other")
     tokenizer = str(teacher)
@@ -232,6 +233,7 @@ def test_numbers(make: Make, tmp_path: Path, teacher: Path) -> None:
         distill(make(output=tmp_path / "b", data=data))
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_several_labels(make: Make, tmp_path: Path, teacher: Path) -> None:
     data = tmp_path / "several.jsonl"

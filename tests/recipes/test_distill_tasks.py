@@ -114,6 +114,7 @@ def test_a_student_says_what_its_teacher_says_and_not_what_the_labels_do(
     assert not (again.folder / "teachers").exists()
 
 
+@pytest.mark.slow
 def test_tags_are_matched_by_name(make: Make, folder: Path, tmp_path: Path) -> None:
     model = load_trained(str(folder / "token-classification"), "ForTokenClassification")
     order = list(range(model.config.num_labels))[::-1]
@@ -331,7 +332,9 @@ RESUMED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize(
+    "name", ["words", *(pytest.param(name, marks=pytest.mark.slow) for name in RESUMED if name != "words")]
+)
 def test_raw_text_is_resumed_bit_for_bit(text: Make, tmp_path: Path, name: str) -> None:
     changes: dict[str, Any] = {"epochs": 1, "eval_every": 3, **RESUMED[name]}
     if "from_scratch" in changes:

@@ -103,7 +103,7 @@ def test_killed_without_warning_and_resumed(options: Options, tmp_path: Path) ->
     assert (result.history, result.metrics, result.best_step) == (whole.history, whole.metrics, whole.best_step)
 
 
-@pytest.mark.parametrize("family", ["squeezebert", "mobilebert"])
+@pytest.mark.parametrize("family", ["squeezebert", pytest.param("mobilebert", marks=pytest.mark.slow)])
 def test_interrupted_and_resumed(
     options: Options, config: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
@@ -369,6 +369,7 @@ def test_glue_names_metrics_and_any_order_of_labels(options: Options, tmp_path: 
     assert metrics_of(result.folder, data, glue="mrpc", labels=("equivalent", "not_equivalent")) == expected
 
 
+@pytest.mark.slow
 def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None:
     result = finetune(options(data=glue(tmp_path / "glue", "MNLI"), glue="mnli", epochs=1))
     assert list(result.metrics) == [

@@ -74,7 +74,9 @@ def test_it_learns_and_leaves_a_model(corpus: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "checkpoints").iterdir())) <= 2
 
 
-@pytest.mark.parametrize("optimizer", ["lamb", "lamb-nvidia", "adamw"])
+@pytest.mark.parametrize(
+    "optimizer", ["lamb", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lamb-nvidia", "adamw"))]
+)
 def test_killed_anywhere_and_resumed_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
@@ -252,7 +254,9 @@ def test_bad_input(corpus: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "e" / "checkpoints").iterdir()] == ["step-00000000"]
 
 
-@pytest.mark.parametrize(("name", "steps"), [("squeezebert", [3]), ("mobilebert", [3, 7])])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("squeezebert", [3]), pytest.param("mobilebert", [3, 7], marks=pytest.mark.slow)]
+)
 def test_the_published_runs(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, steps: list[int]
 ) -> None:

@@ -39,6 +39,7 @@ def made_up(options: FinetuneOptions, **_: Any) -> FinetuneResult:
 # ── seeds ──
 
 
+@pytest.mark.slow
 def test_seeds_are_the_runs_that_they_would_be_alone(options: Options, tmp_path: Path) -> None:
     result = over_seeds(finetune, options(epochs=1, seed=5), 3)
     alone = finetune(options(epochs=1, seed=6, output=tmp_path / "alone"))

@@ -98,6 +98,7 @@ def test_questions(run: Callable[..., Any], tmp_path: Path) -> None:
     assert not (result.folder / "evaluation" / "null_odds.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_questions_that_have_no_answer(run: Callable[..., Any], tmp_path: Path) -> None:
     data = squad_file(tmp_path / "a.json", 60, impossible=True)
@@ -157,6 +158,7 @@ def test_choices(run: Callable[..., Any], tmp_path: Path) -> None:
     assert len(rows) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_several_labels(run: Callable[..., Any], tmp_path: Path) -> None:
     rows = [

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pocketbert.bundles import bundled_models
 from pocketbert.checkpoints import open_tensors, read_tensors
 from pocketbert.configs import PRESETS, AutoConfig
 from pocketbert.families import FAMILIES, family_of
 from pocketbert.families.config import PreTrainedConfig
 from pocketbert.families.family import Family
-from pocketbert.pipelines import BUNDLED
 from pocketbert.runtime.load import load_plan
 from pocketbert.runtime.lowering import lower, lower_with
 from pocketbert.runtime.lowering.builder import Builder
@@ -81,14 +81,9 @@ class Subject:
         return {name: value for name, value in self.__dict__.items() if name not in ("plan", "int8_plan")}
 
 
-def bundled() -> list[str]:
-    """The names of the models that the package contains."""
-    return sorted(folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file())
-
-
 def default_subjects() -> list[str]:
     """The names that `subject` takes besides folders: of bundled models and published sizes."""
-    return [*bundled(), *PUBLISHED]
+    return [*bundled_models(), *PUBLISHED]
 
 
 def subject(name_or_path: str) -> Subject:
@@ -96,11 +91,8 @@ def subject(name_or_path: str) -> Subject:
 
     A folder goes before a name of `default_subjects`. Raises the errors of `from_folder`.
     """
-    if not Path(name_or_path).exists():
-        if name_or_path in PUBLISHED:
-            return published(name_or_path)
-        if name_or_path in bundled():
-            return from_folder(BUNDLED / name_or_path)
+    if name_or_path in PUBLISHED and not Path(name_or_path).exists():
+        return published(name_or_path)
     return from_folder(name_or_path)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pocketbert.bundles import local_folder
 from pocketbert.checkpoints.files import look_at, read_json
 from pocketbert.checkpoints.hub import list_files, resolve
 from pocketbert.checkpoints.names import mend_names, official_names, table_for
@@ -86,7 +87,7 @@ def open_tensors(
     file.
 
     Args:
-        name_or_path: folder, hub name, weight file, or prefix of a TensorFlow checkpoint.
+        name_or_path: folder, bundled model, hub name, weight file, or prefix of a TensorFlow checkpoint.
         revision: branch, tag or commit on the hub.
         cache_dir: where downloads are kept.
         local_files_only: never download.
@@ -95,10 +96,10 @@ def open_tensors(
     Raises:
         CheckpointError: no weights, or a file that is missing, empty, truncated, damaged or of another kind.
     """
-    path = Path(name_or_path)
-    if path.is_dir():
-        file = path / _choose([entry.name for entry in path.iterdir()], name_or_path)
-    elif (weights := _as_file(path)) is not None:
+    folder = local_folder(name_or_path)
+    if folder is not None:
+        file = folder / _choose([entry.name for entry in folder.iterdir()], name_or_path)
+    elif (weights := _as_file(Path(name_or_path))) is not None:
         file = weights
     else:
         where: dict[str, Any] = {

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pocketbert.bundles import local_folder
 from pocketbert.errors import CheckpointError
 
 _token: ContextVar[str | bool | None] = ContextVar("token", default=None)
@@ -31,10 +32,10 @@ def resolve(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """The folder of a model: `name_or_path` itself if it is one, the hub's snapshot otherwise.
+    """The folder of a model: `name_or_path` itself, that of a bundled model, or the hub's snapshot.
 
     Args:
-        name_or_path: a folder, or a name on the hub such as `google/mobilebert-uncased`.
+        name_or_path: a folder, the name of a bundled model, or one on the hub such as `google/mobilebert-uncased`.
         files: names or glob patterns of the files to download; one that the hub does not have is not an error here.
         revision: branch, tag or commit on the hub; `main` by default.
         cache_dir: where downloads are kept; huggingface_hub's folder by default.
@@ -43,8 +44,8 @@ def resolve(
     Raises:
         CheckpointError: neither folder nor model, or the hub does not give it.
     """
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path)
+    if (folder := local_folder(name_or_path)) is not None:
+        return folder
     name = _hub_name(name_or_path)
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils.tqdm import tqdm
@@ -56,7 +57,7 @@ def resolve(
             super().__init__(*args, **{"delay": 1, **options})  # type: ignore[no-untyped-call]
 
     try:
-        folder = snapshot_download(
+        snapshot = snapshot_download(
             name,
             revision=revision,
             cache_dir=cache_dir,
@@ -68,7 +69,7 @@ def resolve(
     # Whatever goes wrong: the library's own errors, those of its HTTP library (it has changed that twice), a full disk.
     except Exception as error:
         _fail(name, revision, error)
-    return Path(folder)
+    return Path(snapshot)
 
 
 def list_files(

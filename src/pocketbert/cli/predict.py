@@ -13,6 +13,7 @@ from pocketbert.cli.inputs import Item, check_text, read_passage, text_source
 from pocketbert.cli.predictions import load_pipeline, note_truncated, predictions, text_of
 from pocketbert.cli.text_options import (
     device_option,
+    encoder_option,
     file_option,
     model_option,
     text_arguments,
@@ -246,7 +247,7 @@ def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
     ]
 )
 @click_argument("text", nargs=-1, help="Texts that contain [MASK]; - reads lines from standard input.")
-@model_option
+@encoder_option
 @file_option
 @top_k_option(5, "Number of words per mask.")
 @click_option("--targets", metavar="A,B,C", default_text="the whole vocabulary", help="Words to choose from.")
@@ -255,7 +256,7 @@ def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
 @console.json_option
 def fill_mask(
     text: Sequence[str],
-    model: str,
+    model: str | None,
     file: str | None,
     top_k: int,
     targets: str | None,

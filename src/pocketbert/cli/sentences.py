@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
+from pocketbert.bundles import ENCODER
 from pocketbert.cli import console
 from pocketbert.cli.commands import click_argument, click_option, command
 from pocketbert.cli.inputs import check_text, text_source
 from pocketbert.cli.predictions import load_pipeline, predictions, spare_numpy_threads, text_of
 from pocketbert.cli.text_options import (
     device_option,
+    encoder_option,
     file_option,
-    model_option,
     text_arguments,
     text_column_option,
     top_k_option,
@@ -35,7 +36,7 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
     ]
 )
 @text_arguments
-@model_option
+@encoder_option
 @file_option
 @click_option(
     "--output",
@@ -66,7 +67,7 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
 @console.json_option
 def embed(
     text: Sequence[str],
-    model: str,
+    model: str | None,
     file: str | None,
     output: str | None,
     pooling: str | None,
@@ -115,7 +116,7 @@ def embed(
 )
 @click_argument("query", help="A question, or words to look for.")
 @click_argument("text", nargs=-1, help="Passages; - reads lines from standard input.")
-@model_option
+@encoder_option
 @file_option
 @top_k_option(None, "Number of passages to show, the best first.", "all")
 @text_column_option
@@ -124,7 +125,7 @@ def embed(
 def rank(
     query: str,
     text: Sequence[str],
-    model: str,
+    model: str | None,
     file: str | None,
     top_k: int | None,
     text_column: str | None,
@@ -142,7 +143,7 @@ def rank(
     with console.busy("loading the model"):
         from pocketbert.sentences.rank import Ranker
 
-        ranker = Ranker(model)
+        ranker = Ranker(model or ENCODER)
     json = console.use_json(json)
     results = predictions(ranker, source, text_of, json, query=query, windows=windows)
     scored = [(result, index, item.text) for index, (item, result) in enumerate(results)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pocketbert.bundles import ENCODER
 from pocketbert.cli.commands import Declaration, click_argument, click_option
 
 text_arguments = click_argument("text", nargs=-1, help="Texts; - reads lines from standard input.")
@@ -17,6 +18,10 @@ text_column_option = click_option(
 model_option = click_option(
     "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", required=True, help="Model folder or hub name."
 )
+encoder_option = click_option(
+    "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", default_text=f"{ENCODER}, bundled",
+    help="Model folder or hub name.",
+)  # fmt: skip
 device_option = click_option(
     "--device", metavar="NAME", default_text="the engine, without PyTorch", help="PyTorch device: cuda, cuda:1, …"
 )

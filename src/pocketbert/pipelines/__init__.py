@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from pocketbert.bundles import BUNDLED
 from pocketbert.checkpoints.hub import hub_token
 from pocketbert.errors import InputError
 from pocketbert.pipelines.base import Pipeline
@@ -27,7 +28,6 @@ __all__ = [
     "TextClassification", "TokenClassification", "ZeroShotClassification", "pipeline",
 ]  # fmt: skip
 
-BUNDLED = Path(__file__).parents[1] / "bundled"
 TASKS: dict[str, type[Pipeline]] = {
     kind.task: kind
     for kind in (
@@ -73,7 +73,8 @@ def pipeline(
     Args:
         task: One of `TASKS`, or "sentiment-analysis" or "ner". Default: that for which the model was trained.
         model: A model folder, a hub name, a model object, or any `features.Predictor`. Without one,
-            text-classification uses the bundled model, which classifies sentences as positive or negative.
+            text-classification uses a bundled model that classifies sentences as positive or negative, and
+            feature-extraction and fill-mask use the bundled encoder.
         *parts: A tokenizer, or a configuration and a tokenizer, without their names.
         tokenizer: A tokenizer, or the folder or hub name of one; by default that of the model's folder or name.
         config: The model's configuration, or the folder or hub name of one, where `model` is a predictor that does not

@@ -38,7 +38,7 @@ class Pipeline(ABC):
 
     task: ClassVar[str]
     head: ClassVar[str]  # the part of a model class's name after its family
-    bundled: ClassVar[str | None] = None  # the folder of the model that the package brings
+    bundled: ClassVar[str | None] = None  # the name of the bundled model that is the default
     whole_texts: ClassVar[str] = ""  # the option with which texts of any length are read to their end
     nested: ClassVar[str | None] = None  # a name for a dictionary of the tokenizer's arguments
 

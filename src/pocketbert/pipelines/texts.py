@@ -10,6 +10,7 @@ import numpy as np
 
 from pocketbert import decode
 from pocketbert.arguments import plain, whole
+from pocketbert.bundles import ENCODER
 from pocketbert.errors import InputError, require
 from pocketbert.features import Features, Predictor, TokenIds, encode_ids, encode_texts
 from pocketbert.pipelines.arguments import Reading
@@ -244,6 +245,7 @@ class FeatureExtraction(Pipeline):
 
     task = "feature-extraction"
     head = "Model"
+    bundled = ENCODER
     whole_texts = "windows"
     nested = "tokenize_kwargs"
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pocketbert import decode
 from pocketbert.arguments import plain, whole
+from pocketbert.bundles import ENCODER
 from pocketbert.errors import InputError
 from pocketbert.features import Features, Tokens, Window, encode_questions
 from pocketbert.pipelines.arguments import Reading
@@ -235,6 +236,7 @@ class FillMask(Pipeline):
 
     task = "fill-mask"
     head = "ForMaskedLM"
+    bundled = ENCODER
     nested = "tokenizer_kwargs"
 
     def __call__(self, inputs: Any, *others: Any, **options: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pocketbert.bundles import ENCODER
 from pocketbert.errors import ConfigError
 from pocketbert.options import Panel
 from pocketbert.recipes.finetune_options import START, FinetuneOptions
@@ -49,7 +50,10 @@ class DistillOptions(FinetuneOptions):
     model: str | None = field(
         default=None,
         metadata=START.option(
-            "Student checkpoint to start from: a folder or hub name.", "FOLDER|NAME", names=["--student", "-m"]
+            "Student checkpoint to start from: a folder or hub name.",
+            "FOLDER|NAME",
+            names=["--student", "-m"],
+            default=f"{ENCODER}, bundled",
         ),
     )
     init: str | None = field(

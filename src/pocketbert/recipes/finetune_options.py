@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pocketbert.bundles import ENCODER
 from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument
 from pocketbert.tasks import TASKS, foreign_options
@@ -50,7 +51,10 @@ class FinetuneOptions(Options):
     model: str | None = field(
         default=None,
         metadata=START.option(
-            "Checkpoint to start from: a folder or hub name.", "FOLDER|NAME", names=["--model", "-m"]
+            "Checkpoint to start from: a folder or hub name.",
+            "FOLDER|NAME",
+            names=["--model", "-m"],
+            default=f"{ENCODER}, bundled",
         ),
     )
     from_scratch: str | None = field(
@@ -178,8 +182,10 @@ class FinetuneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.model is None) == (self.from_scratch is None):
-            raise ConfigError("choose what to start from: either a checkpoint (--model) or --from-scratch")
+        if self.from_scratch is not None:
+            self._check("model", self.model is None, "and --from-scratch are both given: choose what to start from")
+        elif self.model is None:
+            object.__setattr__(self, "model", ENCODER)
         if self.vocab_size is not None and (self.from_scratch is None or self.tokenizer is not None):
             raise ConfigError("--vocab-size trains a new vocabulary: it needs --from-scratch, and no --tokenizer")
         if self.from_scratch is not None and self.vocab_size is None and self.tokenizer is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pocketbert.bundles import bundled_models
 from pocketbert.checkpoints.files import read_json
 from pocketbert.configs import PRESETS, AutoConfig, PreTrainedConfig
 from pocketbert.corpus.vocabulary import train_vocabulary
@@ -73,6 +74,8 @@ def _load_model(
 ) -> tuple[BertTokenizer, PreTrainedModel]:
     name = options.model
     assert name is not None
+    if not Path(name).is_dir() and name in bundled_models():
+        log(f"starting from {name}, a model that the package contains")
     tokenizer = tokenizer or choose_tokenizer(options, data)
     stored = AutoConfig.from_pretrained(name)
     config, fits = data.configure(_quantizable(stored, options, log))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pocketbert.arguments import FROM_PRETRAINED, WORDPIECE_FROM_PRETRAINED, Idle, check_idle, is_float32
+from pocketbert.bundles import local_folder
 from pocketbert.errors import InputError
 from pocketbert.pipelines.inputs import several
 from pocketbert.sentences.activations import ACTIVATIONS, Activation, activation_of
@@ -24,9 +25,9 @@ HERE = (None, "cpu", -1)  # devices that mean this processor
 
 
 def full_name(name_or_path: str | Path, organisation: str) -> str | Path:
-    """A folder, or a name on the hub with its organisation, which short names of sentence-transformers leave out."""
+    """A folder, a bundled model, or a name on the hub with the organisation that short names leave out."""
     name = str(name_or_path)
-    if "/" in name or "\\" in name or Path(name).exists() or name.startswith("bert-"):
+    if "/" in name or "\\" in name or Path(name).exists() or local_folder(name) or name.startswith("bert-"):
         return name_or_path
     return f"{organisation}/{name}"
 

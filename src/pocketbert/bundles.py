@@ -1,0 +1,21 @@
+"""Models that the package contains, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+BUNDLED = Path(__file__).parent / "bundled"
+ENCODER = "squeezebert-small"  # what training, vectors and masked words begin with unless another model is named
+
+
+def bundled_models() -> list[str]:
+    """Return the names of the models that the package contains."""
+    return sorted(folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file())
+
+
+def local_folder(name_or_path: str | Path) -> Path | None:
+    """Return the folder at a path or, if there is none, that of the bundled model of this name; None without either."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    return BUNDLED / path if str(path) in bundled_models() else None
