@@ -262,6 +262,7 @@ def logits_of(texts: list[str], teacher: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_teacher_that_was_run_elsewhere(make: Make, tmp_path: Path, teacher: Path) -> None:
     """The same teacher twice, once by its logits, has the targets of the teacher itself."""
     changes: dict[str, Any] = {"augment": 1, "alpha": 1.0, "epochs": 1}

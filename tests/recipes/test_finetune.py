@@ -384,8 +384,7 @@ def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None
     ("changes", "message"),
     [
         ({"task": "translation"}, "--task translation must be one of text-classification"),
-        ({"model": None, "from_scratch": None, "vocab_size": None}, "either a checkpoint"),
-        ({"model": "x", "from_scratch": "y"}, "either a checkpoint"),
+        ({"model": "x", "from_scratch": "y"}, "choose what to start from"),
         ({"vocab_size": None}, "--from-scratch needs a vocabulary"),
         ({"from_scratch": "bert-huge"}, r"nor a preset \(bert-base-uncased"),
         ({"model": "x", "vocab_size": 100}, "needs --from-scratch"),

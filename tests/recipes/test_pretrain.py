@@ -273,6 +273,7 @@ def test_the_published_runs(
         assert (Path(said["folder"]) / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_going_on_from_a_checkpoint(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = pretrain(options(corpus, tmp_path / "first", length=(12,), steps=(8,), pairs="none"))
     changes: dict[str, Any] = {

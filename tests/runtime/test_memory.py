@@ -48,6 +48,7 @@ print(before, loaded - before, peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("config", [BertConfig(**_sizes), SqueezeBertConfig(**_sizes, embedding_size=512)])
 def test_a_model_is_in_memory_once(config: PreTrainedConfig, int8: bool, tmp_path: Path) -> None:
