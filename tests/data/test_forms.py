@@ -241,9 +241,9 @@ def test_bad_rows_are_listed(tmp_path: Path) -> None:
         read_table(path)
     table = read_table(path, skip_bad=True)
     assert [one.text for one in table.examples] == [*(f"good {i}" for i in range(10)), "last"]
-    assert [(bad.line, bad.problem[:24]) for bad in table.bad] == [
-        (12, "the text in column 'text"), (13, "has no label in column '"), (14, "has 3 columns, the heade"),
-        (15, "column 'text' holds #N/A"), (16, "',' expected after '\"'. "), (17, "byte 0xE9 is not UTF-8. "),
+    assert [(bad.line, bad.problem[:20]) for bad in table.bad] == [
+        (12, "the text in column '"), (13, "has no label in colu"), (14, "has 3 columns, the h"),
+        (15, "column 'text' holds "), (16, "',' expected after '"), (17, "byte 0xE9 is not UTF"),
     ]  # fmt: skip
     assert table.skipped == 6
     assert table.bad[1].row == {"text": "no label", "label": ""}
