@@ -145,7 +145,7 @@ def signals_blocked() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
         for received in dict.fromkeys(waiting):
             signal.raise_signal(received)
 

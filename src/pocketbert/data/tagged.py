@@ -90,7 +90,7 @@ def _csv(path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
         for line, row in rows:
             lists = map(read_list, row)
             cells = [cell if items is None else list(items) for cell, items in zip(row, lists, strict=True)]
-            yield line, dict(zip(names, cells, strict=False))
+            yield line, dict(zip(names, cells, strict=False))  # cells at the end of a row may be missing
 
 
 def _refuse_json(path: Path) -> None:

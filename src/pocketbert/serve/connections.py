@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import sys
 import time
 from typing import Any, ClassVar
@@ -118,4 +117,6 @@ def most_connections() -> int:
     """Return the number of connections that may be open at once, by the limit of open files."""
     if sys.platform == "win32":
         return 1 << 30
+    import resource
+
     return max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
