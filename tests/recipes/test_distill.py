@@ -353,6 +353,15 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
             "--short-share 0.01 must leave and replace examples of a batch of 8",
         ),
         ({"task": "feature-extraction", "hidden_weight": 1.0, "short_share": 1.0}, "--short-share 1.0 must leave"),
+        (
+            {"task": "feature-extraction", "hidden_weight": 1.0, "short_share": 0.5, "pair_share": 0.5},
+            "--pair-share 0.5 must leave and replace examples of a batch of 8",
+        ),
+        (
+            {"task": "feature-extraction", "hidden_weight": 1.0, "pair_share": 0.1},
+            "--pair-share 0.1 must leave and replace",
+        ),
+        ({"pair_share": 0.5}, "--pair-share 0.5 is for --task feature-extraction"),
         ({"freeze": "embeddings"}, "--freeze embeddings is for --task feature-extraction"),
         ({"word_weight": 1.0}, "--word-weight 1.0 is for --task feature-extraction"),
         ({"sentence_weight": 1.0}, "--sentence-weight 1.0 is for --task feature-extraction"),

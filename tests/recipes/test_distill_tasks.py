@@ -270,6 +270,40 @@ def test_short_sentences_among_the_long_examples(text: Make) -> None:
     assert long / (16 * 24 * 30) < 0.75
 
 
+def test_pairs_of_segments_among_the_examples(text: Make) -> None:
+    from pocketbert.tasks.raw_text import RawText
+
+    options = text()
+    raw = RawText(options)
+    words = AutoTokenizer.from_pretrained(options.data)
+    encoded = replace(raw.encode(words, BertConfig(), 24), pairs=0.5)
+    batches = encoded.batches(batch_size=16, parts=2, seed=options.seed)
+    following = {
+        tuple(shard.tokens[i : i + 2].tolist())
+        for shard in raw.corpora["train"].shards
+        for i in range(len(shard.tokens) - 1)
+    }
+    tokens, goes_on, pairs = [0, 0], 0, 0
+    for step in range(30):
+        *parts, long, short = batches(step)
+        assert [len(part["starts"]) - 1 for part in parts] == [4, 4]
+        assert not any(part["token_type_ids"].any() for part in parts)
+        for number, (part, most) in enumerate(((long, 24), (short, 8))):
+            assert "pair_labels" not in part
+            tokens[number] += len(part["input_ids"])
+            for start, end in pairwise(part["starts"].tolist()):
+                ids, segments = part["input_ids"][start:end].tolist(), part["token_type_ids"][start:end].tolist()
+                first = segments.index(1)
+                assert end - start <= most
+                assert segments == [0] * first + [1] * (end - start - first)
+                assert ids[first - 1] == ids[-1] == words.sep_token_id
+                goes_on += (ids[first - 2], ids[first]) in following
+                pairs += 1
+    assert tokens[0] / (16 * 24 * 30) == pytest.approx(0.25, abs=0.08)
+    assert tokens[1] / (16 * 24 * 30) == pytest.approx(0.25, abs=0.08)
+    assert 0 < goes_on < pairs  # a run of one sentence is always followed by other text
+
+
 def test_masked_words_beside_distillation(text: Make, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "epochs": 1}
     result = distill(text(**changes))
@@ -326,7 +360,9 @@ def test_similarities_are_judged_during_a_run(text: Make, tmp_path: Path) -> Non
 
 RESUMED: dict[str, dict[str, Any]] = {
     "states": {},
-    "words": {"attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "short_share": 0.25},
+    "words": {
+        "attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "short_share": 0.25, "pair_share": 0.25,
+    },
     "local": {"attention_weight": 0.0, "layer_local": True, "freeze": "embeddings", "from_scratch": "wide.json"},
     "relations": {"hidden_weight": 0.0, "attention_weight": 0.0, "relation_weight": 1.0, "relation_heads": 4},
 }  # fmt: skip

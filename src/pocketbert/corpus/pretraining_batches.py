@@ -33,6 +33,7 @@ Pairs = Literal["sop", "nsp"]
 PackedBatch = dict[str, npt.NDArray[np.int64]]
 Words = npt.NDArray[np.uint64]
 
+MIN_LENGTH = 8  # tokens of an example
 SHORT = 0.1  # the probability that an example ends early
 _OWN_WORDS = 8  # random words per example, besides those of its tokens
 _SPLIT, _COIN, _DOCUMENT, _SENTENCE, _FRONT_A, _FRONT_B = range(6)
@@ -71,8 +72,8 @@ class PretrainingBatches:
         words: tuple[int, int] | None = None,
         seed: int = 42,
     ) -> None:
-        if length < 8:
-            raise ConfigError(f"examples of {length} tokens are too short: at least 8 are needed")
+        if length < MIN_LENGTH:
+            raise ConfigError(f"examples of {length} tokens are too short: at least {MIN_LENGTH} are needed")
         if batch < 1 or not 0 < masked < 1:
             raise ConfigError(f"{batch=} must be at least 1, and {masked=} must lie between 0 and 1")
         if pairs == "nsp" and corpus.documents < 2:

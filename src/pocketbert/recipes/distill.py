@@ -238,7 +238,7 @@ class EncoderDistillationRun(EpochRun):
         self.pairs = [similarity.encode(tokenizer, length) for similarity in self.similarities]
         encoded = self.data.encode(tokenizer, config, self.max_length(config))
         copies = options.word_share if options.word_weight > 0 else 0.0
-        return replace(encoded, copies=copies, short=options.short_share)
+        return replace(encoded, copies=copies, short=options.short_share, pairs=options.pair_share)
 
     def objective(self, model: PreTrainedModel) -> Objective:
         """Return all losses; the teachers run with the student, as their outputs on a corpus are not cached."""

@@ -101,6 +101,14 @@ class DistillOptions(FinetuneOptions):
         default=0.0,
         metadata=RAW_TEXT.option("Fraction of the tokens of each batch in single sentences of 3 to 20 words.", "X"),
     )
+    pair_share: float = field(
+        default=0.0,
+        metadata=RAW_TEXT.option(
+            "Fraction of the tokens of each batch in pairs of segments, the second of which goes on from the first or "
+            "is other text, for students that will read pairs of texts.",
+            "X",
+        ),
+    )
     relation_weight: float = field(
         default=0.0,
         metadata=RAW_TEXT.option(
@@ -208,6 +216,7 @@ class DistillOptions(FinetuneOptions):
                 "freeze",
                 "similarity_data",
                 "short_share",
+                "pair_share",
             )
             for name in further:
                 self._check(name, not getattr(self, name), "is for --task feature-extraction; leave it out")
@@ -235,12 +244,15 @@ class DistillOptions(FinetuneOptions):
         self._check("relation_heads", self.relation_heads >= 1, "must be at least 1")
         stems = [Path(name).stem for name in self.similarity_data]
         self._check("similarity_data", len(set(stems)) == len(stems), "must be files with different names")
-        replaced = round(self.short_share * self.batch_size)
-        self._check(
-            "short_share",
-            self.short_share == 0 or self.accumulation <= self.batch_size - replaced < self.batch_size,
-            f"must leave and replace examples of a batch of {self.batch_size}",
-        )
+        left = self.batch_size
+        for name, share, parts in (("short_share", self.short_share, 1), ("pair_share", self.pair_share, 2)):
+            replaced = parts * round(share / parts * self.batch_size)
+            left -= replaced
+            self._check(
+                name,
+                share == 0 or (replaced > 0 and left >= self.accumulation),
+                f"must leave and replace examples of a batch of {self.batch_size}",
+            )
         self._check("word_share", 0 < self.word_share <= 1, "must lie between 0 and 1")
 
     def encoder_weights(self) -> EncoderWeights:

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.corpus.corpus import Corpus, Split
-from pocketbert.corpus.pretraining_batches import PretrainingBatches
+from pocketbert.corpus.pretraining_batches import MIN_LENGTH, Pairs, PretrainingBatches
 from pocketbert.data.batches import Batches
 from pocketbert.errors import ConfigError
 from pocketbert.recipes.finetune_options import FinetuneOptions
@@ -20,9 +20,18 @@ from pocketbert.tasks.base import TrainingData
 from pocketbert.tokenization import BertTokenizer
 
 SHORT_WORDS = 3, 20  # words of a short sentence
+SHORT_PAIRS = 3  # half of the tokens in pairs are in pairs shorter by this factor, such as two sentences
 _HELD_OUT = 8, 64  # evaluation batches, and examples per batch
 
 Batch = dict[str, npt.NDArray[Any]]
+
+
+class Reading(NamedTuple):
+    """How examples are cut from the text: arguments of `PretrainingBatches`."""
+
+    length: int
+    pairs: Pairs | None = None
+    words: tuple[int, int] | None = None
 
 
 class RawText(TrainingData):
@@ -91,22 +100,32 @@ class EncodedText:
     """Fraction of the examples of a batch of which there are masked copies."""
     short: float = 0.0
     """Fraction of the tokens of a batch in single short sentences."""
+    pairs: float = 0.0
+    """Fraction of the tokens of a batch in pairs of segments."""
 
     def batches(self, *, batch_size: int, parts: int, seed: int) -> Batches:
         """Return the training batches, each divided into `parts` micro-batches."""
-        replaced = round(self.short * batch_size)
-        readers = [(self._reader("train", batch_size - replaced, seed), parts)]
-        if replaced > 0:
-            single = self._reader("train", 1, seed + 1, words=SHORT_WORDS)
-            count = round(replaced * self.max_length / single.mean_length)
-            readers.append((self._reader("train", max(1, count), seed + 1, words=SHORT_WORDS), 1))
+        whole = Reading(self.max_length)
+        readings = [
+            (self.short, Reading(self.max_length, words=SHORT_WORDS)),
+            (self.pairs / 2, Reading(self.max_length, pairs="nsp")),
+            (self.pairs / 2, Reading(max(MIN_LENGTH, self.max_length // SHORT_PAIRS), pairs="nsp")),
+        ]
+        replaced = [round(share * batch_size) for share, _ in readings]
+        readers = [(self._reader("train", whole, batch_size - sum(replaced), seed), parts)]
+        for number, (examples, (_, reading)) in enumerate(zip(replaced, readings, strict=True), 1):
+            if examples > 0:
+                length = self._reader("train", reading, 1, seed + number).mean_length
+                count = max(1, round(examples * self.max_length / length))
+                readers.append((self._reader("train", reading, count, seed + number), 1))
         return _TextBatches(self, readers)
 
     def held_out(self) -> Iterator[Batch]:
         """Return the evaluation batches, always the same."""
         batches, size = _HELD_OUT
-        size = min(size, self._reader("held-out", 1, self.seed).examples)
-        reader = self._reader("held-out", size, self.seed)
+        whole = Reading(self.max_length)
+        size = min(size, self._reader("held-out", whole, 1, self.seed).examples)
+        reader = self._reader("held-out", whole, size, self.seed)
         return (self.packed(reader, t) for t in range(min(batches, reader.examples // size)))
 
     def packed(self, reader: PretrainingBatches, step: int, part: int = 0, parts: int = 1) -> Batch:
@@ -116,6 +135,7 @@ class EncodedText:
         `EncoderDistillation` describes.
         """
         batch: Batch = {**reader.batch(step, part, parts)}
+        batch.pop("pair_labels", None)
         masked, positions, labels = batch["input_ids"], batch.pop("masked_positions"), batch.pop("masked_labels")
         batch["input_ids"] = masked.copy()
         batch["input_ids"][positions] = labels
@@ -127,8 +147,10 @@ class EncodedText:
             batch |= {"masked_positions": positions[inside], "masked_labels": labels[inside]}
         return batch
 
-    def _reader(self, split: Split, size: int, seed: int, words: tuple[int, int] | None = None) -> PretrainingBatches:
-        return PretrainingBatches(self.corpora[split], self.max_length, size, words=words, seed=seed)
+    def _reader(self, split: Split, reading: Reading, size: int, seed: int) -> PretrainingBatches:
+        return PretrainingBatches(
+            self.corpora[split], reading.length, size, pairs=reading.pairs, words=reading.words, seed=seed
+        )
 
 
 class _TextBatches:
