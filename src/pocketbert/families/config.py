@@ -15,13 +15,14 @@ from typing import Any, ClassVar, Self
 
 from pocketbert.arguments import read_loading
 from pocketbert.errors import CheckpointError, ConfigError
-from pocketbert.families.family import HEADS
+from pocketbert.families.family import HEADS, Dense
 
 # The tanh form of GELU has three published names; "swish" is the older name of "silu".
 ACTIVATIONS = (
     "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "relu6", "silu", "swish", "tanh",
 )  # fmt: skip
 _TASK_HEADS = tuple(head.name for head in HEADS.values() if head.task)
+CLASSIFIER_INPUTS = ("mean", "cls")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -173,6 +174,22 @@ class PreTrainedConfig:
         return True
 
     @property
+    def classifier_input(self) -> str | None:
+        """What a classifier of texts reads: the "mean" of the token vectors, or the first one, "cls", as it is.
+
+        None: what the family's classifiers read. A head on frozen vectors is fitted to one of the others, and is a
+        single linear layer. The key is PocketBERT's own: elsewhere such a folder has other answers.
+        """
+        return self.extra.get("classifier_input")
+
+    def head_layers(self, head: str) -> tuple[Dense, ...]:
+        """The layers of a head, a key of `HEADS`, beyond word scores."""
+        from pocketbert.families import family_of
+
+        layers = family_of(self).heads[head]
+        return layers[-1:] if head == "ForSequenceClassification" and self.classifier_input is not None else layers
+
+    @property
     def reads_padding(self) -> bool:
         """Whether the output for a token can depend on padding beside it, even with an attention mask."""
         return False
@@ -207,6 +224,8 @@ class PreTrainedConfig:
         )
         problem_types = f"must be one of {', '.join(PROBLEM_TYPES)}"
         self._check("problem_type", self.problem_type in (None, *PROBLEM_TYPES), problem_types)
+        inputs = f"must be one of {', '.join(CLASSIFIER_INPUTS)}"
+        self._check("classifier_input", self.classifier_input in (None, *CLASSIFIER_INPUTS), inputs)
         if self.problem_type == "single_label_classification":
             self._check(
                 "num_labels",

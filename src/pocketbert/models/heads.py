@@ -22,6 +22,7 @@ from pocketbert.models.ops import (
     FirstToken,
     LayerNorm,
     Linear,
+    MeanToken,
     WordTable,
     init_parameters,
     wide_linear,
@@ -49,11 +50,14 @@ class Head(PreTrainedModel):
         takes_first = self.kind.name in self.family.first_token
         pools = (self.kind.pooled and not takes_first) or self.family.always_pools
         encoder = self.encoder_class(config, add_pooling_layer=pools)  # type: ignore[call-arg]
-        if takes_first:
+        reads = config.classifier_input if self.kind.name == "ForSequenceClassification" else None
+        if reads == "mean":
+            encoder.pooler = MeanToken()
+        elif takes_first or reads == "cls":
             encoder.pooler = FirstToken()
         setattr(self, self.base_model_prefix, encoder)
         self._add_words()
-        layers = self.family.heads[self.kind.name]
+        layers = config.head_layers(self.kind.name)
         if rates := {getattr(config, layer.dropout) for layer in layers if layer.dropout}:
             [rate] = rates
             self.dropout = Dropout(rate)
@@ -70,11 +74,11 @@ class Head(PreTrainedModel):
     @property
     def head_layers(self) -> list[nn.Linear]:
         """The layers beyond word scores."""
-        return [_linear_at(self, layer.name) for layer in self.family.heads[self.kind.name]]
+        return [_linear_at(self, layer.name) for layer in self.config.head_layers(self.kind.name)]
 
     def apply_layers(self, x: Tensor) -> Tensor:
         """Map hidden states or pooled vectors [..., H] to scores [..., L]."""
-        for layer, linear in zip(self.family.heads[self.kind.name], self.head_layers, strict=True):
+        for layer, linear in zip(self.config.head_layers(self.kind.name), self.head_layers, strict=True):
             x = wide_linear(linear, self.dropout(x) if layer.dropout else x)
             x = x if layer.activation is None else ACTIVATIONS[layer.activation](x)
         return x

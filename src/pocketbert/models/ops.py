@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pocketbert.errors import InputError
 from pocketbert.models.cpu import PackedAttention, drop_out, linear
 
 Activation = Callable[[Tensor], Tensor]
@@ -210,6 +211,21 @@ class FirstToken(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Map [B, S, H] to [B, H]."""
         return hidden[:, 0]
+
+
+class MeanToken(nn.Module):
+    """What a classifier of mean vectors has in place of a pooler: [B, S, H] or a row of packed examples to [B, H]."""
+
+    def forward(self, hidden: Tensor, mask: Tensor | Packing | None) -> Tensor:
+        """Map [B, S, H] to [B, H]: the mean over the tokens that a mask [B, S] or a packing leaves."""
+        if isinstance(mask, Packing):
+            hidden, mask = mask.pad(hidden), mask.real
+        if mask is None:
+            return hidden.mean(1)
+        if mask.dim() != 2:
+            raise InputError(f"a mean of tokens needs an attention_mask [B, S], not {list(mask.shape)}")
+        weights = mask.bool()[..., None]  # [B, S, 1]
+        return hidden.where(weights, 0).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def init_parameters(model: nn.Module, std: float, names: set[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from pocketbert.checkpoints.models import Fit, LoadingInfo, fit_tensors, read_mo
 from pocketbert.errors import ConfigError, InputError
 from pocketbert.families.config import PreTrainedConfig
 from pocketbert.families.family import Family
-from pocketbert.models.ops import Packing, init_parameters, keep_mask
+from pocketbert.models.ops import MeanToken, Packing, init_parameters, keep_mask
 from pocketbert.models.tensor_files import serialise
 from pocketbert.outputs import BaseModelOutputWithPooling, ModelOutput
 
@@ -275,11 +275,14 @@ class EncoderModel(PreTrainedModel):
             states.append(hidden)
             weights.append(probabilities)
 
-        # The pooler reads the first token of each row: of packed examples, [examples, 1, H].
-        firsts = hidden if packing is None else hidden[0, packing.starts[:-1], None]
+        if isinstance(self.pooler, MeanToken):
+            pooled = self.pooler(hidden, attention_mask)
+        else:  # a pooler reads the first token of each row: of packed examples, [examples, 1, H]
+            firsts = hidden if packing is None else hidden[0, packing.starts[:-1], None]
+            pooled = None if self.pooler is None else self.pooler(firsts)
         output = BaseModelOutputWithPooling(
             last_hidden_state=hidden,
-            pooler_output=None if self.pooler is None else self.pooler(firsts),
+            pooler_output=pooled,
             hidden_states=tuple(states) if with_states else None,
             attentions=tuple(weights) if with_weights else None,
         )

@@ -245,6 +245,15 @@ class ForSequenceClassification(ClassifierHead):
     others [B, L] a multi-label problem (binary cross entropy).
     """
 
+    def add_head(self) -> None:
+        """Dropout and the linear layer. Raises `ConfigError` for a head that does not read the pooled output."""
+        if self.config.classifier_input is not None:
+            raise ConfigError(
+                f"classifier_input={self.config.classifier_input!r}: this head was fitted on other vectors than the "
+                "pooled output, which the TensorFlow classes do not compute; run the folder itself, or export it"
+            )
+        super().add_head()
+
     def score(self, encoded: TFBaseModelOutputWithPooling) -> Tensor:
         """[B, L]."""
         return self.classifier(self.dropout(encoded.pooler_output))

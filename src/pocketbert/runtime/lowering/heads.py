@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ from pocketbert.errors import CheckpointError
 from pocketbert.families.config import PreTrainedConfig
 from pocketbert.families.family import HEADS
 from pocketbert.runtime.lowering.builder import Builder
-from pocketbert.runtime.plan import Columns, Linear
+from pocketbert.runtime.plan import Columns, LayerNorm, Linear
 
 Output = tuple[str, Columns | tuple[Columns, int]]
 
@@ -28,7 +29,7 @@ def lower_head(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Ite
         return
     names = kind.outputs[1:] if kind.words else kind.outputs  # the first output of a word head is its word scores
     if names:
-        source = _pool(build, config, hidden) if kind.pooled else hidden
+        source = _classifier_input(build, config, hidden) if kind.pooled else hidden
         scores = Columns("scores", config.num_labels if kind.scores is None else kind.scores)
         _apply_layers(build, config, source, scores)
     if kind.words:
@@ -40,7 +41,7 @@ def lower_head(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Ite
 
 
 def _apply_layers(build: Builder, config: PreTrainedConfig, source: Columns, scores: Columns) -> None:
-    layers = build.family.heads[build.head]
+    layers = config.head_layers(build.head)
     for layer in layers:
         target = scores if layer is layers[-1] else Columns(layer.name, config.hidden_size)
         weights = build.dense(layer.name, target.width, source.width)
@@ -52,6 +53,25 @@ def _has_pooled_output(build: Builder, config: PreTrainedConfig) -> bool:
     """Whether the encoder alone has a pooled output: not if it needs a layer that the checkpoint lacks."""
     pooler = build.family.pooler
     return pooler is not None and (not config.has_pooler_layer or build.has(f"{pooler.name}.weight"))
+
+
+def _classifier_input(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
+    """What a head of texts reads: the pooler's output, or what the configuration declares in its place."""
+    reads = config.classifier_input if build.head == "ForSequenceClassification" else None
+    if reads is None:
+        return _pool(build, config, hidden)
+    first = Columns("first", hidden.width)
+    build.gather(_average(build, config, hidden) if reads == "mean" else hidden, first)
+    return first
+
+
+def _average(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
+    """The mean over the tokens, at each of them: attention with scores of 0, which all engines and formats can do."""
+    nothing, average = Columns("nothing", hidden.width), Columns("average", hidden.width)
+    zeros = build.keep("average.zeros", np.zeros(hidden.width))
+    build.steps.append(LayerNorm(hidden, nothing, zeros, zeros, 1.0))
+    build.attention(nothing, nothing, hidden, average, math.gcd(hidden.width, config.num_attention_heads))
+    return average
 
 
 def _pool(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
