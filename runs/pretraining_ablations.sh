@@ -19,13 +19,13 @@ begin() { # NAME CONFIG FLAGS: from nothing
     local name=$1 config=$2
     shift 2
     echo "$name"
-    pocketbert pretrain "$corpus" "$out/$name" --config "$small/$config.json" "${common[@]}" "$@"
+    pocketbert pretrain "$corpus" "$out/$name" --model-config "$small/$config.json" "${common[@]}" "$@"
 }
 taught() { # NAME FLAGS: from the teacher
     local name=$1
     shift
     echo "$name"
-    pocketbert transfer "$corpus" "$out/$name" --config "$small/mobilebert.json" --teacher "$out/teacher" \
+    pocketbert transfer "$corpus" "$out/$name" --model-config "$small/mobilebert.json" --teacher "$out/teacher" \
         --batch-size 32 --layer-batch-size 32 --layer-rate 4e-3 --learning-rate 8e-3 --eval-every 100 "${common[@]}" "$@"
 }
 alone=(--steps $steps --layer-steps 0) layers=(--steps $((steps - 4 * each)) --layer-steps $each)

@@ -101,7 +101,9 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
 
 
 WORDS = r"""(?:"[^"]*"|'[^']*'|[^|>"'])*"""
-COMMAND = re.compile(rf"(?:(?P<before>{WORDS})\| *)?pocketbert (?P<arguments>{WORDS})(?P<after>[|>].*)?")
+COMMAND = re.compile(
+    rf"(?:(?P<before>{WORDS})\| *)?(?P<variables>(?:[A-Z_]+=\S+ )*)pocketbert (?P<arguments>{WORDS})(?P<after>[|>].*)?"
+)
 
 
 class Screen(io.BytesIO):
@@ -125,7 +127,10 @@ def shell(command: str) -> tuple[int, str]:
     if found is None:
         return bash(command)
     given = bash(found["before"])[1] if found["before"] else ""
-    status, printed = pocketbert_says(found["arguments"], given, terminal=found["after"] is None)
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in found["variables"].split():
+            patch.setenv(*variable.split("=", 1))
+        status, printed = pocketbert_says(found["arguments"], given, terminal=found["after"] is None)
     return (status, printed) if found["after"] is None else bash(f"cat {found['after']}", printed)
 
 

@@ -110,7 +110,7 @@ def _pretrain(probe: Probe) -> None:
     teacher = _config("mobilebert-norm", intra_bottleneck_size=48, hidden_act="gelu", **norm)
 
     def pretrain(name: str, preset: str, config: Path, *more: str) -> None:
-        _train(probe, name, "pretrain", "corpus", name, "--preset", preset, "--config", config, *few, *more)
+        _train(probe, name, "pretrain", "corpus", name, "--preset", preset, "--model-config", config, *few, *more)
 
     pretrain("squeezebert", "squeezebert", squeeze)
     pretrain("whole-words", "squeezebert", squeeze, "--whole-words", "--pairs", "none", "--optimizer", "adamw")
@@ -118,7 +118,7 @@ def _pretrain(probe: Probe) -> None:
     pretrain("mobilebert", "mobilebert", mobile, "--optimizer", "lamb-nvidia", "--precision", "bf16")
     for strategy in ("progressive", "auxiliary", "joint"):
         taught = ("--teacher", "ib-bert", "--strategy", strategy, "--layer-steps", "6", "--layer-batch-size", "8")
-        _train(probe, strategy, "transfer", "corpus", strategy, "--config", mobile, *taught, *few)
+        _train(probe, strategy, "transfer", "corpus", strategy, "--model-config", mobile, *taught, *few)
     words = ("--task", "feature-extraction", "--hidden-weight", "1", "--alpha", "0")
     _train(probe, "distil-encoder", "distill", "corpus", "-o", "distil-encoder", "--teacher", "squeezebert",
            "--student", "squeezebert", *words, "--epochs", "1", "--batch-size", "8", "--max-length", "32")  # fmt: skip

@@ -214,5 +214,5 @@ def test_the_page_has_panels_and_defaults(parsed: Callable[..., Any]) -> None:
     text = parsed("--help").stdout
     assert re.findall(r"^(\w+):$", text, re.MULTILINE) == ["Arguments", "Options", "Looks", "Examples"]
     assert "untold" not in text
-    defaults = ["a, b", "1, 8", "red", "as wide as the source", "frame"]
+    defaults = ["a, b", "1, 8", "POCKETBERT_CONFIG, if set", "red", "as wide as the source", "frame"]
     assert re.findall(r"\[default: ([^]]+)\]", " ".join(text.split())) == defaults

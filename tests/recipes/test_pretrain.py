@@ -311,7 +311,7 @@ def test_going_on_from_a_checkpoint(corpus: Path, tmp_path: Path, caplog: pytest
         ({"preset": None}, "choose what to pretrain"),
         ({"model": "x"}, "choose what to pretrain"),
         ({"preset": None, "model": "x"}, "--mini is not for --model"),
-        ({"preset": None, "model": "x", "mini": False, "config": "y"}, "--config y is not for --model"),
+        ({"preset": None, "model": "x", "mini": False, "config": "y"}, "--model-config y is not for --model"),
     ],
 )
 def test_what_to_pretrain(corpus: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:

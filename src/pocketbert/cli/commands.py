@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from pocketbert.cli import given
+from pocketbert.errors import ConfigError
 
 if TYPE_CHECKING:
     from click.types import OptionHelpExtra
@@ -32,7 +37,31 @@ class Declaration(Protocol):
         """Declare the parameters."""
 
 
-class Option(click.Option):
+class Parameter(click.Parameter):
+    """A parameter that the environment or a file may give; see `given`."""
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
+        """The value as it was given, and by what."""
+        value, source = super().consume_value(ctx, opts)
+        found = given.given_value(ctx, self)
+        if found is None or (source is ParameterSource.COMMANDLINE and value != ()):  # () is an argument left out
+            return value, source
+        return found.value, found.source
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Convert the value; an error names the place that it is from."""
+        try:
+            return super().process_value(ctx, value)
+        except click.MissingParameter:
+            raise
+        except click.BadParameter as error:
+            found = given.given_value(ctx, self)
+            if found is None or ctx.get_parameter_source(str(self.name)) is not found.source:
+                raise
+            raise ConfigError(f"{found.place}: {error.message}") from None
+
+
+class Option(Parameter, click.Option):
     """An option in a panel of the help page, which shows its default in one form: `[default: X]`.
 
     Args:
@@ -50,10 +79,13 @@ class Option(click.Option):
         extra.pop("range", None)  # stated by the help text, or by the error
         if self.default_text is not None:
             extra["default"] = self.default_text
+        if (found := given.given_value(ctx, self)) is not None:
+            value = ", ".join(map(str, found.value)) if isinstance(found.value, tuple) else found.value
+            extra["default"] = f"{value}, from {found.place}"
         return extra
 
 
-class Argument(click.Argument):
+class Argument(Parameter, click.Argument):
     """An argument with a help text; `default_text` as for `Option`."""
 
     def __init__(self, *args: Any, help: str, default_text: str | None, **attributes: Any) -> None:
@@ -88,7 +120,7 @@ def command(*, examples: Sequence[str]) -> Callable[[Callable[..., None]], Comma
     return lambda function: click.command(function.__name__.replace("_", "-"), cls=Command, examples=examples)(function)
 
 
-class Command(click.Command):
+class HelpPage(click.Command):
     """A command with a help page: summary, arguments, options by panel, examples."""
 
     def __init__(self, *args: Any, examples: Sequence[str], **attributes: Any) -> None:
@@ -117,7 +149,51 @@ class Command(click.Command):
                 formatter.write(f"{'':>{formatter.current_indent}}$ {example}\n")
 
 
-class Commands(Command, click.Group):
+class Command(HelpPage):
+    """A command, whose options the environment and the file of --config may give."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._config = _config_option(str(self.name))
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """All parameters, with those that every command has."""
+        return [*self.params, self._config, *super().get_params(ctx)[len(self.params) :]]
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help page, with the values that the environment and the file give as defaults."""
+        if not given.is_collected(ctx):
+            file = os.environ.get(given.CONFIG)
+            with suppress(ConfigError):  # which the command will report
+                given.collect(ctx, Path(file) if file else None)
+        super().format_help(ctx, formatter)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error about an option names the place of its value."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if (message := given.explain(ctx, error.format_message())) is None:
+                raise
+            raise ConfigError(message) from None  # nothing is wrong with the command line
+
+
+def _config_option(command: str) -> Option:
+    """The option --config of a command."""
+
+    def collect(ctx: click.Context, parameter: click.Parameter, file: Path | None) -> None:
+        if not ctx.resilient_parsing:
+            given.collect(ctx, file)
+
+    return Option(
+        ["--config", "options_file"], type=PATH, metavar="FILE", envvar=given.CONFIG, is_eager=True, expose_value=False,
+        callback=collect, panel="Options", default_text=f"{given.CONFIG}, if set",
+        help=f"TOML file of options, each under its name, in the table [{command}]. The environment precedes it, with "
+        f"names such as {given.PREFIX}{command.upper().replace('-', '_')}_NAME for --name.",
+    )  # fmt: skip
+
+
+class Commands(HelpPage, click.Group):
     """Commands by panel and name, each with its module and summary; a module is imported when it is needed."""
 
     def __init__(self, *args: Any, table: Mapping[str, Mapping[str, tuple[str, str]]], **attributes: Any) -> None:

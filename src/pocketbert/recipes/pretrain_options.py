@@ -44,7 +44,12 @@ class PretrainOptions(Options):
     mini: bool = field(default=False, metadata=MODEL.option("Miniature model and recipe, for two processor cores."))
     config: Path | str | None = field(
         default=None,
-        metadata=MODEL.option("Another architecture of the same family: a config.json.", "FILE", default=PUBLISHED),
+        metadata=MODEL.option(
+            "Another architecture of the same family: a config.json.",
+            "FILE",
+            names=["--model-config"],
+            default=PUBLISHED,
+        ),
     )
 
     pairs: str | None = field(
@@ -186,7 +191,7 @@ class PretrainOptions(Options):
         config = AutoConfig.from_dict(read_json(Path(self.config)))
         if not isinstance(config, family):
             raise ConfigError(
-                f"--config {self.config} describes a {config.model_type}, and --preset {self.preset} pretrains a "
+                f"--model-config {self.config} describes a {config.model_type}, and --preset {self.preset} pretrains a "
                 f"{family.model_type}"
             )
         return config
