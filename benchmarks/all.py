@@ -66,6 +66,7 @@ def steps(work: Path, data: Path, models: Path) -> Iterator[Step]:
     with_data: tuple[str | Path, ...] = ("--data", data) if sst2.exists() else ()
     yield Step("engines", [exports, *with_data], ["--quick"])
     yield Step("bundled", [work / "sentences.txt"], paths=[work / "sentences.txt"])
+    yield Step("time_shares")
     yield Step("startup", [exports], ["--rounds", "2", "--no-install"])
     yield Step("neighbour", [exports], ["--rounds", "1", "--seconds", "0.5"], packages=peers)
     yield Step("exports", [exports], ["--seconds", "0.5", "--models", "SqueezeBERT"], packages=peers)

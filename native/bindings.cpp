@@ -16,6 +16,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "kernel_times.h"
 #include "peak_flops.h"
 #include "program.h"
 
@@ -127,9 +128,13 @@ const Kernels& named_kernels(const std::string& name) {
     throw std::invalid_argument("no kernels " + name + " on this processor, which has " + names);
 }
 
-std::unique_ptr<Program> make_program(int threads, const std::optional<std::string>& kernels) {
-    return std::make_unique<Program>(kernels ? named_kernels(*kernels) : *available_kernels().front(),
-                                     shared_pool(threads));
+std::unique_ptr<Program> make_program(int threads, const std::optional<std::string>& name) {
+    const Kernels& kernels = name ? named_kernels(*name) : *available_kernels().front();
+    return std::make_unique<Program>(kernels, shared_pool(threads));
+}
+
+std::unique_ptr<Program> make_timed_program(const std::string& kernels) {
+    return std::make_unique<Program>(timed(named_kernels(kernels)), shared_pool(1));
 }
 
 // Releases the GIL, until Python exits: then Python ends a daemon thread that acquires the GIL, and with it the whole
@@ -230,6 +235,8 @@ NB_MODULE(_core, m) {
                      [](const Kernels& k) { return k.bf16_attention ? k.bf16_attention->tolerance : k.tolerance; });
     m.def("capabilities", &named_kernels, nb::arg("kernels"), nb::rv_policy::reference);
     m.def("peak_flops", &peak_flops, nb::arg("arithmetic"), nb::arg("threads"), nb::arg("kernels"));
+    m.def("timed_program", &make_timed_program, nb::arg("kernels"));
+    m.def("take_kernel_times", &take_kernel_times);
     m.def("available_kernels", [] {
         std::vector<std::string> names;
         for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);

@@ -1,9 +1,15 @@
-"""The machine's peak is a rate of the right order, for every set of kernels that the processor has."""
+"""The peak is a rate of the right order for every set of kernels of the processor; kernels measure themselves."""
 
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
 
 from pocketbert.bench.roofline import ARITHMETIC, peaks, roofline
-from pocketbert.runtime.engine import native_core
+from pocketbert.bench.subjects import with_random_weights
+from pocketbert.configs import SqueezeBertConfig
+from pocketbert.runtime.engine import Engine, NativeRunner, native_core
 
 pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core was not built")
 
@@ -38,3 +44,31 @@ def test_errors() -> None:
         peak_flops("int8", 0, "portable")
     with pytest.raises(ValueError, match="no kernels mmx"):
         peak_flops("int8", 1, "mmx")
+
+
+def test_timed_kernels_compute_the_same_and_count_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pocketbert._core import available_kernels, take_kernel_times, timed_program
+
+    config = SqueezeBertConfig(
+        vocab_size=50, hidden_size=64, embedding_size=64, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=128, max_position_embeddings=64,
+    )  # fmt: skip
+    subject = with_random_weights("tiny", config)
+    rng = np.random.default_rng()
+    starts = np.array([0, 7, 40])
+    inputs: Any = rng.integers(0, 50, 40), rng.integers(0, 2, 40), starts
+    available = available_kernels()
+    for kernels in (available[0], available[-1]):
+        monkeypatch.setenv("POCKETBERT_KERNEL", kernels)
+        for plan, product, other in ((subject.int8_plan, "linear_s8", "quantize"), (subject.plan, "linear_f32", "")):
+            timed = NativeRunner(replace(plan), timed_program(kernels))
+            take_kernel_times()
+            outputs, wanted = timed(*inputs), Engine(plan, 1).run(*inputs)
+            for name, array in wanted.items():
+                np.testing.assert_array_equal(outputs[name], array)
+            times = dict(take_kernel_times())
+            assert times[product] > 0
+            assert times["layer_norm"] > 0
+            assert other == "" or times[other] > 0
+            assert other != "" or times["quantize"] == times["linear_s8"] == 0
+    assert not any(seconds for _, seconds in take_kernel_times())

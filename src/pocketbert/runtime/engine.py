@@ -120,7 +120,7 @@ class Engine:
         if core is None:
             self.run = partial(reference.run, plan)
         else:
-            self.run = _Native(plan, core(self.threads, _chosen_kernels()))
+            self.run = NativeRunner(plan, core(self.threads, _chosen_kernels()))
 
     @classmethod
     def from_pretrained(
@@ -214,8 +214,8 @@ def _read_again(source: Callable[[], Engine]) -> Engine:
     return source()
 
 
-class _Native:
-    """A plan handed over to the core, step by step."""
+class NativeRunner:
+    """A `Runner` of a plan that was handed over to a program of the core, step by step; the plan loses its tensors."""
 
     def __init__(self, plan: Plan, program: Program) -> None:
         self.outputs, self.program = plan.outputs, program
@@ -265,6 +265,7 @@ class _Native:
             self.program.linear_s8(source, target, weight, tensors[step.scales], *rest, outlier_weight)
 
     def __call__(self, ids: Ints, segments: Ints, starts: Ints, selected: Ints | None = None) -> dict[str, Floats]:
+        """Run the plan; see `reference.run`."""
         places = [
             c if isinstance(c, Columns) else Columns(c[0].buffer, 1, c[0].start + c[1]) for c in self.outputs.values()
         ]
