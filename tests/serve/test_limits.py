@@ -115,13 +115,17 @@ def test_over_long_texts_are_cut_or_refused(strict: Service) -> None:
     [
         (b"{", 400, "not JSON"),
         (b"\xff\xfe", 400, ""),
-        (b"", 422, "required"),
+        (b"", 422, "the body is missing"),
         (b"[" * 1900, 400, ""),
-        (b"7", 422, "valid dictionary"),
-        ({"inputs": 7}, 422, "inputs"),
-        ({"inputs": ["a", 7]}, 422, "inputs"),
-        ({"inputs": "a", "top_k": 0}, 422, "top_k"),
-        ({"inputs": "a", "topk": 1}, 422, "topk"),
+        (b"7", 422, "the body must be an object"),
+        ({"inputs": 7}, 422, "inputs must be a text, an object or a list"),
+        ({"inputs": ["a", 7]}, 422, "inputs.1 must be a text"),
+        ({"inputs": [{"text": "a"}]}, 422, "inputs.0.text_pair is missing"),
+        ({"inputs": [{"text": "a", "text_pair": "b", "c": "d"}]}, 422, "inputs.0 has a field that is not known"),
+        ({"inputs": "a", "top_k": 0}, 422, "top_k must be at least 1"),
+        ({"inputs": "a", "truncate": "perhaps"}, 422, "truncate must be true or false"),
+        ({"inputs": "a", "topk": 1}, 422, "topk is not a known field"),
+        ({"model": "nli", "topk": 1}, 422, "inputs is missing; topk is not a known field"),
         ({"inputs": "a", "model": "other"}, 404, "GET /v1/models"),
         ({"inputs": "a", "model": "fill"}, 422, "fill is a model for fill-mask"),
         (b'{"inputs": "\\ud800"}', 422, "unpaired surrogate"),
@@ -133,6 +137,27 @@ def test_invalid_bodies(strict: Service, body: Any, status: int, message: str) -
     assert found == status
     assert message in answer["error"]["message"]
     assert answer["error"].keys() == {"message", "type", "code", "param"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/models/nli", {"inputs": {"text": "a"}}, "inputs.text_pair is missing"),
+        ("/models/nli", {"inputs": "a", "parameters": {"truncation": True}}, "parameters.truncation is not a known"),
+        ("/predict", {"inputs": [["a", "b", "c"]]}, "inputs.0 must be a text or may have at most 2"),
+        ("/rerank", {"query": "a", "texts": []}, "texts needs at least 1"),
+    ],
+)
+def test_messages_have_no_names_of_pydantic(service: Service, path: str, body: Any, message: str) -> None:
+    found = service.ask(path, body)
+    assert (found.status, message in found.json["error"]) == (422, True)
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain; charset=utf-8", ""])
+def test_body_without_its_header(strict: Service, kind: str) -> None:
+    """Case 43: what curl sends if it is not told otherwise."""
+    status, _, found = ask(strict, "/v1/classify", b'{"inputs": "the film"}', content_type=kind)
+    assert (status, "Content-Type: application/json" in found["error"]["message"]) == (422, True)
 
 
 def test_cases_from_fuzzing(service: Service) -> None:

@@ -31,6 +31,7 @@ def encoder(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def served(models: dict[str, Path], encoder: Path) -> Iterator[Service]:
     named = [f"encoder={encoder}", f"rank={models['rank']}", f"nli={models['nli']}", f"tag={models['tag']}"]
+    named.append(f"answer={models['answer']}")
     with running(*named, "--no-log") as one:
         yield one
 
@@ -244,6 +245,59 @@ def test_null_is_as_left_out_and_unknown_options_are_refused(served: Service, pa
     reply = served.ask(path, {**body, "normalise": False})
     assert reply.status == 422
     assert b"normalise" in reply.body
+
+
+def test_windows_on_every_route_that_cuts(served: Service, encoder: Path, models: dict[str, Path]) -> None:
+    """A text that is too long is read whole if the client asks for it, and its cut noted otherwise."""
+    whole = SentenceTransformer(encoder).encode(LONG * 3, windows=True, normalize_embeddings=True)
+    label = pipeline("text-classification", models["nli"], top_k=None)(LONG * 3, windows=True)
+    score = CrossEncoder(models["rank"]).predict([(QUERY, LONG * 3)], windows=True)[0]
+    [other] = CrossEncoder(models["rank"]).predict([(QUERY, LONG * 3)])
+    assert abs(score - other) > 1e-4
+    bodies: dict[str, tuple[dict[str, Any], Any]] = {
+        "/embed": ({"inputs": LONG * 3}, lambda found: same(found[0], whole)),
+        "/v1/embeddings": (
+            {"input": LONG * 3, "model": "encoder"}, lambda found: same(found["data"][0]["embedding"], whole)
+        ),
+        "/predict": ({"inputs": LONG * 3, "model": "nli"}, lambda found: found == label[0]),
+        "/classify": (
+            {"input": LONG * 3, "model": "nli"}, lambda found: max(found["data"][0]["probs"]) == label[0][0]["score"]
+        ),
+        "/rerank": ({"query": QUERY, "texts": [LONG * 3]}, lambda found: abs(found[0]["score"] - score) < 1e-6),
+        "/v1/rerank": (
+            {"query": QUERY, "documents": [LONG * 3]},
+            lambda found: abs(found["results"][0]["relevance_score"] - score) < 1e-6,
+        ),
+        "/similarity": (
+            {"inputs": {"source_sentence": LONG * 3, "sentences": [LONG * 3]}},
+            lambda found: found == pytest.approx([1.0]),
+        ),
+        "/models/encoder": (
+            {"inputs": LONG * 3, "parameters": {"normalize": True}}, lambda found: same(found[0], whole)
+        ),
+        "/models/nli": ({"inputs": LONG * 3, "parameters": {"top_k": 3}}, lambda found: found == label),
+    }  # fmt: skip
+    for path, (body, is_right) in bodies.items():
+        assert int(served.ask(path, body).headers["x-truncated"]) >= 1, path
+        nested = "parameters" if path.startswith(("/models", "/similarity")) else None
+        asked = {**body, nested: {**body.get(nested, {}), "windows": True}} if nested else {**body, "windows": True}
+        found = served.ask(path, asked)
+        assert "x-truncated" not in found.headers, path
+        assert is_right(found.json), path
+
+
+def test_what_the_hub_publishes(served: Service, models: dict[str, Path]) -> None:
+    """Cases 42 and 10: all parameters of question answering, and similarity by the name of its model."""
+    asked = {"question": "the film?", "context": "the film is great. a dull film. " * 8}
+    chosen = {"align_to_words": False, "doc_stride": 9, "max_seq_len": 40, "max_question_len": 6, "max_answer_len": 4,
+              "handle_impossible_answer": True, "top_k": 3}  # fmt: skip
+    expected = pipeline("question-answering", models["answer"])(asked, **chosen)
+    found = served.ask("/models/answer", {"inputs": asked, "parameters": chosen})
+    assert found.json == json.loads(json.dumps(expected))
+    assert served.ask("/models/answer", {"inputs": asked, "parameters": {"doc_stride": 500}}).status == 422
+    body = {"inputs": {"source_sentence": TEXT, "sentences": PASSAGES}}
+    assert served.ask("/models/encoder", body).json == served.ask("/similarity", body).json
+    assert served.ask("/models/nli", body).status == 422
 
 
 def test_strides_of_tags(served: Service) -> None:

@@ -127,6 +127,11 @@ class QuestionAnswering(Pipeline):
         result = super().__call__(given, **options)
         return result[0] if isinstance(given, list | tuple) and len(given) == 1 else result
 
+    @staticmethod
+    def create_sample(question: Any, context: Any) -> Any:
+        """The input for a question and its context, or a list of inputs."""
+        return _questions(question, context)
+
     def reading(self, **given: Any) -> Reading:
         """As for all pipelines; passages are read in windows, the length of which has its own argument."""
         if given.get("max_length") is not None:

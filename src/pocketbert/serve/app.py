@@ -18,9 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
 from pocketbert.errors import InputError, TokenizerError
-from pocketbert.serve import compatible, metrics, rerank, v1, vectors
+from pocketbert.serve import compatible, invalid, metrics, rerank, v1, vectors
 from pocketbert.serve.batching import ServerBusyError
-from pocketbert.serve.errors import JsonResponse, error_response, format_validation_error
+from pocketbert.serve.errors import JsonResponse, error_response
 from pocketbert.serve.middleware import RequestGuard
 from pocketbert.serve.models import Models, RequestTooLargeError
 from pocketbert.serve.service import RequestError, Service
@@ -114,11 +114,11 @@ def _add_service_routes(app: FastAPI, guard: RequestGuard) -> None:
 
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, problem: RequestValidationError) -> Response:
+    async def invalid_body(request: Request, problem: RequestValidationError) -> Response:
         problems = problem.errors()
         if problems and problems[0]["type"] == "json_invalid":
             return error_response(request.url.path, 400, "the body is not JSON")
-        message, field = format_validation_error(problems)
+        message, field = invalid.describe(problems, request.headers.get("content-type"))
         return error_response(request.url.path, 422, message, field=field)
 
     @app.exception_handler(InputError)

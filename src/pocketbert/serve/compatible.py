@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from pocketbert.pipelines import FeatureExtraction
 from pocketbert.serve import other_schemas, schemas, v1
 from pocketbert.serve.errors import JsonResponse
+from pocketbert.serve.models import Model
 from pocketbert.serve.service import RequestError, note_truncated, run_model, service_of
 
 
@@ -37,7 +39,7 @@ async def predict(body: other_schemas.TeiPredictRequest, request: Request) -> Re
     inputs = [_text_or_pair(one) for one in (list(body.inputs) if many else [body.inputs])]
     options: dict[str, Any] = {
         "top_k": None, "function_to_apply": "none" if body.raw_scores else None, "truncate": body.truncate,
-        "left": v1.is_left(body.truncation_direction),
+        "left": v1.is_left(body.truncation_direction), "windows": body.windows,
     }  # fmt: skip
     # The pipeline takes texts or pairs, not both.
     values: list[Any] = [None] * len(inputs)
@@ -127,14 +129,18 @@ async def info(request: Request) -> Response:
 # ── the hub ──
 
 _PARAMETERS = {
-    "text-classification": {"top_k", "function_to_apply"},
-    "zero-shot-classification": {"candidate_labels", "hypothesis_template", "multi_label"},
+    "text-classification": {"top_k", "function_to_apply", "windows"},
+    "zero-shot-classification": {"candidate_labels", "hypothesis_template", "multi_label", "windows"},
     "token-classification": {"aggregation_strategy", "ignore_labels", "stride"},
-    "question-answering": {"top_k", "handle_impossible_answer", "max_answer_len"},
+    "question-answering": {
+        "top_k", "handle_impossible_answer", "max_answer_len", "max_seq_len", "max_question_len", "doc_stride",
+        "align_to_words",
+    },
     "fill-mask": {"top_k", "targets"},
     "multiple-choice": set(),
-    "feature-extraction": {"normalize", "prompt_name", "truncate", "truncation_direction"},
-}
+    "feature-extraction": {"normalize", "prompt_name", "truncate", "truncation_direction", "windows"},
+}  # fmt: skip
+_BESIDE = {"normalize", "prompt_name", "truncate", "truncation_direction"}  # which clients send beside the inputs, too
 
 
 @router.post("/models/{name}", response_model=None)
@@ -142,7 +148,7 @@ async def model(name: str, body: other_schemas.HubRequest, request: Request) -> 
     """Run a model's task; inputs and results have the form of its pipeline."""
     served = service_of(request).model(name, None)
     options = body.parameters.model_dump(exclude_none=True)
-    options |= body.model_dump(include=_PARAMETERS["feature-extraction"], exclude_none=True)
+    options |= body.model_dump(include=_BESIDE, exclude_none=True)
     zero_shot = served.task == "text-classification" and "candidate_labels" in options
     task = "zero-shot-classification" if zero_shot else served.task
     if unknown := sorted(options.keys() - _PARAMETERS[task]):
@@ -157,6 +163,8 @@ async def model(name: str, body: other_schemas.HubRequest, request: Request) -> 
     if task == "feature-extraction":
         options = {"pooling": "declared", "normalize": False, **options}
         options["left"] = v1.is_left(options.pop("truncation_direction", None))
+        if isinstance(body.inputs, other_schemas.SimilarityInput):
+            return await similarity(request, served, body.inputs, **options)
     many = isinstance(body.inputs, list)
     bodies: list[Any] = list(body.inputs) if isinstance(body.inputs, list) else [body.inputs]
     inputs = [one if isinstance(one, str) else one.model_dump() for one in bodies]
@@ -166,6 +174,14 @@ async def model(name: str, body: other_schemas.HubRequest, request: Request) -> 
     nested = task in ("text-classification", "feature-extraction")
     values = [v1.label_scores(value) for value in predictions.values] if zero_shot else predictions.values
     return JsonResponse(values if many or nested else values[0])
+
+
+async def similarity(request: Request, model: Model, inputs: other_schemas.SimilarityInput, **options: Any) -> Response:
+    """The cosines of the vector of a text with those of others; options as of the pipeline."""
+    texts = [inputs.source_sentence, *inputs.sentences]
+    predictions = await run_model(request, model, texts, **options | {"pooling": "declared", "normalize": True})
+    first, *others = (np.asarray(vector, np.float32) for vector in predictions.values)
+    return JsonResponse([float(first @ other) for other in others])
 
 
 _KEYS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -22,7 +22,6 @@ TYPES = {
     500: "server_error",
     503: "service_unavailable",
 }
-FORMS = ("ours", "vllm")  # tags of `other_schemas.AnyClassifyRequest`
 _TEI = {413: "Validation", 422: "Validation", 429: "Overloaded", 503: "Unhealthy", 500: "Backend"}
 
 
@@ -72,20 +71,3 @@ def error_response(
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return JsonResponse(content, status, headers)
-
-
-def format_validation_error(problems: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
-    """The first of pydantic's problems in one line, without the request's values; and the field of the first."""
-    lines = []
-    for problem in problems[:3]:
-        location = ".".join(str(part) for part in _place(problem))[:80]
-        lines.append(f"{location}: {problem['msg']}" if location else str(problem["msg"]))
-    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-    first = next((str(part) for part in _place(problems[0])[:1]), None) if problems else None
-    return "; ".join(lines)[:500] + more, first
-
-
-def _place(problem: Mapping[str, Any]) -> Sequence[Any]:
-    """The field of a problem, without the name of the form that a body has."""
-    place: Sequence[Any] = problem["loc"][1:]
-    return place[1:] if place and place[0] in FORMS else place

@@ -18,6 +18,7 @@ from pocketbert.serve.schemas import (
     Side,
     Text,
     TextPair,
+    Windows,
 )
 
 TokenId = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
@@ -37,6 +38,7 @@ class OpenAIEmbeddingsRequest(Body):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Dimensions = None
     user: str | None = None
+    windows: Windows = False
 
 
 class VllmClassifyRequest(Body):
@@ -45,6 +47,7 @@ class VllmClassifyRequest(Body):
     input: Text | list[Text]
     model: ModelName = None
     user: str | None = None
+    windows: Windows = False
 
 
 def _form(body: Any) -> str:
@@ -104,6 +107,7 @@ class RerankRequest(Body):
     top_n: Annotated[int | None, Field(ge=1, description="Number of results, the best first [default: all].")] = None
     return_documents: bool = False
     truncation: Annotated[bool, Field(description="If false, reject passages that are too long with 422.")] = True
+    windows: Windows = False
 
 
 class RerankResult(BaseModel):
@@ -141,6 +145,7 @@ class TeiEmbedRequest(TeiRequest):
     normalize: bool = True
     prompt_name: Prompt = None
     dimensions: Dimensions = None
+    windows: Windows = False
 
 
 class TeiEmbedAllRequest(TeiRequest):
@@ -157,6 +162,7 @@ class TeiPredictRequest(TeiRequest):
         Annotated[list[Text], Field(min_length=1, max_length=2)]
     ]  # fmt: skip
     raw_scores: bool = False
+    windows: Windows = False
 
 
 class TeiRerankRequest(TeiRequest):
@@ -166,6 +172,7 @@ class TeiRerankRequest(TeiRequest):
     texts: Annotated[list[Text], Field(min_length=1)]
     raw_scores: bool = False
     return_text: bool = False
+    windows: Windows = False
 
 
 class TeiRank(BaseModel):
@@ -189,6 +196,7 @@ class SimilarityParameters(Body):
     truncate: bool = True
     truncation_direction: Side = "Right"
     prompt_name: Prompt = None
+    windows: Windows = False
 
 
 class TeiSimilarityRequest(Body):
@@ -229,6 +237,9 @@ class TeiDecodeRequest(Body):
 # ── the hub ──
 
 
+Length = Annotated[int | None, Field(ge=1, le=512, description="Number of tokens.")]
+
+
 class HubParameters(Body):
     """The parameters of all tasks that hub clients send; each task has its own."""
 
@@ -241,19 +252,26 @@ class HubParameters(Body):
     ignore_labels: list[Text] | None = None
     stride: Annotated[int | None, Field(ge=0, description="Tokens that two windows of a long text share.")] = None
     handle_impossible_answer: bool | None = None
-    max_answer_len: Annotated[int | None, Field(ge=1, le=512)] = None
+    max_answer_len: Length = None
+    max_seq_len: Length = None
+    max_question_len: Length = None
+    doc_stride: Annotated[
+        int | None, Field(ge=1, le=512, description="Tokens from the start of a window to that of the next.")
+    ] = None
+    align_to_words: bool | None = None
     targets: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None
     normalize: bool | None = None
     prompt_name: Prompt = None
     truncate: bool | None = None
     truncation_direction: Side | None = None
+    windows: bool | None = None
 
 
 class HubRequest(Body):
     """A body of /models/NAME: inputs of the model's task."""
 
     inputs: (
-        Text | TextPair | QuestionInput | ChoiceInput
+        Text | TextPair | QuestionInput | ChoiceInput | SimilarityInput
         | list[Text] | list[TextPair] | list[QuestionInput] | list[ChoiceInput]
     )  # fmt: skip
     parameters: HubParameters = HubParameters()

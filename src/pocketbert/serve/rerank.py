@@ -52,7 +52,7 @@ async def tei_rerank(body: other_schemas.TeiRerankRequest, request: Request) -> 
     """Rank texts by how well they answer a query."""
     ranked, _ = await _ranked(
         request, _model(request, body.model), body.query, body.texts, raw=body.raw_scores, truncate=body.truncate,
-        left=v1.is_left(body.truncation_direction),
+        left=v1.is_left(body.truncation_direction), windows=body.windows,
     )  # fmt: skip
     return JsonResponse(
         [
@@ -68,7 +68,9 @@ async def rerank(body: other_schemas.RerankRequest, request: Request) -> Respons
     """Rank documents by how well they answer a query, in the form of Jina's and Cohere's APIs."""
     model = _model(request, body.model)
     texts = [one if isinstance(one, str) else one.text for one in body.documents]
-    ranked, predictions = await _ranked(request, model, body.query, texts, truncate=body.truncation)
+    ranked, predictions = await _ranked(
+        request, model, body.query, texts, truncate=body.truncation, windows=body.windows
+    )
     results = [
         {
             "index": index,

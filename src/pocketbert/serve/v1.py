@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from pocketbert.errors import InputError, TokenizerError
-from pocketbert.serve import other_schemas, schemas
+from pocketbert.serve import invalid, other_schemas, schemas
 from pocketbert.serve.errors import JsonResponse
 from pocketbert.serve.models import RequestTooLargeError
 from pocketbert.serve.service import RequestError, Service, run_model, service_of
@@ -193,7 +193,7 @@ async def classify(body: other_schemas.AnyClassifyRequest, request: Request) -> 
 async def vllm_classify(body: other_schemas.VllmClassifyRequest, request: Request) -> Response:
     """The response of vLLM: all probabilities of each text, in the order of the labels."""
     model = service_of(request).model(body.model, "text-classification")
-    predictions = await run_model(request, model, _as_list(body.input), top_k=None)
+    predictions = await run_model(request, model, _as_list(body.input), top_k=None, windows=body.windows)
     names = list(model.pipeline.config.id2label.values())
     data = []
     for index, scores in enumerate(predictions.values):
@@ -311,7 +311,8 @@ def _line(line: bytes, endpoint: TaskEndpoint, body: BaseModel) -> Any:
     try:
         parsed = endpoint.body.model_validate({**body.model_dump(), "inputs": [json.loads(line)]})
     except ValidationError as error:
-        return RequestError(422, str(error.errors()[0]["msg"]))
+        problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
+        return RequestError(422, invalid.describe(problems)[0])
     except (ValueError, RecursionError):
         return RequestError(400, "the line is not JSON")
     return _inputs(parsed)[0]

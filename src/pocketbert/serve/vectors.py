@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pocketbert.features import TokenIds
-from pocketbert.serve import other_schemas, v1
+from pocketbert.serve import compatible, other_schemas, v1
 from pocketbert.serve.compatible import router as compatible_router
 from pocketbert.serve.errors import JsonResponse, error_response
 from pocketbert.serve.service import run_model, service_of
@@ -38,6 +37,7 @@ async def embeddings(body: other_schemas.OpenAIEmbeddingsRequest, request: Reque
         return error_response("/v1/", 422, "input is empty: give at least one text", field="input")
     model = service_of(request).model(body.model, VECTORS)
     options: dict[str, Any] = {"pooling": "declared", "normalize": True, "dimensions": body.dimensions}
+    options["windows"] = body.windows
     predictions = await run_model(request, model, texts, **options)
 
     def encoded(vector: list[float]) -> list[float] | str:
@@ -59,6 +59,7 @@ async def embed(body: other_schemas.TeiEmbedRequest, request: Request) -> Respon
     predictions = await run_model(
         request, model, as_inputs(body.inputs), pooling="declared", normalize=body.normalize, truncate=body.truncate,
         left=v1.is_left(body.truncation_direction), prompt_name=body.prompt_name, dimensions=body.dimensions,
+        windows=body.windows,
     )  # fmt: skip
     return JsonResponse(predictions.values)
 
@@ -79,10 +80,7 @@ async def embed_all(body: other_schemas.TeiEmbedAllRequest, request: Request) ->
 async def similarity(body: other_schemas.TeiSimilarityRequest, request: Request) -> Response:
     """The cosines of a text's vector with those of others."""
     model, given = service_of(request).model(body.model, VECTORS), body.parameters
-    texts: Sequence[str] = [body.inputs.source_sentence, *body.inputs.sentences]
-    predictions = await run_model(
-        request, model, texts, pooling="declared", normalize=True, truncate=given.truncate,
-        left=v1.is_left(given.truncation_direction), prompt_name=given.prompt_name,
-    )  # fmt: skip
-    first, *others = (np.asarray(vector, np.float32) for vector in predictions.values)
-    return JsonResponse([float(first @ other) for other in others])
+    options = given.model_dump(exclude={"truncation_direction"})
+    return await compatible.similarity(
+        request, model, body.inputs, left=v1.is_left(given.truncation_direction), **options
+    )
