@@ -80,6 +80,44 @@ def matthews_correlation(predictions: ArrayLike, labels: ArrayLike) -> float:
     return float((n * (predicted * gold).sum() - proposed @ actual) / np.sqrt(spread)) if spread else 0.0
 
 
+# ── probabilities ──
+
+
+def mass_bins(confidence: NDArray[Any]) -> list[NDArray[np.intp]]:
+    """Indices of [n] values in the order of their size, in at most 10 parts of equal sizes, at least 20 if possible."""
+    order = np.argsort(confidence, kind="stable")
+    return np.array_split(order, min(10, max(1, len(order) // 20)))
+
+
+def calibration_error(confidence: ArrayLike, right: ArrayLike) -> float:
+    """Mean difference of [n] probabilities and how often they were right, over bins of equal mass.
+
+    `right` is [n] of 0 and 1. Perfect probabilities have some error, too, the more the fewer there are.
+    """
+    given, happened = _paired(confidence, right)
+    off = [abs(float(given[part].mean() - happened[part].mean())) * len(part) for part in mass_bins(given)]
+    return float(sum(off) / len(given))
+
+
+def brier_loss(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Squared error of [n, classes] probabilities against [n] classes: of the second of two, or the sum over more.
+
+    Against [n, classes] of 0 and 1, where a row may have several labels, it is the mean over all of them.
+    """
+    shares, gold = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    if gold.ndim == 1 and shares.ndim == 2:
+        shares, gold = _paired(shares, np.eye(shares.shape[1])[gold])
+        total = float(((shares - gold) ** 2).sum(axis=1).mean())
+        return total / 2 if shares.shape[1] == 2 else total
+    shares, gold = _paired(shares, gold)
+    return float(((shares - gold) ** 2).mean())
+
+
+def smaller_is_better(metric: str) -> bool:
+    """Whether the metric of this name falls as a model improves."""
+    return metric.endswith(("loss", "calibration_error"))
+
+
 # ── numbers ──
 
 

@@ -57,7 +57,7 @@ def test_submission(run: Run, models: Models, tmp_path: Path) -> None:
         header = f"sentence{label}" if label else "index\tsentence"
         (tmp_path / f"{name}.tsv").write_text("\n".join([header, *lines]))
     done = run("evaluate", models["classify"], tmp_path, "--glue", "sst-2", "--submission", tmp_path / "a.zip")
-    assert list(done.lines[0]) == ["accuracy", "loss", "score"]
+    assert list(done.lines[0]) == ["accuracy", "loss", "brier_loss", "calibration_error", "score"]
     assert "a.zip: the submission still lacks CoLA.tsv, MRPC.tsv" in " ".join(done.err.split())
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         rows = archive.read("SST-2.tsv").decode().splitlines()

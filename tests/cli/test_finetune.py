@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from helpers.labelled import CLASS_METRICS
 from helpers.models import TASK_HEADS
 from helpers.shell import Outcome, start
 from pocketbert.configs import AutoConfig
@@ -49,13 +50,13 @@ def test_from_a_table_to_answers(run: Run, flags: list[str | Path], data: Path, 
     assert line.keys() == {"folder", "metrics", "best_step", "steps", "seconds"}
     assert " ms |" in (folder / "README.md").read_text()
     assert line["folder"] == str(folder)
-    assert list(line["metrics"]) == ["accuracy", "macro_f1", "loss"]
+    assert list(line["metrics"]) == CLASS_METRICS
     assert "training examples" in outcome.err
 
     [answer] = run("classify", "--model", folder, "the film is great").lines
     assert answer["label"] in ("good", "bad")
     [metrics] = run("evaluate", folder, data).lines
-    assert list(metrics) == ["accuracy", "macro_f1", "loss"]
+    assert list(metrics) == CLASS_METRICS
     assert squeezed(run("evaluate", folder, data, "--table").text).startswith("Metric Value")
 
     [found] = run("info", folder).lines

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.labelled import CLASS_METRICS
 from helpers.shell import Outcome
 from pocketbert.runtime.quantize import matrices, quantize, unquantized_matrices
 
@@ -34,7 +35,7 @@ def test_quantize_and_use(run: Run, model: Path, data: Path, tmp_path: Path) -> 
     assert line["folder"] == str(out)
     assert line["int8_weights"] > 0
     assert line["fp32_steps"] == {}
-    assert list(line["metrics"]["int8"]) == list(line["metrics"]["fp32"]) == ["accuracy", "macro_f1", "loss"]
+    assert list(line["metrics"]["int8"]) == list(line["metrics"]["fp32"]) == CLASS_METRICS
     assert json.loads((out / "config.json").read_text())["quantization_config"]["metrics"] == line["metrics"]
 
     [evaluated] = run("evaluate", out, data).lines

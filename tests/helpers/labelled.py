@@ -8,6 +8,8 @@ from typing import Any
 
 from helpers.tokenizers import SPECIAL
 
+#: The metrics of a classifier, in their order.
+CLASS_METRICS = ["accuracy", "macro_f1", "loss", "brier_loss", "calibration_error"]
 GOOD, BAD = ("fine", "great", "lovely", "moving"), ("dull", "awful", "boring", "weak")
 NAMES, PLACES, VERBS = ("ann", "bob", "eve", "max"), ("rome", "oslo", "bonn", "lima"), ("lives", "works", "sings")
 PIECES = [*SPECIAL, *NAMES, *PLACES, *VERBS, "?", ".", "in", "the", "who", "where", "one", "two"]

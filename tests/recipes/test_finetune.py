@@ -16,7 +16,7 @@ from rich.console import Console
 
 import pocketbert
 from helpers.evaluation import metrics_of
-from helpers.labelled import reviews, write_csv
+from helpers.labelled import CLASS_METRICS, reviews, write_csv
 from helpers.processes import kill_when, newest
 from helpers.runs import contents, options_in
 from helpers.tokenizers import SPECIAL
@@ -39,12 +39,12 @@ def test_from_a_table_to_a_model_that_answers(options: Options, tmp_path: Path) 
     data = write_csv(tmp_path / "many.csv", reviews(200))
     result = finetune(options(data=data, epochs=10, learning_rate=5e-3), argv=["pocketbert", "finetune"])
     assert result.metrics["accuracy"] == 1.0
-    assert list(result.metrics) == ["accuracy", "macro_f1", "loss"]
+    assert list(result.metrics) == CLASS_METRICS
     assert result.steps == 10 * 23  # 200 rows, 20 of them held out, in batches of 8
     assert [entry["step"] for entry in result.history] == list(range(23, 231, 23))
     assert sorted(path.name for path in result.folder.iterdir()) == [
         "README.md", "checkpoints", "config.json", "curves.png", "evaluation", "last", "model.safetensors",
-        "run.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+        "reliability.png", "run.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
     ]  # fmt: skip
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "bad", 1: "good"}
     fresh = write_csv(tmp_path / "fresh.csv", reviews(40, seed=9))
@@ -173,7 +173,8 @@ def test_two_runs_at_once_are_refused(options: Options) -> None:
 
     finetune(options(), console=Second())
     assert lines[0].startswith("72 training examples")
-    assert lines[-1].startswith("step 18 of 18")
+    assert lines[-2].startswith("step 18 of 18")
+    assert lines[-1].startswith("calibration: the temperature stays 1")
     finetune(options(resume=True))  # the folder is free again
 
 
@@ -341,7 +342,7 @@ def glue(folder: Path, task: str) -> Path:
 def test_glue_names_metrics_and_any_order_of_labels(options: Options, tmp_path: Path) -> None:
     data = glue(tmp_path / "glue", "MRPC")
     result = finetune(options(data=data, glue="mrpc", epochs=3, learning_rate=3e-3, metric="f1"))
-    assert list(result.metrics) == ["accuracy", "f1", "loss", "score"]
+    assert list(result.metrics) == ["accuracy", "f1", "loss", "brier_loss", "calibration_error", "score"]
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "not_equivalent", 1: "equivalent"}
     _, *lines = (result.folder / "evaluation" / "predictions.tsv").read_text().splitlines()
     assert {line.split("\t")[1] for line in lines} == {"equivalent", "not_equivalent"}  # the file has 1 and 0
@@ -390,7 +391,7 @@ def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None
         ({"model": "x", "vocab_size": 100}, "needs --from-scratch"),
         ({"glue": "rte", "label_column": "x"}, "--label-column x follows from --glue rte"),
         ({"labels": ("a", "a")}, "--labels a,a must be two names or more, all different"),
-        ({"metric": "bleu"}, "--metric bleu must be one of accuracy, macro_f1, loss"),
+        ({"metric": "bleu"}, "--metric bleu must be one of accuracy, macro_f1, loss, brier_loss"),
         ({"batch_size": 0}, "--batch-size 0 must be at least 1"),
         ({"accumulation": 9}, "--accumulation 9 exceeds --batch-size 8"),
         ({"epochs": 0}, "--epochs 0 must be positive"),

@@ -168,7 +168,9 @@ def test_several_labels(run: Callable[..., Any], tmp_path: Path) -> None:
     data = tmp_path / "a.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
     result = run("text-classification", data)
-    assert list(result.metrics) == ["micro_f1", "macro_f1", "accuracy", "loss"]
+    assert list(result.metrics) == [
+        "micro_f1", "macro_f1", "accuracy", "loss", "brier_loss", "calibration_error",
+    ]  # fmt: skip
     assert result.metrics["micro_f1"] > 0.9
     config = AutoConfig.from_pretrained(result.folder)
     assert (config.problem_type, list(config.id2label.values())) == (

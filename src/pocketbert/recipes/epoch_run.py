@@ -1,8 +1,8 @@
 """Base of runs over epochs of training data that keep the best model: fine-tuning and distillation.
 
 The output folder is the best model in Hugging Face layout. Beside it: `run.json`, `last/` (the model after the last
-step), `evaluation/` (predictions of the best model), `README.md` (its card), `curves.png`, `checkpoints/` (the newest
-training state, for resuming) and `tensorboard/`.
+step), `evaluation/` (predictions of the best model, and its calibration), `README.md` (its card), `curves.png`,
+`reliability.png`, `checkpoints/` (the newest training state, for resuming) and `tensorboard/`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pocketbert.data.batches import Batches
 from pocketbert.errors import ConfigError
 from pocketbert.features import fit
 from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.recipes.calibrated import describe_calibration, read_record
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.model_card import write_reports
 from pocketbert.recipes.run_length import ADJUSTABLE, RunLength, continue_run, progress_in
@@ -73,6 +74,10 @@ class EpochRun(TrainingRun):
     @abstractmethod
     def metrics(self) -> list[str]:
         """Return the names of the metrics, the main metric first."""
+
+    def save_best(self, model: PreTrainedModel) -> None:
+        """Save the model that the latest evaluation found to be the best."""
+        model.save_pretrained(self.folder)
 
     @abstractmethod
     def write_predictions(self, folder: Path) -> None:
@@ -179,10 +184,11 @@ class EpochRun(TrainingRun):
 
         def on_evaluation(state: State) -> None:
             best = state.best(metric)
+            assert best is not None
             if best is state.history[-1]:
-                model.save_pretrained(self.folder)
+                self.save_best(model)
                 self.write_predictions(self.folder / "evaluation")
-            self.record(best=best, history=state.history)
+            self.record(best=self._as_saved(best), history=state.history)
 
         state = self.train(
             objective,
@@ -194,9 +200,13 @@ class EpochRun(TrainingRun):
         )
         model.save_pretrained(self.folder / "last")
         tokenizer.save_pretrained(self.folder / "last")
-        best = state.best(metric)
-        assert best is not None  # the last step is always followed by an evaluation
-        self.record(finished=True, best=best, history=state.history)
+        found = state.best(metric)
+        assert found is not None  # the last step is always followed by an evaluation
+        best, calibration = self._as_saved(found), read_record(self.folder)
+        facts = {} if calibration is None else {"calibration": calibration}
+        self.record(finished=True, best=best, history=state.history, **facts)
+        if calibration is not None:
+            self.log(describe_calibration(calibration))
         seconds = self.seconds
         latency = None if self.measure_latency is None else self.measure_latency(self.folder)
         write_reports(self.folder, self.log, latency)
@@ -210,6 +220,11 @@ class EpochRun(TrainingRun):
             task=self.data.name,
             pairs=self.data.pairs,
         )
+
+    def _as_saved(self, best: dict[str, float]) -> dict[str, float]:
+        """Return the entry of the best model with the metrics of the weights in the folder, which are calibrated."""
+        record = read_record(self.folder)
+        return best if record is None else {**best, **record["metrics"]}
 
     def _choose_metric(self) -> str:
         """Return the metric that selects the best model. Raises `ConfigError` for an unknown metric."""

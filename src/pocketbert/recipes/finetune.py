@@ -10,11 +10,13 @@ from rich.console import Console
 
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.recipes.calibrated import save_calibrated
 from pocketbert.recipes.epoch_run import EpochRun, FinetuneResult, MeasureLatency
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.models import prepare_model
 from pocketbert.tasks import find_task
 from pocketbert.tasks.base import EncodedTask, Task
+from pocketbert.tasks.classification import TextEvaluation
 from pocketbert.tasks.evaluation import Scores
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.objectives import ExampleLoss, Objective, TokenLoss
@@ -75,6 +77,15 @@ class FinetuneRun(EpochRun):
     def metrics(self) -> list[str]:
         """Return the names of the metrics, the main metric first."""
         return self.encoded.evaluation.metrics()
+
+    def save_best(self, model: PreTrainedModel) -> None:
+        """Save the model; a classifier with the temperatures that calibrate it on the dev sets."""
+        evaluation = self.encoded.evaluation
+        if isinstance(evaluation, TextEvaluation) and (calibration := evaluation.calibrate()) is not None:
+            metrics = evaluation.divide(calibration.temperatures)
+            save_calibrated(model, self.folder, calibration, metrics)
+        else:
+            super().save_best(model)
 
     def write_predictions(self, folder: Path) -> None:
         """Write the predictions of the latest evaluation to `folder`."""

@@ -12,10 +12,12 @@ from typing import Any
 
 from pocketbert.checkpoints import write_text
 from pocketbert.checkpoints.files import atomic_write, read_json
+from pocketbert.metrics import smaller_is_better
+from pocketbert.recipes.calibrated import calibration_section, plot_reliability
 
 
 def write_reports(folder: Path, log: Callable[[str], None], latency: Mapping[str, float] | None = None) -> None:
-    """Write `README.md`, `evaluation/metrics.json` and `curves.png` from the `run.json` of a finished run.
+    """Write the card, metrics, curves and the reliability diagram from the `run.json` of a finished run.
 
     Args:
         folder: the output folder of the run.
@@ -24,11 +26,13 @@ def write_reports(folder: Path, log: Callable[[str], None], latency: Mapping[str
     """
     run = read_json(folder / "run.json")
     write_text(folder / "evaluation" / "metrics.json", json.dumps(_metrics(run), indent=1) + "\n")
-    write_card(folder, latency)
     if find_spec("matplotlib") is None:
         log("skipping curves.png, which needs matplotlib (pip install matplotlib)")
     else:
+        if "calibration" in run:
+            plot_reliability(folder / "reliability.png", run["calibration"])
         _plot(folder / "curves.png", run["history"], run["best"]["step"])
+    write_card(folder, latency)
 
 
 def _metrics(run: Mapping[str, Any]) -> dict[str, float]:
@@ -42,6 +46,8 @@ def write_card(folder: Path, latency: Mapping[str, float] | None = None) -> None
     """Write the `README.md` of a model, from the `run.json` of its run; arguments as of `write_reports`."""
     name, run, config = folder.resolve().name, read_json(folder / "run.json"), read_json(folder / "config.json")
     parts = [_front_matter(name, run), _summary(name, run, config), _results(run), _sizes(folder, run, latency or {})]
+    if "calibration" in run:
+        parts.append(calibration_section(run["calibration"], (folder / "reliability.png").exists()))
     parts.append(_reproduction(run))
     write_text(folder / "README.md", "\n\n".join(part for part in parts if part) + "\n")
 
@@ -133,11 +139,11 @@ def _reproduction(run: Mapping[str, Any]) -> str:
 
 
 def _plot(path: Path, history: Sequence[Mapping[str, float]], best: float) -> None:
-    """Plot all evaluations: scores to the left, losses to the right; the best step is marked."""
+    """Plot all evaluations: scores to the left, losses and calibration errors to the right; the best step is marked."""
     import matplotlib.figure
 
     names = [name for name in history[0] if name != "step" and "threshold" not in name]
-    panels = [[name for name in names if name.endswith("loss") is loss] for loss in (False, True)]
+    panels = [[name for name in names if smaller_is_better(name) is loss] for loss in (False, True)]
     panels = [panel for panel in panels if panel]
     figure = matplotlib.figure.Figure(figsize=(5 * len(panels), 3.5), layout="constrained")
     steps = [entry["step"] for entry in history]

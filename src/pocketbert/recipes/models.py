@@ -13,6 +13,7 @@ from pocketbert.errors import ConfigError
 from pocketbert.models.auto import model_class
 from pocketbert.models.ops import init_parameters
 from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.recipes.calibrated import without_decisions
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tasks.base import TrainingData
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
@@ -50,7 +51,7 @@ def _prepare(
     state = latest_state(folder / "checkpoints")
     if state is not None:  # its weights will replace the initial ones
         log(f"resuming from {state}")
-        config, _ = data.configure(AutoConfig.from_pretrained(folder))
+        config, _ = data.configure(without_decisions(AutoConfig.from_pretrained(folder)))
         return AutoTokenizer.from_pretrained(folder), model_class(config, data.head)(config)
     if options.from_scratch is not None:
         return _fresh_model(options, data, log, tokenizer)
@@ -61,7 +62,7 @@ def _fresh_model(
     options: FinetuneOptions, data: TrainingData, log: Log, tokenizer: BertTokenizer | None
 ) -> tuple[BertTokenizer, PreTrainedModel]:
     assert options.from_scratch is not None
-    config, _ = data.configure(_quantizable(_read_config(options.from_scratch), options, log))
+    config, _ = data.configure(_quantizable(without_decisions(_read_config(options.from_scratch)), options, log))
     tokenizer = tokenizer or choose_tokenizer(options, data)
     if not len(tokenizer) <= config.vocab_size < len(tokenizer) + 64:  # up to 63 rows of padding are customary
         log(f"vocab_size is {len(tokenizer)}, the size of the tokenizer's vocabulary, instead of {config.vocab_size}")
@@ -77,7 +78,7 @@ def _load_model(
     if not Path(name).is_dir() and name in bundled_models():
         log(f"starting from {name}, a model that the package contains")
     tokenizer = tokenizer or choose_tokenizer(options, data)
-    stored = AutoConfig.from_pretrained(name)
+    stored = without_decisions(AutoConfig.from_pretrained(name))
     config, fits = data.configure(_quantizable(stored, options, log))
     # Heads of different tasks can have the same names and shapes.
     same_task = stored.tuned_for in (None, data.head)

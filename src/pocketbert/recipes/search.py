@@ -18,6 +18,7 @@ from rich.console import Console
 
 from pocketbert.checkpoints import write_text
 from pocketbert.errors import CheckpointError, ConfigError, TrainingError, require
+from pocketbert.metrics import smaller_is_better
 from pocketbert.recipes.epoch_run import FinetuneResult
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.training.progress import print_line
@@ -139,7 +140,7 @@ def search(
             study.tell(number, state=optuna.trial.TrialState.FAIL)
             continue
         metric = metric or next(iter(result.metrics))
-        sign = 1.0 if metric.endswith("loss") else -1.0  # studies minimise
+        sign = 1.0 if smaller_is_better(metric) else -1.0  # studies minimise
         study.set_user_attr(f"metrics-{number}", result.metrics)
         study.tell(number, sign * result.metrics[metric])
         shutil.rmtree(output / "checkpoints", ignore_errors=True)  # three times the size of the model

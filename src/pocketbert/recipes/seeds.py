@@ -16,6 +16,7 @@ from rich.console import Console
 
 from pocketbert.checkpoints import write_text
 from pocketbert.errors import ConfigError
+from pocketbert.metrics import smaller_is_better
 from pocketbert.recipes.epoch_run import FinetuneResult
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.training.progress import print_line
@@ -69,7 +70,7 @@ def over_seeds(
     metrics_of = {seed: result.metrics for seed, result in results.items()}
     columns = {name: [metrics[name] for metrics in metrics_of.values()] for name in next(iter(metrics_of.values()))}
     metric = options.metric or next(iter(columns))
-    sign = -1.0 if metric.endswith("loss") else 1.0
+    sign = -1.0 if smaller_is_better(metric) else 1.0
     best = max(metrics_of, key=lambda seed: sign * metrics_of[seed][metric])
     result = SeedsResult(
         folder=results[best].folder,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pocketbert.calibration import Calibration, calibrate, judged
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.data.examples import Examples
 from pocketbert.data.glue import glue_task, read_glue
@@ -19,7 +20,16 @@ from pocketbert.data.labels import Labels, hold_out, tidied
 from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.decode import Output, sigmoid, softmax
 from pocketbert.features import Features, Predictor, encode_texts
-from pocketbert.metrics import accuracy, f1, glue_metrics, glue_score, pearson, spearman
+from pocketbert.metrics import (
+    accuracy,
+    brier_loss,
+    calibration_error,
+    f1,
+    glue_metrics,
+    glue_score,
+    pearson,
+    spearman,
+)
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tasks.base import Targets, Task
 from pocketbert.tasks.evaluation import Advance, Evaluation, Scores, cross_entropy, write_tsv
@@ -66,13 +76,31 @@ class TextEvaluation(Evaluation[Example, Logits]):
         return outputs[0]["logits"]
 
     def score(self, rows: Examples[Example], predictions: Sequence[Logits]) -> Scores:
-        """Return the metrics; "loss" is the mean loss."""
+        """Return the metrics; "loss" is the mean loss, for classes the log loss."""
         return self.score_arrays(np.stack(predictions), self.gold[id(rows)])
 
     def __call__(self, predictor: Predictor, advance: Advance | None = None) -> Scores:
         """Return the metrics of a model, and for GLUE their mean, the score of the task; see `Evaluation`."""
-        scores = super().__call__(predictor, advance)
+        return self._with_glue_score(super().__call__(predictor, advance))
+
+    def _with_glue_score(self, scores: Scores) -> Scores:
         return scores if self.glue is None else {**scores, "score": glue_score(self.glue, scores)}
+
+    def calibrate(self) -> Calibration | None:
+        """Fit temperatures to the predictions of the latest call; None in a regression."""
+        if self.labels.regression:
+            return None
+        logits = np.concatenate([np.stack(self.predicted[name]) for name in self.sets])
+        return calibrate(logits, np.concatenate([self.gold[id(rows)] for rows in self.sets.values()]))
+
+    def divide(self, temperatures: Sequence[float]) -> Scores:
+        """Divide the predictions of the latest call by temperatures, and return the metrics."""
+        scores: Scores = {}
+        for name, rows in self.sets.items():
+            wide = np.stack(self.predicted[name]).astype(np.float64) / np.array(temperatures)
+            self.predicted[name] = [*wide.astype(np.float32)]
+            scores |= {self._prefix(name) + metric: value for metric, value in self.score(rows, wide).items()}
+        return self._with_glue_score(scores)
 
     def metrics(self) -> list[str]:
         """Return the names of all metrics."""
@@ -95,15 +123,16 @@ class TextEvaluation(Evaluation[Example, Logits]):
             chosen = wide > 0.0  # a probability above one half
             loss = float(np.mean(np.logaddexp(0.0, wide) - wide * gold))
             scores = {f"{average}_f1": f1(chosen, gold, average) for average in ("micro", "macro")}
-            return {**scores, "accuracy": accuracy(chosen, gold), "loss": loss}
+            return {**scores, "accuracy": accuracy(chosen, gold), "loss": loss, **_probability_scores(wide, gold)}
         predictions = logits.argmax(axis=1)
         _warn_below_chance(predictions, gold, len(self.labels.names))
         loss = float(np.mean([cross_entropy(row, int(label)) for row, label in zip(logits, gold, strict=True)]))
+        further = {"loss": loss, **_probability_scores(wide, gold)}
         if self.glue is None:
-            return {"accuracy": accuracy(predictions, gold), "macro_f1": f1(predictions, gold, "macro"), "loss": loss}
+            return {"accuracy": accuracy(predictions, gold), "macro_f1": f1(predictions, gold, "macro"), **further}
         # F1 is that of GLUE's class 1, whatever its id in the model.
         official = np.array([glue_task(self.glue).names.index(name) for name in self.labels.names])
-        return {**glue_metrics(self.glue)(official[predictions], official[gold]), "loss": loss}
+        return {**glue_metrics(self.glue)(official[predictions], official[gold]), **further}
 
     def write_set(self, folder: Path, rows: Examples[Example], predictions: Sequence[Logits]) -> None:
         """Write `predictions.tsv`, `errors.tsv` (most confident first) and, for classes, `confusion.tsv`."""
@@ -255,6 +284,12 @@ class TextClassification(Task[Example]):
         """Return one input per text, and its label."""
         labels = self._labels(config).encode(self.train)
         return [features for group in groups for features in group], {"labels": labels}
+
+
+def _probability_scores(logits: Logits, gold: npt.NDArray[Any]) -> Scores:
+    """Return how good the probabilities are."""
+    shares, confidence, right = judged(logits, gold)
+    return {"brier_loss": brier_loss(shares, gold), "calibration_error": calibration_error(confidence, right)}
 
 
 def _has_lists(table: Table) -> bool:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from pocketbert.checkpoints import atomic_write, write_text
 from pocketbert.errors import CheckpointError
+from pocketbert.metrics import smaller_is_better
 from pocketbert.models.tensor_files import read_tensor_file, serialise
 from pocketbert.training.distributed import copies, is_sharded, sharded_like
 
@@ -47,7 +48,7 @@ class State:
 
     def best(self, metric: str) -> dict[str, float] | None:
         """Return the entry with the best value, the earlier of equal ones; of losses the smallest is the best."""
-        sign = -1.0 if metric.endswith("loss") else 1.0
+        sign = -1.0 if smaller_is_better(metric) else 1.0
 
         def value(entry: Mapping[str, float]) -> float:
             return -math.inf if math.isnan(entry[metric]) else sign * entry[metric]
