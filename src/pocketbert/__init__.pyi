@@ -1,5 +1,9 @@
 """The public names for type checkers, which do not see lazy loading; printed by scripts/public_names."""
 
+from pocketbert.bulk.options import BulkOptions as BulkOptions
+from pocketbert.bulk.pipelines import ColumnPipeline as ColumnPipeline
+from pocketbert.bulk.run import BulkResult as BulkResult
+from pocketbert.bulk.run import answer_files as answer_files
 from pocketbert.configs import PRESETS as PRESETS
 from pocketbert.configs import AutoConfig as AutoConfig
 from pocketbert.corpus.prepare import PrepareResult as PrepareResult

@@ -8,9 +8,11 @@ from importlib.util import find_spec
 EXTRAS = {
     "train": ("torch", "pyarrow", "tensorboard"),
     "search": ("optuna", "matplotlib"),
+    "parquet": ("pyarrow",),
     "datasets": ("datasets",),
     "corpus": ("sentencex", "datasketch"),
     "ray": ("ray",),
+    "spark": ("pyspark", "pandas", "pyarrow"),
     "bench": ("matplotlib",),
     "serve": ("fastapi", "uvicorn"),
     "export": ("onnx", "onnxruntime"),

@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers.tokenizers import LETTERS, spelling, tokenizer_of
-from pocketbert.corpus import executors, sources
+from pocketbert.corpus import sources
 from pocketbert.corpus.corpus import Corpus, read_manifest
 from pocketbert.corpus.documents import clean, is_held_out, sentences, signature
 from pocketbert.corpus.duplicates import near_duplicates
 from pocketbert.corpus.prepare import prepare
 from pocketbert.corpus.prepare_options import PrepareOptions
 from pocketbert.corpus.pretraining_batches import PretrainingBatches
+from pocketbert.data import executors
 from pocketbert.errors import CheckpointError, ConfigError, DataError
 from pocketbert.tokenization import BertTokenizer
 
@@ -340,7 +341,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_parts")
 def test_ray_gives_the_same_corpus(tmp_path: Path) -> None:
-    """Ray Data, on this machine, in a process of its own: it talks over sockets."""
+    """Ray, on this machine, in a process of its own: it talks over sockets."""
     pytest.importorskip("ray")
     source = write_text(tmp_path / "a.txt", texts(60))
     run(source, tmp_path / "local", tokenizer=None, vocab_size=150)

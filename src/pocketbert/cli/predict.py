@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pocketbert.cli import console
+from pocketbert.cli.bulk import bulk_options, written
 from pocketbert.cli.commands import click_argument, click_option, command
 from pocketbert.cli.inputs import Item, check_text, read_passage, text_source
 from pocketbert.cli.predictions import load_pipeline, note_truncated, predictions, text_of
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         'pocketbert classify "a gorgeous, witty, seductive movie"',
         "pocketbert classify --file reviews.txt > answers.jsonl",
         "cat reviews.txt | pocketbert classify | jq -r .label",
+        "pocketbert classify -f 'reviews/*.parquet' -o answers --format parquet --workers 4",
         'pocketbert classify -m my-pairs "Is it raining?" --pair "Take an umbrella."',
         'pocketbert classify -m my-nli "A thrilling match" --labels sports,politics',
     ]
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 )
 @windows_option
 @device_option
+@bulk_options
 @console.json_option
 def classify(
     text: Sequence[str],
@@ -76,11 +79,9 @@ def classify(
     windows: bool,
     device: str | None,
     json: bool | None,
+    **bulk: Any,
 ) -> None:
     """Classify texts or text pairs, or predict a number for each."""
-    source = text_source(
-        text, file, pair=pair, text_column=text_column, pair_column=text_pair_column, pairs=labels is None
-    )
     options: dict[str, Any] = {"top_k": top_k or 1, "windows": windows}
     if labels is not None:
         if model is None or pair is not None:
@@ -90,7 +91,18 @@ def classify(
         options = {
             "candidate_labels": labels, "hypothesis_template": template, "entailment": entailment, "windows": windows
         }  # fmt: skip
-    pipe = load_pipeline("text-classification" if labels is None else "zero-shot-classification", model, device)
+    task = "text-classification" if labels is None else "zero-shot-classification"
+    several = {} if top_k is None else {"top_k": top_k}
+    if written(
+        bulk, texts=text, file=file, device=device, json=json, task=task, model=model, text_column=text_column,
+        text_pair_column=text_pair_column, text_pair=pair,
+        options={name: value for name, value in options.items() if name != "top_k"} | several,
+    ):  # fmt: skip
+        return
+    source = text_source(
+        text, file, pair=pair, text_column=text_column, pair_column=text_pair_column, pairs=labels is None
+    )
+    pipe = load_pipeline(task, model, device)
     json = console.use_json(json)
     with console.growing_table(numbers=["Score"]) as add_row:
         for item, result in predictions(pipe, source, _text_or_pair, json, **options):
@@ -124,6 +136,7 @@ def _ranked(result: dict[str, Any]) -> list[dict[str, Any]]:
 @file_option
 @text_column_option
 @device_option
+@bulk_options
 @console.json_option
 def tag(
     text: Sequence[str],
@@ -132,25 +145,26 @@ def tag(
     text_column: str | None,
     device: str | None,
     json: bool | None,
+    **bulk: Any,
 ) -> None:
     """Find named entities, such as people and places, in texts of any length."""
+    if written(
+        bulk, texts=text, file=file, device=device, json=json, task="token-classification", model=model,
+        text_column=text_column,
+    ):  # fmt: skip
+        return
     source = text_source(text, file, text_column=text_column)
     pipe = load_pipeline("token-classification", model, device)
     json = console.use_json(json)
+    from pocketbert.bulk.columns import entities
+
     # A word has the label of its first token, as in training.
     for item, groups in predictions(pipe, source, text_of, json, aggregation_strategy="first"):
-        entities = [
-            {
-                "label": group["entity_group"],
-                "text": item.text[group["start"] : group["end"]],
-                **{key: group[key] for key in ("score", "start", "end")},
-            }
-            for group in groups
-        ]
+        found = entities(item.text, groups)
         if json:
-            console.print_json({"text": item.text, "entities": entities})
+            console.print_json({"text": item.text, "entities": found})
         else:
-            console.rich_console().print(_with_entities(item.text, entities))
+            console.rich_console().print(_with_entities(item.text, found))
 
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -181,28 +195,42 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
 @model_option
 @click_option("--context", "-c", metavar="TEXT", help="The passage.")
 @click_option("--file", "-f", type=click.Path(), metavar="FILE", help="File that contains the passage, of any length.")
+@text_column_option
 @top_k_option(1, "Number of answers per question.")
 @click_option("--allow-empty", is_flag=True, help="Allow the result that there is no answer (SQuAD 2 models).")
 @device_option
+@bulk_options
 @console.json_option
 def answer(
     question: Sequence[str],
     model: str,
     context: str | None,
     file: str | None,
+    text_column: str | None,
     top_k: int,
     allow_empty: bool,
     device: str | None,
     json: bool | None,
+    **bulk: Any,
 ) -> None:
     """Find the answers to questions in a passage.
 
-    The passage is --context, the contents of --file, or all of standard input.
+    The passage is --context, the contents of --file, or all of standard input; with --output, every line or row of
+    --file is one.
     """
     from pocketbert.features import usual_windows
 
     for number, text in enumerate(question, start=1):
         check_text(text, f"question {number}")
+    several = {} if top_k == 1 else {"top_k": top_k}
+    if bulk["output"] is not None and context is not None:
+        raise click.UsageError("--output writes the answers in a --file of passages: leave out --context")
+    if written(
+        bulk, texts=(), file=file, device=device, json=json, task="question-answering", model=model,
+        questions=tuple(question), text_column=text_column,
+        options={"handle_impossible_answer": allow_empty, **several},
+    ):  # fmt: skip
+        return
     passage = read_passage(context, file)
     pipe = load_pipeline("question-answering", model, device)
     json = console.use_json(json)
@@ -253,6 +281,7 @@ def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
 @click_option("--targets", metavar="A,B,C", default_text="the whole vocabulary", help="Words to choose from.")
 @text_column_option
 @device_option
+@bulk_options
 @console.json_option
 def fill_mask(
     text: Sequence[str],
@@ -263,26 +292,28 @@ def fill_mask(
     text_column: str | None,
     device: str | None,
     json: bool | None,
+    **bulk: Any,
 ) -> None:
     """Predict the masked words of texts."""
-    source = text_source(text, file, text_column=text_column)
     words = None if targets is None else [word.strip() for word in targets.split(",") if word.strip()]
+    if written(
+        bulk, texts=text, file=file, device=device, json=json, task="fill-mask", model=model, text_column=text_column,
+        options={"top_k": top_k, "targets": words},
+    ):  # fmt: skip
+        return
+    source = text_source(text, file, text_column=text_column)
     pipe = load_pipeline("fill-mask", model, device)
     json = console.use_json(json)
+    from pocketbert.bulk.columns import gaps
+
     for item, result in predictions(pipe, source, text_of, json, top_k=top_k, targets=words):
-        gaps = [
-            [
-                {"token": word["token_str"], "id": word["token"], "score": word["score"], "sequence": word["sequence"]}
-                for word in gap
-            ]
-            for gap in (result if result and isinstance(result[0], list) else [result])
-        ]
+        found = gaps(result)
         if json:
-            console.print_json({"text": item.text, "gaps": gaps})
+            console.print_json({"text": item.text, "gaps": found})
             continue
         mask = str(pipe.tokenizer.mask_token)
-        for number, gap in enumerate(gaps, start=1):
-            heading = f"Gap {number}" if len(gaps) > 1 else "Text"
+        for number, gap in enumerate(found, start=1):
+            heading = f"Gap {number}" if len(found) > 1 else "Text"
             rows = [
                 (word["token"], f"{word['score']:.3f}", _filled(item.text, mask, number, word["token"])) for word in gap
             ]

@@ -10,6 +10,7 @@ import click
 
 from pocketbert.bundles import ENCODER
 from pocketbert.cli import console
+from pocketbert.cli.bulk import other_bulk_options, written
 from pocketbert.cli.commands import click_argument, click_option, command
 from pocketbert.cli.inputs import check_text, text_source
 from pocketbert.cli.predictions import load_pipeline, predictions, spare_numpy_threads, text_of
@@ -42,8 +43,8 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
     "--output",
     "-o",
     type=click.Path(),
-    metavar="FILE.npy",
-    help="Write the vectors as a NumPy array, one row per text, instead of printing them.",
+    metavar="FILE.npy|FOLDER|URL",
+    help="Write the vectors as a NumPy array, one row per text; or those of --file to shards in a folder.",
 )
 @click_option(
     "--pooling",
@@ -64,6 +65,7 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
 @text_column_option
 @windows_option
 @device_option
+@other_bulk_options
 @console.json_option
 def embed(
     text: Sequence[str],
@@ -79,19 +81,26 @@ def embed(
     windows: bool,
     device: str | None,
     json: bool | None,
+    **bulk: Any,
 ) -> None:
     """Compute the embeddings of texts."""
-    if output is not None and Path(output).suffix != ".npy":
-        raise click.UsageError("--output writes NumPy arrays: the file must end in .npy")
+    if output is not None and "://" not in output and Path(output).suffix not in ("", ".npy"):
+        raise click.UsageError("--output is a file that ends in .npy, or a folder, whose name has no such ending")
     if prompt is not None and prompt_name is not None:
         raise click.UsageError("give either --prompt or --prompt-name, not both")
-    source = text_source(text, file, text_column=text_column)
-    pipe = load_pipeline("feature-extraction", model, device)
-    json = console.use_json(json)
     options: dict[str, Any] = {
         "pooling": pooling or "declared", "normalize": normalize, "dimensions": dimensions, "prompt": prompt,
         "prompt_name": prompt_name, "windows": windows,
     }  # fmt: skip
+    folder = None if output is None or Path(output).suffix == ".npy" else output
+    if written(
+        {**bulk, "output": folder}, texts=text, file=file, device=device, json=json, task="feature-extraction",
+        model=model, text_column=text_column, options=options,
+    ):  # fmt: skip
+        return
+    source = text_source(text, file, text_column=text_column)
+    pipe = load_pipeline("feature-extraction", model, device)
+    json = console.use_json(json)
     results = predictions(pipe, source, text_of, json and output is None, **options)
     if output is not None:
         from pocketbert.sentences.vectors import write_vectors

@@ -21,14 +21,14 @@ from tokenizers import Tokenizer
 
 import pocketbert
 from pocketbert.checkpoints.files import atomic_write, read_json, write_text
-from pocketbert.corpus import executors
 from pocketbert.corpus.corpus import MANIFEST, ShardWriter, read_manifest, vocabulary_hash, write_manifest
 from pocketbert.corpus.documents import PERMUTATIONS, clean, is_held_out, sentences, signature
 from pocketbert.corpus.duplicates import near_duplicates
-from pocketbert.corpus.executors import Executor
 from pocketbert.corpus.prepare_options import PrepareOptions
 from pocketbert.corpus.sources import Part, cut, find_sources, read
 from pocketbert.corpus.vocabulary import train_vocabulary
+from pocketbert.data import executors
+from pocketbert.data.executors import Executor
 from pocketbert.errors import DataError, require
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 

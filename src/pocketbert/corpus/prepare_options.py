@@ -10,7 +10,7 @@ from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument, option
 
 if TYPE_CHECKING:
-    from pocketbert.corpus.executors import ExecutorName
+    from pocketbert.data.executors import ExecutorName
     from pocketbert.tokenization import BertTokenizer
 
 VOCABULARY = Panel("Vocabulary")

@@ -296,7 +296,7 @@ def _read_parquet(piece: Piece) -> Iterator[str]:
 
 def _parquet(path: Path) -> tuple[Any, list[int]]:
     """Return an open file, and the bytes of its row groups in the column `text`."""
-    require("train")
+    require("parquet")
     import pyarrow
     import pyarrow.parquet
 

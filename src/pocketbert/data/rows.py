@@ -88,7 +88,7 @@ def _json(path: Path, lines: Iterator[str], bad: BadRows) -> tuple[list[str], Ro
 def _parquet(path: Path, opened: ExitStack) -> tuple[list[str], Rows, Callable[[], float]]:
     from pocketbert.errors import require
 
-    require("train")
+    require("parquet")
     import pyarrow
     import pyarrow.parquet
 

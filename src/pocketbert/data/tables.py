@@ -39,13 +39,14 @@ _EXCEL_ERRORS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NUL
 class Example(NamedTuple):
     """One row: its text or pair of texts, its label as written (None without a label) and its line in the file.
 
-    A list of labels is a tuple of any length.
+    A list of labels is a tuple of any length; `kept` are the values of other columns that the reader was asked for.
     """
 
     text: str
     text_pair: str | None
     label: Label
     line: int
+    kept: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class TableReader:
         label: column of the label, or columns with truth values, separated by commas [default: detected by its name:
             label, class, score, …; or the columns that are left].
         labelled: whether every row must have a label; otherwise labels are not read.
+        keep: columns whose values are read as well, as they are.
         header: columns of a TSV or CSV file without a header line.
         skip_ragged: skip and count lines with too few or too many columns, instead of raising an error.
         skip_bad: skip all rows that cannot be used; `bad` lists them.
@@ -90,6 +92,7 @@ class TableReader:
         text_pair: str | None = None,
         label: str | None = None,
         labelled: bool = True,
+        keep: Sequence[str] = (),
         header: Sequence[str] | None = None,
         skip_ragged: bool = False,
         skip_bad: bool = False,
@@ -109,6 +112,10 @@ class TableReader:
             self.columns, self.classes = choose(
                 self.path, self._names, text, text_pair, label, labelled=labelled, first=first
             )
+            if missing := [name for name in keep if name not in self._names]:
+                names = ", ".join(f"{name:.40}" for name in self._names)
+                raise DataError(f"{self.path}: has no column {missing[0]!r} (--keep); the columns are: {names}")
+            self._kept = [self._names.index(name) for name in keep]
             self._opened = opened.pop_all()
         self._examples = self._read()
 
@@ -156,7 +163,7 @@ class TableReader:
                         self.bad(line, str(error), dict(zip(names, row, strict=True)))
                         continue
                     has_rows = True
-                    yield example
+                    yield example._replace(kept=tuple(row[i] for i in self._kept)) if self._kept else example
             except OSError as error:
                 raise self._unreadable(error) from None
         if not has_rows:

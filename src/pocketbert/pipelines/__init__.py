@@ -86,7 +86,7 @@ def pipeline(
         dtype: "auto" or float32 on the engine; in PyTorch any.
         torch_dtype: An older name of `dtype`.
         device_map: "auto", or as `device`.
-        model_kwargs: Further arguments of loading: `cache_dir`, and those above.
+        model_kwargs: Further arguments of loading: `cache_dir`, `threads` of the engine, and those above.
         pipeline_class: The class of the task, which may be named.
         local_files_only: Never download.
         **options: Defaults for the options of the calls, which are those of the task's `job`; and arguments that

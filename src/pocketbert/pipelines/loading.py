@@ -45,6 +45,7 @@ class Wanted:
         dtype: of the parameters in PyTorch; None: float32.
         here: whether a device was named that means this processor.
         where: what `checkpoints.resolve` takes besides the name.
+        threads: of the engine; None: as many as this process may use.
     """
 
     tokenizer: Any
@@ -53,6 +54,7 @@ class Wanted:
     dtype: Any
     here: bool
     where: dict[str, Any]
+    threads: int | None = None
 
 
 def read_wanted(
@@ -70,7 +72,7 @@ def read_wanted(
         InputError: an argument is given twice, or cannot be meant.
     """
     check_idle(LOADING, extra)
-    if unknown := extra.keys() - given.keys() - LOADING.keys() - {"cache_dir"}:
+    if unknown := extra.keys() - given.keys() - LOADING.keys() - {"cache_dir", "threads"}:
         raise InputError(
             f"model_kwargs: {', '.join(sorted(unknown))} cannot be changed when a model is loaded to answer"
         )
@@ -102,6 +104,7 @@ def read_wanted(
             "cache_dir": extra.get("cache_dir"),
             "local_files_only": named["local_files_only"],
         },
+        threads=extra.get("threads"),
     )
     return wanted, {name: value for name, value in options.items() if name not in LOADING}
 
@@ -173,7 +176,7 @@ def load_model(kind: type[Pipeline], name: str | Path, wanted: Wanted) -> Any:
         _refuse_dtype(wanted)
         from pocketbert.runtime.engine import Engine
 
-        return Engine.from_pretrained(name, kind.head, **wanted.where)
+        return Engine.from_pretrained(name, kind.head, threads=wanted.threads, **wanted.where)
     require("train")
     from pocketbert.models.auto import load_trained
 
