@@ -12,10 +12,14 @@ import contextlib
 import json
 import re
 import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,14 +38,14 @@ class Outcome:
             "cut" (in the middle of one), "late" (no response within `PATIENCE`).
         latencies: in seconds, of responses with status 200.
         seconds: from the first request to the last response.
-        behind: seconds by which the latest request was sent too late.
+        lags: seconds by which each request of an open loop was sent too late.
         cpu: share of one processor that the load itself took.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    behind: float = 0.0
+    lags: list[float] = field(default_factory=list)
     cpu: float = 0.0
 
     @property
@@ -52,6 +56,11 @@ class Outcome:
     def ms(self, percent: float) -> float:
         """A percentile of the latencies, in milliseconds; infinite if there are none."""
         return 1000 * float(np.percentile(self.latencies, percent)) if self.latencies else float("inf")
+
+    @property
+    def behind(self) -> float:
+        """The 99th percentile of the lags, in milliseconds."""
+        return 1000 * float(np.percentile(self.lags, 99)) if self.lags else 0.0
 
 
 def post(path: str, body: Any, **headers: str) -> bytes:
@@ -153,11 +162,28 @@ async def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: 
         for number, at in enumerate(times):
             while (pause := begun + at - time.perf_counter()) > 0:
                 await asyncio.sleep(pause)
-            found.behind = max(found.behind, -pause)
+            found.lags.append(-pause)
             tasks.append(asyncio.create_task(one(requests[number % len(requests)], begun + at)))
         await asyncio.gather(*tasks)
 
     return await _measured(port, CONNECTIONS, send)
+
+
+async def at_once(port: int, requests: Sequence[bytes]) -> Outcome:
+    """Send all requests together, each over a connection of its own."""
+
+    async def send(client: Client, found: Outcome) -> None:
+        begun = time.perf_counter()
+
+        async def one(request: bytes) -> None:
+            status = await client.ask(request)
+            found.statuses[status] += 1
+            if status == "200":
+                found.latencies.append(time.perf_counter() - begun)
+
+        await asyncio.gather(*map(one, requests))
+
+    return await _measured(port, len(requests), send)
 
 
 async def closed_loop(port: int, requests: Iterable[bytes], clients: int, seconds: float = float("inf")) -> Outcome:
@@ -193,3 +219,25 @@ async def _measured(port: int, connections: int, send: Callable[[Client, Outcome
 def _cpu() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+@contextlib.contextmanager
+def service(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
+    """A process that serves, its port, and what it writes; gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        command = [sys.executable, "-m", "pocketbert.cli", "serve", "--port", "0", *arguments]
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, stderr=file)
+        try:
+            while not (found := re.search(r"http://\S+:(\d+) ", log.read_text(encoding="utf-8"))):
+                if process.poll() is not None:
+                    raise SystemExit(log.read_text(encoding="utf-8"))
+            yield process, int(found[1]), log
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -212,7 +212,7 @@ class Load:
                     "service": candidate.name, "settings": candidate.settings, "rate": round(rate, 1),
                     "answered_per_second": round(found.answered, 1), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99,
                     "refused": refused, "failed": count - refused - found.statuses["200"],
-                    "load_cpu": round(found.cpu, 3), "behind_ms": round(1000 * found.behind, 1),
+                    "load_cpu": round(found.cpu, 3), "behind_ms": round(found.behind, 1),
                 }
             )  # fmt: skip
             keep_results("serving", rows)

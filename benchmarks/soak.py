@@ -1,15 +1,12 @@
-"""Reliability of the service: memory over many requests, overload, shutdown under load.
+"""Reliability of the service: memory over many requests, shutdown under load. For overload see overload.py.
 
-    python benchmarks/soak.py MODELS [--requests 200000] [--seconds 8]
+    python benchmarks/soak.py MODELS [--requests 200000]
 
 MODELS is a folder for tiny models of every task (benchmarks/every_task.py), served beside the bundled one.
 
 1. Requests of random tasks and lengths, from 16 clients that send one after the other: each must succeed with 200, and
-   memory must not grow by more than a fiftieth after the first fifth of them.
-2. The bundled model at half of its capacity, at full capacity, and at three times that (open loop, one text of 20 words
-   per request): rejected requests must get 429, accepted ones must keep the p99 of full load, and a second later the
-   service must be back to normal.
-3. SIGTERM at four fifths of its capacity: every request that the service accepted, by its own log, must be completed,
+   memory must not grow by more than a hundredth after the first fifth of them.
+2. SIGTERM at four fifths of its capacity: every request that the service accepted, by its own log, must be completed,
    and the process must end with status 0.
 
 Writes results/soak_….csv, soak-memory_….csv and soak_….png (memory) during the run, so that an interrupted run keeps
@@ -20,22 +17,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import random
-import re
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from common import keep_results, results_path, write_results
 from every_task import as_served
-from load import Outcome, closed_loop, open_loop, post
+from load import Outcome, closed_loop, open_loop, post, service
 from rich.progress import track
 
 from pocketbert.pipelines import BUNDLED
@@ -43,36 +37,11 @@ from pocketbert.pipelines import BUNDLED
 WORDS = ("a", "the", "of", "film", "is", "never", "dull", "unforgettable", "story", "7", ",", ".", "naïve", "été", "🙂")
 LENGTHS = (1, 3, 8, 15, 20, 25, 40, 80) * 3 + (600,)  # words; the last is cut to what the model reads
 LONG = 0.01  # the share of requests with many texts
-GROWTH = 0.02
-LATER = "a second later, half"
-SHARES = {"half": 0.5, "full": 1.0, "three times": 3.0, LATER: 0.5}  # of what the service can do
+GROWTH = 0.01
 Memory = list[tuple[int, float]]  # after so many requests, so many MB
-Note = Callable[..., None]  # of what was measured: what, its value, and whether it holds
 
 
 # ── the service ──
-
-
-@contextlib.contextmanager
-def service(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
-    """A process that serves, its port, and what it writes; gone afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        command = [sys.executable, "-m", "pocketbert.cli", "serve", "--port", "0", *arguments]
-        with log.open("wb") as file:
-            process = subprocess.Popen(command, stderr=file)
-        try:
-            while not (found := re.search(r"http://\S+:(\d+) ", log.read_text(encoding="utf-8"))):
-                if process.poll() is not None:
-                    raise SystemExit(log.read_text(encoding="utf-8"))
-            yield process, int(found[1]), log
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def megabytes(process: int) -> float:
@@ -140,30 +109,6 @@ def soak(port: int, process: int, count: int) -> tuple[Outcome, Memory]:
     return found, memory
 
 
-def overload(port: int, seconds: float, note: Note) -> float:
-    """The capacity of a service, and its behaviour at fractions and multiples of it."""
-    draws = random.Random(1)
-    some = [a_text(draws) for _ in range(2000)]
-    capacity = asyncio.run(closed_loop(port, some * 1000, 64, seconds)).answered
-    note("responses per second, 64 clients", round(capacity, 1))
-    found = {}
-    for name, share in SHARES.items():
-        if name == LATER:
-            asyncio.run(asyncio.sleep(1))
-        found[name] = part = asyncio.run(open_loop(port, some, share * capacity, seconds))
-        allowed = {"200"} if share < 1 else {"200", "429"}
-        note(f"{name}: statuses", dict(part.statuses), set(part.statuses) <= allowed)
-        note(f"{name}: accepted per second", round(part.answered, 1))
-        note(f"{name}: p50 of the accepted, ms", round(part.ms(50), 1))
-        note(f"{name}: p99 of the accepted, ms", round(part.ms(99), 1))
-        note(f"{name}: share of a processor that the load took", round(part.cpu, 2))
-    calm, full, heavy, after = (found[name].ms(99) for name in SHARES)
-    note("three times: accepted, of what it can do", round(found["three times"].answered / capacity, 3))
-    note("three times: p99 over that at full load", round(heavy / full, 2), heavy <= 1.5 * full)
-    note("a second later: p99 over that before", round(after / calm, 2), after <= 2 * calm)
-    return capacity
-
-
 def stopped(process: subprocess.Popen[bytes], port: int, log: Path, rate: float) -> tuple[Counter[str], Counter[str]]:
     """SIGTERM under load: what the client got, and what the log says."""
     draws = random.Random(2)
@@ -200,7 +145,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path)
     parser.add_argument("--requests", type=int, default=200_000, help="of the first part (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of load in the second (default: %(default)s)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with all that it has started
     rows: list[dict[str, Any]] = []
@@ -226,8 +170,8 @@ def main() -> None:
     picture(memory, results_path("soak", ".png"))
 
     with service("--no-log", str(BUNDLED / "sst2")) as (_, port, _):
-        capacity = overload(port, options.seconds, note)
-
+        draws = random.Random(1)
+        capacity = asyncio.run(closed_loop(port, [a_text(draws) for _ in range(2000)] * 50, 16, 3.0)).answered
     with service(str(BUNDLED / "sst2")) as (process, port, log):
         got, logged = stopped(process, port, log, 0.8 * capacity)
     note("SIGTERM: what the client got", dict(got))

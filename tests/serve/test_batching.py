@@ -9,7 +9,8 @@ import pytest
 
 from pocketbert.features import Features
 from pocketbert.pipelines import BUNDLED
-from pocketbert.serve.batching import PATIENCE, Queue, Request, ServerBusyError, Worker
+from pocketbert.serve.admission import LATE, TICKET, Admission
+from pocketbert.serve.batching import LONGEST, STRETCH, Queue, Request, ServerBusyError, TooSlowError, Worker
 from pocketbert.serve.models import load
 
 
@@ -84,9 +85,11 @@ def test_a_longer_text_than_the_budget_goes_alone() -> None:
 
 
 def test_no_request_starves() -> None:
-    """A long text among short ones that never end is taken as soon as its patience is over."""
+    """A long text among short ones that never end is taken when it is due."""
     long = request(80)
-    queue = waiting(long, tokens=100)
+    queue = Queue(Slow(), tokens=100)
+    queue.pace = 0.001
+    queue.add(long)
     for step in range(1000):
         now = step * 0.01
         for _ in range(20):
@@ -94,13 +97,67 @@ def test_no_request_starves() -> None:
         queue.take(now)
         if long.next:
             break
-    assert now == pytest.approx(PATIENCE, abs=0.011)
+    # It is due so much later than short ones, which come twice as fast as they are taken.
+    assert now == pytest.approx(2 * STRETCH * (80 - 10) * 0.001, abs=0.03)
+    assert queue.due(7.0, 10**6) == 7 + LONGEST
 
 
 def test_an_eighth_of_a_batch_stays_with_the_shortest() -> None:
     queue = waiting(request(*[10] * 50), request(5, arrived=9.9), tokens=100)
     batch = [(len(one.sequences), index) for one, index in queue.take(10.0)]
     assert batch == [*((50, i) for i in range(8)), (1, 0), (50, 8)]
+
+
+def test_what_cannot_be_done_in_time_is_given_up() -> None:
+    """At once where the pace is known, after the first batch where it was not."""
+    errors = list[Exception | None]()
+    slow = Request([sequence(50)] * 4, 0.0, None, 10.0, lambda one: errors.append(one.error))
+    fine = Request([sequence(50)] * 4, 0.0, None, 30.0, lambda one: errors.append(one.error))
+    queue = Queue(Slow(), tokens=100)
+    worker = stopped(queue)
+    filled(queue, fine, slow)
+    assert len(queue.take(0.0)) == 2
+    queue.pace = 0.1
+    assert {id(one) for one, _ in queue.take(5.0)} == {id(fine)}
+    assert [str(error) for error in errors] == [
+        "the request would take 20 s, and may take 10: at most 100 tokens at a time"
+    ]
+    with pytest.raises(TooSlowError, match="at most 100 tokens"):
+        worker.submit(queue, Request([sequence(50)] * 4, 0.0, None, 10.0), 99.0)
+    assert not queue.waiting
+
+
+def test_what_waits_is_refused_while_there_is_a_debt() -> None:
+    load = Admission(1.0, lambda: 0.0)
+    errors = list[Exception | None]()
+    first, last = (
+        Request([sequence(10)], at, load.enter(9), on_done=lambda one: errors.append(one.error)) for at in (0.0, LATE)
+    )
+    assert first.ticket
+    assert last.ticket
+    last.ticket.arrived = LATE
+    queue = waiting(first, last, tokens=100)
+    load.debt = 0.1
+    assert [one for one, _ in queue.take(LATE + 0.01)] == [last]
+    assert [type(error) for error in errors] == [ServerBusyError]
+    filled(queue, Request([sequence(10)], 0.0, load.enter(9)))
+    load.debt = 0.0
+    assert len(queue.take(9.0)) == 1
+
+
+def test_tokens_replace_the_estimate_of_a_request() -> None:
+    load = Admission(1.0)
+    queue = Queue(Slow())
+    worker = Worker([queue])
+
+    async def ask() -> None:
+        TICKET.set(load.enter(4000))
+        await worker.run(queue, [sequence(9), sequence(3)], 9.0)
+
+    before = load.work
+    asyncio.run(ask())
+    worker.stop()
+    assert load.work - before == 16 + 12
 
 
 def test_cancelled_requests_are_not_computed() -> None:
@@ -139,9 +196,9 @@ def goes_once(seed: int) -> None:
 def test_shorter_requests_go_first() -> None:
     queue = Queue(Slow())
     worker = stopped(queue)
-    filled(queue, request(100), request(10, 10), request(30))
     queue.running, queue.pace = 50, 0.5
-    assert [worker.expected_wait(queue, tokens) for tokens in (5, 20, 30, 500)] == [25, 35, 50, 100]
+    filled(queue, request(100), request(10, 10), request(30))
+    assert [worker.expected_wait(queue, tokens, 0.0) for tokens in (5, 20, 30, 500)] == [25, 35, 50, 100]
     assert worker.backlog == 100
 
 
@@ -151,10 +208,10 @@ def test_other_models_have_one_turn_per_batch() -> None:
     one.pace = two.pace = 1.0
     worker = stopped(one, two)
     filled(two, request(*[10] * 1000))
-    assert worker.expected_wait(one, 5) == 10  # a batch of the other model
+    assert worker.expected_wait(one, 5, 0.0) == 10  # a batch of the other model
     one.add(request(5))
-    assert worker.expected_wait(one, 5) == 5 + 15
-    assert worker.expected_wait(two, 7) == 0 + 5
+    assert worker.expected_wait(one, 5, 0.0) == 5 + 15
+    assert worker.expected_wait(two, 7, 0.0) == 0 + 5
     assert worker.backlog == 10_005
 
 

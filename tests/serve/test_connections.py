@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 import uvicorn
+from starlette.responses import Response
 from uvicorn.server import ServerState
 
 from pocketbert.serve import connections
@@ -31,10 +34,34 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"%d" % size})
 
 
+class Guarded:
+    """The same application, which refuses a path before it is entered."""
+
+    def __init__(self) -> None:
+        self.refused, self.entered, self.waited = 0, list[str](), list[float]()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["path"] in self.entered or scope["path"] == "/later"
+        await application(scope, receive, send)
+
+    def refuse(self, scope: Any, waited: float) -> Response | None:
+        self.waited.append(waited)
+        if scope["path"] != "/full":
+            return None
+        self.refused += 1
+        return Response(b"full", 429, {"retry-after": "1"})
+
+    def enter(self, scope: Any, waited: float) -> None:
+        self.entered.append(scope["path"])
+
+
 @contextlib.asynccontextmanager
-async def listening() -> AsyncIterator[Callable[[], Awaitable[Streams]]]:
+async def listening(app: Any = application) -> AsyncIterator[Callable[[], Awaitable[Streams]]]:
     """A server, and how to connect to it."""
-    config, state = uvicorn.Config(application, log_config=None, access_log=False, ws="none"), ServerState()
+    config, state = (
+        uvicorn.Config(app, log_config=None, access_log=False, proxy_headers=False, ws="none"),
+        ServerState(),
+    )
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
     )
@@ -48,11 +75,11 @@ async def listening() -> AsyncIterator[Callable[[], Awaitable[Streams]]]:
         await server.wait_closed()
 
 
-def on_server(talk: Callable[[Callable[[], Awaitable[Streams]]], Awaitable[None]]) -> None:
+def on_server(talk: Callable[[Callable[[], Awaitable[Streams]]], Awaitable[None]], app: Any = application) -> None:
     """Run a conversation."""
 
     async def run() -> None:
-        async with listening() as connect:
+        async with listening(app) as connect:
             await asyncio.wait_for(talk(connect), 60)
 
     asyncio.run(run())
@@ -180,3 +207,65 @@ def test_newcomers_take_the_place_of_who_is_silent(
         "more than 20 connections at once: those that were idle longest are closed; a higher limit of open files "
         "allows more"
     ]
+
+
+def test_refusal_before_the_application_is_entered() -> None:
+    """The connection goes on, whatever comes of the refused body, unless the client wants to close it."""
+    app = Guarded()
+    full = REQUEST.replace(b"/ ", b"/full?a=b ")
+
+    async def talk(connect: Callable[[], Awaitable[Streams]]) -> None:
+        reader, writer = await connect()
+        for pieces in ([full + b"12345"], [full, b"12", b"345"], [full[:30], full[30:] + b"12345"]):
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            answer = await reader.readuntil(b"\r\n\r\nfull")
+            assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+            assert b"\r\nretry-after: 1\r\n" in answer
+            writer.write(REQUEST + b"12345")
+            assert (await reader.readuntil(b"\r\n\r\n5")).startswith(b"HTTP/1.1 200 ")
+        for path in (b"/later ", b"/full "):  # behind a response that is not complete it is for the application to say
+            writer.write(REQUEST.replace(b"/ ", b"/slow ") + b"12345" + REQUEST.replace(b"/ ", path) + b"12345")
+            app.entered.append(path.strip().decode())
+            for _ in range(2):
+                assert (await reader.readuntil(b"\r\n\r\n5")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        reader, writer = await connect()
+        writer.write(full.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") + b"12345")
+        assert (await ended(reader)).startswith(b"HTTP/1.1 429 ")
+        writer.close()
+
+    on_server(talk, app)
+    assert app.refused == 4
+    assert app.entered.count("/") == 3
+
+
+def test_a_refused_body_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+
+    async def talk(connect: Callable[[], Awaitable[Streams]]) -> None:
+        reader, writer = await connect()
+        writer.write(REQUEST.replace(b"/ ", b"/full ") + b"123")
+        assert (await ended(reader)).startswith(b"HTTP/1.1 429 ")
+        writer.close()
+
+    on_server(talk, Guarded())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says when data arrived")
+def test_time_in_an_unread_socket_is_known() -> None:
+    app = Guarded()
+
+    async def talk(connect: Callable[[], Awaitable[Streams]]) -> None:
+        reader, writer = await connect()
+        for seconds in (0.0, 0.2):
+            await asyncio.sleep(0.05)
+            writer.write(REQUEST + b"12345")
+            time.sleep(seconds)  # nothing is read meanwhile
+            await reader.readuntil(b"\r\n\r\n5")
+        writer.close()
+
+    on_server(talk, app)
+    assert app.waited[1] >= 0.19

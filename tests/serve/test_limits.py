@@ -24,8 +24,8 @@ from helpers.service import Held, Inside, Service, running
 from pocketbert.configs import BertConfig
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.serve import server
+from pocketbert.serve.admission import LASTING, LATE, MIN_ACTIVE, Admission, Ticket
 from pocketbert.serve.app import load_app
-from pocketbert.serve.middleware import MIN_ACTIVE, LoadTracker
 from pocketbert.serve.settings import Limits, Settings, named, read_keys
 
 SECRET = "unrepeatable"
@@ -355,7 +355,7 @@ def test_overload_is_rejected_before_bodies_are_read(models: dict[str, Path]) ->
         raise AssertionError("the body was read")
 
     async def ask() -> None:
-        service.guard.load = tracker(20, seconds=0.15)
+        service.guard.load = loaded(20, seconds=0.15)
         refused = await service.ask("/v1/classify", FINE, unread)
         assert (refused.status, refused.headers["retry-after"]) == (429, "3")  # after 2.5 s there would be room
         assert refused.json["error"]["type"] == "rate_limit_error"
@@ -370,74 +370,159 @@ def test_overload_is_rejected_before_bodies_are_read(models: dict[str, Path]) ->
 # ── load, on a simulated clock ──
 
 
-def tracker(active: int, seconds: float) -> LoadTracker:
-    """A tracker with active requests that complete one by one, each after so many seconds."""
+class Clock:
+    """Seconds that pass when a test says so."""
+
     now = 0.0
-    made = LoadTracker(lambda: now)
-    for _ in range(active):
-        made.__enter__()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def entered(load: Admission, tokens: int = 24) -> Ticket:
+    ticket = load.enter(100)
+    ticket.count(tokens)
+    return ticket
+
+
+def loaded(active: int, seconds: float, limit: float = 0.5, clock: Clock | None = None) -> Admission:
+    """With active requests that are completed one by one, each after so many seconds."""
+    clock = clock or Clock()
+    made = Admission(limit, clock)
+    here = deque(entered(made) for _ in range(active))
     for _ in range(100):
-        now += seconds
-        made.__exit__()
-        made.__enter__()
+        clock.now += seconds
+        made.leave(here.popleft())
+        here.append(entered(made))
     return made
 
 
 def test_a_new_request_waits_for_all_active_ones() -> None:
-    assert tracker(100, 0.01).wait == pytest.approx(1, rel=0.02)
-    assert tracker(20, 0.15).wait == pytest.approx(3, rel=0.1)
-    assert tracker(MIN_ACTIVE - 1, 9.0).wait == 0
+    assert loaded(100, 0.01).excess(100) == pytest.approx(1 - 0.5, rel=0.05)
+    assert loaded(20, 0.15).excess(100) == pytest.approx(3 - 0.5, rel=0.1)
+    assert loaded(MIN_ACTIVE - 1, 9.0).excess(100) <= 0
+
+
+def test_time_in_an_unread_socket_counts() -> None:
+    load = loaded(20, 0.01)
+    assert load.excess(100, waited=0.2) <= 0
+    assert load.excess(100, waited=0.4) == pytest.approx(0.1, abs=0.02)
 
 
 def test_single_requests_predict_nothing_about_many() -> None:
-    now = 0.0
-    made = LoadTracker(lambda: now)
+    clock = Clock()
+    made = Admission(0.5, clock)
     for _ in range(50):
-        with made:
-            now += 1
+        ticket = entered(made)
+        clock.now += 1
+        made.leave(ticket)
     for _ in range(500):
-        made.__enter__()
-    assert made.wait == 0
+        entered(made)
+    assert made.excess(100) <= 0
 
 
 def test_the_latest_second_counts() -> None:
-    now = 0.0
-    made = LoadTracker(lambda: now)
-    for _ in range(100):
-        made.__enter__()
+    clock = Clock()
+    made = Admission(0.5, clock)
+    here = deque(entered(made) for _ in range(100))
     for seconds in (1.0, 0.01):
         for _ in range(400):
-            now += seconds
-            made.__exit__()
-            made.__enter__()
+            clock.now += seconds
+            made.leave(here.popleft())
+            here.append(entered(made))
     assert made.wait == pytest.approx(1, rel=0.05)
 
 
+def test_work_is_estimated_by_the_tokens_of_earlier_bodies() -> None:
+    clock = Clock()
+    made = Admission(0.5, clock)
+    for _ in range(300):
+        ticket = made.enter(1000)
+        ticket.count(50)
+        clock.now += 0.01
+        made.leave(ticket)
+    assert made.tokens_per_byte == pytest.approx(0.05)
+    before = made.work
+    ticket = made.enter(2000)
+    assert made.work - before == pytest.approx(116)
+    ticket.count(30)
+    ticket.count(30)  # in two calls
+    assert made.work - before == pytest.approx(76)
+
+
 @pytest.mark.parametrize("batch", [1, 30])
-@pytest.mark.parametrize("seconds", [0.0005, 0.02])
+@pytest.mark.parametrize("seconds", [0.0005, 0.005])
 def test_threefold_overload(seconds: float, batch: int) -> None:
-    """Fast and slow models: accepted requests wait about as long as allowed, and no time is lost."""
-    draws, now, done = random.Random(0), 0.0, 0.0
-    made, here, running, latencies = LoadTracker(lambda: now), deque[float](), list[float](), list[float]()
-    while now < 8:
-        arrival = now + draws.expovariate(3 / seconds)
+    """Fast and slow models: the burst at the start is taken, then nothing waits long and no time is lost."""
+    draws, clock, done = random.Random(0), Clock(), 0.0
+    made, here, running = Admission(0.5, clock), deque[Ticket](), list[Ticket]()
+    latencies, late, refused_at = list[tuple[float, float]](), 0, list[float]()
+
+    def take() -> None:
+        nonlocal done, late
+        while here and made.debt and clock.now - here[0].arrived > LATE:  # as the queue does
+            made.leave(here.popleft())
+            late += 1
+        running[:] = [here.popleft() for _ in range(min(batch, len(here)))]
+        done = clock.now + seconds * len(running)
+
+    arrival = 0.0
+    while arrival < 20:
+        arrival += draws.expovariate((3 if arrival < 15 else 0.5) / seconds)
         while running and done <= arrival:
-            now = done
+            clock.now = done
             for one in running:
-                latencies.append(now - one)
-                made.__exit__()
-            running = [here.popleft() for _ in range(min(batch, len(here)))]
-            done = now + seconds * len(running)
-        now = arrival
-        if made.wait <= 0.5:
-            made.__enter__()
-            here.append(now)
-        if not running and here:
-            running = [here.popleft()]
-            done = now + seconds
-    settled = latencies[len(latencies) // 4 :]
-    assert max(settled) < 0.6 + batch * seconds  # a new request also waits for the running batch
-    assert len(latencies) * seconds > 0.95 * 8 - batch * seconds
+                latencies.append((one.arrived, clock.now - one.arrived))
+                made.leave(one)
+            take()
+        clock.now = arrival
+        if made.excess(100) <= 0:
+            here.append(entered(made))
+        else:
+            refused_at.append(arrival)
+        if not running:
+            take()
+    assert refused_at[0] > 0.2  # before, nothing was known, or a burst was taken
+    assert refused_at[-1] < 16 + batch * seconds  # and it is over when the load is
+    assert made.debt == 0
+    lasting = [latency for at, latency in latencies if 2 < at < 15]
+    assert max(lasting) < LASTING + 0.03 + (batch + MIN_ACTIVE) * seconds
+    assert len(lasting) * seconds > 0.95 * 13 - batch * seconds
+    assert late < 2 * 0.5 / seconds  # the burst's rest
+
+
+def test_refused_work_is_a_debt_until_there_is_little_to_do() -> None:
+    clock = Clock()
+    load = loaded(100, 0.01, clock=clock)
+    assert load.excess(100) > 0
+    assert 0 < load.debt <= load.limit
+    few = Admission(0.5, clock)
+    assert few.excess(100, waited=9.0) <= 0  # a service that was stopped for a while, and has nothing to do
+    clock.now += 5
+    assert load.excess(100) > 0  # time alone pays nothing
+    assert load.debt > 0
+
+
+# ── refusal before the application ──
+
+
+def test_refusal_by_the_head_alone(models: dict[str, Path]) -> None:
+    scope = {"type": "http", "method": "POST", "path": "/v1/classify", "headers": [(b"content-length", b"9")]}
+    with Inside(("one", models["classify"]), limits=Limits(wait=0.5)) as service:
+        guard = service.guard
+        assert guard.refuse(dict(scope), 0.0) is None
+        guard.load = loaded(20, seconds=0.15)
+        found = guard.refuse(dict(scope), 0.0)
+        assert found is not None
+        assert found.status_code == 429
+        assert dict(found.raw_headers)[b"retry-after"] == b"3"
+        assert json.loads(bytes(found.body))["error"]["type"] == "rate_limit_error"
+        assert guard.refuse({**scope, "headers": [(b"accept", b"application/x-ndjson")]}, 0.0) is None
+        assert guard.refuse({**scope, "path": "/v1/classify/lines"}, 0.0) is None
+        assert guard.refuse({**scope, "method": "GET"}, 0.0) is None
+        guard.draining = True  # then the application says so
+        assert guard.refuse(dict(scope), 0.0) is None
+        assert b'status="429"' in guard.metrics.text()
 
 
 # ── shutdown and log ──

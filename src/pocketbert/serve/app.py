@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from pocketbert.errors import InputError, TokenizerError
 from pocketbert.serve import compatible, invalid, metrics, rerank, v1, vectors
-from pocketbert.serve.batching import ServerBusyError
+from pocketbert.serve.batching import ServerBusyError, TooSlowError
 from pocketbert.serve.errors import JsonResponse, error_response
 from pocketbert.serve.middleware import RequestGuard
 from pocketbert.serve.models import Models, RequestTooLargeError
@@ -129,8 +129,9 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def not_tokenizable(request: Request, problem: TokenizerError) -> Response:
         return error_response(request.url.path, 422, str(problem)[:500], field="inputs")
 
+    @app.exception_handler(TooSlowError)
     @app.exception_handler(RequestTooLargeError)
-    async def too_large(request: Request, problem: RequestTooLargeError) -> Response:
+    async def too_large(request: Request, problem: RequestTooLargeError | TooSlowError) -> Response:
         return error_response(request.url.path, 413, str(problem))
 
     @app.exception_handler(ServerBusyError)

@@ -1,11 +1,11 @@
 """Dynamic batching: one queue per model, and one thread that computes.
 
 A batch contains sequences of many requests, laid end to end without padding, up to a budget of tokens. A request that
-finds the engine idle starts at once; during its batch, others gather in the queue. Of these the request with the fewest
-remaining tokens goes first, so that short texts do not wait for long ones, nor one text for a thousand. Requests that
-have waited for `PATIENCE` seconds go first in seven eighths of every batch, oldest first, so that none starves: under
-overload all requests have waited that long, and short ones must not keep overtaking long ones. The result of a sequence
-has the same bits in any batch: the engine guarantees it, and so batching is invisible to clients.
+finds the engine idle starts at once; during its batch, others gather in the queue. Each is due `STRETCH` times as long
+after its arrival as it takes by itself, and the one that is due first goes first in seven eighths of every batch: short
+texts do not wait for long ones, nor one text for a thousand, and none starves. The rest of a batch is for the shortest.
+The result of a sequence has the same bits in any batch: the engine guarantees it, and so batching is invisible to
+clients.
 
 One thread computes for all models, one batch of each in turn, because an engine's own threads use all processors.
 """
@@ -13,6 +13,7 @@ One thread computes for all models, one batch of each in turn, because an engine
 from __future__ import annotations
 
 import asyncio
+import bisect
 import itertools
 import logging
 import threading
@@ -22,8 +23,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pocketbert.features import Features, Predictor
+from pocketbert.serve.admission import LATE, TICKET, Ticket
 
-PATIENCE = 0.25  # seconds
+STRETCH = 4.0  # a request is due so many times as long after its arrival as it takes alone …
+LONGEST = 10.0  # … but at most so many seconds
+PACE = 1e-4  # seconds per token, until it is measured
 TOKENS = 256  # of a batch, per thread of the engine: larger batches are no faster, and delay new requests
 
 logger = logging.getLogger("pocketbert.serve")
@@ -38,13 +42,25 @@ class ServerBusyError(Exception):
         self.seconds = seconds
 
 
+class TooSlowError(Exception):
+    """A request cannot be completed in time; at most `tokens` can."""
+
+    def __init__(self, needed: float, allowed: float, tokens: int) -> None:
+        super().__init__(
+            f"the request would take {needed:.0f} s, and may take {allowed:g}: at most {tokens:,} tokens at a time"
+        )
+
+
 @dataclass(eq=False, slots=True)
 class Request:
     """Sequences that are completed together."""
 
     sequences: Sequence[Features]
     arrived: float
+    ticket: Ticket | None = None  # of the HTTP request that it is a part of, if that was admitted as one
+    most: float = float("inf")  # seconds that it may take
     on_done: Callable[[Request], None] = lambda request: None  # called in the compute thread
+    due: float = 0.0
     tokens: int = 0  # not yet in a batch
     next: int = 0  # index of the first sequence not yet in a batch
     missing: int = 0  # sequences without outputs
@@ -73,12 +89,16 @@ class BatchReport:
     waits: list[float]  # of the requests that started with it
 
 
+def _rank(request: Request) -> tuple[float, int]:
+    return request.due, request.tokens
+
+
 class Queue:
     """The waiting requests of one model."""
 
     def __init__(self, predictor: Predictor, tokens: int = TOKENS) -> None:
         self.predictor, self.budget = predictor, tokens
-        self.waiting: list[Request] = []  # oldest first
+        self.waiting: list[Request] = []  # what is due first is first
         self.observe: Callable[[BatchReport], None] = lambda report: None
         self.pace = 0.0  # seconds per token in full batches; 0 before the first one
         self.queued = self.running = 0  # tokens in the queue, and in the engine
@@ -90,27 +110,50 @@ class Queue:
         return self.queued + self.running
 
     def add(self, request: Request) -> None:
-        """Append a request."""
-        self.waiting.append(request)
+        """Put a request into its place."""
+        request.due = self.due(request.arrived, request.tokens)
+        bisect.insort(self.waiting, request, key=_rank)
         self.queued += request.tokens
 
-    def tokens_before(self, tokens: int) -> int:
+    def due(self, arrived: float, tokens: int) -> float:
+        """When a request is due: others that are due later do not delay it."""
+        return arrived + min(STRETCH * tokens * (self.pace or PACE), LONGEST)
+
+    def tokens_before(self, tokens: int, now: float) -> int:
         """Tokens that are computed before a new request of `tokens` tokens."""
-        return self.running + sum(request.tokens for request in self.waiting if request.tokens <= tokens)
+        new = self.due(now, tokens), tokens
+        return self.running + sum(request.tokens for request in self.waiting if _rank(request) <= new)
+
+    def check(self, request: Request, now: float) -> None:
+        """Raise `TooSlowError` if a request takes too long even by itself, at the pace of full batches."""
+        alone = sum(map(len, request.sequences)) * self.pace
+        if alone > request.most and now + request.tokens * self.pace > request.arrived + request.most:
+            raise TooSlowError(alone, request.most, int(request.most / self.pace))
 
     def take(self, now: float) -> Batch:
-        """Remove and return the next batch."""
+        """Remove and return the next batch; requests that can no longer be completed in time are given up."""
+        for request in self.waiting:
+            self._give_up(request, now)
         self.waiting = [request for request in self.waiting if not request.cancelled]
         self.queued = sum(request.tokens for request in self.waiting)
         batch: Batch = []
-        late = [request for request in self.waiting if now - request.arrived > PATIENCE]
-        used = self._fill(batch, late, self.budget * 7 // 8)
+        used = self._fill(batch, self.waiting, self.budget * 7 // 8)
         used += self._fill(batch, sorted(self.waiting, key=lambda request: request.tokens), self.budget - used)
-        self._fill(batch, late, self.budget - used)
+        self._fill(batch, self.waiting, self.budget - used)
         for request, _ in batch:
             request.started = request.started or now
         self.waiting = [request for request in self.waiting if request.next < len(request.sequences)]
         return batch
+
+    def _give_up(self, request: Request, now: float) -> None:
+        try:
+            if request.ticket and request.ticket.owner.debt and not request.next and now > request.due + LATE:
+                raise ServerBusyError(LATE)
+            self.check(request, now)
+        except (ServerBusyError, TooSlowError) as error:
+            if not request.cancelled:
+                request.error, request.cancelled, request.ended = error, True, now
+                request.on_done(request)
 
     def _fill(self, batch: Batch, requests: Iterable[Request], room: int) -> int:
         """Add sequences that fit into `room` tokens, and any one to an empty batch; returns the number of tokens."""
@@ -169,25 +212,41 @@ class Worker:
         """Seconds until all queues are empty: an upper bound of any wait."""
         return sum(queue.tokens * queue.pace for queue in self.queues)
 
-    def expected_wait(self, queue: Queue, tokens: int) -> float:
+    def expected_wait(self, queue: Queue, tokens: int, now: float) -> float:
         """Longest wait of a new request for the engine in seconds, by its measured pace.
 
-        In its own queue shorter requests go first; every other queue has one turn per batch of these, and one more.
+        In its own queue those go first that are due earlier; every other queue has one turn per batch of these, and one
+        more.
         """
-        own = queue.tokens_before(tokens) * queue.pace
+        own = queue.tokens_before(tokens, now) * queue.pace
         others = (other for other in self.queues if other is not queue)
         return own + sum(min(other.tokens * other.pace, own + other.budget * other.pace) for other in others)
 
     def submit(self, queue: Queue, request: Request, max_wait: float) -> None:
-        """Add a request to a queue; raises `ServerBusyError` if it would wait more than `max_wait` seconds."""
+        """Add a request to a queue.
+
+        Raises:
+            ServerBusyError: it would wait more than `max_wait` seconds.
+            TooSlowError: it would take too long by itself.
+        """
         with self._changed:
-            if self.backlog > max_wait and (seconds := self.expected_wait(queue, request.tokens)) > max_wait:
-                raise ServerBusyError(seconds - max_wait)
+            if self.backlog > max_wait:
+                seconds = self.expected_wait(queue, request.tokens, request.arrived)
+                if seconds > max_wait:
+                    raise ServerBusyError(seconds - max_wait)
+            queue.check(request, request.arrived)
             queue.add(request)
             self._changed.notify()
 
-    async def run(self, queue: Queue, sequences: Sequence[Features], max_wait: float) -> Request:
-        """Compute the `outputs` of sequences. If the caller is cancelled, so is the request."""
+    async def run(
+        self, queue: Queue, sequences: Sequence[Features], max_wait: float, max_time: float = float("inf")
+    ) -> Request:
+        """Compute the `outputs` of sequences. If the caller is cancelled, so is the request.
+
+        Raises:
+            ServerBusyError: it would wait more than `max_wait` seconds.
+            TooSlowError: it would take more than `max_time` seconds, which may become known during the first batch.
+        """
         loop = asyncio.get_running_loop()
         finished: asyncio.Future[None] = loop.create_future()
 
@@ -199,7 +258,10 @@ class Worker:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(wake)
 
-        request = Request(sequences, time.monotonic(), on_done)
+        ticket = TICKET.get()
+        request = Request(sequences, time.monotonic() if ticket is None else ticket.arrived, ticket, max_time, on_done)
+        if ticket is not None:
+            ticket.count(request.tokens)
         if sequences:
             self.submit(queue, request, max_wait)
             try:

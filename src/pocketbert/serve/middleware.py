@@ -9,13 +9,15 @@ import asyncio
 import hmac
 import json
 import logging
-import math
 import random
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.responses import Response
+
+from pocketbert.serve.admission import TICKET, Admission, Ticket
 from pocketbert.serve.errors import error_response
 from pocketbert.serve.metrics import Metrics
 from pocketbert.serve.settings import Settings
@@ -29,8 +31,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 OPEN_PATHS = {"/", "/health", "/live", "/ready", "/ping", "/favicon.ico"}  # without a key, and while draining
 STREAMED = "/lines"  # the end of paths whose body is read line by line
+ENTERED = "ticket"  # of a scope: its request has been admitted by its head
 NDJSON = b"application/x-ndjson"  # accepted by clients that read results as they come
-MIN_ACTIVE = 16  # fewer concurrent requests hardly fill a batch, and are never rejected for their number
 _ID = re.compile(rb"[\w.-]{1,64}")
 _PORT = re.compile(r":\d*$")
 _HEADERS = [
@@ -40,47 +42,12 @@ _HEADERS = [
 ]
 
 
-class LoadTracker:
-    """Counts active requests, and measures how fast they are completed.
-
-    By Little's law a new request waits for as long as it takes to complete all active ones, whether the time is spent
-    on HTTP, as with small models, or in the engine.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.active, self._clock = 0, clock
-        # Of about the latest second: the time with several active requests, and the requests completed in it.
-        self._seconds = self._completed = 0.0
-        self._since = 0.0
-
-    @property
-    def wait(self) -> float:
-        """Expected wait of a new request in seconds; 0 with few active requests, or before any measurement."""
-        return self.active * self._seconds / self._completed if self.active >= MIN_ACTIVE and self._completed else 0.0
-
-    def __enter__(self) -> None:
-        """Register a request."""
-        self.active += 1
-        if self.active == 2:  # the time of a request alone predicts little about many
-            self._since = self._clock()
-
-    def __exit__(self, *_: object) -> None:
-        """Record a response."""
-        now = self._clock()
-        if self.active > 1:
-            decay = math.exp(self._since - now)
-            self._seconds = decay * self._seconds + 1 - decay
-            self._completed = decay * self._completed + 1
-        self.active -= 1
-        self._since = now
-
-
 class RequestGuard:
     """The ASGI application around the application."""
 
     def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
-        self.load = LoadTracker()
+        self.load = Admission(settings.limits.wait)
         self.keys = [key.encode() for key in settings.keys]
         self.hosts = settings.hosts
         self.draining = False
@@ -95,26 +62,60 @@ class RequestGuard:
         scope["usage"] = {}  # for the log: filled in by the routes
         log = _RequestLog(headers, send, self.draining, scope["usage"])
         guarded = path not in OPEN_PATHS
-        # Streams wait for room in the queue; other requests are rejected before their body is read.
-        waits = scope["method"] == "POST" and not path.endswith(STREAMED) and NDJSON not in headers.get(b"accept", b"")
+        waits = _waits(scope["method"], path, headers.get(b"accept", b""))
+        ticket: Ticket | None = scope.get(ENTERED)
         self.in_flight += guarded
         try:
             rejection = self._wrong_host(path, headers)
             if rejection is None and guarded:
-                rejection = self._rejection(scope["method"], path, headers, waits)
+                rejection = self._rejection(scope["method"], path, headers, waits and ticket is None)
             if rejection is None and guarded and not path.endswith(STREAMED):
                 receive, rejection = await self._body(headers, receive, path)
             if rejection is not None:
                 await rejection(scope, receive, log.send)
-            elif waits:
-                with self.load:
-                    await self.app(scope, receive, log.send)
-            else:
-                await self.app(scope, receive, log.send)
+                return
+            if waits and ticket is None:
+                ticket = self.load.enter(_size(headers.get(b"content-length", b"")))
+            TICKET.set(ticket)
+            await self.app(scope, receive, log.send)
         finally:
+            if ticket is not None:
+                self.load.leave(ticket)
             self.in_flight -= guarded
             self.metrics.in_flight.set(self.in_flight)
             self._record(log, scope)
+
+    def refuse(self, scope: Scope, waited: float) -> Response | None:
+        """The response to a request that is refused by its head, without entering the application.
+
+        Args:
+            scope: of the request, with its method, path and headers.
+            waited: seconds since it arrived.
+        """
+        path = scope["path"]
+        if self.draining or scope["method"] != "POST" or path in OPEN_PATHS:
+            return None
+        size = accept = b""
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                size = value
+            elif name == b"accept":
+                accept = value
+        if not _waits("POST", path, accept) or (excess := self.load.excess(_size(size), waited)) <= 0:
+            return None
+        scope["usage"] = {}
+        log = _RequestLog(dict(scope["headers"]), _nowhere, False, scope["usage"])
+        log.status = 429
+        self._record(log, scope)
+        response = _overloaded(path, excess)
+        response.raw_headers += [*_HEADERS, (b"x-request-id", log.id)]
+        return response
+
+    def enter(self, scope: Scope, waited: float) -> None:
+        """Register a request that is complete and has not been refused, before the application is entered."""
+        headers = dict(scope["headers"])
+        if scope["path"] not in OPEN_PATHS and _waits(scope["method"], scope["path"], headers.get(b"accept", b"")):
+            scope[ENTERED] = self.load.enter(_size(headers.get(b"content-length", b"")), waited)
 
     def _rejection(self, method: str, path: str, headers: dict[bytes, bytes], waits: bool) -> Any:
         """The response to a request whose body need not be read, if it is rejected."""
@@ -125,8 +126,8 @@ class RequestGuard:
             return error_response(path, 401, "an API key is required: send it as Authorization: Bearer …")
         if self.in_flight > self.settings.limits.queue:
             return error_response(path, 429, "too many concurrent requests: retry in a moment", retry=1)
-        if waits and (excess := self.load.wait - self.settings.limits.wait) > 0:
-            return error_response(path, 429, "the service is overloaded: retry in a moment", retry=excess)
+        if waits and (excess := self.load.excess(_size(headers.get(b"content-length", b"")))) > 0:
+            return _overloaded(path, excess)
         return None
 
     def _wrong_host(self, path: str, headers: dict[bytes, bytes]) -> Any:
@@ -194,6 +195,24 @@ class RequestGuard:
                 **scope["usage"],
             }
             logger.info("%s", json.dumps(line, separators=(",", ":")))
+
+
+def _waits(method: str, path: str, accept: bytes) -> bool:
+    """Whether a request is rejected, before its body is read, under overload; streams wait for room in the queue."""
+    return method == "POST" and not path.endswith(STREAMED) and NDJSON not in accept
+
+
+def _size(length: bytes) -> int:
+    """The size of a body by its header; 0 where that is unknown or absurd."""
+    return int(length) if length.isdigit() and len(length) < 10 else 0
+
+
+async def _nowhere(message: Message) -> None:
+    pass
+
+
+def _overloaded(path: str, excess: float) -> Response:
+    return error_response(path, 429, "the service is overloaded: retry in a moment", retry=excess)
 
 
 def _too_large(path: str, limit: int) -> Any:

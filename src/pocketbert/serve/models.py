@@ -77,6 +77,7 @@ class Model:
             InputError: an input or an option is wrong; `position` is the index of the input, if it is one.
             RequestTooLargeError: there are more texts or tokens than a request may have.
             ServerBusyError: the wait would be too long.
+            TooSlowError: the request itself would take too long.
         """
         pipeline = self.zero_shot if zero_shot else self.pipeline
         assert pipeline is not None
@@ -96,7 +97,7 @@ class Model:
         if tokens > most:
             raise RequestTooLargeError(f"{tokens:,} tokens in one request: the limit is {most:,}")
         sequences = [sequence for group in groups for sequence in group]
-        request = await self._worker.run(self.queue, sequences, self._limits.wait)
+        request = await self._worker.run(self.queue, sequences, self._limits.wait, self._limits.time)
 
         def decode() -> list[Any]:
             outputs = iter(request.outputs)
