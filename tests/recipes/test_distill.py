@@ -362,7 +362,6 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
             "--pair-share 0.1 must leave and replace",
         ),
         ({"pair_share": 0.5}, "--pair-share 0.5 is for --task feature-extraction"),
-        ({"freeze": "embeddings"}, "--freeze embeddings is for --task feature-extraction"),
         ({"word_weight": 1.0}, "--word-weight 1.0 is for --task feature-extraction"),
         ({"sentence_weight": 1.0}, "--sentence-weight 1.0 is for --task feature-extraction"),
         ({"task": "feature-extraction", "hidden_weight": 1.0, "keep_vocabulary": 70}, "--keep-vocabulary 70 is not"),

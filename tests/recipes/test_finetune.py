@@ -274,6 +274,17 @@ def test_a_missing_head_is_said_once(
     assert log_of(caplog).count("initialised") == 1
 
 
+def test_frozen_embeddings_keep_their_bits(options: Options, base: FinetuneResult, tmp_path: Path) -> None:
+    tuned = finetune(
+        options(output=tmp_path / "frozen", from_scratch=None, model=str(base.folder), freeze="embeddings", max_steps=3)
+    )
+    before, after = (AutoModel.from_pretrained(folder).state_dict() for folder in (base.folder, tuned.folder))
+    frozen = [name for name in before if name.startswith("embeddings.")]
+    assert len(frozen) > 3
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not any(torch.equal(before[name], after[name]) for name in before if ".query.weight" in name)
+
+
 def test_other_labels_start_a_fresh_head(
     options: Options, base: FinetuneResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

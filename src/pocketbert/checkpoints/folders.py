@@ -15,6 +15,7 @@ from pocketbert.checkpoints.files import look_at, read_json
 from pocketbert.checkpoints.hub import list_files, resolve
 from pocketbert.checkpoints.names import mend_names, official_names, table_for
 from pocketbert.checkpoints.safetensors_files import LazyTensors, Tensors, open_safetensors, open_shards
+from pocketbert.checkpoints.shared import with_shared
 from pocketbert.errors import CheckpointError
 from pocketbert.families import FAMILIES
 
@@ -155,7 +156,7 @@ def _patterns(chosen: str) -> list[str]:
 def _open(file: Path) -> Mapping[str, np.ndarray]:
     # Imported where they are needed, to keep the start of a program short.
     if file.name.endswith(".safetensors"):
-        return open_safetensors(file)
+        return with_shared(open_safetensors(file), file)
     if file.name.endswith(".safetensors.index.json"):
         return open_shards(file, open_safetensors)
     if file.name.endswith(".bin.index.json") or file.suffix in (".bin", ".pt", ".pth"):

@@ -30,22 +30,29 @@ NUMPY_TYPES = {
 
 
 class LazyTensors(Mapping[str, np.ndarray]):
-    """Tensors that are read on every access, so that few need to be in memory at once."""
+    """Tensors that are read on every access, so that few need to be in memory at once.
 
-    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]) -> None:
-        self._readers = readers
+    Attributes:
+        readers: by name, the function that reads a tensor.
+        metadata: of the file, if it is a single one.
+    """
+
+    def __init__(
+        self, readers: Mapping[str, Callable[[], np.ndarray]], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        self.readers, self.metadata = readers, metadata or {}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._readers[name]()
+        return self.readers[name]()
 
     def __contains__(self, name: object) -> bool:  # which would read it otherwise
-        return name in self._readers
+        return name in self.readers
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
+        return iter(self.readers)
 
     def __len__(self) -> int:
-        return len(self._readers)
+        return len(self.readers)
 
 
 def open_safetensors(path: Path) -> LazyTensors:
@@ -67,7 +74,8 @@ def open_safetensors(path: Path) -> LazyTensors:
         with path.open("rb") as opened, safe_open(path, framework="numpy") as file:  # which checks every offset
             length = int.from_bytes(opened.read(8), "little")
             entries, version = json.loads(opened.read(length)), _version(opened)
-            sums = read_checksums(entries.get("__metadata__"))
+            metadata = entries.get("__metadata__")
+            sums = read_checksums(metadata)
             for name in file.keys():  # noqa: SIM118 - the handle is not a dict
                 dtype, shape = file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()
                 if dtype not in NUMPY_TYPES:
@@ -80,7 +88,7 @@ def open_safetensors(path: Path) -> LazyTensors:
         raise CheckpointError(
             f"{path} is damaged or not a safetensors file ({plain(error)}): download or save it again"
         ) from None
-    return LazyTensors(readers)
+    return LazyTensors(readers, metadata)
 
 
 def _version(file: IO[bytes]) -> tuple[int, ...]:

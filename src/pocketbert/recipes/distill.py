@@ -244,8 +244,6 @@ class EncoderDistillationRun(EpochRun):
         """Return all losses; the teachers run with the student, as their outputs on a corpus are not cached."""
         options, teachers = self.options, self.teachers
         teachers.check_lengths(self.encoded.max_length)
-        if options.freeze == "embeddings":
-            model.base_model.embeddings.requires_grad_(False)
         return EncoderDistillation(
             model,
             options.encoder_weights(),

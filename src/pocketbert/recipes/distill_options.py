@@ -15,7 +15,6 @@ from pocketbert.training.settings import DistillationWeights, EncoderWeights
 
 DISTILLATION = Panel("Distillation")
 RAW_TEXT = Panel("Distillation on raw text")
-FROZEN_PARTS = ("embeddings",)
 INITIALISATIONS = ("copy", "refit")
 
 
@@ -122,12 +121,6 @@ class DistillOptions(FinetuneOptions):
         default=False,
         metadata=RAW_TEXT.option("Give each layer the teacher's input, so that all learn by themselves."),
     )
-    freeze: str | None = field(
-        default=None,
-        metadata=RAW_TEXT.option(
-            "Part of the student that keeps its weights.", choices=FROZEN_PARTS, default="nothing is frozen"
-        ),
-    )
     similarity_data: tuple[str, ...] = field(
         default=(),
         metadata=RAW_TEXT.option(
@@ -213,7 +206,6 @@ class DistillOptions(FinetuneOptions):
                 "word_weight",
                 "relation_weight",
                 "layer_local",
-                "freeze",
                 "similarity_data",
                 "short_share",
                 "pair_share",

@@ -106,6 +106,8 @@ class EpochRun(TrainingRun):
                 self.encoded = self.encode(tokenizer, model.config)
                 self._note_lengths(fit(tokenizer, self.max_length(model.config)))
                 batches = self.batches()
+                if self.options.freeze == "embeddings":
+                    model.base_model.embeddings.requires_grad_(False)
                 objective = self.objective(model)
             return self.train_epochs(tokenizer, model, objective, batches, previous or {})
 

@@ -21,6 +21,7 @@ from pocketbert.tasks.evaluate_options import (
 )
 from pocketbert.training.settings import PRECISIONS, SCHEDULES
 
+FROZEN_PARTS = ("embeddings",)
 START = Panel("Initial model")
 TRAINING = Panel("Training")
 EVALUATION = Panel("Evaluation")
@@ -138,6 +139,12 @@ class FinetuneOptions(Options):
         default=0.01, metadata=TRAINING.option("Weight decay, of all weights but biases and norms.", "X")
     )
     clip: float = field(default=1.0, metadata=TRAINING.option("Maximum norm of the gradient.", "X"))
+    freeze: str | None = field(
+        default=None,
+        metadata=TRAINING.option(
+            "Part of the model that keeps its weights.", choices=FROZEN_PARTS, default="nothing is frozen"
+        ),
+    )
     seed: int = field(
         default=42, metadata=TRAINING.option("Seed of initial weights, data order, dropout and dev set.", "N")
     )

@@ -25,6 +25,13 @@ class QuantizeOptions(Options):
     glue: str | None = field(
         default=None, metadata=option("GLUE task whose official files the folder --eval holds: sst-2, mrpc, …", "TASK")
     )
+    share: bool = field(
+        default=False,
+        metadata=option(
+            "Leave out the tensors that a bundled model has, such as frozen embeddings; the folder then needs this "
+            "version of PocketBERT."
+        ),
+    )
     force: bool = field(default=False, metadata=option("Accept a loss of more than a point of the first metric."))
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from pocketbert.checkpoints import read_tensors, resolve, write_tensors
 from pocketbert.checkpoints.files import new_folder, refuse_existing
 from pocketbert.checkpoints.quantized import SCALE, SMOOTHED, SMOOTHING, stored_transposed
+from pocketbert.checkpoints.shared import leave_out
 from pocketbert.configs import AutoConfig
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.families import family_of
@@ -73,7 +74,7 @@ def quantize(options: QuantizeOptions, *, advance: Callable[[int, float | None],
         def measure(folder: str | Path) -> Metrics:
             return evaluation(Engine.from_pretrained(folder, evaluation.head), advance)
 
-    return quantize_folder(options.model, options.output, measure=measure, force=options.force)
+    return quantize_folder(options.model, options.output, measure=measure, share=options.share, force=options.force)
 
 
 def quantize_folder(
@@ -81,6 +82,7 @@ def quantize_folder(
     out: str | Path,
     *,
     measure: Callable[[str | Path], Metrics] | None = None,
+    share: bool = False,
     force: bool = False,
     revision: str | None = None,
 ) -> QuantizeResult:
@@ -93,11 +95,13 @@ def quantize_folder(
         out: a folder that does not exist, or is empty.
         measure: gives the metrics of a folder; the original and the result are measured, and both written into
             `config.json`.
+        share: leave out the tensors that a bundled model has (`checkpoints.shared`).
         force: accept a loss of more than `LARGEST_LOSS` of the first metric.
         revision: a branch, tag or commit on the hub.
 
     Raises:
-        CheckpointError: the model cannot be read, or is damaged; `out` is in use, or cannot be written.
+        CheckpointError: the model cannot be read, or is damaged; `out` is in use, or cannot be written; no bundled
+            model has any of its tensors, with `share`.
         InputError: int8 costs too much, or nothing can be compared because the model is in int8 already.
     """
     out = Path(out)
@@ -128,7 +132,8 @@ def quantize_folder(
         _copy_companions(resolve(encoder, files=("*.json", "*.txt"), revision=revision), folder)
         declared.write(folder)
         config.save_pretrained(folder)
-        write_tensors(folder / "model.safetensors", tensors)
+        own, metadata = leave_out(tensors, SCALE) if share else (tensors, None)
+        write_tensors(folder / "model.safetensors", own, metadata)
         if measure is not None:
             metrics = {"fp32": measure(model), "int8": measure(folder)}
             if not force:
