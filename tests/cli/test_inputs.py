@@ -52,9 +52,22 @@ def test_names_of_files_are_noted(run: Run, models: Models, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"%PDF-1.4\nabc\n", "is a PDF"), (b"PK\x03\x04abc\n", "is a zip archive"), (b"PAR1\nabc", "is a Parquet file")],
+)
+def test_documents_are_no_texts(run: Run, models: Models, tmp_path: Path, content: bytes, says: str) -> None:
+    """Case 33: also where their first bytes are text."""
+    path = tmp_path / "report.txt"
+    path.write_bytes(content)
+    assert run("classify", "--model", models["classify"], "--file", path).error.startswith(f"{path}: {says}")
+
+
+@pytest.mark.parametrize(
     ("lines", "says"),
     [
         ('{"text": "film"}\n{"text": "dull"}\n', "looks like JSON lines"),
+        ('{"tokens": ["film"]}\n{"tokens": ["dull"]}\n', "looks like JSON lines"),
+        ('[{"text": "film"},\n{"text": "dull"}]\n', "looks like a list of JSON objects"),
         ("text,label\nfilm,a\n", "looks like a table with columns separated by commas"),
         ("text\tlabel\nfilm\ta\n", "looks like a table with columns separated by tabs"),
         ("__label__a film\n__label__b dull\n", "looks like training data of fastText"),

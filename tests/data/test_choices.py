@@ -58,6 +58,42 @@ def test_race(tmp_path: Path) -> None:
         assert read_choices(write(tmp_path / name, text)).examples == expected
 
 
+def test_layouts_of_datasets(tmp_path: Path) -> None:
+    """As JSON lines and as Parquet, which the hub has."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    listed = {"text": ["light", "ice"], "label": ["A", "B"]}
+    race = {"article": "Tom is six.", "question": "Tom is _ .", "options": ["six", "two"], "answer": "B"}
+    swag = {"sent1": "She pours tea.", "sent2": "She", "ending0": "drinks.", "ending1": "sings.", "label": 1}
+    for row, expected in (
+        ({"question_stem": "The sun gives", "choices": listed, "answerKey": "B"}, ("The sun gives", "light", "ice")),
+        ({"question": "The sun gives", "choices": listed, "answerKey": "B"}, ("The sun gives", "light", "ice")),
+        (race, ("Tom is six.", "Tom is six .", "Tom is two .")),
+        (swag, ("She pours tea.", "She drinks.", "She sings.")),
+    ):
+        write(tmp_path / "a.jsonl", json.dumps(row))
+        parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
+        for name in ("a.jsonl", "a.parquet"):
+            assert read_choices(tmp_path / name).examples == [Choice(expected[0], expected[1:], 1, 1)]
+
+
+def test_bad_questions_are_skipped_and_listed(tmp_path: Path) -> None:
+    row = {"prompt": "p", "choices": ["a", "b"], "label": 0}
+    wrong = [{**row, "label": 2}, {**row, "choices": "ab"}, {**row, "prompt": " "}, {"text": "x"}]
+    lines = [json.dumps(one) for one in (*[row] * 5, *wrong)] + ["{"]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    with pytest.raises(DataError, match="line 6: the label 2 is not one of the 2 choices"):
+        read_choices(path)
+    found = read_choices(path, skip_bad=True)
+    assert (len(found), found.skipped, [one.line for one in found.bad]) == (5, 5, [6, 7, 8, 9, 10])
+    assert [one.problem[:12] for one in found.bad[:2]] == ["the label 2 ", "has the keys"]
+    table = write(tmp_path / "a.csv", SWAG + SWAG.splitlines()[1] + "\n1,b,1\n")
+    assert [one.line for one in read_choices(table, skip_bad=True).bad] == [4]
+    tabs = write(tmp_path / "a.tsv", CODAH + "x\ty\n" + CODAH)
+    assert [one.line for one in read_choices(tabs, skip_bad=True).bad] == [3]
+    with pytest.raises(DataError, match="too many to be skipped; the first is line 6"):
+        read_choices(write(tmp_path / "b.jsonl", "\n".join([lines[0]] * 5 + lines[5:7] * 3)), skip_bad=True)
+
+
 def test_own_layout(tmp_path: Path) -> None:
     row = {"prompt": "p", "choices": ["a", "b", "c"], "label": 2}
     path = write(tmp_path / "a.jsonl", f"{json.dumps(row)}\n\n{json.dumps({**row, 'label': 'A'})}")
@@ -73,7 +109,7 @@ def test_own_layout(tmp_path: Path) -> None:
         ("a.csv", SWAG.replace(",0\n", ",\n"), "line 2: the label ''"),
         ("a.csv", SWAG.splitlines()[0], "has no questions"),
         ("a.csv", SWAG.replace("leaves.", '"leaves.'), "Is a double quote left open"),
-        ("a.tsv", CODAH.replace("\tfly.", ""), "line 2: has 7 columns, the previous line has 6"),
+        ("a.tsv", CODAH.replace("\tfly.", ""), "line 2: has 7 columns, the first line has 6"),
         ("a.tsv", "text\tlabel\nx\ty\n", "line 1: has neither layout"),
         ("a.tsv", OPENBOOK.replace("\tA\n", "\tC\n"), "line 2: the label 'C'"),
         ("a.jsonl", '{"text": "x"}', "line 1: has the keys text; needed are prompt"),

@@ -117,6 +117,8 @@ def test_what_a_first_line_tells() -> None:
     known = {
         '{"text": "a film"}': ".jsonl", '{"n": 1, "inputs": "x"}': ".jsonl", "text,label": ".csv", "Text;Label": ".csv",
         '"id","review"': ".csv", "text\tlabel": ".tsv", "premise|hypothesis": ".csv", "__label__a a film": ".fasttext",
+        '{"tokens": ["a", "film"]}': ".jsonl", '[{"text": "a film"}, {"text": "b"}]': ".json", "[": ".json",
+        '[{"text": "a film"},': ".json",
     }  # fmt: skip
     for line, suffix in known.items():
         assert (row_format(line) or ("", ""))[1] == suffix, line
@@ -200,6 +202,10 @@ def test_labels_that_join_others_are_noted(caplog: pytest.LogCaptureFixture) -> 
     for written in ("a;b", "a | b", "b,a"):
         assert joined(["a", "b", written]) == written
     assert joined(["a", "b;c", "c"]) is None
+    for truths in (["0,1,1", "1,0,0"], ["0 1 1", "0 0 1"]):
+        assert joined(truths) == min(truths)
+    for other in (["0,1", "1,0"], ["0,1,1", "1,0"], ["0,1,1", "2,0,0"]):
+        assert joined(other) is None
     tidied(labelled("a", "b", "a;b"))
     assert "the label 'a;b', which joins others" in caplog.text
 
@@ -337,8 +343,14 @@ def test_numbers_and_pairs_instead_of_tags(tmp_path: Path) -> None:
         read_tagged(path, names=("O", "B-PER"))
     with pytest.raises(DataError, match=r"holds words with their tags, 'was/O'; needed is one word per line"):
         read_tagged(write(path, "marie/B-PER was/O\n\nmarie/B-PER was/O\n"))
+    with pytest.raises(DataError, match=r"holds words with their tags, 'was\|O'"):
+        read_tagged(write(path, "marie|B-PER was|O\n\nmarie|B-PER was|O\n"))
     with pytest.raises(DataError, match="tabs or spaces separate columns, not commas"):
         read_tagged(write(path, "marie,B-PER\nwas,O\n"))
+    with pytest.raises(DataError, match="line 3: seems to have columns separated by commas: save it with tabs, or"):
+        read_tagged(write(path, "Sentence #,Word,Tag\nSentence: 1,new,B-geo\n,york,I-geo\n"))
+    with pytest.raises(DataError, match="is XML"):
+        read_tagged(write(path, "<?xml version='1.0'?>\n<w>marie</w>\n"))
     with pytest.raises(DataError, match="if its entities are given by their characters, write the words and a tag"):
         read_tagged(write(tmp_path / "a.jsonl", '{"text": "marie", "label": [[0, 5, "PER"]]}\n'))
 

@@ -25,6 +25,22 @@ def test_names_in_alphabetical_order() -> None:
 
 def test_whole_numbers_in_the_order_of_their_size() -> None:
     assert Labels.of(table("10", "9", "-1")).names == ("-1", "9", "10")
+    assert Labels.of(table("10", "9", "\N{MINUS SIGN}1")).names == ("\N{MINUS SIGN}1", "9", "10")
+
+
+@pytest.mark.parametrize("written", [("B2", "A10", "A9"), ("x5", "x40"), ("é1", "e2")])
+def test_names_that_end_with_numbers_are_names(written: tuple[str, ...]) -> None:
+    assert Labels.of(table(*written)).names == tuple(sorted(written))
+    labels = Labels.of(table(*written), sorted(written))
+    assert labels.encode(table("1", "0")).tolist() == [1, 0]
+    assert labels.encode(table(*sorted(written)[:2])).tolist() == [0, 1]
+
+
+def test_numbers_without_a_leading_zero_are_predicted() -> None:
+    """As R and SAS write them."""
+    labels = Labels.of(table(".5", ".25", "-.75"))
+    assert labels.regression
+    assert labels.encode(table(".5", "\N{MINUS SIGN}.75")).tolist() == [0.5, -0.75]
 
 
 def test_decimal_points_mean_regression() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pocketbert.data.bad_rows import describe_bad_rows
 from pocketbert.data.squad import Question, read_squad
 from pocketbert.errors import DataError
 from pocketbert.metrics import squad
@@ -84,7 +85,7 @@ def test_wrong_offsets(tmp_path: Path, start: int, text: str, says: str) -> None
 @pytest.mark.parametrize(
     ("question", "says"),
     [
-        ({"id": ""}, r"data\[0\]\.paragraphs\[0\]\.qas\[0\]: has no \"id\""),
+        ({"id": ""}, r"data\[0\]\.paragraphs\[0\]\.qas\[0\]: \"id\" is '', not a text"),
         ({"question": " "}, "'question' is an empty text"),
         ({"question": None}, "'question' holds nothing instead of text"),
         ({"answers": None}, r"qas\[0\]: has no list 'answers'"),
@@ -108,7 +109,7 @@ def test_broken_files(tmp_path: Path) -> None:
         ('{"data":\n oops', "line 2: is not JSON"),
         ('{"data": []}', "has no questions"),
         ('{"version": 2}', "has no list 'data'; needed is SQuAD's layout"),
-        ('{"id": 1}\n{"id": 2}', "a file with one object per line is called .jsonl"),
+        ('{"id": 1}\n{"id": 2}', "line 1: 'context' holds nothing"),
         ("\ufeffx".encode("utf-16").decode("latin-1"), "is not JSON"),
     ):
         path.write_text(text)
@@ -116,6 +117,9 @@ def test_broken_files(tmp_path: Path) -> None:
             read_squad(path)
     path.write_bytes("x".encode("utf-16"))
     with pytest.raises(DataError, match="is UTF-16"):
+        read_squad(path)
+    path.write_bytes("x".encode("utf-32"))
+    with pytest.raises(DataError, match="is UTF-32"):
         read_squad(path)
     path.write_bytes(b'{"data": "\xe9"}')
     with pytest.raises(DataError, match="line 1: byte 0xE9 is not UTF-8"):
@@ -131,6 +135,47 @@ def test_broken_files(tmp_path: Path) -> None:
     flat.write_text('{"id": "a", "question": "?", "context": "c", "answers": {"text": ["c"], "answer_start": []}}')
     with pytest.raises(DataError, match="have different lengths"):
         read_squad(flat)
+
+
+def test_rows_as_they_come(tmp_path: Path) -> None:
+    """One answer that is in no list, questions without ids, lines in a .json, Parquet."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    lists = {"text": ["Warsaw"], "answer_start": [24]}
+    row = {"id": "a", "question": "Where?", "context": CONTEXT, "answers": lists}
+    expected = Question("a", "Where?", CONTEXT, ((24, "Warsaw"),))
+    path = tmp_path / "a.json"
+    path.write_text("\n".join(json.dumps({**row, "id": key}) for key in "ab"))
+    assert read_squad(path).examples == [expected, expected._replace(id="b")]
+    path.write_text(json.dumps([{**row, "answers": {"text": "Warsaw", "answer_start": 24}}]))
+    assert read_squad(path).examples == [expected]
+    nameless = {key: value for key, value in row.items() if key != "id"}
+    (tmp_path / "a.jsonl").write_text("\n".join([json.dumps(nameless)] * 2))
+    assert [one.id for one in read_squad(tmp_path / "a.jsonl").examples] == ["1", "2"]
+    parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
+    assert read_squad(tmp_path / "a.parquet").examples == [expected]
+    (tmp_path / "a.jsonl").write_text(json.dumps({**row, "answers": None}))
+    with pytest.raises(DataError, match=r'needed is \{"id"'):
+        read_squad(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_bad_questions_are_skipped_and_listed(tmp_path: Path, name: str) -> None:
+    good = [{**qas(id=str(i)), "context": CONTEXT} for i in range(6)]
+    wrong: list[Any] = [good[0], {**good[1], "id": "x", "question": ""}, {**good[1], "id": "y", "answers": 3}, 7]
+    moved = {**good[1], "id": "z", "answers": [{"text": "Warsaw", "answer_start": 3}]}
+    rows = [*good, *wrong, moved]
+    path = tmp_path / name
+    path.write_text(json.dumps(rows) if name == "a.json" else "\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match="an earlier question has the id '0' too"):
+        read_squad(path)
+    found = read_squad(path, skip_bad=True)
+    assert [one.id for one in found.examples] == [*map(str, range(6)), "z"]
+    assert (found.skipped, len(found.bad)) == (4, 4)
+    assert {one.line for one in found.bad} == ({0} if name == "a.json" else {7, 8, 9, 10})
+    kept = found.check_offsets(skip_bad=True)
+    assert (len(kept), kept.skipped, "not at character 3" in kept.bad[-1].problem) == (6, 5, True)
+    note = describe_bad_rows(found.bad)
+    assert ("line 8: 'question' is an empty text" if name == "a.jsonl" else "[7]: 'question' is an empty") in note
 
 
 @pytest.mark.data

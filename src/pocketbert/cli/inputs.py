@@ -112,6 +112,8 @@ class TextSource:
 
     def _item(self, line: bytes, number: int) -> Item | None:
         location = f"line {number}"
+        if number == 1:
+            self._refuse_binary(line)
         text = decode(line, f"{self.name}, {location}").strip()
         if number == 1:
             self._note_rows(text)
@@ -119,6 +121,13 @@ class TextSource:
             self.skipped += 1
             return None
         return Item(text, self.pair, location)
+
+    def _refuse_binary(self, first: bytes) -> None:
+        """Raise `DataError` for an input that begins as a document or archive does, parts of which may be text."""
+        from pocketbert.data.files import not_text
+
+        if problem := not_text(first):
+            raise DataError(f"{self.name}: {problem}")
 
     def _note_rows(self, first: str) -> None:
         """Note that lines look like the rows of a table, which are read as texts, as a whole."""

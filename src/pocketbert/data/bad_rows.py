@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class BadRow(NamedTuple):
-    """A row that was skipped: its line, what is wrong with it, and what it holds."""
+    """A row that was skipped: its line (0 where lines mean nothing), what is wrong with it, and what it holds."""
 
     line: int
     problem: str
@@ -42,7 +42,7 @@ class BadRows:
             first = self.found[0]
             raise DataError(
                 f"{self.path}: {len(self.found):,} of {len(self.found) + good:,} rows are bad, too many to be skipped; "
-                f"the first is line {first.line}: {first.problem}"
+                f"the first is {_placed(first)}"
             )
 
 
@@ -62,9 +62,15 @@ def _raising(error: DataError) -> Iterator[Any]:
     raise error
 
 
+def _placed(row: BadRow) -> str:
+    """Return what is wrong with a row and where, which the problem may say itself."""
+    where = f"line {row.line}"
+    return row.problem if not row.line or row.problem.startswith(where) else f"{where}: {row.problem}"
+
+
 def describe_bad_rows(bad: Sequence[BadRow], listed: int = 3) -> str:
     """Return how many rows were skipped, and the first of them, for the log."""
-    first = "; ".join(f"line {row.line}: {row.problem:.160}" for row in bad[:listed])
+    first = "; ".join(_placed(row)[:180] for row in bad[:listed])
     count = f"{len(bad):,} bad rows" if len(bad) > 1 else "1 bad row"
     return f"skipped {count}: {first}{'; …' if len(bad) > listed else ''}"
 

@@ -22,6 +22,7 @@ from typing import NamedTuple, Self
 from pocketbert.data.bad_rows import BadRows
 from pocketbert.data.examples import Examples
 from pocketbert.data.files import opened
+from pocketbert.data.formats import not_a_table
 from pocketbert.errors import DataError
 from pocketbert.tags import OUTSIDE, are_entities, is_typed, respelled, vocabulary
 
@@ -30,7 +31,8 @@ _HEADER = {
     "pos", "pos_tag", "upos", "xpos", "chunk", "chunk_tag", "entity", "id",
 }  # fmt: skip
 _NEEDED = "one word per line, with its tag in the last column, and an empty line after each sentence"
-_PAIR = re.compile(r".+/([BIMESLU]-.+|O)")  # a word and its tag
+_COMMAS = "save it with tabs, or write a list of words and one of tags for each sentence, in JSON lines or in two cells"
+_PAIR = re.compile(r".+[/|]([BIMESLU]-.+|O)")  # a word and its tag
 
 
 class Sentence(NamedTuple):
@@ -92,6 +94,8 @@ def read_conll(
     first = first or next((line for line in lines if line.cells), None)
     if first is None:
         raise DataError(f"{path}: has no sentences")
+    if first.number == 1 and (problem := not_a_table(" ".join(first.cells))):
+        raise DataError(f"{path}: {problem}")
     if {cell.casefold() for cell in first.cells} <= _HEADER and len(first.cells) > 1:
         lines.remove(first)
         first = next((line for line in lines if line.cells), first)
@@ -103,7 +107,7 @@ def read_conll(
         raise DataError(
             f"{path}, line {first.number}: has {columns} columns: the word should be in column {word} and the tag in "
             f"column {tag_column or max(columns, 2)} (--text-column, --label-column)"
-            + ("; tabs or spaces separate columns, not commas" if "," in first.cells[0] else "")
+            + (f"; tabs or spaces separate columns, not commas: {_COMMAS}" if "," in first.cells[0] else "")
         )
     sentences: list[Sentence] = []
     words: list[str] = []
@@ -119,6 +123,8 @@ def read_conll(
             if not words and line.cells[0].startswith("#"):
                 continue
             problem = f"has {_counted(line)}, line {first.number} has {_counted(first)}"
+            if not bad.skip and all("," in "".join(one.cells) for one in lines if one.cells):
+                problem = f"seems to have columns separated by commas: {_COMMAS}"
             bad(line.number, f"{problem}: needed is {_NEEDED}", line.cells)
             broken = True
             continue

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pocketbert.data.bad_rows import BadRows
-from pocketbert.errors import DataError
+from pocketbert.errors import DataError, require
 
 _NOT_TEXT = {
+    b"\xff\xfe\0\0": "is UTF-32; save it as UTF-8 (iconv -f UTF-32 -t UTF-8)",
     b"\xff\xfe": "is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
     b"\xfe\xff": "is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
     b"\x1f\x8b": "is compressed with gzip; unpack it first",
@@ -53,7 +54,7 @@ def check_file(path: Path, suffixes: Sequence[str] = ()) -> int:
         raise DataError(f"{path}: is empty")
     if suffixes and path.suffix.lower() not in suffixes:
         with path.open("rb") as file:
-            what = not_text(file.read(4))
+            what = None if path.suffix.lower() == ".parquet" else not_text(file.read(4))
         wanted = f"must be a file with one of the suffixes {', '.join(suffixes)}"
         raise DataError(f"{path}: {what or wanted}")
     return size
@@ -175,6 +176,26 @@ def json_lines(path: Path, bad: BadRows | None = None) -> Iterator[tuple[int, di
     """Yield the objects of a file with one object per line, with the numbers of their lines; see `json_objects`."""
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         yield from json_objects(path, file, bad)
+
+
+def parquet_rows(path: Path) -> tuple[Iterator[tuple[int, dict[str, Any]]], dict[str, Sequence[str]]]:
+    """Return the rows of a Parquet file with their numbers, and the names of numbered tags that `datasets` stored."""
+    require("train")
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: is not a Parquet file that can be read: {error}") from None
+    metadata = table.schema.metadata or {}
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    stored: dict[str, Sequence[str]] = {}
+    for name, feature in features.items():
+        inner = feature.get("feature", {}) if isinstance(feature, dict) else {}
+        if isinstance(inner, dict) and isinstance(inner.get("names"), list):
+            stored[name] = tuple(map(str, inner["names"]))
+    return iter(enumerate(table.to_pylist(), start=1)), stored
 
 
 def check_text(value: Any, where: str) -> str:

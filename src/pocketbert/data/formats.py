@@ -34,12 +34,16 @@ def fasttext_rows(lines: Iterator[str]) -> Iterator[tuple[int, list[Any]]]:
 def row_format(first: str) -> tuple[str, str] | None:
     """Return what a file is that begins with this line, and the suffix of such files; None for plain text."""
     text = first.strip()
-    if text.startswith("{"):
+    if text.startswith(("{", "[")):
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            return None
-        return ("JSON lines", ".jsonl") if any(isinstance(one, str) for one in value.values()) else None
+            return ("a list of JSON objects", ".json") if re.match(r"\[\s*(\{|$)", text) else None
+        if isinstance(value, list):
+            objects = value and all(isinstance(one, dict) for one in value)
+            return ("a list of JSON objects", ".json") if objects else None
+        texts = [one for one in value.values() if isinstance(one, str) or (isinstance(one, list) and one)]
+        return ("JSON lines", ".jsonl") if texts else None
     if text.startswith(LABEL_PREFIX):
         return "training data of fastText", ".fasttext"
     for separator, name in _TABLES.items():

@@ -11,7 +11,7 @@ from pocketbert.errors import DataError
 
 Label = str | tuple[str, ...] | None
 
-_WHOLE = re.compile(r"[+-\N{MINUS SIGN}]?\d+")
+_WHOLE = re.compile(r"[+\N{MINUS SIGN}-]?\d+")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _LIST = re.compile(r"[\[({].*[\])}]|set\(\)", re.DOTALL)
 _TRUTH = {
@@ -139,8 +139,15 @@ def _alike(label: str) -> str:
 
 
 def joined(labels: Collection[str]) -> str | None:
-    """Return a label that joins others by a separator, such as a;b beside a and b, if there is one."""
+    """Return a label that joins others by a separator, if there is one.
+
+    Such is a;b beside a and b, or 0,1,1 where all labels are as many truth values.
+    """
     known = set(labels)
+    values = [re.split("[;|, ]+", label) for label in labels]
+    # Of two values, 0,1 may be a number with a decimal comma.
+    if values and all(len(values[0]) == len(parts) > 2 and set(parts) <= set(_HOT) for parts in values):
+        return min(known)
     for label in labels:
         for separator in ";|,":
             parts = [part.strip() for part in label.split(separator)]

@@ -16,10 +16,10 @@ from typing import Any
 
 from pocketbert.data.bad_rows import BadRows
 from pocketbert.data.conll import Sentence, Sentences, checked, read_conll
-from pocketbert.data.files import check_file, check_text, json_lines, opened, type_of
+from pocketbert.data.files import check_file, check_text, json_lines, opened, parquet_rows, type_of
 from pocketbert.data.separated import csv_rows, header_of
 from pocketbert.data.spellings import read_list
-from pocketbert.errors import ConfigError, DataError, require
+from pocketbert.errors import ConfigError, DataError
 
 # Names of columns to detect, best first.
 _WORDS = ("tokens", "words")
@@ -64,7 +64,7 @@ def read_tagged(
     check_file(path)
     with opened(path):
         if path.suffix.lower() == ".parquet":
-            rows, stored = _parquet(path)
+            rows, stored = parquet_rows(path)
         elif lists:
             rows, stored = _csv(path, bad), {}
         else:
@@ -174,23 +174,3 @@ def _tag(tag: Any, where: str, names: Sequence[str] | None) -> str:
             raise DataError(f"{where} is {tag}, and there are {len(names)} tags: {', '.join(names)}")
         return names[tag]
     return check_text(tag, where)
-
-
-def _parquet(path: Path) -> tuple[Iterator[tuple[int, dict[str, Any]]], dict[str, Sequence[str]]]:
-    """Return the rows of a Parquet file, and the names of numbered tags that `datasets` stored in it."""
-    require("train")
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: is not a Parquet file that can be read: {error}") from None
-    metadata = table.schema.metadata or {}
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    stored: dict[str, Sequence[str]] = {}
-    for name, feature in features.items():
-        inner = feature.get("feature", {}) if isinstance(feature, dict) else {}
-        if isinstance(inner, dict) and isinstance(inner.get("names"), list):
-            stored[name] = tuple(map(str, inner["names"]))
-    return iter(enumerate(table.to_pylist(), start=1)), stored

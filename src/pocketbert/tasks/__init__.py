@@ -24,7 +24,6 @@ DATA_OPTIONS = {
     "text_column": ("text-classification", "token-classification"),
     "label_column": ("text-classification", "token-classification"),
     "labels": ("text-classification", "token-classification"),
-    "skip_bad": ("text-classification", "token-classification"),
     "merge_labels": ("text-classification", "token-classification"),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketbert.configs import PreTrainedConfig
+from pocketbert.data.bad_rows import BadRow
 from pocketbert.data.choices import Choice, Choices, read_choices
 from pocketbert.data.examples import Examples, hold_out_groups
 from pocketbert.decode import Output
@@ -73,13 +76,15 @@ class MultipleChoice(Task[Choice]):
 
     def __init__(self, options: FinetuneOptions) -> None:
         super().__init__(options)
-        self.train = read_choices(options.data)
+        self.train = read_choices(options.data, skip_bad=options.skip_bad)
+        if options.skip_bad:
+            self.train = _of_one_width(self.train)
         if options.eval_data is not None:
-            self.sets = {"dev": read_choices(options.eval_data)}
+            self.sets = {"dev": read_choices(options.eval_data, skip_bad=options.skip_bad)}
         else:
             prompts = [example.prompt for example in self.train.examples]  # all questions on a passage stay together
             self.train, held = hold_out_groups(self.train, lambda i: prompts[i], options.eval_fraction, options.seed)
-            self.sets = {"dev": held}
+            self.sets = {"dev": replace(held, bad=(), skipped=0)}
         width = len(self.train.examples[0].choices)
         for example in self.train.examples:
             if len(example.choices) != width:
@@ -118,3 +123,15 @@ class MultipleChoice(Task[Choice]):
     def targets(self, groups: list[list[Any]], config: PreTrainedConfig) -> tuple[list[list[Features]], Targets]:
         """Return one input per choice, and the number of the right choice."""
         return groups, {"labels": np.array([example.label for example in self.train.examples], dtype=np.int64)}
+
+
+def _of_one_width(rows: Choices) -> Choices:
+    """Return the questions that have as many choices as most; the others join the bad rows."""
+    [(width, _)] = Counter(len(one.choices) for one in rows.examples).most_common(1)
+    bad = [
+        BadRow(one.line, f"has {len(one.choices)} choices, and most questions have {width}", one._asdict())
+        for one in rows.examples
+        if len(one.choices) != width
+    ]
+    left = rows.part(i for i, one in enumerate(rows.examples) if len(one.choices) == width)
+    return replace(left, bad=(*rows.bad, *bad), skipped=rows.skipped + len(bad))

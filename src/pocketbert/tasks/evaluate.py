@@ -148,14 +148,14 @@ def read_evaluation(
     task = next(name for name in TASKS if find_task(name).head == head)
     given = {
         "glue": glue, "text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column,
-        "labels": labels, "skip_bad": skip_bad or None, "merge_labels": merge_labels or None,
+        "labels": labels, "merge_labels": merge_labels or None,
     }  # fmt: skip
     if wrong := [name for name in foreign_options(task) if given[name] is not None]:
         raise ConfigError(f"--{wrong[0].replace('_', '-')} does not apply to {model}, a …{head}; leave it out")
     if head == AnswerEvaluation.head:
-        return AnswerEvaluation({"dev": read_squad(data)}, tokenizer, length)
+        return AnswerEvaluation({"dev": read_squad(data, skip_bad=skip_bad)}, tokenizer, length)
     if head == ChoiceEvaluation.head:
-        return ChoiceEvaluation({"dev": read_choices(data)}, tokenizer, length)
+        return ChoiceEvaluation({"dev": read_choices(data, skip_bad=skip_bad)}, tokenizer, length)
     if head == TagEvaluation.head:
         names = _names(model, config, labels)
         rows = read_tagged(data, text_column, label_column, labels, known=names, skip_bad=skip_bad)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,17 +168,16 @@ class QuestionAnswering(Task[Question]):
 
     def __init__(self, options: FinetuneOptions) -> None:
         super().__init__(options)
-        self.train = read_squad(options.data)
-        self.train.check_offsets()
+        self.train = read_squad(options.data, skip_bad=options.skip_bad).check_offsets(skip_bad=options.skip_bad)
         if self.train.unanswerable == len(self.train):
             raise DataError(f"{self.train.path}: no question has an answer; training needs answers")
         if options.eval_data is not None:
-            self.sets = {"dev": read_squad(options.eval_data)}
+            self.sets = {"dev": read_squad(options.eval_data, skip_bad=options.skip_bad)}
         else:
             # All questions about a passage stay together.
             contexts = [question.context for question in self.train.examples]
             self.train, held = hold_out_groups(self.train, lambda i: contexts[i], options.eval_fraction, options.seed)
-            self.sets = {"dev": held}
+            self.sets = {"dev": replace(held, bad=(), skipped=0)}
 
     def file_facts(self, rows: Examples[Question]) -> dict[str, Any]:
         """Return the number of unanswerable questions."""
