@@ -31,6 +31,32 @@ def test_unknown_keys_are_kept_and_written_back(cls: type[PreTrainedConfig], tmp
     assert json.loads((tmp_path / "again" / "config.json").read_text()) == data
 
 
+def test_what_published_files_hold_is_taken_by_name(tmp_path: Path) -> None:
+    """Of code for transformers: labels by name, and keys that no output depends on."""
+    make: Any = BertConfig
+    ids = {"no": 0, "maybe": 1, "yes": 2}
+    config = make(label2id=ids)
+    assert (config.num_labels, config.label2id) == (3, ids)
+    assert make(label2id=ids, id2label={0: "no", 1: "maybe", 2: "yes"}) == config
+    with pytest.raises(ConfigError, match="contradict each other"):
+        make(label2id=ids, id2label={0: "yes", 1: "maybe", 2: "no"})
+    given: dict[str, Any] = {
+        "use_cache": False, "torch_dtype": "torch.float32", "architectures": ["BertModel"], "is_decoder": False,
+        "chunk_size_feed_forward": 0, "transformers_version": "4.40.0",
+    }  # fmt: skip
+    config = make(**given, model_type="bert")
+    assert config.extra == {**given, "torch_dtype": "float32"}
+    config.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path, use_cache=True).extra == {**config.extra, "use_cache": True}
+    assert json.loads(config.to_json_string()) == config.to_dict()
+    for wrong in ({"is_decoder": True}, {"position_embedding_type": "relative_key"}, {"pruned_heads": {"0": [1]}}):
+        with pytest.raises(ConfigError, match=f"BertConfig: {next(iter(wrong))}=.* is not supported, only"):
+            make(**wrong)
+    for name in ("foo", "model_type"):
+        with pytest.raises(ConfigError, match=f"BertConfig has no field {name}"):
+            make(**{name: "x"})
+
+
 def test_the_published_files_are_read() -> None:
     """Of squeezebert-mnli (no labels by name, no pad token) and of mobilebert-uncased (with a derived width)."""
     mnli = SqueezeBertConfig.from_dict({"model_type": "squeezebert", "vocab_size": 30528, "num_labels": 3})

@@ -153,11 +153,13 @@ def test_older_methods_are_calls(tokenizer: BertTokenizer) -> None:
     for batch in ([one, "great"], (one, "great"), [pair, pair]):
         assert tokenizer.batch_encode_plus(batch, padding=True) == tokenizer(list(batch), padding=True)
     padded = tokenizer.encode_plus(one, pad_to_max_length=True, max_length=9)
+    assert tokenizer(one, pad_to_max_length=True, max_length=9) == padded
     assert padded == tokenizer(one, padding="max_length", max_length=9)
     assert tokenizer.batch_encode_plus([one, "great"], pad_to_max_length=True) == tokenizer(
         [one, "great"], padding=True
     )
     assert tokenizer.vocab == tokenizer.get_vocab()
+    assert tokenizer.get_added_vocab() == {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
     assert (tokenizer.max_len_single_sentence, tokenizer.max_len_sentences_pair, tokenizer.is_fast) == (30, 29, True)
     assert pickle.loads(pickle.dumps(tokenizer))(one) == tokenizer(one)
 
@@ -170,5 +172,11 @@ def test_older_methods_that_are_gone(tokenizer: BertTokenizer) -> None:
         tokenizer.stones  # type: ignore[attr-defined] # noqa: B018
     with pytest.raises(TokenizerError, match="call the tokenizer itself"):
         tokenizer.batch_encode_plus("the film")
-    with pytest.raises(TokenizerError, match="pass truncation"):
-        tokenizer.encode_plus("the film", truncation_strategy="only_first")
+    for given, says in (
+        ({"truncation_strategy": "only_first"}, "truncation_strategy; pass truncation with its value"),
+        ({"is_pretokenized": True}, "is_pretokenized; pass is_split_into_words"),
+        ({"max_len": 8}, "has no argument max_len$"),
+    ):
+        for call in (tokenizer, tokenizer.encode_plus, tokenizer.encode):
+            with pytest.raises(TokenizerError, match=says):
+                call("the film", **given)

@@ -11,6 +11,7 @@ from pocketbert.errors import ConfigError
 from pocketbert.families import FAMILIES, find_family
 from pocketbert.families.bert import BertConfig
 from pocketbert.families.config import ACTIVATIONS, PROBLEM_TYPES, PreTrainedConfig
+from pocketbert.families.family import HEADS
 from pocketbert.families.mobilebert import MobileBertConfig
 from pocketbert.families.squeezebert import SqueezeBertConfig
 
@@ -50,9 +51,20 @@ class AutoConfig:
         name_or_path, token, changes = read_loading(name_or_path, changes)
         with hub_token(token):
             data = read_config(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-        if data.get("model_type") is None:
+        if not data.get("model_type"):
+            data = {**data, "model_type": _named_by(data.get("architectures"))}
+        if data["model_type"] is None:
             raise ConfigError(
                 f'{name_or_path}: config.json has no model_type; add a line such as "model_type": "bert", with one of '
                 f"{', '.join(FAMILIES)}"
             )
         return AutoConfig.from_dict(data).replace(**changes)
+
+
+def _named_by(architectures: Any) -> str | None:
+    """The family to which the names of classes belong, as files of before 2020 have them without a `model_type`."""
+    names = architectures if isinstance(architectures, list) else []
+    for family in FAMILIES.values():
+        if set(names) & {family.class_name(head) for head in HEADS}:
+            return family.model_type
+    return None

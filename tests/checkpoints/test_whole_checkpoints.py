@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,11 @@ def logits(folder: Path) -> np.ndarray:
         ),
         ("squeezebert", "", {"loss_fct__weight": np.ones(2, np.float32)}),
         ("mobilebert", "", {"criterion__pos_weight": np.ones(2, np.float32)}),
+        (
+            "bert",
+            "",
+            {"class_weights": np.ones(2, np.float32), "ce_loss_fn__weight": np.ones(2, np.float32)},
+        ),
         ("bert", "", {"linear__weight": np.ones((128, 32), np.float32)}),
         ("bert", "module.", {}),
         ("mobilebert", "module._orig_mod.", {}),
@@ -59,12 +63,12 @@ def test_what_changes_no_answer(
 ) -> None:
     plain = saved(tmp_path / "plain", name)
     saved(tmp_path / "other", name, prefix, **beside)
-    with caplog.at_level(logging.INFO, "pocketbert"):
-        found = logits(tmp_path / "other")
+    found = logits(tmp_path / "other")
     np.testing.assert_array_equal(found, logits(tmp_path / "plain"))
-    for key in beside:
-        assert key.replace("__", ".") in caplog.text
+    noted = caplog.text
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "other")
+    for key in beside:  # said aloud by the engine, and by the class
+        assert all(key.replace("__", ".") in text for text in (noted, caplog.text.removeprefix(noted)))
     assert {key: tensor.numpy().tobytes() for key, tensor in model.state_dict().items()} == {
         key: tensor.tobytes() for key, tensor in plain.items()
     }
@@ -85,11 +89,32 @@ def test_what_changes_answers_is_refused(tmp_path: Path, prefix: str, beside: di
             load(tmp_path)
 
 
+def test_many_tensors_that_do_not_fit_are_not_all_listed(tmp_path: Path) -> None:
+    """Case 24: no prefix fits, and the message stays short."""
+    saved(tmp_path, "bert")
+    tensors = {f"net.{key.replace('bert.', 'enc.')}": np.array(one) for key, one in read_tensors(tmp_path).items()}
+    write_tensors(tmp_path / "model.safetensors", tensors)
+    for load in (logits, AutoModelForSequenceClassification.from_pretrained):
+        with pytest.raises(CheckpointError, match="does not fit this model") as error:
+            load(tmp_path)
+        assert len(str(error.value)) < 2500
+    with pytest.raises(CheckpointError, match=r"(?s)lacks \d+ more\n.*\n  has \d+ more$"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)
+
+
 def test_a_config_without_model_type(tmp_path: Path) -> None:
     saved(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    del config["model_type"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    expected, known = logits(tmp_path), AutoConfig.from_pretrained(tmp_path)
+    for value in ({}, {"model_type": None}, {"model_type": ""}):  # the class tells the family
+        (tmp_path / "config.json").write_text(
+            json.dumps({**{k: v for k, v in config.items() if k != "model_type"}, **value})
+        )
+        assert AutoConfig.from_pretrained(tmp_path) == known
+        np.testing.assert_array_equal(logits(tmp_path), expected)
+    (tmp_path / "config.json").write_text(
+        json.dumps({key: value for key, value in config.items() if key not in ("model_type", "architectures")})
+    )
     for load in (AutoConfig.from_pretrained, logits):
         with pytest.raises(
             ConfigError, match=r'config\.json has no model_type; add a line such as "model_type": "bert"'

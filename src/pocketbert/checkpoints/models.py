@@ -27,12 +27,16 @@ LoadingInfo = dict[str, list[str]]
 Config = TypeVar("Config", bound=PreTrainedConfig)
 
 
+_NAMED = 8  # tensors of one kind in a message
+
+
 @dataclass(frozen=True)
 class Fit:
     """The tensors of a file that fit a model."""
 
     taken: dict[str, str]  # the model's name → the file's, of tensors with the same shape in both
     info: LoadingInfo  # missing_keys, mismatched_keys, unexpected_keys
+    left: Sequence[str] = ()  # of the last, those that served training alone
 
     @property
     def fresh(self) -> set[str]:
@@ -45,6 +49,8 @@ class Fit:
             logger.warning("%s: %s missing from the file: initialised randomly", source, ", ".join(fresh))
         if unexpected := self.info["unexpected_keys"]:
             logger.info("%s: tensors of the file that this model does not use: %s", source, ", ".join(unexpected))
+        if self.left:
+            logger.warning("%s: what training left behind is not used: %s", source, ", ".join(self.left))
 
 
 def read_model(
@@ -95,7 +101,7 @@ def fit_tensors(
         ignore_mismatched_sizes: initialise a head randomly if its shape differs.
 
     Raises:
-        CheckpointError: with every name that is missing, unknown or of another shape.
+        CheckpointError: with the first names that are missing, unknown or of another shape.
     """
     shared = set(family.tied) & shapes.keys() if tied else set()
     names = match_names(shapes.keys(), tensors.keys(), family.prefix)  # file's name → own name
@@ -107,16 +113,20 @@ def fit_tensors(
         own: f"{list(tensors[stored].shape)}, expected {list(shapes[own])}" for stored, own in names.items()
     }  # fmt: skip
     problems = [
-        *(f"lacks {name} {list(shapes[name])}" for name in missing if not family.is_optional(name)),
-        *(
-            f"has {name}, which {model} does not have"
-            for name in unexpected
-            if not (family.is_optional(name) or family.is_idle(family.short(name)))
+        *_some([f"lacks {name} {list(shapes[name])}" for name in missing if not family.is_optional(name)]),
+        *_some(
+            [
+                f"has {name}, which {model} does not have"
+                for name in unexpected
+                if not (family.is_optional(name) or family.is_idle(family.short(name)))
+            ]
         ),
-        *(
-            f"has {name} of shape {texts[name]}"
-            for name in mismatched
-            if not (ignore_mismatched_sizes and family.is_optional(name))
+        *_some(
+            [
+                f"has {name} of shape {texts[name]}"
+                for name in mismatched
+                if not (ignore_mismatched_sizes and family.is_optional(name))
+            ]
         ),
         *(_untied(tensors, names, family) if tied else ()),
     ]
@@ -125,7 +135,15 @@ def fit_tensors(
     return Fit(
         taken={own: stored for stored, own in names.items() if own not in mismatched},
         info={"missing_keys": missing, "mismatched_keys": mismatched, "unexpected_keys": unexpected},
+        left=[name for name in unexpected if family.is_left_by_training(family.short(name))],
     )
+
+
+def _some(problems: Sequence[str]) -> list[str]:
+    """The first problems of one kind, and how many there are besides."""
+    if len(problems) <= _NAMED:
+        return list(problems)
+    return [*problems[:_NAMED], f"{problems[0].partition(' ')[0]} {len(problems) - _NAMED} more"]
 
 
 def save_config(config: PreTrainedConfig, folder: str | Path, model: str, dtype: str) -> None:

@@ -51,7 +51,10 @@ class BertConfig(BertFields):
 
 def refuse_variants(config: PreTrainedConfig, **only_supported: Any) -> None:
     """Raise `ConfigError` for keys of `config.json` that ask for another computation: decoders, relative positions."""
-    only_supported |= {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
+    only_supported |= {
+        "is_decoder": False, "is_encoder_decoder": False, "add_cross_attention": False,
+        "position_embedding_type": "absolute", "pruned_heads": {},
+    }  # fmt: skip
     for key, only in only_supported.items():
         if config.extra.get(key, only) != only:
             name = type(config).__name__

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pocketbert.arguments import read_loading
 from pocketbert.errors import CheckpointError, ConfigError
@@ -65,8 +65,45 @@ def _with_names(changes: dict[str, Any]) -> dict[str, Any]:
     return {**changes, "id2label": names}
 
 
+#: Keys of published `config.json` files that no family has as a field: they are kept, and change no output, or are
+#: refused with their value.
+PUBLISHED_KEYS = frozenset(
+    {
+        "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "name_or_path", "use_cache",
+        "is_decoder", "is_encoder_decoder", "add_cross_attention", "cross_attention_hidden_size", "tie_encoder_decoder",
+        "chunk_size_feed_forward", "position_embedding_type", "gradient_checkpointing", "finetuning_task",
+        "task_specific_params", "pruned_heads", "torchscript", "use_bfloat16", "tokenizer_class", "prefix",
+        "bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id",
+    }
+)  # fmt: skip
+
+
+class _ConfigType(type):
+    """Makes configurations: what no field holds goes into `extra` if it is published, and is refused otherwise."""
+
+    if not TYPE_CHECKING:  # a type checker knows the fields from the classes
+
+        def __call__(cls, *args: Any, **given: Any) -> Any:
+            return super().__call__(*args, **_in_fields(cls, given))
+
+
+def _in_fields(cls: type[PreTrainedConfig], given: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> Any:
+    """Arguments of a configuration by the names of its fields; `extra` is what the configuration has already."""
+    known = {f.name for f in dataclasses.fields(cls)}
+    given = {cls.attribute_map.get(name, name): value for name, value in _with_names(dict(given)).items()}
+    beside = {name: given.pop(name) for name in sorted(given.keys() & (PUBLISHED_KEYS - known))}
+    if given.get("model_type") == cls.model_type:
+        del given["model_type"]
+    if unknown := given.keys() - known:
+        raise ConfigError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+    if beside:
+        beside = {name: str(one).removeprefix("torch.") if "dtype" in name else one for name, one in beside.items()}
+        given["extra"] = {**(given.get("extra", extra) or {}), **beside}
+    return given
+
+
 @dataclass(frozen=True, kw_only=True)
-class PreTrainedConfig:
+class PreTrainedConfig(metaclass=_ConfigType):
     """The fields of every family, and the names by which shared code reads those that families call differently.
 
     Shared code reads `hidden_size`, `num_hidden_layers` and the like. A family declares them as fields, as
@@ -287,11 +324,7 @@ class PreTrainedConfig:
             changes.setdefault("num_labels", 0)
         elif changes.get("num_labels", self.num_labels) != self.num_labels:
             changes["id2label"] = {}
-        changes = {self.attribute_map.get(name, name): value for name, value in changes.items()}
-        unknown = changes.keys() - {f.name for f in dataclasses.fields(self)}
-        if unknown:
-            raise ConfigError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **_in_fields(type(self), changes, self.extra))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -340,7 +373,11 @@ class PreTrainedConfig:
         """Write `config.json` into `folder`, which is made if it is missing."""
         from pocketbert.checkpoints import write_text
 
-        write_text(Path(folder) / "config.json", json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
+        write_text(Path(folder) / "config.json", self.to_json_string())
+
+    def to_json_string(self) -> str:
+        """The content of `config.json`."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     # ── checks ──
 

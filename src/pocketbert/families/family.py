@@ -110,7 +110,12 @@ class WordScores:
 
 #: Regular expressions of tensors that training leaves in a checkpoint beside the model: the maps between layers of
 #: TinyBERT's distillation, class weights of a loss, the projection of ColBERT's late interaction.
-LEFT_BY_TRAINING = (r"fit_denses?\.", r"(loss_fct|criterion|loss)\.", r"linear\.weight$")
+LEFT_BY_TRAINING = (
+    r"fit_denses?\.",
+    r"((\w+_)?loss(_fct|_fn|_func|_function)?|criterion)\.",
+    r"(class|label|loss|pos)_weights?$",
+    r"linear\.weight$",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +209,11 @@ class Family:
 
     def is_idle(self, name: str) -> bool:
         """Whether a tensor of a checkpoint, named without the prefix, changes no output of this family's models."""
-        return any(re.match(pattern, name) for pattern in (*self.idle, *LEFT_BY_TRAINING))
+        return self.is_left_by_training(name) or any(re.match(pattern, name) for pattern in self.idle)
+
+    def is_left_by_training(self, name: str) -> bool:
+        """Whether a tensor of a checkpoint, named without the prefix, served its training alone."""
+        return any(re.match(pattern, name) for pattern in LEFT_BY_TRAINING)
 
     def class_name(self, head: str) -> str:
         """The name of the public class for a head, a key of `HEADS`."""

@@ -28,7 +28,7 @@ from pocketbert.tokenization.files import (
     one_of,
     stored_options,
 )
-from pocketbert.tokenization.older import OlderMethods
+from pocketbert.tokenization.older import OlderMethods, refuse_arguments
 from pocketbert.tokenization.vocabulary import Padding, Truncation, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,8 @@ class BertTokenizer(OlderMethods, Vocabulary):
         return_offsets_mapping: bool = False,
         return_length: bool = False,
         verbose: bool = True,
+        pad_to_max_length: bool | None = None,
+        **unknown: Any,
     ) -> BatchEncoding:
         """Encode one text or a batch, each with a second text or without.
 
@@ -117,6 +119,8 @@ class BertTokenizer(OlderMethods, Vocabulary):
                 `is_split_into_words` in its word), (0, 0) for special tokens.
             return_length: include `length`: tokens of each row, padding included.
             verbose: warn once of a text longer than `model_max_length` that is not truncated.
+            pad_to_max_length: an older name of `padding="max_length"`.
+            **unknown: other arguments, which are refused with what to write instead.
 
         Returns:
             `input_ids` and the requested values: one list per input, or for a single text its own lists.
@@ -126,6 +130,10 @@ class BertTokenizer(OlderMethods, Vocabulary):
                 tensors were requested, or lengths that cannot be met.
         """
         check("max_length", max_length, int | None, "a whole number")
+        if unknown:
+            refuse_arguments(unknown)
+        if pad_to_max_length and padding is False:
+            padding = "longest" if max_length is None else "max_length"
         inputs, batched = as_batch(text, text_pair, is_split_into_words)
         pairs = any(isinstance(item, tuple) for item in inputs)
         special = self.num_special_tokens_to_add(pairs) if add_special_tokens else 0

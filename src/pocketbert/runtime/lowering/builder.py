@@ -27,6 +27,7 @@ from pocketbert.runtime.plan import (
 )
 
 logger = logging.getLogger("pocketbert")
+_NAMED = 8  # tensors in one message
 
 Array = npt.NDArray[np.floating]
 
@@ -148,9 +149,10 @@ class Builder:
         """Raise `CheckpointError` for tensors that no step uses, except other heads' and idle ones."""
         unused = [name for name in sorted(self.names.keys() - self.used) if not self.family.is_optional(name)]
         if unknown := [name for name in unused if not self.family.is_idle(name)]:
-            raise CheckpointError(f"does not fit this model: it has {', '.join(unknown)}")
-        if unused:
-            logger.info("tensors of the checkpoint that this model does not use: %s", ", ".join(unused))
+            more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+            raise CheckpointError(f"does not fit this model: it has {', '.join(unknown[:_NAMED])}{more}")
+        if left := [name for name in unused if self.family.is_left_by_training(name)]:
+            logger.warning("of the checkpoint's tensors, what training left behind is not used: %s", ", ".join(left))
 
     # ── writing the plan ──
 
