@@ -4,8 +4,9 @@
 
 RUN is the folder of a finished run of `pocketbert distill --task feature-extraction`, NAME the name of the bundled
 model, whose folder in src/pocketbert/bundled is replaced, but for its card, README.md. Vectors are the normalised mean
-of the last hidden states, as training compared them. Of the paths in run.json the last parts remain. Of the tokenizer,
-vocab.txt is kept, which says all in a third of the bytes of tokenizer.json.
+of the last hidden states, as training compared them. The emoji of emoji.tsv take places of the vocabulary that BERT
+left unused, alone and inside words, each with the mean vector of the words beside it. Of the paths in run.json the last
+parts remain. Of the tokenizer, vocab.txt is kept, which says all in a third of the bytes of tokenizer.json.
 """
 
 from __future__ import annotations
@@ -17,12 +18,33 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pocketbert.bundles import BUNDLED
-from pocketbert.checkpoints import write_text
+from pocketbert.checkpoints import read_tensors, write_tensors, write_text
 from pocketbert.runtime.quantized_folders import quantize_folder
 
 MOST_TOKENS = 256  # that an input of a sentence encoder is cut to; training saw 128
 MODULES = ("Transformer", "Pooling", "Normalize")
+
+
+def teach_emoji(folder: Path) -> int:
+    """Give emoji the vectors of words, in a folder with BERT's vocabulary; return how many tokens that makes."""
+    tensors, vocabulary = read_tensors(folder), (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    table = tensors[next(name for name in tensors if name.endswith("word_embeddings.weight"))]
+    numbers = {word: number for number, word in enumerate(vocabulary)}
+    unused = (number for number, word in enumerate(vocabulary) if word.startswith("[unused"))
+    lines = (Path(__file__).parent / "emoji.tsv").read_text(encoding="utf-8").splitlines()
+    taken = 0
+    for emoji, words in (line.split("\t") for line in lines):
+        vector = np.mean([table[numbers[word]] for word in words.split()], axis=0)
+        for token in (emoji, f"##{emoji}"):
+            number = next(unused)
+            vocabulary[number], table[number] = token, vector
+            taken += 1
+    write_tensors(folder / "model.safetensors", tensors)
+    write_text(folder / "vocab.txt", "\n".join(vocabulary) + "\n")
+    return taken
 
 
 def declare(folder: Path, width: int) -> None:
@@ -57,13 +79,14 @@ def main() -> None:
     options = parser.parse_args()
     bundled = BUNDLED / options.name
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "int8"
-        quantize_folder(options.run, folder)
+        folder, original = Path(temporary) / "int8", Path(temporary) / "fp32"
+        shutil.copytree(options.run, original, ignore=shutil.ignore_patterns("checkpoints", "tokenizer.json", "runs"))
+        print(f"{teach_emoji(original)} tokens of emoji")
+        quantize_folder(original, folder)
         width = json.loads((folder / "config.json").read_text())["hidden_size"]
         declare(folder, width)
         record = without_folders(json.loads((folder / "run.json").read_text()))
         write_text(folder / "run.json", json.dumps(record, indent=1) + "\n")
-        (folder / "tokenizer.json").unlink()
         card = bundled / "README.md"
         if card.exists():
             shutil.copy(card, folder)

@@ -15,7 +15,6 @@ from pocketbert.data.labels import Labels, tidied
 from pocketbert.data.squad import read_squad
 from pocketbert.data.tables import read_table
 from pocketbert.data.tagged import read_tagged
-from pocketbert.decisions import stated_thresholds
 from pocketbert.errors import ConfigError, require
 from pocketbert.features import Predictor, fit
 from pocketbert.tasks import TASKS, find_task, foreign_options
@@ -163,14 +162,12 @@ def read_evaluation(
         rows = with_merged_tags(rows, names, merge=merge_labels)
         return TagEvaluation({"dev": rows}, names, tokenizer, length)
     own = _labels(config, _names(model, config, labels))
-    thresholds = stated_thresholds(config) if own.several else None
     if glue is not None:
         own = _glue_labels(own, glue, model)
         return TextEvaluation(read_glue(data, glue, "dev"), own, tokenizer, length, glue)
     table = read_table(data, text=text_column, text_pair=text_pair_column, label=label_column, skip_bad=skip_bad)
     table = own.named(tidied(table, own.names, merge=merge_labels))
-    sets = {"dev": own.without_unusable(table) if skip_bad else table}
-    return TextEvaluation(sets, own, tokenizer, length, thresholds=thresholds)
+    return TextEvaluation({"dev": own.without_unusable(table) if skip_bad else table}, own, tokenizer, length)
 
 
 def _names(model: str | Path, config: PreTrainedConfig, labels: Sequence[str] | None) -> tuple[str, ...]:
