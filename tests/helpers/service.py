@@ -18,6 +18,8 @@ from typing import Any
 
 from pocketbert.features import Features, Predictor
 from pocketbert.serve.app import load_app
+from pocketbert.serve.keys import read_keys
+from pocketbert.serve.models import Models
 from pocketbert.serve.settings import Limits, Settings
 
 COMMAND = [sys.executable, "-m", "pocketbert.cli", "serve", "--port", "0"]
@@ -48,7 +50,7 @@ class Service:
         )  # fmt: skip
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
-        found = re.search(r"http://\S+:(\d+) ", line)
+        found = re.search(r"https?://\S+:(\d+) ", line)
         assert found, line + self.process.stderr.read()
         self.port = int(found[1])
 
@@ -92,10 +94,14 @@ def running(*arguments: str | Path, **environment: str) -> Iterator[Service]:
 class Inside:
     """A service in this process, asked without a socket."""
 
-    def __init__(self, *models: tuple[str, str | Path], limits: Limits | None = None) -> None:
+    def __init__(self, *models: tuple[str, str | Path], limits: Limits | None = None, keys: Path | None = None) -> None:
         named = tuple((name, str(path)) for name, path in models)
-        self.guard = load_app(Settings(named, limits=limits or Limits(), log=False))
-        self.models = self.guard.metrics.models
+        known = read_keys(keys) if keys else ()
+        self.guard = load_app(Settings(named, limits=limits or Limits(), log=False, keys=known, key_file=keys))
+
+    @property
+    def models(self) -> Models:
+        return self.guard.metrics.models
 
     def __enter__(self) -> "Inside":
         return self

@@ -26,7 +26,7 @@ from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.serve import server
 from pocketbert.serve.admission import LASTING, LATE, MIN_ACTIVE, Admission, Ticket
 from pocketbert.serve.app import load_app
-from pocketbert.serve.settings import Limits, Settings, named, read_keys
+from pocketbert.serve.settings import Limits, Settings, named
 
 SECRET = "unrepeatable"
 FINE = {"inputs": "the film is great"}
@@ -204,21 +204,6 @@ def test_every_key_is_accepted_and_some_routes_need_none(strict: Service) -> Non
     assert ask(strict, "/v1/classify", FINE)[0] == 200
     assert ask(strict, "/v1/classify", FINE, authorization="bearer second-key")[0] == 200
     assert [strict.ask(path).status for path in ("/", "/health", "/live", "/ready")] == [200] * 4
-
-
-def test_keys_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POCKETBERT_API_KEYS", " a, b ,,")
-    assert read_keys(None) == ("a", "b")
-    monkeypatch.delenv("POCKETBERT_API_KEYS")
-    assert read_keys(None) == ()
-    for empty in ("", " , ,", "\n"):  # a mistake, and not a service for everybody
-        monkeypatch.setenv("POCKETBERT_API_KEYS", empty)
-        with pytest.raises(ConfigError, match="POCKETBERT_API_KEYS is set and contains no API key"):
-            read_keys(None)
-    for content, message in ((b"# none\n", "no API key"), (b"k\xe9y\n", r"keys is not UTF-8 \(byte 1\)")):
-        (tmp_path / "keys").write_bytes(content)
-        with pytest.raises(ConfigError, match=message):
-            read_keys(tmp_path / "keys")
 
 
 def test_hosts_of_requests(service: Service) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, click_argument, click_option, command
 from pocketbert.cli.options import build, options_of
-from pocketbert.serve.settings import KEYS, Limits, Settings, named, read_keys
+from pocketbert.serve.settings import KEYS, Limits, Settings, named
 
 
 @command(
@@ -22,6 +22,7 @@ from pocketbert.serve.settings import KEYS, Limits, Settings, named, read_keys
         "pocketbert serve my-model --port 9000",
         "pocketbert serve reviews=my-classifier names=my-tagger",
         "pocketbert serve my-model --host 0.0.0.0 --api-keys keys.txt",
+        "pocketbert serve my-model --tls-cert cert.pem --tls-key key.pem",
     ]
 )
 @click_argument(
@@ -33,13 +34,13 @@ from pocketbert.serve.settings import KEYS, Limits, Settings, named, read_keys
 @options_of(Settings)
 @click_option(
     "--api-keys", type=PATH, metavar="FILE", panel="Access", default_text=f"those in {KEYS}, if set",
-    help="File of API keys, one per line, of which requests need one.",
+    help="File of API keys, of which requests need one: one per line, or a TOML file with names and limits.",
 )  # fmt: skip
 @options_of(Limits)
 def serve(model: Sequence[str], api_keys: Path | None, **values: Any) -> None:
     """Serve models over HTTP, with a web page to try them.
 
-    SIGTERM stops the service after the requests in progress.
+    SIGTERM stops the service after the requests in progress; SIGHUP has it read models and API keys again.
     """
     from pocketbert.errors import require
 
@@ -47,17 +48,20 @@ def serve(model: Sequence[str], api_keys: Path | None, **values: Any) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from pocketbert.pipelines import BUNDLED
     from pocketbert.serve import server
+    from pocketbert.serve.keys import read_keys
 
     gc.disable()  # until the models are loaded
     limits = build(Limits, {name: values.pop(name) for name in (limit.name for limit in fields(Limits))})
     models = named(tuple(model) or (str(BUNDLED / "sst2"),))
-    settings = build(Settings, {"models": models, "keys": read_keys(api_keys), "limits": limits, **values})
+    keys = {"keys": read_keys(api_keys), "key_file": api_keys}
+    settings = build(Settings, {"models": models, **keys, "limits": limits, **values})
 
     def ready(port: int) -> None:
         gc.enable()
         names = ", ".join(name for name, _ in settings.models)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        console.print_line(f"{names}: http://{host}:{port} ready after {_age():.2f} s")
+        scheme = "http" if settings.tls_cert is None else "https"
+        console.print_line(f"{names}: {scheme}://{host}:{port} ready after {_age():.2f} s")
 
     server.serve(settings, ready)
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,13 +18,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
 from pocketbert.errors import InputError, TokenizerError
-from pocketbert.serve import compatible, invalid, metrics, rerank, v1, vectors
+from pocketbert.serve import compatible, invalid, metrics, reload, rerank, v1, vectors
 from pocketbert.serve.batching import ServerBusyError, TooSlowError
 from pocketbert.serve.errors import JsonResponse, error_response
 from pocketbert.serve.middleware import RequestGuard
 from pocketbert.serve.models import Models, RequestTooLargeError
 from pocketbert.serve.service import RequestError, Service
-from pocketbert.serve.settings import Settings
+from pocketbert.serve.settings import Key, Settings
+from pocketbert.serve.tls import Certificate
 
 NICENESS = 10  # of compute threads: a ninth of the processor time that the other threads get
 PAGE = Path(__file__).parent / "page.html"
@@ -34,13 +35,20 @@ _POLICY = (
 )
 
 
-def create_app(settings: Settings, models: Models) -> RequestGuard:
-    """The ASGI application of a service; it rejects new requests while its attribute `draining` is set."""
+def create_app(settings: Settings, load: Callable[[], Models], certificate: Certificate | None = None) -> RequestGuard:
+    """The ASGI application of a service; it rejects new requests while its attribute `draining` is set.
+
+    Args:
+        settings: of the service.
+        load: loads the models, now and for every reload.
+        certificate: of the service, for reloads.
+    """
+    models = load()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(models.worker.stop)
+        await asyncio.to_thread(service.models.worker.stop)
 
     app = FastAPI(
         title="PocketBERT",
@@ -50,10 +58,11 @@ def create_app(settings: Settings, models: Models) -> RequestGuard:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.service = Service(settings, models)
+    app.state.service = service = Service(settings, models)
     for router in (v1.router, vectors.router, rerank.router):
         app.include_router(router, tags=["tasks"])
     app.include_router(compatible.router, tags=["compatible"])
+    app.include_router(reload.router)
     _add_error_handlers(app)
     measured = metrics.Metrics(models)
     inner: Any = app
@@ -65,17 +74,30 @@ def create_app(settings: Settings, models: Models) -> RequestGuard:
         )
     guard = RequestGuard(inner, settings, measured)
     _add_service_routes(app, guard)
+
+    def swap(new: Models, keys: tuple[Key, ...] | None) -> Models:
+        old, service.models = service.models, new
+        measured.watch(new)
+        if keys is not None:
+            guard.keys.replace(keys)
+        return old
+
+    guard.reloader = app.state.reloader = reload.Reloader(settings, load, swap, certificate, measured.count_reload)
     return guard
 
 
-def load_app(settings: Settings) -> RequestGuard:
+def load_app(settings: Settings, certificate: Certificate | None = None) -> RequestGuard:
     """Load the models and create the application.
 
     The compute threads yield to the event loop, which needs little processor time but needs it at once: a request that
     is read late also waits late. They inherit the low priority of the thread that starts them, on Linux.
     """
-    with ThreadPoolExecutor(1, initializer=_lower_priority) as loading:
-        return create_app(settings, loading.submit(Models, settings).result())
+
+    def load() -> Models:
+        with ThreadPoolExecutor(1, initializer=_lower_priority) as loading:
+            return loading.submit(Models, settings).result()
+
+    return create_app(settings, load, certificate)
 
 
 def _lower_priority() -> None:

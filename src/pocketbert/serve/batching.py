@@ -273,11 +273,15 @@ class Worker:
             raise request.error
         return request
 
-    def stop(self) -> None:
-        """End the thread after the running batch."""
+    def end(self) -> None:
+        """Have the thread end after the running batch."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
+
+    def stop(self) -> None:
+        """End the thread after the running batch, and wait for it."""
+        self.end()
         self._thread.join()
 
     def _run(self) -> None:

@@ -56,9 +56,29 @@ class Metrics:
         self.memory = Gauge(
             name("memory_bytes"), "Resident memory of the processes.", multiprocess_mode="livesum", registry=registry
         )
+        self.keys = Counter(
+            name("key_requests"), "Requests, by API key and status.", ["key", "status"], registry=registry
+        )
+        self.key_tokens = Counter(name("key_tokens"), "Processed tokens, by API key.", ["key"], registry=registry)
+        self.reloads = Counter(name("reloads"), "Reloads, by outcome.", ["outcome"], registry=registry)
+        for outcome in ("done", "failed"):
+            self.reloads.labels(outcome)
+        self.watch(models)
+
+    def watch(self, models: Models) -> None:
+        """Measure the batches of these models from now on."""
         self.models = models
         for model in models.values():
             self._observe_batches(model)
+
+    def count_reload(self, succeeded: bool) -> None:
+        """Count a reload."""
+        self.reloads.labels("done" if succeeded else "failed").inc()
+
+    def count_key(self, key: str, status: int, tokens: int) -> None:
+        """Count a request of an API key, and its tokens."""
+        self.keys.labels(key, str(status)).inc()
+        self.key_tokens.labels(key).inc(tokens)
 
     def _observe_batches(self, model: Model) -> None:
         """Measure every batch of a model; looking labels up only once saves most of the cost."""

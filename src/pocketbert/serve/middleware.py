@@ -6,21 +6,24 @@ Rejecting a request costs next to nothing, so that an overloaded service can sti
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import random
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
 from pocketbert.serve.admission import TICKET, Admission, Ticket
 from pocketbert.serve.errors import error_response
+from pocketbert.serve.keys import Keys, KeyUse
 from pocketbert.serve.metrics import Metrics
 from pocketbert.serve.settings import Settings
+
+if TYPE_CHECKING:
+    from pocketbert.serve.reload import Reloader
 
 logger = logging.getLogger("pocketbert.serve.requests")
 
@@ -30,6 +33,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 OPEN_PATHS = {"/", "/health", "/live", "/ready", "/ping", "/favicon.ico"}  # without a key, and while draining
+KEY = "key"  # of a scope: the API key of the request
+ADMIN = "/admin/"  # the beginning of paths that compute nothing for a client
 STREAMED = "/lines"  # the end of paths whose body is read line by line
 ENTERED = "ticket"  # of a scope: its request has been admitted by its head
 NDJSON = b"application/x-ndjson"  # accepted by clients that read results as they come
@@ -48,7 +53,8 @@ class RequestGuard:
     def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
         self.load = Admission(settings.limits.wait)
-        self.keys = [key.encode() for key in settings.keys]
+        self.keys = Keys(settings.keys)
+        self.reloader: Reloader
         self.hosts = settings.hosts
         self.draining = False
         self.in_flight = 0
@@ -64,11 +70,14 @@ class RequestGuard:
         guarded = path not in OPEN_PATHS
         waits = _waits(scope["method"], path, headers.get(b"accept", b""))
         ticket: Ticket | None = scope.get(ENTERED)
+        counted: KeyUse | None = None
         self.in_flight += guarded
         try:
             rejection = self._wrong_host(path, headers)
             if rejection is None and guarded:
-                rejection = self._rejection(scope["method"], path, headers, waits and ticket is None)
+                rejection = self._rejection(scope, path, headers, waits and ticket is None)
+                if rejection is None and scope["method"] == "POST" and (counted := scope.get(KEY)) is not None:
+                    counted.enter()
             if rejection is None and guarded and not path.endswith(STREAMED):
                 receive, rejection = await self._body(headers, receive, path)
             if rejection is not None:
@@ -81,6 +90,8 @@ class RequestGuard:
         finally:
             if ticket is not None:
                 self.load.leave(ticket)
+            if counted is not None:
+                counted.leave(scope["usage"].get("tokens", 0))
             self.in_flight -= guarded
             self.metrics.in_flight.set(self.in_flight)
             self._record(log, scope)
@@ -117,13 +128,18 @@ class RequestGuard:
         if scope["path"] not in OPEN_PATHS and _waits(scope["method"], scope["path"], headers.get(b"accept", b"")):
             scope[ENTERED] = self.load.enter(_size(headers.get(b"content-length", b"")), waited)
 
-    def _rejection(self, method: str, path: str, headers: dict[bytes, bytes], waits: bool) -> Any:
+    def _rejection(self, scope: Scope, path: str, headers: dict[bytes, bytes], waits: bool) -> Any:
         """The response to a request whose body need not be read, if it is rejected."""
         if self.draining:
             return error_response(path, 503, "the service is shutting down: retry in a moment", retry=1)
-        preflight = method == "OPTIONS" and self.settings.cors
-        if self.keys and not preflight and not self._has_key(headers.get(b"authorization", b"")):
-            return error_response(path, 401, "an API key is required: send it as Authorization: Bearer …")
+        preflight = scope["method"] == "OPTIONS" and self.settings.cors
+        if self.keys and not preflight:
+            scope[KEY] = use = self.keys.find(headers.get(b"authorization", b""))
+            if use is None:
+                return error_response(path, 401, "an API key is required: send it as Authorization: Bearer …")
+            if scope["method"] == "POST" and (refusal := self.keys.refusal(use)) is not None:
+                limit, seconds = refusal
+                return error_response(path, 429, f"the limit of this API key is {limit}", retry=seconds)
         if self.in_flight > self.settings.limits.queue:
             return error_response(path, 429, "too many concurrent requests: retry in a moment", retry=1)
         if waits and (excess := self.load.excess(_size(headers.get(b"content-length", b"")))) > 0:
@@ -138,12 +154,6 @@ class RequestGuard:
         if not name or name in self.hosts:  # browsers always send one
             return None
         return error_response(path, 403, "the request names a host that is not allowed: serve with --allowed-host HOST")
-
-    def _has_key(self, header: bytes) -> bool:
-        scheme, _, key = header.partition(b" ")
-        # All keys are compared, each in constant time, so that the time reveals nothing.
-        matches = [hmac.compare_digest(key.strip(), known) for known in self.keys]
-        return scheme.lower() == b"bearer" and any(matches)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, path: str) -> tuple[Receive, Any]:
         """Read the body within its limits; returns a `receive` that replays it, and a rejection if there is one."""
@@ -184,6 +194,8 @@ class RequestGuard:
         seconds = time.perf_counter() - log.started
         self.metrics.requests.labels(route, str(log.status)).inc()
         self.metrics.seconds.labels(route).observe(seconds)
+        if (use := scope.get(KEY)) is not None:
+            self.metrics.count_key(use.key.name, log.status, scope["usage"].get("tokens", 0))
         if logger.isEnabledFor(logging.INFO) and route not in OPEN_PATHS and route != "/metrics":
             line = {
                 "time": round(time.time(), 3),
@@ -192,6 +204,7 @@ class RequestGuard:
                 "route": route,
                 "status": log.status,
                 "ms": round(1000 * seconds, 2),
+                **({} if use is None else {"key": use.key.name}),
                 **scope["usage"],
             }
             logger.info("%s", json.dumps(line, separators=(",", ":")))
@@ -199,7 +212,7 @@ class RequestGuard:
 
 def _waits(method: str, path: str, accept: bytes) -> bool:
     """Whether a request is rejected, before its body is read, under overload; streams wait for room in the queue."""
-    return method == "POST" and not path.endswith(STREAMED) and NDJSON not in accept
+    return method == "POST" and not path.endswith(STREAMED) and NDJSON not in accept and not path.startswith(ADMIN)
 
 
 def _size(length: bytes) -> int:

@@ -14,9 +14,8 @@ import socket
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection as Pipe
 from multiprocessing.synchronize import Event
 from types import FrameType
 
@@ -24,6 +23,8 @@ import uvicorn
 
 from pocketbert.errors import ConfigError
 from pocketbert.serve.settings import Settings
+from pocketbert.serve.supervisor import HANGUP, Link, Supervisor, terminal_is_gone
+from pocketbert.serve.tls import Certificate
 
 LINGER = 0.3  # seconds in which clients that keep connections open learn of the shutdown
 SWITCH_INTERVAL = 0.0005  # seconds; with Python's own 5 ms the engine would wait that long for its next batch
@@ -40,7 +41,10 @@ def serve(settings: Settings, ready: Callable[[int], None]) -> None:
         ConfigError: the address cannot be used, or a worker does not start.
         CheckpointError: a model cannot be read.
     """
+    if HANGUP is not None:
+        signal.signal(HANGUP, signal.SIG_IGN)  # until there is something to reload
     shared = settings.workers > 1
+    _certificate(settings)  # a wrong one is found before the port is opened
     _raise_connection_limit()
     if shared and settings.port:
         _listener(settings.host, settings.port, shared=False).close()  # fails if another service shares the port
@@ -51,7 +55,13 @@ def serve(settings: Settings, ready: Callable[[int], None]) -> None:
             return
         with tempfile.TemporaryDirectory(prefix="pocketbert-") as folder:
             os.environ[FILES] = folder  # metrics of the workers, so that any of them can report those of all
-            _supervise(settings, port, lambda: ready(port))
+            Supervisor(settings, port, _worker_main, lambda: ready(port)).run()
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return Certificate(settings.tls_cert, settings.tls_key)
 
 
 def _listener(host: str, port: int, *, shared: bool) -> socket.socket:
@@ -95,11 +105,12 @@ def _return_freed_memory() -> None:
             ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
-def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve in this process."""
+def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None], link: Link | None = None) -> None:
+    """Serve in this process; with a link to its supervisor if it is one of several workers."""
     from pocketbert.serve.app import load_app
     from pocketbert.serve.connections import Connection
     from pocketbert.serve.middleware import RequestGuard
+    from pocketbert.serve.reload import ReloadError
 
     class Server(uvicorn.Server):
         """A server that completes active requests before it stops."""
@@ -110,11 +121,15 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None])
 
         async def main_loop(self) -> None:
             """Serve until a signal arrives, then complete active requests."""
+            loop = asyncio.get_running_loop()
+            if link is not None:
+                link.start(self.guard.reloader)
+            elif HANGUP is not None:
+                loop.add_signal_handler(HANGUP, self.hang_up)
             ready()
             gc.freeze()  # modules and models stay: the collector need not scan them again and again
             await super().main_loop()
             self.guard.draining = True
-            loop = asyncio.get_running_loop()
             end = loop.time() + settings.limits.time
             await asyncio.sleep(LINGER)
             while self.guard.in_flight and loop.time() < end and not self.force_exit:
@@ -125,68 +140,45 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None])
             self.force_exit = self.should_exit
             self.should_exit = True
 
+        def hang_up(self) -> None:
+            """Read models, keys and certificate again; or stop, if the terminal is gone."""
+            if terminal_is_gone():
+                self.should_exit = True
+            else:
+                self.reloading = asyncio.ensure_future(self.reload())
+
+        async def reload(self) -> None:
+            """Reload; the outcome is in the log."""
+            with contextlib.suppress(ReloadError):
+                await self.guard.reloader.reload()
+
     _return_freed_memory()
     sys.setswitchinterval(SWITCH_INTERVAL)
     if settings.log:
         _configure_log()
-    guard = load_app(settings)
+    certificate = _certificate(settings)
+    guard = load_app(settings, certificate)
     config = uvicorn.Config(
         guard, log_config=None, access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=30,
         timeout_graceful_shutdown=5, ws="none", http=Connection,
     )  # fmt: skip
+    if certificate is not None:
+        config.load()
+        config.ssl = certificate.context
     Server(config, guard).run(sockets=[listener])
 
 
-# ── several workers ──
+# ── one of several workers ──
 
 
-def _supervise(settings: Settings, port: int, ready: Callable[[], None]) -> None:
-    """Run worker processes that share a port; one that dies is replaced, unless it was never ready."""
-    spawn = multiprocessing.get_context("spawn")
-    stopping = False
-    workers: list[tuple[BaseProcess, Event]] = []
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    def start() -> None:
-        is_ready = spawn.Event()
-        process = spawn.Process(target=_worker_main, args=(settings, port, is_ready), daemon=True)
-        process.start()
-        workers.append((process, is_ready))
-
-    before = {sig: signal.signal(sig, stop) for sig in (signal.SIGTERM, signal.SIGINT)}
-    announced = False
-    try:
-        for _ in range(settings.workers):
-            start()
-        while not stopping:
-            time.sleep(0.05)
-            if not announced and all(is_ready.is_set() for _, is_ready in workers):
-                ready()
-                announced = True
-            for process, is_ready in [pair for pair in workers if not pair[0].is_alive()]:
-                workers.remove((process, is_ready))
-                if not is_ready.is_set():
-                    raise ConfigError("a worker did not start: its error is above")
-                logger.error("a worker ended with status %s and is replaced", process.exitcode)
-                start()
-    finally:
-        for process, _ in workers:
-            process.terminate()
-        for process, _ in workers:
-            process.join()
-        for sig, handler in before.items():
-            signal.signal(sig, handler)
-
-
-def _worker_main(settings: Settings, port: int, is_ready: Event) -> None:
+def _worker_main(settings: Settings, port: int, is_ready: Event, pipe: Pipe) -> None:
     """Main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent ends its workers
+    if HANGUP is not None:
+        signal.signal(HANGUP, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with _listener(settings.host, port, shared=True) as listener:
-        _run(settings, listener, is_ready.set)
+        _run(settings, listener, is_ready.set, Link(pipe))
 
 
 def _end_with_parent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -64,6 +63,19 @@ class Limits(Options):
             self._check(limit.name, getattr(self, limit.name) > 0, "must be positive")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """An API key: its name, for metrics and the log, and what it allows. Zero is no limit."""
+
+    name: str
+    secret: str = field(repr=False)
+    requests_per_minute: float = 0
+    tokens_per_minute: float = 0
+    concurrent: float = 0
+    reload: bool = False
+    """Whether `POST /admin/reload` accepts it."""
+
+
 @dataclass(frozen=True)
 class Settings(Options):
     """Settings of one service.
@@ -78,8 +90,20 @@ class Settings(Options):
     )
     port: int = field(default=8000, metadata=option("Port to listen on; 0 for any free one.", "N"))
     workers: int = field(default=1, metadata=option("Worker processes, each with all models.", "N"))
-    keys: tuple[str, ...] = field(default=(), repr=False)
+    keys: tuple[Key, ...] = ()
     """The API keys of which a request must have one, if there are any."""
+    key_file: Path | None = None
+    """The file that they are from, for reloads; None if they are from the environment."""
+    tls_cert: Path | None = field(
+        default=None,
+        metadata=Panel("Access").option(
+            "Certificate with its chain, as a PEM file: the service speaks HTTPS. Needs --tls-key.",
+            "FILE",
+        ),
+    )
+    tls_key: Path | None = field(
+        default=None, metadata=Panel("Access").option("Key of the certificate, as a PEM file.", "FILE")
+    )
     cors: tuple[str, ...] = field(
         default=(),
         metadata=Panel("Access").option("Allowed CORS origin, may be repeated; * allows any.", "ORIGIN", repeated=True),
@@ -98,6 +122,8 @@ class Settings(Options):
         super().__post_init__()
         self._check("port", 0 <= self.port <= 65535, "must lie in [0, 65535]")
         self._check("workers", 1 <= self.workers <= 256, "must lie in [1, 256]")
+        self._check("tls_cert", self.tls_cert is None or self.tls_key is not None, "needs --tls-key")
+        self._check("tls_key", self.tls_key is None or self.tls_cert is not None, "needs --tls-cert")
 
     @property
     def hosts(self) -> frozenset[str] | None:
@@ -134,24 +160,3 @@ def named(models: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         if names.count(name) > 1:
             raise ConfigError(f"two models are called {name!r}: name one of them with NAME=MODEL")
     return tuple(pairs)
-
-
-def read_keys(path: Path | None) -> tuple[str, ...]:
-    """The API keys of a file, one per line, without comments (#); or those of the environment, separated by commas."""
-    if path is None:
-        written = os.environ.get(KEYS)
-        if written is None:
-            return ()
-        keys = tuple(key.strip() for key in written.split(",") if key.strip())
-        if not keys:
-            raise ConfigError(f"{KEYS} is set and contains no API key: separate keys by commas, or unset it")
-        return keys
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}): write one API key per line") from None
-    lines = (line.strip() for line in text.splitlines())
-    keys = tuple(line for line in lines if line and not line.startswith("#"))
-    if not keys:
-        raise ConfigError(f"{path} contains no API key: write one per line")
-    return keys
