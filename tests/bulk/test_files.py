@@ -197,6 +197,7 @@ def test_bad_files(files: Path, models: Models, tmp_path: Path) -> None:
     refused("'number' begins with values of the type bigint", file=files / "[ae]*", keep=("number",), format="parquet")
     refused(r"a\.jsonl, line 1: no \[MASK\]", file=files / "a.jsonl", task="fill-mask", model=models["fill-mask"],
             output=str(tmp_path / "other"))  # fmt: skip
+    refused("--keep label: the results have a column of this name", file=files / "a.jsonl", keep=("label",))
     refused("is a file: --output takes a folder", file=files / "a.jsonl", output=str(files / "b.csv"))
 
 

@@ -42,6 +42,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 _STARTED = f"{UNFINISHED}/run.json"
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*/*.json", "*/*.safetensors", "*/*.bin")
+_TEXTS = ("text", "text_pair", "question")  # of the input, which the results have as well
 _NUMBER = re.compile(r"part-(\d+)\.")
 
 Advance = Callable[[int, float | None], None]
@@ -86,7 +87,9 @@ def answer_files(options: BulkOptions, *, advance: Advance = lambda rows, fracti
     output = (
         str(options.output).rstrip("/") if is_url(str(options.output)) else str(Path(str(options.output)).absolute())
     )
-    form_of(options.task, options.options)  # refuses what has no columns before anything is read
+    form = form_of(options.task, options.options)  # refuses what has no columns before anything is read
+    if taken := [name for name in options.keep if name in (*_TEXTS, *form.types)]:
+        raise DataError(f"--keep {taken[0]}: the results have a column of this name; rename that of the input")
     inputs = Inputs(
         find(str(options.file)), options.text_column, options.text_pair_column, options.text_pair,
         pairs=options.task == "text-classification", keep=options.keep, shard_rows=options.shard_rows,
@@ -172,9 +175,7 @@ class _Run:
         sources = [{"file": source.name, "bytes": source.bytes} for source in self.inputs.sources]
         manifest = {"format": FORMAT, **facts, "input": sources, "counts": counts, "shards": [*map(asdict, shards)]}
         self.folder.write(MANIFEST, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
-        for name in self.folder.names():
-            if name.startswith(f"{UNFINISHED}/"):
-                self.folder.remove(name)
+        self.folder.remove(UNFINISHED)
         return BulkResult(
             self.folder.where, counts["rows"], len(shards), counts["skipped"], counts["cut"], first
         )  # fmt: skip

@@ -11,6 +11,7 @@ import contextlib
 import glob
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -81,16 +82,14 @@ class Folder(NamedTuple):
             raise _unusable(self.where, error) from None
 
     def remove(self, name: str) -> None:
-        """Remove a file that is there. Raises `DataError`."""
+        """Remove a folder in it with all files, if it is there. Raises `DataError`."""
         try:
-            if is_url(self.where):
-                system, base = _remote(self.where)
-                system.delete_file(f"{base}/{name}")
+            if not is_url(self.where):
+                shutil.rmtree(Path(self.where, name), ignore_errors=True)
                 return
-            path = Path(self.where, name)
-            path.unlink()
-            with contextlib.suppress(OSError):  # until it is empty
-                path.parent.rmdir()
+            system, base = _remote(self.where)
+            if system.get_file_info(f"{base}/{name}").type.name == "Directory":
+                system.delete_dir(f"{base}/{name}")
         except OSError as error:
             raise _unusable(f"{self.where}/{name}", error) from None
 

@@ -92,8 +92,9 @@ def ray_executor(address: str | None = None, workers: int | None = None) -> Exec
         import ray.exceptions
 
         _connect(address, workers)
-        # On a cluster that is not ours alone, what waits in its queue could be started as well.
-        limit = workers if address and workers else _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        # Where there are more, whatever waits in Ray's queue would be started as well.
+        limit = workers if workers and workers < processors else _AHEAD * processors
         task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_apply)
         shared, waiting = ray.put(function), iter(items)
         running = [task.remote(shared, item) for item in islice(waiting, limit)]
