@@ -31,7 +31,7 @@ class Answers:
     def __init__(self, task: str, model: str | None) -> None:
         self.pipe = pipeline(task, model, model_kwargs={"threads": 1})
 
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.002)
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.002)  # type: ignore[untyped-decorator] # Ray has no types
     async def answer(self, requests: list[list[Any]]) -> list[Any]:
         """The results of each request, or the error of one of its inputs."""
         return await asyncio.to_thread(self._answers, requests)
@@ -66,4 +66,5 @@ class Answers:
 def build(arguments: dict[str, str]) -> serve.Application:
     """The application that `serve run` starts: `task`, and if they are not the defaults `model` and `replicas`."""
     replicas = int(arguments.get("replicas", "1"))
-    return Answers.options(num_replicas=replicas).bind(arguments["task"], arguments.get("model"))
+    deployment: Any = Answers  # which its decorator made of the class
+    return deployment.options(num_replicas=replicas).bind(arguments["task"], arguments.get("model"))
