@@ -108,6 +108,8 @@ from pocketbert.recipes.finetune_options import FinetuneOptions as FinetuneOptio
 from pocketbert.recipes.pretrain import PretrainResult as PretrainResult
 from pocketbert.recipes.pretrain import pretrain as pretrain
 from pocketbert.recipes.pretrain_options import PretrainOptions as PretrainOptions
+from pocketbert.recipes.seeds import SeedsResult as SeedsResult
+from pocketbert.recipes.seeds import over_seeds as over_seeds
 from pocketbert.recipes.transfer import transfer as transfer
 from pocketbert.recipes.transfer_options import TransferOptions as TransferOptions
 from pocketbert.runtime.quantize_options import QuantizeOptions as QuantizeOptions
@@ -135,6 +137,7 @@ from pocketbert.tokenization import SqueezeBertTokenizer as SqueezeBertTokenizer
 from pocketbert.tokenization import SqueezeBertTokenizerFast as SqueezeBertTokenizerFast
 from pocketbert.tokenization import XLMRobertaTokenizer as XLMRobertaTokenizer
 from pocketbert.tokenization import XLMRobertaTokenizerFast as XLMRobertaTokenizerFast
+from pocketbert.training.callbacks import Callback as Callback
 
 __version__: str
 __all__: list[str]

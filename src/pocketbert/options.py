@@ -39,6 +39,8 @@ class OptionInfo:
     """Whether the values of a tuple are written one by one, as in `--teacher A --teacher B`, and not as a list, as in
     `--labels A,B`."""
     positional: bool = False
+    required: bool = False
+    """Whether the command line requires it, though callers in Python may leave it out."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,12 @@ class Panel:
         default: str | None = None,
         choices: Sequence[str] = (),
         repeated: bool = False,
+        required: bool = False,
     ) -> dict[str, OptionInfo]:
         """Metadata of a field that is an option on the command line; see `OptionInfo`."""
         return _metadata(
             help=help, metavar=metavar, panel=self.heading, names=tuple(names), default=default, choices=tuple(choices),
-            repeated=repeated,
+            repeated=repeated, required=required,
         )  # fmt: skip
 
 

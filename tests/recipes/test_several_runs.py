@@ -22,8 +22,8 @@ SPACE: Space = {"batch_size": (8, 16), "learning_rate": Between(1e-3, 1e-2, log=
 
 def result_of(options: FinetuneOptions, metrics: dict[str, float]) -> FinetuneResult:
     return FinetuneResult(
-        folder=Path(options.output), metrics=metrics, steps=1, history=[], seconds=0.0, best_step=1, task=options.task,
-        pairs=False,
+        folder=Path(str(options.output)), metrics=metrics, steps=1, history=[], seconds=0.0, best_step=1,
+        task=options.task, pairs=False,
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def finetune(
         "pocketbert distill corpus --task feature-extraction --teacher t -m s …",
     ]
 )
-@options_of(DistillOptions, except_for=["vocab_size"])
+@options_of(DistillOptions, except_for=["vocab_size", "class_weights", "label_smoothing"])
 @multi_run_options
 @dry_run_option
 @console.json_option

@@ -44,7 +44,9 @@ def build(options: Callable[..., Options], values: Mapping[str, Any]) -> Options
 
 
 def _declaration(field: Field[Any], info: OptionInfo) -> Declaration:
-    default: dict[str, Any] = {"required": True} if field.default is MISSING else {"default": field.default}
+    default: dict[str, Any] = (
+        {"required": True} if info.required or field.default is MISSING else {"default": field.default}
+    )
     kind, is_list = (str, False) if info.choices else _kind(field)
     if info.positional:
         kind = click.Path() if kind is str else kind  # the name of a model may be a folder, which shells complete

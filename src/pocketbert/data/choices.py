@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from pocketbert.data.bad_rows import BadRows
 from pocketbert.data.examples import Examples
 from pocketbert.data.files import check_text, json_lines, opened, parquet_rows, type_of
+from pocketbert.data.memory import Memory
 from pocketbert.errors import DataError
 
 
@@ -38,26 +39,34 @@ class Choices(Examples[Choice]):
     """The questions of one file."""
 
 
-def read_choices(path: str | Path, *, skip_bad: bool = False) -> Choices:
+def read_choices(source: str | Path | Memory, *, skip_bad: bool = False) -> Choices:
     """Read questions with choices.
 
     Args:
-        path: the file.
+        source: the file, or rows in memory with the keys of one of its objects.
         skip_bad: skip and list questions that cannot be used.
 
     Raises:
         DataError: the file is missing, empty or of another layout; a question has fewer than two choices, an empty
             choice, or a label that is not among them.
     """
-    path = Path(path)
+    if isinstance(source, Memory):
+        bad = BadRows(source.path, skip=skip_bad)
+        rows = (row for line, value in source.objects() for row in _object(source.path, line, value, bad))
+        return _choices(list(_kept(rows, bad)), bad, source.sha256())
+    path = Path(source)
     bad = BadRows(path, skip=skip_bad)
     readers = {".csv": _swag, ".tsv": _tsv, **dict.fromkeys((".json", ".jsonl", ".ndjson", ".parquet"), _json)}
     with opened(path, *readers):
         questions = list(_kept(readers[path.suffix.lower()](path, bad), bad))
+    return _choices(questions, bad)
+
+
+def _choices(questions: list[Choice], bad: BadRows, digest: str | None = None) -> Choices:
     bad.check(len(questions))
     if not questions:
-        raise DataError(f"{path}: has no questions")
-    return Choices(path, questions, skipped=len(bad.found), bad=tuple(bad.found))
+        raise DataError(f"{bad.path}: has no questions")
+    return Choices(bad.path, questions, skipped=len(bad.found), bad=tuple(bad.found), digest=digest)
 
 
 class _Row(NamedTuple):

@@ -24,6 +24,8 @@ class Examples(Generic[Example_co]):
     skipped: int = field(default=0, kw_only=True)
     #: Rows that were skipped because the caller wished so.
     bad: tuple[BadRow, ...] = field(default=(), kw_only=True)
+    #: The hash of rows that are in no file.
+    digest: str | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -33,7 +35,9 @@ class Examples(Generic[Example_co]):
         return replace(self, examples=[self.examples[i] for i in indices])
 
     def sha256(self) -> str:
-        """Return the hash of the whole file."""
+        """Return the hash of the whole file, or of all rows where there is none."""
+        if self.digest is not None:
+            return self.digest
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 from pocketbert.data.bad_rows import BadRows
 from pocketbert.data.examples import Examples
 from pocketbert.data.files import check_text, json_lines, opened, parquet_rows
+from pocketbert.data.memory import Memory
 from pocketbert.errors import DataError
 
 _LINE = '{"id": …, "question": …, "context": …, "answers": {"text": […], "answer_start": […]}}'
@@ -83,18 +84,21 @@ class _Row(NamedTuple):
     context: Any
 
 
-def read_squad(path: str | Path, *, skip_bad: bool = False) -> Questions:
+def read_squad(source: str | Path | Memory, *, skip_bad: bool = False) -> Questions:
     """Read questions, passages and answers.
 
     Args:
-        path: the file.
+        source: the file, or rows in memory as `datasets` has them.
         skip_bad: skip and list questions that cannot be used.
 
     Raises:
         DataError: the file is missing, empty, not JSON or of another layout; a question lacks a field, has an empty
             text, or shares its id with another.
     """
-    path = Path(path)
+    if isinstance(source, Memory):
+        bad = BadRows(source.path, skip=skip_bad)
+        return _checked(list(_questions(source.path, _flat(source.objects()), bad)), bad, source.sha256())
+    path = Path(source)
     bad = BadRows(path, skip=skip_bad)
     with opened(path, ".json", ".jsonl", ".ndjson", ".parquet"):
         if path.suffix.lower() == ".parquet":
@@ -102,10 +106,14 @@ def read_squad(path: str | Path, *, skip_bad: bool = False) -> Questions:
         else:
             rows = _official(path, bad) if path.suffix.lower() == ".json" else _flat(json_lines(path, bad))
         questions = list(_questions(path, rows, bad))
+    return _checked(questions, bad)
+
+
+def _checked(questions: list[Question], bad: BadRows, digest: str | None = None) -> Questions:
     bad.check(len(questions))
     if not questions:
-        raise DataError(f"{path}: has no questions")
-    return Questions(path, questions, skipped=len(bad.found), bad=tuple(bad.found))
+        raise DataError(f"{bad.path}: has no questions")
+    return Questions(bad.path, questions, skipped=len(bad.found), bad=tuple(bad.found), digest=digest)
 
 
 def _questions(path: Path, rows: Iterable[_Row], bad: BadRows) -> Iterator[Question]:

@@ -16,7 +16,7 @@ raises `DataError` with file and line, after the rows before it, or is skipped, 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -28,7 +28,8 @@ from pocketbert.data.columns import Columns, choose
 from pocketbert.data.examples import Examples
 from pocketbert.data.files import is_unicode, type_of
 from pocketbert.data.formats import LABEL_PREFIX, has_label_prefix
-from pocketbert.data.rows import open_rows
+from pocketbert.data.memory import Memory
+from pocketbert.data.rows import Rows, open_rows
 from pocketbert.data.separated import title_above
 from pocketbert.data.spellings import Label, read_lists, truth
 from pocketbert.errors import DataError
@@ -51,10 +52,20 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Table(Examples[Example]):
-    """The rows of one file (or of a part of it); `classes` are the labels that have columns of their own."""
+    """The rows of one file (or of a part of it).
+
+    `classes` are the labels that have columns of their own; `weights` say how much each row counts, if they differ.
+    """
 
     columns: Columns
     classes: tuple[str, ...] = ()
+    weights: tuple[float, ...] | None = None
+
+    def part(self, indices: Iterable[int]) -> Self:
+        """Return these examples only."""
+        chosen = list(indices)
+        part = super().part(chosen)
+        return part if self.weights is None else replace(part, weights=tuple(self.weights[i] for i in chosen))
 
     def relabelled(self, labels: Sequence[Label]) -> Self:
         """Return these examples with other labels."""
@@ -66,7 +77,7 @@ class TableReader:
     """An iterator over the examples of a file, which reads lazily.
 
     Args:
-        path: a `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json` or `.parquet` file.
+        path: a `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json` or `.parquet` file; or rows in memory.
         text: column of the text [default: detected by its name: text, sentence, review, …].
         text_pair: column of the second text [default: detected, unless `text` is given].
         label: column of the label, or columns with truth values, separated by commas [default: detected by its name:
@@ -86,7 +97,7 @@ class TableReader:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Memory,
         *,
         text: str | None = None,
         text_pair: str | None = None,
@@ -97,12 +108,16 @@ class TableReader:
         skip_ragged: bool = False,
         skip_bad: bool = False,
     ) -> None:
-        self.path, self.skipped = Path(path), 0
+        self.path, self.skipped = path.path if isinstance(path, Memory) else Path(path), 0
         self._header, self._skip_ragged = header, skip_ragged
         self.bad = BadRows(self.path, skip=skip_bad)
         with ExitStack() as opened:
+            rows: Rows
             try:
-                self._names, rows, self._fraction = open_rows(self.path, header, opened, self.bad)
+                if isinstance(path, Memory):
+                    self._names, rows, self._fraction = path.columns, path.rows(), _none_of_it
+                else:
+                    self._names, rows, self._fraction = open_rows(self.path, header, opened, self.bad)
                 start, self._rows = looked_at(rows, 1)
                 first = start[0][1] if start else None
             except OSError as error:
@@ -174,7 +189,7 @@ class TableReader:
         return DataError(f"{self.path}: cannot be read: {error.strerror or error}")
 
 
-def read_table(path: str | Path, **options: Any) -> Table:
+def read_table(path: str | Path | Memory, **options: Any) -> Table:
     """Return all examples of `path`; options and errors as of `TableReader`.
 
     Raises:
@@ -185,13 +200,22 @@ def read_table(path: str | Path, **options: Any) -> Table:
     reader.bad.check(len(examples))
     skipped = reader.skipped + len(reader.bad.found)
     bad = tuple(sorted(reader.bad.found, key=lambda row: row.line))
-    table = Table(reader.path, examples, reader.columns, reader.classes, skipped=skipped, bad=bad)
+    digest = path.sha256() if isinstance(path, Memory) else None
+    table = Table(reader.path, examples, reader.columns, reader.classes, skipped=skipped, bad=bad, digest=digest)
     labels = read_lists([example.label for example in examples])
-    if has_label_prefix(reader.path) and all(isinstance(label, tuple) and len(label) == 1 for label in labels):
+    if (
+        digest is None
+        and has_label_prefix(reader.path)
+        and all(isinstance(label, tuple) and len(label) == 1 for label in labels)
+    ):
         labels = [label[0] for label in labels if label]
     if all(isinstance(label, str) and label.startswith(LABEL_PREFIX) for label in labels):
         labels = [str(label).removeprefix(LABEL_PREFIX) for label in labels]
     return table.relabelled(labels)
+
+
+def _none_of_it() -> float:
+    return 0.0  # of rows in memory, whose number is not known
 
 
 # ── cells ──

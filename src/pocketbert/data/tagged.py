@@ -17,6 +17,7 @@ from typing import Any
 from pocketbert.data.bad_rows import BadRows
 from pocketbert.data.conll import Sentence, Sentences, checked, read_conll
 from pocketbert.data.files import check_file, check_text, json_lines, opened, parquet_rows, type_of
+from pocketbert.data.memory import Memory
 from pocketbert.data.separated import csv_rows, header_of
 from pocketbert.data.spellings import read_list
 from pocketbert.errors import ConfigError, DataError
@@ -28,7 +29,7 @@ _TABLES = (".jsonl", ".ndjson", ".json", ".parquet")
 
 
 def read_tagged(
-    path: str | Path,
+    source: str | Path | Memory,
     words: str | None = None,
     tags: str | None = None,
     names: Sequence[str] | None = None,
@@ -39,7 +40,7 @@ def read_tagged(
     """Read sentences of tagged words.
 
     Args:
-        path: the file.
+        source: the file, or rows in memory with a list of words and a list of tags each.
         words: the column of words: its number in a file of columns, its name elsewhere [default: detected].
         tags: the column of tags, likewise.
         names: the tags that the numbers 0, 1, … stand for.
@@ -50,7 +51,13 @@ def read_tagged(
         ConfigError: a column of a file of columns is not a number.
         DataError: the file cannot be read as sentences; see `read_conll` and `checked`.
     """
-    path = Path(path)
+    if isinstance(source, Memory):
+        bad = BadRows(source.path, skip=skip_bad)
+        found = list(_sentences(source.path, source.objects(), words, tags, {}, names, bad))
+        bad.check(len(found))
+        sentences = Sentences(source.path, found, skipped=len(bad.found), bad=tuple(bad.found), digest=source.sha256())
+        return checked(sentences, names, known)
+    path = Path(source)
     bad = BadRows(path, skip=skip_bad)
     lists = path.suffix.lower() == ".csv" and path.is_file() and _has_lists(path, words)
     if path.suffix.lower() not in _TABLES and not lists:
@@ -69,9 +76,9 @@ def read_tagged(
             rows, stored = _csv(path, bad), {}
         else:
             rows, stored = json_lines(path, bad), {}
-        sentences = list(_sentences(path, rows, words, tags, stored, names, bad))
-    bad.check(len(sentences))
-    return checked(Sentences(path, sentences, skipped=len(bad.found), bad=tuple(bad.found)), names, known)
+        found = list(_sentences(path, rows, words, tags, stored, names, bad))
+    bad.check(len(found))
+    return checked(Sentences(path, found, skipped=len(bad.found), bad=tuple(bad.found)), names, known)
 
 
 def _has_lists(path: Path, words: str | None) -> bool:

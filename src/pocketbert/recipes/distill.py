@@ -31,7 +31,7 @@ from pocketbert.features import IGNORED, fit
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.distill_options import DistillOptions
-from pocketbert.recipes.epoch_run import EpochRun, FinetuneResult, MeasureLatency
+from pocketbert.recipes.epoch_run import EpochRun, FinetuneResult, MeasureLatency, carry_out
 from pocketbert.recipes.finetune import FinetuneRun
 from pocketbert.recipes.models import prepare_model, read_tokenizer
 from pocketbert.recipes.teacher_models import TeacherModels
@@ -41,6 +41,7 @@ from pocketbert.tasks.evaluation import Scores
 from pocketbert.tasks.raw_text import EncodedText, MaskedText, RawText
 from pocketbert.tasks.similarity import Similarity
 from pocketbert.tokenization import BertTokenizer
+from pocketbert.training.callbacks import Callback
 from pocketbert.training.encoder_distillation import EncoderDistillation
 from pocketbert.training.engine_teachers import EngineTeacher, engine_teachers
 from pocketbert.training.objectives import Objective
@@ -54,6 +55,7 @@ def distill(
     console: Console | None = None,
     argv: Sequence[str] = (),
     measure_latency: MeasureLatency | None = None,
+    callback: Callback | None = None,
 ) -> FinetuneResult:
     """Distil one or more teachers into a student, or resume such a run.
 
@@ -62,6 +64,7 @@ def distill(
         console: where to show progress: a bar on a terminal, lines otherwise; without a console lines go to the log.
         argv: the command, for `run.json`.
         measure_latency: measures the latency of the model folder, for the model card.
+        callback: is told of steps and evaluations, and may end the run.
 
     Raises:
         DataError: the data is invalid.
@@ -72,7 +75,7 @@ def distill(
         TrainingError: the loss is not finite.
     """
     kind = EncoderDistillationRun if options.task == RawText.name else DistillationRun
-    return kind(options, console=console, argv=argv, measure_latency=measure_latency).run()
+    return carry_out(kind, options, console=console, argv=argv, measure_latency=measure_latency, callback=callback)
 
 
 class DistillationRun(FinetuneRun):

@@ -212,6 +212,8 @@ class DistillOptions(FinetuneOptions):
             )
             for name in further:
                 self._check(name, not getattr(self, name), "is for --task feature-extraction; leave it out")
+        for name, unused in (("class_weights", None), ("label_smoothing", 0.0), ("sample_weights", None)):
+            self._check(name, getattr(self, name) == unused, "is for finetune: teachers give labels their weights here")
         self._check("augment", self.augment >= 0, "must not be negative")
         self._check("cache_gigabytes", self.cache_gigabytes >= 0, "must not be negative")
         self.weights()

@@ -7,19 +7,21 @@ step), `evaluation/` (predictions of the best model, and its calibration), `READ
 
 from __future__ import annotations
 
+import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from pocketbert.configs import PreTrainedConfig
+from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.data.bad_rows import describe_bad_rows, write_bad_rows
 from pocketbert.data.batches import Batches
 from pocketbert.errors import ConfigError
 from pocketbert.features import fit
+from pocketbert.models.auto import model_class
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.calibrated import describe_calibration, read_record
 from pocketbert.recipes.finetune_options import FinetuneOptions
@@ -27,7 +29,8 @@ from pocketbert.recipes.model_card import write_reports
 from pocketbert.recipes.run_length import ADJUSTABLE, RunLength, continue_run, progress_in
 from pocketbert.recipes.training_run import RunResult, TrainingRun, metrics_of
 from pocketbert.tasks.base import EncodedData, EncodedTask, TrainingData
-from pocketbert.tokenization import BertTokenizer
+from pocketbert.tokenization import AutoTokenizer, BertTokenizer
+from pocketbert.training.callbacks import Callback
 from pocketbert.training.loop import TrainingSchedule
 from pocketbert.training.objectives import Objective
 from pocketbert.training.optim import adamw
@@ -48,6 +51,10 @@ class FinetuneResult(RunResult):
     """The task of the model."""
     pairs: bool
     """Whether its inputs are pairs of texts."""
+    model: PreTrainedModel | None = None
+    """The best model, of a run that keeps nothing on disk."""
+    tokenizer: BertTokenizer | None = None
+    """Its tokenizer."""
 
 
 class EpochRun(TrainingRun):
@@ -55,6 +62,7 @@ class EpochRun(TrainingRun):
 
     Args:
         measure_latency: measures the best model, for its card.
+        callback: is told of steps and evaluations, and may end the run.
     """
 
     data: TrainingData
@@ -67,9 +75,10 @@ class EpochRun(TrainingRun):
         console: Console | None = None,
         argv: Sequence[str] = (),
         measure_latency: MeasureLatency | None = None,
+        callback: Callback | None = None,
     ) -> None:
         super().__init__(options, console=console, argv=argv)
-        self.options, self.measure_latency = options, measure_latency
+        self.options, self.measure_latency, self.callback = options, measure_latency, callback
 
     @abstractmethod
     def metrics(self) -> list[str]:
@@ -199,6 +208,7 @@ class EpochRun(TrainingRun):
             schedule,
             rate=length.rate,
             on_evaluation=on_evaluation,
+            callback=self.callback,
         )
         model.save_pretrained(self.folder / "last")
         tokenizer.save_pretrained(self.folder / "last")
@@ -231,6 +241,25 @@ class EpochRun(TrainingRun):
     def _choose_metric(self) -> str:
         """Return the metric that selects the best model. Raises `ConfigError` for an unknown metric."""
         wanted, known = self.options.metric, self.metrics()
+        if callable(wanted):
+            return known[0]
         if wanted is not None and wanted not in known:
             raise ConfigError(f"--metric {wanted} must be one of {', '.join(known)}")
         return wanted or known[0]
+
+
+def carry_out(run: type[EpochRun], options: FinetuneOptions, **context: Any) -> FinetuneResult:
+    """Carry out a run; without an output folder in one that is gone afterwards, so that the result has the model.
+
+    Args:
+        run: the class of the run.
+        options: its options.
+        **context: its other arguments.
+    """
+    if options.output is not None:
+        return run(options, **context).run()
+    with tempfile.TemporaryDirectory(prefix="pocketbert-") as folder:
+        result = run(replace(options, output=folder, tensorboard=False), **context).run()
+        tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+        model = model_class(config, config.saved_head).from_pretrained(folder)
+    return replace(result, model=model, tokenizer=tokenizer)

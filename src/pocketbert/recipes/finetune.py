@@ -11,7 +11,7 @@ from rich.console import Console
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.calibrated import save_calibrated
-from pocketbert.recipes.epoch_run import EpochRun, FinetuneResult, MeasureLatency
+from pocketbert.recipes.epoch_run import EpochRun, FinetuneResult, MeasureLatency, carry_out
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.models import prepare_model
 from pocketbert.tasks import find_task
@@ -19,7 +19,8 @@ from pocketbert.tasks.base import EncodedTask, Task
 from pocketbert.tasks.classification import TextEvaluation
 from pocketbert.tasks.evaluation import Scores
 from pocketbert.tokenization import BertTokenizer
-from pocketbert.training.objectives import ExampleLoss, Objective, TokenLoss
+from pocketbert.training.callbacks import Callback
+from pocketbert.training.objectives import ExampleLoss, Objective, TokenLoss, WeightedLoss
 
 
 def finetune(
@@ -28,6 +29,7 @@ def finetune(
     console: Console | None = None,
     argv: Sequence[str] = (),
     measure_latency: MeasureLatency | None = None,
+    callback: Callback | None = None,
 ) -> FinetuneResult:
     """Fine-tune a model for a task on labelled data, or resume such a run.
 
@@ -36,6 +38,7 @@ def finetune(
         console: where to show progress: a bar on a terminal, lines otherwise; without a console lines go to the log.
         argv: the command, for `run.json`.
         measure_latency: measures the latency of the model folder, for the model card.
+        callback: is told of steps and evaluations, and may end the run.
 
     Raises:
         DataError: the data is invalid.
@@ -44,7 +47,9 @@ def finetune(
         TrainingInterrupted: SIGINT or SIGTERM arrived; the training state is saved.
         TrainingError: the loss is not finite.
     """
-    return FinetuneRun(options, console=console, argv=argv, measure_latency=measure_latency).run()
+    return carry_out(
+        FinetuneRun, options, console=console, argv=argv, measure_latency=measure_latency, callback=callback
+    )
 
 
 class FinetuneRun(EpochRun):
@@ -66,7 +71,9 @@ class FinetuneRun(EpochRun):
         return prepare_model(self.folder, self.options, self.data, self.log)
 
     def objective(self, model: PreTrainedModel) -> Objective:
-        """Return the model's own loss on the labels."""
+        """Return the model's own loss on the labels, or that with weights."""
+        if self.options.label_smoothing > 0 or "weights" in self.encoded.targets:
+            return WeightedLoss(model, self.options.label_smoothing)
         return (TokenLoss if self.data.per_token else ExampleLoss)(model)
 
     def evaluate(self, objective: Objective) -> Scores:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pocketbert.bundles import ENCODER
 from pocketbert.errors import ConfigError
@@ -32,14 +34,21 @@ RUN = Panel("Run")
 class FinetuneOptions(Options):
     """Options of `finetune`; the command's options have the same names.
 
-    Raises `ConfigError` for values that contradict each other or make no sense.
+    In Python, `data` and `eval_data` may be in memory (see `pocketbert.data.memory`), and a run without `output` keeps
+    nothing on disk: its result has the model.
+
+    Raises `ConfigError` for values that contradict each other or make no sense, `DataError` for data in memory that is
+    no table.
     """
 
-    data: Path | str = field(
+    data: Path | str | Any = field(
         metadata=argument("Training data: a file in one of the task's formats; with --glue a folder.")
     )
-    output: Path | str = field(
-        metadata=RUN.option("Output folder: new, or that of a run to resume.", "FOLDER", names=["--output", "-o"])
+    output: Path | str | None = field(
+        default=None,
+        metadata=RUN.option(
+            "Output folder: new, or that of a run to resume.", "FOLDER", names=["--output", "-o"], required=True
+        ),
     )
     task: str = field(
         default="text-classification",
@@ -75,7 +84,7 @@ class FinetuneOptions(Options):
     )
 
     glue: str | None = field(default=None, metadata=GLUE)
-    eval_data: Path | str | None = field(
+    eval_data: Path | str | Any | None = field(
         default=None, metadata=EVALUATION.option("File of evaluation data.", "FILE", default="split off from DATA")
     )
     eval_fraction: float = field(
@@ -155,6 +164,20 @@ class FinetuneOptions(Options):
             choices=PRECISIONS,
         ),
     )
+    class_weights: str | Mapping[str, float] | None = field(
+        default=None,
+        metadata=TRAINING.option(
+            "How much an example counts by its label: balanced makes all labels count alike; or A=2,B=0.5, others 1.",
+            "balanced|A=X,B=Y",
+            default="all alike",
+        ),
+    )
+    label_smoothing: float = field(
+        default=0.0,
+        metadata=TRAINING.option("Part of every label that is shared out among all labels.", "X"),
+    )
+    sample_weights: Sequence[float] | None = None
+    """How much each row of `data` counts; in Python only."""
     quantization_aware: bool = field(
         default=False,
         metadata=TRAINING.option("Simulate 8-bit integers while training a MobileBERT, for integer-only engines."),
@@ -166,7 +189,7 @@ class FinetuneOptions(Options):
     eval_every: int | None = field(
         default=None, metadata=EVALUATION.option("Evaluate every N steps.", "N", default="one epoch")
     )
-    metric: str | None = field(
+    metric: str | Callable[[Any, Any], float] | None = field(
         default=None,
         metadata=EVALUATION.option(
             "Metric that selects the best checkpoint.", "NAME", default="the task's first metric"
@@ -189,6 +212,11 @@ class FinetuneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("data", "eval_data"):
+            self._take_from_memory(name)
+        if self.output is None:
+            for name in ("resume", "resume_from"):
+                self._check(name, not getattr(self, name), "needs an output folder")
         if self.from_scratch is not None:
             self._check("model", self.model is None, "and --from-scratch are both given: choose what to start from")
         elif self.model is None:
@@ -203,7 +231,7 @@ class FinetuneOptions(Options):
             for name in ("skip_bad", "merge_labels"):
                 self._check(name, not getattr(self, name), f"is not for --glue {self.glue}; leave it out")
         for name in foreign_options(self.task):
-            unused = getattr(self, name) in (None, False)
+            unused = getattr(self, name) is None or getattr(self, name) in (False, 0.0)
             self._check(name, unused, f"is not for --task {self.task}; leave it out")
         names = self.labels
         self._check(
@@ -224,6 +252,53 @@ class FinetuneOptions(Options):
         self._check("weight_decay", self.weight_decay >= 0, "must not be negative")
         self._check_schedule()
         self._check("eval_fraction", 0 < self.eval_fraction < 1, "must lie between 0 and 1")
+        self._check("label_smoothing", 0 <= self.label_smoothing < 1, "must lie in [0, 1)")
+        self._check_weights()
+
+    def _take_from_memory(self, name: str) -> None:
+        """Make data in memory of one form, if the field holds any."""
+        data = getattr(self, name)
+        if data is None or isinstance(data, str | Path):
+            return
+        from pocketbert.data.memory import as_source
+
+        object.__setattr__(self, name, as_source(data))
+        self._check(name, self.glue is None, "is in memory: --glue reads a folder")
+        self._check(name, self.task in TASKS, f"is in memory: --task {self.task} reads a folder")
+
+    def _check_weights(self) -> None:
+        weights = self.weights_by_label() or {}
+        positive = all(0 < weight < math.inf for weight in weights.values())
+        self._check("class_weights", positive, "must be positive and finite")
+        samples = self.sample_weights
+        if samples is None:
+            return
+        if not (all(0 <= weight < math.inf for weight in samples) and any(weight > 0 for weight in samples)):
+            raise ConfigError("sample_weights must be finite, not negative, and some of them positive")
+        if self.skip_bad or self.glue is not None:
+            raise ConfigError("sample_weights stand for all rows of a table: leave out skip_bad and glue")
+
+    @property
+    def metric_name(self) -> str | None:
+        """The name of the metric that selects the best model, if one was chosen."""
+        return self.metric if self.metric is None or isinstance(self.metric, str) else self.metric.__name__
+
+    def weights_by_label(self) -> dict[str, float] | None:
+        """Return the weights of `class_weights` by label; None where they are balanced, or where there are none."""
+        given = self.class_weights
+        if given is None or given == "balanced":
+            return None
+        if not isinstance(given, str):
+            return {str(name): float(weight) for name, weight in given.items()}
+        weights = {}
+        for part in given.split(","):
+            name, equals, value = part.rpartition("=")
+            try:
+                weights[name.strip()] = float(value)
+            except ValueError:
+                equals = ""
+            self._check("class_weights", bool(equals and name), "must be balanced, or A=2,B=0.5 with names of labels")
+        return weights
 
     def _check_schedule(self) -> None:
         constant = self.schedule == "constant"

@@ -148,8 +148,13 @@ class RunManifest:
         write_text(self.folder / "run.json", json.dumps(self.content, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
+def _named(value: Any) -> str:
+    """What stands for a value that JSON has no form for: the name of a function, or the text of anything else."""
+    return str(getattr(value, "__name__", value))
+
+
 def _through_json(content: Any) -> Any:
-    return json.loads(json.dumps(content, default=str))
+    return json.loads(json.dumps(content, default=_named))
 
 
 def _compare(

@@ -109,13 +109,15 @@ def search(
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    if options.output is None:
+        raise ConfigError("a search needs an output folder (--output)")
     folder = Path(options.output)
     journal = folder / "search.log"
     if journal.exists() and not options.resume:
         raise CheckpointError(f"{folder} holds a search: resume it with --resume, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    metric = options.metric
+    metric = options.metric_name
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(journal))), study_name="search", load_if_exists=True
     )

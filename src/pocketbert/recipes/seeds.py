@@ -19,6 +19,7 @@ from pocketbert.errors import ConfigError
 from pocketbert.metrics import smaller_is_better
 from pocketbert.recipes.epoch_run import FinetuneResult
 from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.training.callbacks import Callback
 from pocketbert.training.progress import print_line
 
 Options = TypeVar("Options", bound=FinetuneOptions)
@@ -29,7 +30,7 @@ class SeedsResult:
     """Result of several runs."""
 
     folder: Path
-    """The model of the best run."""
+    """The model of the best run, see `FinetuneResult.folder`."""
     seeds: dict[int, dict[str, float]]
     """Seed → metrics."""
     mean: dict[str, float]
@@ -38,6 +39,8 @@ class SeedsResult:
     """Sample standard deviation (n - 1) of each metric; None for a single run."""
     best: int
     """The seed of the best run."""
+    result: FinetuneResult
+    """The best run."""
 
 
 def over_seeds(
@@ -47,6 +50,7 @@ def over_seeds(
     *,
     console: Console | None = None,
     argv: Sequence[str] = (),
+    callback: Callback | None = None,
 ) -> SeedsResult:
     """Repeat a run with the seeds `options.seed`, `options.seed` + 1, …; with `resume`, each is resumed.
 
@@ -56,6 +60,7 @@ def over_seeds(
         seeds: number of seeds.
         console: where to show progress.
         argv: the command, for every `run.json`.
+        callback: is told of the steps and evaluations of all runs.
 
     Raises:
         ConfigError: `seeds` is less than 1.
@@ -65,11 +70,11 @@ def over_seeds(
     results: dict[int, FinetuneResult] = {}
     for number, seed in enumerate(range(options.seed, options.seed + seeds), start=1):
         print_line(console, f"── seed {seed}, {number} of {seeds}")
-        changed = replace(options, seed=seed, output=Path(options.output) / f"seed-{seed}")
-        results[seed] = run(changed, console=console, argv=argv)
+        output = None if options.output is None else Path(options.output) / f"seed-{seed}"
+        results[seed] = run(replace(options, seed=seed, output=output), console=console, argv=argv, callback=callback)
     metrics_of = {seed: result.metrics for seed, result in results.items()}
     columns = {name: [metrics[name] for metrics in metrics_of.values()] for name in next(iter(metrics_of.values()))}
-    metric = options.metric or next(iter(columns))
+    metric = options.metric_name or next(iter(columns))
     sign = -1.0 if smaller_is_better(metric) else 1.0
     best = max(metrics_of, key=lambda seed: sign * metrics_of[seed][metric])
     result = SeedsResult(
@@ -78,7 +83,10 @@ def over_seeds(
         mean={name: statistics.mean(values) for name, values in columns.items()},
         deviation={name: statistics.stdev(values) for name, values in columns.items()} if seeds > 1 else None,
         best=best,
+        result=results[best],
     )
+    if options.output is None:
+        return result
     content: dict[str, Any] = {
         "metric": metric,
         "seeds": result.seeds,

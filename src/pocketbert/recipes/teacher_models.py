@@ -161,7 +161,7 @@ class TeacherModels:
             return []
         caches = []
         for number, (teacher, own) in enumerate(zip(self.models, layers, strict=True)):
-            folder = Path(options.cache or Path(options.output) / "teachers") / f"teacher-{number}"
+            folder = Path(options.cache or Path(str(options.output)) / "teachers") / f"teacher-{number}"
             cache = TeacherCache(folder, teacher, features, sorted(set(own)), bf16=bf16)
             with Progress(len(features), console, "running the teacher", "text") as progress:
                 cache.fill(progress)

@@ -30,6 +30,7 @@ from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.run_manifest import RunManifest, lock_folder, open_run_folder
 from pocketbert.tasks.evaluation import Scores
 from pocketbert.tokenization import BertTokenizer
+from pocketbert.training.callbacks import Callback
 from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, local_device
 from pocketbert.training.loop import TrainingSchedule, train
 from pocketbert.training.objectives import Batch, Objective
@@ -42,7 +43,7 @@ class RunResult:
     """Result of a training run."""
 
     folder: Path
-    """The model, ready to be loaded."""
+    """The model, ready to be loaded. Where a run was to keep nothing on disk there is no such folder any more."""
     metrics: dict[str, float]
     """Metrics of that model on the dev set, or the held-out split of a corpus."""
     steps: int
@@ -76,6 +77,7 @@ class TrainingRun(ABC):
     ) -> None:
         self._options, self.argv, self.processes = options, list(argv), processes
         self.console = console if processes.first else None
+        assert options.output is not None, "a run has a folder, if only for its own time: `epoch_run.carry_out`"
         self.folder = Path(options.output)
         self.device = choose_device(options.device or local_device())
         units = _bf16_units(self.device) if options.precision == "auto" else None
@@ -192,6 +194,7 @@ class TrainingRun(ABC):
         on_evaluation: Callable[[State], None],
         describe: Callable[[int], str] = "batch {}".format,
         title: str = "training",
+        callback: Callback | None = None,
     ) -> State:
         """Train with progress and learning curves; arguments and errors as of `training.loop.train`."""
         first = self.processes.first
@@ -214,6 +217,7 @@ class TrainingRun(ABC):
                 writer=writer,
                 processes=self.processes,
                 describe=describe,
+                callback=callback,
             )
 
     @contextlib.contextmanager

@@ -134,6 +134,16 @@ class TextEvaluation(Evaluation[Example, Logits]):
         official = np.array([glue_task(self.glue).names.index(name) for name in self.labels.names])
         return {**glue_metrics(self.glue)(official[predictions], official[gold]), **further}
 
+    def compared(self, rows: Examples[Example], predictions: Sequence[Logits]) -> tuple[Any, Any]:
+        """Return names of labels; of several labels, arrays [examples, labels] of 0 and 1; numbers of a regression."""
+        logits, gold = np.stack(predictions), self.gold[id(rows)]
+        if self.labels.regression:
+            return gold, logits.reshape(len(gold))
+        if self.labels.several:
+            return gold.astype(np.int64), (logits > 0.0).astype(np.int64)
+        names = self.labels.names
+        return [names[int(i)] for i in gold], [names[i] for i in logits.argmax(axis=1)]
+
     def write_set(self, folder: Path, rows: Examples[Example], predictions: Sequence[Logits]) -> None:
         """Write `predictions.tsv`, `errors.tsv` (most confident first) and, for classes, `confusion.tsv`."""
         logits, gold = np.stack(predictions), self.gold[id(rows)]
@@ -219,6 +229,7 @@ class TextClassification(Task[Example]):
             label=options.label_column,
             skip_bad=skip_bad,
         )
+        self.train = _weighted(self.train, options.sample_weights)
         self.train = tidied(self.train, names, merge=options.merge_labels, skip_bad=skip_bad)
         if skip_bad and names:
             self.train = Labels(names, numbered=names, several=_has_lists(self.train)).without_unusable(self.train)
@@ -282,8 +293,54 @@ class TextClassification(Task[Example]):
 
     def targets(self, groups: list[list[Any]], config: PreTrainedConfig) -> tuple[list[Features], Targets]:
         """Return one input per text, and its label."""
-        labels = self._labels(config).encode(self.train)
-        return [features for group in groups for features in group], {"labels": labels}
+        labels = self._labels(config)
+        targets = {"labels": labels.encode(self.train)}
+        weights = self.weights(labels)
+        if weights is not None:
+            targets["weights"] = weights
+        return [features for group in groups for features in group], targets
+
+    def weights(self, labels: Labels) -> npt.NDArray[np.float32] | None:
+        """Return how much each training example counts, [examples], or each of its labels where it has several.
+
+        They are 1 in the mean; None if all are alike. `labels` are in the order of the model's outputs.
+
+        Raises:
+            ConfigError: a weight is for a label that there is not, or the labels are numbers.
+        """
+        by_label, balanced = self.options.weights_by_label(), self.options.class_weights == "balanced"
+        rows = self.train.weights
+        if by_label is None and not balanced:
+            return None if rows is None else _normalised(np.array(rows))
+        if labels.regression:
+            raise ConfigError("--class-weights needs labels, and these are numbers")
+        if unknown := sorted(set(by_label or {}) - set(labels.names)):
+            raise ConfigError(f"--class-weights: the label {unknown[0]!r} is not one of {', '.join(labels.names)}")
+        own = np.ones(len(self.train)) if rows is None else np.array(rows)
+        encoded = labels.encode(self.train)
+        present = encoded if labels.several else np.eye(len(labels.names))[encoded.astype(np.int64)]  # [examples, L]
+        if balanced:
+            counts = np.maximum(1, present.sum(axis=0))
+            factors = (len(present) - counts) / counts if labels.several else len(present) / counts
+            factors = np.maximum(factors, 1 / len(present))
+        else:
+            factors = np.array([(by_label or {}).get(name, 1.0) for name in labels.names])
+        if labels.several:
+            return _normalised(own[:, None] * np.where(present > 0, factors, 1.0))
+        return _normalised(own * (present @ factors))
+
+
+def _weighted(table: Table, weights: Sequence[float] | None) -> Table:
+    """Return a table with weights of its rows. Raises `ConfigError` unless there is one for each."""
+    if weights is None:
+        return table
+    if len(weights) != len(table):
+        raise ConfigError(f"there are {len(weights):,} sample_weights and {len(table):,} rows: one for each is needed")
+    return replace(table, weights=tuple(map(float, weights)))
+
+
+def _normalised(weights: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    return (weights / weights.mean()).astype(np.float32)
 
 
 def _probability_scores(logits: Logits, gold: npt.NDArray[Any]) -> Scores:

@@ -12,6 +12,7 @@ from pocketbert.data.bad_rows import describe_bad_rows, write_bad_rows
 from pocketbert.data.choices import read_choices
 from pocketbert.data.glue import glue_task, read_glue
 from pocketbert.data.labels import Labels, tidied
+from pocketbert.data.memory import Memory
 from pocketbert.data.squad import read_squad
 from pocketbert.data.tables import read_table
 from pocketbert.data.tagged import read_tagged
@@ -79,6 +80,7 @@ def evaluate(options: EvaluateOptions, *, advance: Advance | None = None) -> Eva
         skip_bad=options.skip_bad,
         merge_labels=options.merge_labels,
     )
+    evaluation.custom = options.metric
     bad = [(rows.path.name, rows.bad) for rows in evaluation.sets.values() if rows.bad]
     predictor = exported or _load_predictor(model, evaluation.head, options.device)
     metrics = evaluation(predictor, advance)
@@ -109,7 +111,7 @@ def _load_predictor(model: str, head: str, device: str | None) -> Predictor:
 
 def read_evaluation(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Memory,
     *,
     glue: str | None = None,
     text_column: str | None = None,
@@ -126,7 +128,7 @@ def read_evaluation(
 
     Args:
         model: a folder or a name on the hub.
-        data: a file in a layout of the task, or with `glue` a folder.
+        data: a file in a layout of the task, rows in memory, or with `glue` a folder.
         glue: the task whose official dev set to use.
         text_column: see `EvaluateOptions`, as for the following.
         text_pair_column: column of the second text.
@@ -164,6 +166,7 @@ def read_evaluation(
     own = _labels(config, _names(model, config, labels))
     if glue is not None:
         own = _glue_labels(own, glue, model)
+        assert not isinstance(data, Memory)
         return TextEvaluation(read_glue(data, glue, "dev"), own, tokenizer, length, glue)
     table = read_table(data, text=text_column, text_pair=text_pair_column, label=label_column, skip_bad=skip_bad)
     table = own.named(tidied(table, own.names, merge=merge_labels))

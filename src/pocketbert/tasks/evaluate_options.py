@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument
@@ -29,11 +31,13 @@ MERGE_LABELS = DATA.option("Make one label of those that differ in case or space
 class EvaluateOptions(Options):
     """Options of `evaluate`; the command's options have the same names.
 
-    Raises `ConfigError` for values that contradict each other.
+    In Python, `data` may be in memory; see `pocketbert.data.memory`.
+
+    Raises `ConfigError` for values that contradict each other, `DataError` for data in memory that is no table.
     """
 
     model: str | Path = field(metadata=argument("Model folder, hub name or exported file."))
-    data: Path | str = field(
+    data: Path | str | Any = field(
         metadata=argument("Labelled data: a file in one of the formats of the model's task; with --glue a folder.")
     )
 
@@ -73,7 +77,15 @@ class EvaluateOptions(Options):
         metadata=RUN.option("PyTorch device: cpu, cuda, cuda:1, …", "NAME", default="the engine, without PyTorch"),
     )
 
+    metric: Callable[[Any, Any], float] | None = None
+    """A further metric of labels and predictions, in Python only: for classes, lists of names."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.data, str | Path):
+            from pocketbert.data.memory import as_source
+
+            object.__setattr__(self, "data", as_source(self.data))
+            self._check("data", self.glue is None, "is in memory: --glue reads a folder")
         if self.submission is not None and self.glue is None:
             raise ConfigError("--submission needs --glue, the task")

@@ -12,12 +12,14 @@ import numpy as np
 from pocketbert.checkpoints import write_text
 from pocketbert.data.examples import Examples
 from pocketbert.decode import Output
+from pocketbert.errors import ConfigError
 from pocketbert.features import Features, Predictor, check_finite
 from pocketbert.tokenization import BertTokenizer
 
 E = TypeVar("E")  # an example
 P = TypeVar("P")  # the prediction for one example; small, as the predictions of all examples are in memory
 Advance = Callable[[int, float], None]
+Metric = Callable[[Any, Any], float]
 Scores = dict[str, float]
 
 
@@ -38,6 +40,7 @@ class Evaluation(ABC, Generic[E, P]):
     def __init__(self, sets: Mapping[str, Examples[E]], tokenizer: BertTokenizer, max_length: int) -> None:
         self.sets, self.tokenizer, self.max_length = dict(sets), tokenizer, max_length
         self.predicted: dict[str, list[P]] = {}
+        self.custom: Metric | None = None  # a metric of the caller's, which is then the main one
         self.cut = 0  # examples of the latest call that were not read to their end
 
     @abstractmethod
@@ -58,7 +61,16 @@ class Evaluation(ABC, Generic[E, P]):
 
     def metrics(self) -> list[str]:
         """Return the names of all metrics."""
-        return [self._prefix(name) + metric for name in self.sets for metric in self.set_metrics()]
+        own = [] if self.custom is None else [self.custom.__name__]
+        return [self._prefix(name) + metric for name in self.sets for metric in (*own, *self.set_metrics())]
+
+    def compared(self, rows: Examples[E], predictions: Sequence[P]) -> tuple[Any, Any]:
+        """Return the labels and the predictions of a set as a metric of the caller's takes them.
+
+        Raises:
+            ConfigError: the task has none that such a metric could compare.
+        """
+        raise ConfigError(f"a metric of one's own compares labels, which a …{self.head} has not")
 
     def __call__(self, predictor: Predictor, advance: Advance | None = None) -> Scores:
         """Return the metrics of a model.
@@ -77,6 +89,9 @@ class Evaluation(ABC, Generic[E, P]):
                 if advance is not None:
                     advance(done, done / total)
             values = self.score(rows, self.predicted[name])
+            if self.custom is not None:
+                own = float(self.custom(*self.compared(rows, self.predicted[name])))
+                values = {self.custom.__name__: own, **values}
             scores |= {self._prefix(name) + metric: value for metric, value in values.items()}
         return scores
 

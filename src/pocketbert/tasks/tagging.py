@@ -104,6 +104,10 @@ class TagEvaluation(Evaluation[Sentence, TagPrediction]):
         """Return the names of the metrics of a set."""
         return [*(("f1", "precision", "recall") if self.entities else ()), "accuracy", "loss"]
 
+    def compared(self, rows: Examples[Sentence], predictions: Sequence[TagPrediction]) -> tuple[Any, Any]:
+        """Return the tags of each sentence, as they are written, and as they are predicted."""
+        return [list(sentence.tags) for sentence in rows.examples], [list(one.tags) for one in predictions]
+
     def write_set(self, folder: Path, rows: Examples[Sentence], predictions: Sequence[TagPrediction]) -> None:
         """Write `predictions.conll` (word, tag, predicted tag), for conlleval, and `entities.tsv`: F1 per type."""
         both = list(zip(rows.examples, predictions, strict=True))

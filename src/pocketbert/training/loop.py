@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pocketbert.data.batches import random_words
 from pocketbert.errors import TrainingInterrupted
+from pocketbert.training.callbacks import Callback
 from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.optim import all_finite, clip_gradients
@@ -69,6 +70,7 @@ def train(
     writer: Writer | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
     describe: Callable[[int], str] = "batch {}".format,
+    callback: Callback | None = None,
 ) -> State:
     """Train `objective`, from the newest training state in `folder` if there is one.
 
@@ -87,6 +89,7 @@ def train(
         processes: the processes that train together. All call `evaluate`, which returns the same in all, and
             `on_evaluation`.
         describe: names the batch of a step in error messages.
+        callback: is told of steps and evaluations, and may end the training.
 
     Raises:
         TrainingInterrupted: SIGINT or SIGTERM arrived; the step was finished and its state saved.
@@ -99,6 +102,7 @@ def train(
     device = next(objective.parameters()).device
     means = RunningMeans(progress, writer, describe, steps_between=1 if device.type == "cpu" else 10)
     saved_step, saved_at, finite_step = state.step, time.monotonic(), state.step
+    stopped = False
     runner = _Runner(objective, optimizer, schedule, processes, device)
 
     def check() -> None:
@@ -122,7 +126,7 @@ def train(
     ):
         objective.train()
         while True:
-            if state.step in schedule.evaluate_at and not state.evaluated():
+            if (stopped or state.step in schedule.evaluate_at) and not state.evaluated():
                 check()
                 progress.busy("evaluating")
                 objective.eval()
@@ -134,6 +138,7 @@ def train(
                     _report(state, schedule, progress, writer)
                     on_evaluation(state)
                     save()
+                    stopped = _wants_to_stop(callback, state) or stopped
             due = time.monotonic() - saved_at >= schedule.save_seconds
             # Clocks differ, and all processes must save the same step.
             agreed = processes.largest(2 * (signals.caught or 0) + due)
@@ -145,7 +150,7 @@ def train(
                     f"training state is in {latest_state(folder)}: run the same command with --resume to continue",
                     caught,
                 )
-            if state.step >= schedule.steps or _out_of_patience(state, schedule):
+            if stopped or state.step >= schedule.steps or _out_of_patience(state, schedule):
                 break
             if agreed % 2:
                 save()
@@ -158,6 +163,9 @@ def train(
             state.step += 1
             scalars["learning_rate"] = torch.tensor(max(group["lr"] for group in optimizer.param_groups))
             means.add(state.step, scalars, examples, started)
+            if callback is not None:
+                values = {name: float(value) for name, value in scalars.items()}
+                stopped = callback.on_step(state.step, values) is True
         if saved_step != state.step:
             save()
     return state
@@ -221,6 +229,11 @@ class _Runner:
                 shares: dict[str, Tensor] = (self.replicated or self.objective)(tensors, totals)
             (shares["loss"] * self.processes.count).backward()
         return shares
+
+
+def _wants_to_stop(callback: Callback | None, state: State) -> bool:
+    metrics = {name: value for name, value in state.history[-1].items() if name != "step"}
+    return callback is not None and callback.on_evaluation(state.step, metrics) is True
 
 
 def _out_of_patience(state: State, schedule: TrainingSchedule) -> bool:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy.typing as npt
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketbert.features import IGNORED
+from pocketbert.models.pretrained import PreTrainedModel
 
 #: One micro-batch.
 Batch = dict[str, npt.NDArray[Any]]
@@ -56,6 +58,38 @@ class ExampleLoss(Objective):
         """Return the model's loss, weighted by the micro-batch's share of the examples."""
         share = len(batch["input_ids"]) / totals["examples"]
         return {"loss": self.model(**batch).loss * share}
+
+
+class WeightedLoss(Objective):
+    """The loss of classes, several labels or numbers with a weight for each example, and labels that are smoothed.
+
+    A batch has "weights" [B], or [B, L] of several labels, which are 1 in the mean over the training data.
+
+    Args:
+        model: a classifier of texts with a `problem_type`.
+        smoothing: the part of a label that is shared out among all; of several labels, among both answers.
+    """
+
+    def __init__(self, model: PreTrainedModel, smoothing: float = 0.0) -> None:
+        super().__init__(model)
+        self.problem, self.smoothing = model.config.problem_type, smoothing
+
+    def forward(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
+        """Return this micro-batch's share of the mean loss of all examples."""
+        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weights")}
+        losses = self.losses(self.model(**inputs).logits, batch["labels"])  # [B], [B, L] of several labels
+        if "weights" in batch:
+            losses = losses * batch["weights"]
+        return {"loss": losses.mean() * (len(losses) / totals["examples"])}
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each example, or of each of its labels."""
+        if self.problem == "regression":
+            return F.mse_loss(logits, labels.view_as(logits).to(logits.dtype), reduction="none")[:, 0]
+        if self.problem == "single_label_classification":
+            return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.smoothing)
+        labels = labels * (1 - self.smoothing) + self.smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
 
 
 class TokenLoss(Objective):
