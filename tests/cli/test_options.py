@@ -72,7 +72,7 @@ OF_THE_COMMAND_LINE = {
     "transfer": {"json", "dry_run"},
 }
 # A student shares its teacher's tokens, and in a transfer its embeddings and heads.
-NOT_OFFERED = {"distill": {"vocab_size"}, "transfer": {"model"}}
+NOT_OFFERED = {"distill": {"vocab_size", "class_weights", "label_smoothing"}, "transfer": {"model"}}
 # Their counterparts in Python are the arguments of pipelines, or there is none.
 WITHOUT_DATACLASS = {"classify", "tag", "answer", "fill-mask", "choose", "embed", "rank", "info"}
 
