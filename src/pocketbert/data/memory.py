@@ -31,7 +31,7 @@ class Memory:
     Attributes:
         path: stands for the name of a file in messages.
         columns: the names of the columns.
-        names: column → the names that the numbers 0, 1, … in it stand for; empty unless the data says so.
+        names: column → the names of the numbers 0, 1, … in it, where the data has them.
     """
 
     path = _NAME

@@ -62,7 +62,7 @@ class EpochRun(TrainingRun):
 
     Args:
         measure_latency: measures the best model, for its card.
-        callback: is told of steps and evaluations, and may end the run.
+        callback: receives steps and evaluations, and may end the run.
     """
 
     data: TrainingData

@@ -38,7 +38,7 @@ def finetune(
         console: where to show progress: a bar on a terminal, lines otherwise; without a console lines go to the log.
         argv: the command, for `run.json`.
         measure_latency: measures the latency of the model folder, for the model card.
-        callback: is told of steps and evaluations, and may end the run.
+        callback: receives steps and evaluations, and may end the run.
 
     Raises:
         DataError: the data is invalid.

@@ -149,7 +149,7 @@ class RunManifest:
 
 
 def _named(value: Any) -> str:
-    """What stands for a value that JSON has no form for: the name of a function, or the text of anything else."""
+    """The text of a value that JSON has no form for: the name of a function, or the text of anything else."""
     return str(getattr(value, "__name__", value))
 
 

@@ -60,7 +60,7 @@ def over_seeds(
         seeds: number of seeds.
         console: where to show progress.
         argv: the command, for every `run.json`.
-        callback: is told of the steps and evaluations of all runs.
+        callback: receives the steps and evaluations of all runs.
 
     Raises:
         ConfigError: `seeds` is less than 1.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 class Callback:
-    """Is told of steps and evaluations of a run; a subclass overrides what it needs.
+    """Receives steps and evaluations of a run; a subclass overrides what it needs.
 
     Whatever returns True ends the run after this step, as its last step would: the model is evaluated, and the best one
     is kept.

@@ -89,7 +89,7 @@ def train(
         processes: the processes that train together. All call `evaluate`, which returns the same in all, and
             `on_evaluation`.
         describe: names the batch of a step in error messages.
-        callback: is told of steps and evaluations, and may end the training.
+        callback: receives steps and evaluations, and may end the training.
 
     Raises:
         TrainingInterrupted: SIGINT or SIGTERM arrived; the step was finished and its state saved.
