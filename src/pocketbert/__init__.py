@@ -90,7 +90,7 @@ def __getattr__(name: str) -> Any:
     home = _homes().get(name)
     if home is None:
         raise AttributeError(f"module 'pocketbert' has no attribute {name!r}")
-    if home.startswith(("models.", "recipes.", "training.")) and not home.endswith("_options"):
+    if home.startswith(("models.", "recipes.")) and not home.endswith("_options"):
         from pocketbert.errors import require
 
         require("train")
