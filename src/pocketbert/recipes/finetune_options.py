@@ -212,11 +212,7 @@ class FinetuneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("data", "eval_data"):
-            self._take_from_memory(name)
-        if self.output is None:
-            for name in ("resume", "resume_from"):
-                self._check(name, not getattr(self, name), "needs an output folder")
+        self._check_places()
         if self.from_scratch is not None:
             self._check("model", self.model is None, "and --from-scratch are both given: choose what to start from")
         elif self.model is None:
@@ -255,16 +251,20 @@ class FinetuneOptions(Options):
         self._check("label_smoothing", 0 <= self.label_smoothing < 1, "must lie in [0, 1)")
         self._check_weights()
 
-    def _take_from_memory(self, name: str) -> None:
-        """Make data in memory of one form, if the field holds any."""
-        data = getattr(self, name)
-        if data is None or isinstance(data, str | Path):
-            return
-        from pocketbert.data.memory import as_source
+    def _check_places(self) -> None:
+        """Give data in memory one form, and check that what needs a folder has one."""
+        for name in ("data", "eval_data"):
+            data = getattr(self, name)
+            if data is None or isinstance(data, str | Path):
+                continue
+            from pocketbert.data.memory import as_source
 
-        object.__setattr__(self, name, as_source(data))
-        self._check(name, self.glue is None, "is in memory: --glue reads a folder")
-        self._check(name, self.task in TASKS, f"is in memory: --task {self.task} reads a folder")
+            object.__setattr__(self, name, as_source(data))
+            self._check(name, self.glue is None, "is in memory: --glue reads a folder")
+            self._check(name, self.task in TASKS, f"is in memory: --task {self.task} reads a folder")
+        if self.output is None:
+            for name in ("resume", "resume_from"):
+                self._check(name, not getattr(self, name), "needs an output folder")
 
     def _check_weights(self) -> None:
         weights = self.weights_by_label() or {}
