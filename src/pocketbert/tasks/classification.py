@@ -19,6 +19,7 @@ from pocketbert.data.glue import glue_task, read_glue
 from pocketbert.data.labels import Labels, hold_out, tidied
 from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.decode import Output, sigmoid, softmax
+from pocketbert.errors import ConfigError
 from pocketbert.features import Features, Predictor, encode_texts
 from pocketbert.metrics import (
     accuracy,
