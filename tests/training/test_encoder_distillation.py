@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers.families import CONFIGS as ALL_CONFIGS
 from pocketbert.configs import BertConfig, MobileBertConfig, PreTrainedConfig, SqueezeBertConfig
 from pocketbert.errors import ConfigError
 from pocketbert.models.auto import model_class
@@ -19,6 +20,7 @@ from pocketbert.training.encoder_distillation import EncoderDistillation, mean_p
 from pocketbert.training.engine_teachers import engine_teachers
 from pocketbert.training.pretraining import packing_of
 from pocketbert.training.settings import EncoderWeights, LayerPairs
+from pocketbert.training.transfer import run_layers
 
 Array = npt.NDArray[np.float64]
 SMALL: dict[str, Any] = {
@@ -328,6 +330,24 @@ def test_no_gradient_goes_from_layer_to_layer() -> None:
         if name in before:
             assert parameter.grad is not None
             assert torch.equal(parameter.grad, before[name]) == (".layers.2." not in name), name
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "electra", "roberta", "mpnet"])
+def test_layers_of_every_family_read_what_they_need(name: str) -> None:
+    """MPNet's layers read a bias by distance, ELECTRA's first layer wider embeddings: packed as alone."""
+    config = ALL_CONFIGS[name]
+    torch.manual_seed(3)
+    one, other = (model_class(config, "Model")(config).eval() for _ in range(2))
+    part = batch((5, 3, 9), seed=5)
+    found = run_layers(one, part, packing_of(part), config.num_hidden_layers, with_attention=False).states
+    for ids, rows in zip(examples_of(part), pairwise(part["starts"].tolist()), strict=True):
+        for state, alone in zip(found, states_of(one, ids)[0], strict=True):
+            np.testing.assert_allclose(state[0, slice(*rows)].detach().numpy(), alone, atol=1e-5)
+    pairs: LayerPairs = tuple((layer, layer) for layer in range(config.num_hidden_layers + 1))
+    same = EncoderDistillation(one, HIDDEN, pairs=[pairs], teachers=[other], layer_local=True)
+    assert cost(same, part)[0]["loss"] > 1e-3
+    one.load_state_dict(other.state_dict())
+    assert cost(same, part)[0]["loss"] == pytest.approx(0.0, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from helpers.corpora import build, documents
 from helpers.seeds import SEED
+from pocketbert import MPNetConfig
 from pocketbert.configs import BertConfig, MobileBertConfig, SqueezeBertConfig
 from pocketbert.corpus.calibration_text import calibration_text
 from pocketbert.errors import ConfigError, DataError
 from pocketbert.models.bert import BertModel
 from pocketbert.models.init_from_teacher import init_from_teacher
 from pocketbert.models.mobilebert import MobileBertModel
+from pocketbert.models.mpnet import MPNetModel
 from pocketbert.models.squeezebert import SqueezeBertModel
 from pocketbert.training.pretraining import packing_of
 from pocketbert.training.refit.bert_layers import bert_layers
@@ -338,6 +340,12 @@ def test_a_mobilebert_of_another_shape(changes: dict[str, Any], message: str) ->
 def test_a_mobilebert_is_no_teacher() -> None:
     with pytest.raises(ConfigError, match="not of MobileBertModel"):
         refit_from_teacher(mobile(), mobile().eval(), [1, 2, 3, 4, 5, 6], text(0))
+
+
+def test_layers_that_read_more_than_states_are_refused() -> None:
+    config = MPNetConfig(**{**SHAPE, "num_hidden_layers": 2, "pad_token_id": 1})
+    with pytest.raises(ConfigError, match="those of a MPNetModel read more"):
+        refit_from_teacher(MPNetModel(config), teacher(), [1, 2], text(0))
 
 
 # ── the text ──

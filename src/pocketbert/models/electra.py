@@ -34,9 +34,9 @@ class ElectraModel(ElectraPreTrainedModel, EncoderModel):
         self.pooler = FirstToken() if add_pooling_layer else None
         init_parameters(self, config.initializer_range)
 
-    def _embed(self, input_ids: Tensor | None, attention_mask: Tensor | Packing | None, *rest: Tensor | None) -> Tensor:
+    def embed(self, input_ids: Tensor | None, attention_mask: Tensor | Packing | None, *rest: Tensor | None) -> Tensor:
         """[B, S, E] to [B, S, H]."""
-        embedded = super()._embed(input_ids, attention_mask, *rest)
+        embedded = super().embed(input_ids, attention_mask, *rest)
         return self.embeddings_project(embedded) if hasattr(self, "embeddings_project") else embedded
 
 

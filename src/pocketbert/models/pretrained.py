@@ -263,7 +263,7 @@ class EncoderModel(PreTrainedModel):
         with_weights = self.config.output_attentions if output_attentions is None else output_attentions
         with_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
 
-        hidden = self._embed(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)  # [B, S, H]
+        hidden = self.embed(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)  # [B, S, H]
         keep = keep_mask(attention_mask) if isinstance(attention_mask, Tensor) else packing
         shared = self.shared_by_layers(length)
         states, weights = [hidden], []
@@ -288,7 +288,8 @@ class EncoderModel(PreTrainedModel):
         )
         return as_requested(output, self.config, return_dict)
 
-    def _embed(self, input_ids: Tensor | None, attention_mask: Tensor | Packing | None, *rest: Tensor | None) -> Tensor:
+    def embed(self, input_ids: Tensor | None, attention_mask: Tensor | Packing | None, *rest: Tensor | None) -> Tensor:
+        """What the first layer reads, [B, S, H]: of ids, their mask, segments, positions, or word embeddings."""
         try:
             return self.embeddings(input_ids, attention_mask, *rest)
         except IndexError:  # CPU only: on a GPU the kernel itself stops

@@ -46,7 +46,7 @@ from pocketbert.errors import ConfigError
 from pocketbert.models.heads import WordHead
 from pocketbert.models.init_from_teacher import common_name
 from pocketbert.models.ops import Packing
-from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
+from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.training.distillation import attention_loss, hidden_loss
 from pocketbert.training.engine_teachers import EngineTeacher
 from pocketbert.training.objectives import Batch, Objective
@@ -172,19 +172,19 @@ class EncoderDistillation(Objective):
 
     def _layer_local(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
         """Return the share of the loss in which every part between two pairs reads the teacher's states."""
-        packing, encoder = packing_of(batch), self.model.base_model
-        assert isinstance(encoder, EncoderModel)
+        model: Any = self.model
+        packing, encoder = packing_of(batch), model.base_model
         [pairs] = self.pairs
         states = self._run_teacher(0, batch, packing, max(other for _, other in pairs), with_attention=False).states
         losses, done, read = [], 0, 0
+        shared = encoder.shared_by_layers(packing.real.size(1))
         for own, other in pairs:
             if own == 0:
-                inputs = batch["token_type_ids"][None], batch["position_ids"][None], None
-                hidden = encoder.embeddings(batch["input_ids"][None], packing, *inputs)
+                hidden = embed(model, batch, packing)
             else:
                 hidden = states[read]
                 for layer in encoder.layers[done:own]:
-                    hidden, _ = layer(hidden, packing, False)
+                    hidden, _ = layer(hidden, packing, False, *shared)
             losses.append(hidden_loss(hidden[0], states[other][0]))
             done, read = own, other
         share = torch.stack(losses).mean() / totals["tokens"]

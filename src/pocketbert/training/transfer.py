@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pocketbert.errors import ConfigError
 from pocketbert.models.ops import Packing
-from pocketbert.models.pretrained import PreTrainedModel
+from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 from pocketbert.training.distillation import attention_loss, hidden_loss, soft_loss
 from pocketbert.training.pretraining import Pretraining, packing_of, scores
 from pocketbert.training.settings import TransferWeights
@@ -203,9 +203,11 @@ def run_layers(
     with torch.set_grad_enabled(trains and first_trained == 0):
         hidden = embed(model, batch, packing) if embedded is None else embedded
     states, attention = [hidden], []
+    with torch.set_grad_enabled(trains and first_trained <= 1):
+        shared = encoder.shared_by_layers(packing.real.size(1))
     for number, layer in enumerate(encoder.layers[:count], start=1):
         with torch.set_grad_enabled(trains and number >= first_trained):
-            hidden, probabilities = layer(hidden, packing, with_attention)
+            hidden, probabilities = layer(hidden, packing, with_attention, *shared)
         states.append(hidden)
         if probabilities is not None:
             attention.append(probabilities)
@@ -215,8 +217,9 @@ def run_layers(
 def embed(model: PreTrainedModel, batch: Mapping[str, Tensor], packing: Packing) -> Tensor:
     """Return the embeddings [1, N, H] of a batch."""
     arguments = batch["token_type_ids"][None], batch["position_ids"][None], None
-    hidden: Tensor = model.base_model.embeddings(batch["input_ids"][None], packing, *arguments)
-    return hidden
+    encoder = model.base_model
+    assert isinstance(encoder, EncoderModel)
+    return encoder.embed(batch["input_ids"][None], packing, *arguments)
 
 
 def pool(model: torch.nn.Module, hidden: Tensor, packing: Packing) -> Tensor:

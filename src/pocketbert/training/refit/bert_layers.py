@@ -66,6 +66,9 @@ def bert_layers(model: EncoderModel) -> list[BertLayer]:
     Raises:
         ConfigError: they are not BERT's.
     """
+    if type(model).shared_by_layers is not EncoderModel.shared_by_layers:
+        name = type(model).__name__
+        raise ConfigError(f"--init refit fits layers that read hidden states alone, and those of a {name} read more")
     modules = {
         common_name(name, model).removesuffix(".weight"): model.get_submodule(name.removesuffix(".weight"))
         for name, _ in model.named_parameters()

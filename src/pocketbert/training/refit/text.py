@@ -45,7 +45,7 @@ class Text:
             packings.append(packing)
             ids, types, positions = (batch[name][None] for name in ("input_ids", "token_type_ids", "position_ids"))
             for model, own in zip((teacher, student), states, strict=True):
-                own.append(model.embeddings(ids, packing, types, positions, None))
+                own.append(model.embed(ids, packing, types, positions, None))
         return Text(packings, *states, console)
 
     def pass_teacher(self, layer: BertLayer) -> None:
