@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
 from pocketbert.errors import InputError, TokenizerError
-from pocketbert.serve import compatible, invalid, metrics, reload, rerank, v1, vectors
+from pocketbert.serve import compatible, inference_protocol, invalid, metrics, reload, rerank, v1, vectors
 from pocketbert.serve.batching import ServerBusyError, TooSlowError
 from pocketbert.serve.errors import JsonResponse, error_response
 from pocketbert.serve.middleware import RequestGuard
@@ -62,6 +62,7 @@ def create_app(settings: Settings, load: Callable[[], Models], certificate: Cert
     for router in (v1.router, vectors.router, rerank.router):
         app.include_router(router, tags=["tasks"])
     app.include_router(compatible.router, tags=["compatible"])
+    app.include_router(inference_protocol.router, tags=["Open Inference Protocol"])
     app.include_router(reload.router)
     _add_error_handlers(app)
     measured = metrics.Metrics(models)
@@ -127,6 +128,16 @@ def _add_service_routes(app: FastAPI, guard: RequestGuard) -> None:
 
     for path in ("/ready", "/health", "/ping"):
         app.get(path, tags=["service"], response_model=None, operation_id=path[1:], responses={503: {}})(ready)
+
+    @app.get("/v2/health/live", tags=["Open Inference Protocol"], response_model=None)
+    async def is_live() -> Response:
+        """Liveness in the form of the Open Inference Protocol."""
+        return JsonResponse({"live": True})
+
+    @app.get("/v2/health/ready", tags=["Open Inference Protocol"], response_model=None, responses={503: {}})
+    async def is_ready() -> Response:
+        """Readiness in the form of the Open Inference Protocol."""
+        return JsonResponse({"ready": not guard.draining}, 503 if guard.draining else 200)
 
     @app.get("/metrics", tags=["service"], response_class=PlainTextResponse)
     async def show_metrics() -> Response:

@@ -49,7 +49,7 @@ def error_response(
     retry: float | None = None,
     close: bool = False,
 ) -> Response:
-    """An error for the clients of `path`: OpenAI's under /v1, elsewhere those of the hub and of TEI.
+    """An error for the clients of `path`: OpenAI's under /v1, the Open Inference Protocol's, or the hub's and TEI's.
 
     Args:
         path: of the request.
@@ -63,6 +63,8 @@ def error_response(
     content: Mapping[str, Any]
     if path.startswith("/v1/"):
         content = {"error": {"message": message, "type": kind, "code": str(status), "param": field}}
+    elif path == "/v2" or path.startswith(("/v2/models", "/v2/health")):
+        content = {"error": message}
     else:
         content = {"error": message, "error_type": _TEI.get(status, kind)}
     headers = {} if retry is None else {"retry-after": str(max(1, math.ceil(retry)))}

@@ -32,7 +32,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-OPEN_PATHS = {"/", "/health", "/live", "/ready", "/ping", "/favicon.ico"}  # without a key, and while draining
+# Without a key, and while draining.
+OPEN_PATHS = {"/", "/health", "/live", "/ready", "/ping", "/favicon.ico", "/v2/health/live", "/v2/health/ready"}
 KEY = "key"  # of a scope: the API key of the request
 ADMIN = "/admin/"  # the beginning of paths that compute nothing for a client
 STREAMED = "/lines"  # the end of paths whose body is read line by line
