@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketbert.errors import CheckpointError, InputError, TokenizerError
+from pocketbert.shortening import Shortened, shorten
 
 if TYPE_CHECKING:
     from pocketbert.tokenization import BertTokenizer
@@ -165,10 +166,10 @@ def encode_texts(
         if len(pairs) != len(texts):
             raise InputError(f"{len(texts)} texts and {len(pairs)} second texts do not make pairs")
     length = fit(tokenizer, max_length)
-    # Where the longer text of a pair is cut first, how much of it is read depends on all of the other.
+    first, second = _read_of_pairs(tokenizer, texts, pairs, length, truncation)
     encoded = tokenizer(
-        _beginnings(tokenizer, texts, length) if pairs is None or truncation == "only_first" else list(texts),
-        None if pairs is None else list(pairs),
+        first,
+        second,
         truncation=truncation,
         max_length=length,
         return_attention_mask=False,
@@ -214,18 +215,60 @@ def _ints(values: Any) -> Ints:
     return np.asarray(values, dtype=np.int32)
 
 
-def _beginnings(tokenizer: BertTokenizer, texts: Sequence[str], length: int) -> list[str]:
-    """Texts without most of what will be cut off: to tokenise a whole book of them would take gigabytes."""
-    long = 64 * length  # characters: far more than so many tokens usually have
-    if tokenizer.truncation_side == "left":
-        return list(texts)
-    return [text if len(text) <= long else _beginning(tokenizer, text, length, long) for text in texts]
+def _read_of_pairs(
+    tokenizer: BertTokenizer, texts: Sequence[str], pairs: Sequence[str] | None, length: int, truncation: str
+) -> tuple[list[str], list[str] | None]:
+    """Texts and second texts without most of what will be cut off."""
+    if pairs is None:
+        return [one.text for one in beginnings(tokenizer, texts, length)], None
+    first, second = ([shorten(tokenizer, text).text for text in some] for some in (texts, pairs))
+    for row, pair in enumerate(zip(first, second, strict=True)):
+        for mine, side in ((first, 0), (second, 1)):
+            text, other = pair[side], pair[1 - side]
+            # Where the longer one is cut first, how much of it is read depends on all of the other.
+            if len(text) > _long(length) and (
+                truncation == ("only_first", "only_second")[side]
+                or (
+                    truncation == "longest_first"
+                    and len(other) <= _long(length)
+                    and len(tokenizer(other, **_BARE)["input_ids"]) <= length
+                )
+            ):
+                mine[row] = _part(tokenizer, text, length)
+    return first, second
 
 
-def _beginning(tokenizer: BertTokenizer, text: str, length: int, size: int) -> str:
+def beginnings(tokenizer: BertTokenizer, texts: Sequence[str], length: int) -> list[Shortened]:
+    """Texts without most of what will be cut off: to tokenise a whole book of them would take gigabytes.
+
+    Those of a tokenizer that cuts at the left have their ends instead.
+    """
+    found = []
+    for text in texts:
+        one = shorten(tokenizer, text)
+        if len(one.text) > _long(length):
+            part, kept = _part(tokenizer, one.text, length), one.kept
+            if tokenizer.truncation_side == "left" and len(part) < len(one.text):
+                kept = (np.arange(len(text)) if kept is None else kept)[len(one.text) - len(part) :]
+            one = Shortened(part, kept)
+        found.append(one)
+    return found
+
+
+def _long(length: int) -> int:
+    return 64 * length  # characters: far more than so many tokens usually have
+
+
+def _part(tokenizer: BertTokenizer, text: str, length: int) -> str:
+    """The beginning of a text, or its end, with at least `length` tokens, and all that are in it right."""
+    size, left = _long(length), tokenizer.truncation_side == "left"
     while size < len(text):
-        part = text[: text.rfind(" ", 0, size) + 1 or size]
-        # Without a space in it, the part may end inside a word, which has at most 100 tokens.
+        if left:
+            start = len(text) - size
+            part = text[text.find(" ", start) if " " in text[start:] else start :]
+        else:
+            part = text[: text.rfind(" ", 0, size) + 1 or size]
+        # Without a space in it, the part may be cut inside a word, which has at most 100 tokens.
         if len(tokenizer(part, **_BARE)["input_ids"]) > length + 100:
             return part
         size *= 2
@@ -290,8 +333,9 @@ def _encode_tokens(
     tokenizer: BertTokenizer, texts: Sequence[Any], max_length: int | None, *, split: bool = False
 ) -> Iterator[Tokens]:
     length = fit(tokenizer, max_length)
+    short = None if split else beginnings(tokenizer, texts, length)
     encoded = tokenizer(
-        [list(words) for words in texts] if split else _beginnings(tokenizer, texts, length),
+        [list(words) for words in texts] if short is None else [one.text for one in short],
         is_split_into_words=split,
         truncation=True,
         max_length=length,
@@ -302,6 +346,8 @@ def _encode_tokens(
     for row, text in enumerate(texts):
         word_ids = _ints([-1 if word is None else word for word in encoded.word_ids(row)])
         offsets = _ints(encoded["offset_mapping"][row]).reshape(-1, 2)
+        if short is not None:
+            offsets = short[row].restored(offsets)
         if not (split or tokenizer.knows_words):
             word_ids = _words_by_spaces(word_ids, offsets, text)
         if split:  # the tokenizer counts from the start of each word
@@ -372,11 +418,16 @@ def encode_questions(
             f"the context: no room for doc_stride={doc_stride}; lower doc_stride or max_question_length"
         )
     # Contexts that are cut before they are tokenised would lose answers, so nothing is cut here.
-    question_ids = tokenizer([q.strip() for q in questions], **_BARE)["input_ids"] if questions else []
+    asked = [shorten(tokenizer, question.strip()).text for question in questions]
+    question_ids = tokenizer(asked, **_BARE)["input_ids"] if questions else []
     texts = list(dict.fromkeys(contexts))
-    read = tokenizer(texts, return_offsets_mapping=True, **_BARE) if texts else {}
+    short = [shorten(tokenizer, text) for text in texts]
+    read = tokenizer([one.text for one in short], return_offsets_mapping=True, **_BARE) if texts else {}
     tokens = {
-        text: (_ints(read["input_ids"][row]), _ints(read["offset_mapping"][row]).reshape(-1, 2))
+        text: (
+            _ints(read["input_ids"][row]),
+            short[row].restored(_ints(read["offset_mapping"][row]).reshape(-1, 2)),
+        )
         for row, text in enumerate(texts)
     }
     cls, sep = _ints([tokenizer.cls_token_id]), _ints([tokenizer.sep_token_id])

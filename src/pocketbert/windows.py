@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pocketbert.errors import InputError
 from pocketbert.features import WHOLE, Features, TokenIds, Tokens, check_texts, encode_ids, encode_tokens, encode_words
+from pocketbert.shortening import shorten
 
 if TYPE_CHECKING:
     from pocketbert.tokenization import BertTokenizer
@@ -159,8 +160,8 @@ def encode_long_texts(
     check_texts(texts)
     check_texts(pairs or ())
     encoded = tokenizer(
-        list(texts),
-        None if pairs is None else list(pairs),
+        [shorten(tokenizer, text).text for text in texts],
+        None if pairs is None else [shorten(tokenizer, text).text for text in pairs],
         truncation=False,
         return_attention_mask=False,
         verbose=False,

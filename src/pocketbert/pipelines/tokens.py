@@ -17,6 +17,7 @@ from pocketbert.pipelines.arguments import Reading
 from pocketbert.pipelines.base import Output, Pipeline, Result, alone
 from pocketbert.pipelines.inputs import fields_of, several
 from pocketbert.runtime.stream import Job
+from pocketbert.shortening import shorten
 from pocketbert.windows import Part, encode_long_tokens, merge
 
 
@@ -213,11 +214,15 @@ class QuestionAnswering(Pipeline):
         first = max(context.rfind(space, 0, start) for space in _SPACES) + 1
         stops = [place for space in _SPACES if (place := context.find(space, end)) >= 0]
         part = context[first : min(stops, default=len(context))]
-        encoding = self.tokenizer(part, add_special_tokens=False, verbose=False)[0]
-        head, tail = (encoding.char_to_word(place - first) for place in (start, end - 1))
-        left = None if head is None else encoding.word_to_chars(head)
-        right = None if tail is None else encoding.word_to_chars(tail)
-        return start if left is None else first + left[0], end if right is None else first + right[1]
+        short = shorten(self.tokenizer, part)
+        encoding = self.tokenizer(short.text, add_special_tokens=False, verbose=False)[0]
+        found = []
+        for place in (start, end - 1):
+            word = encoding.char_to_word(short.place(place - first))
+            span = None if word is None else encoding.word_to_chars(word)
+            found.append(None if span is None else first + short.restored(np.array([span], np.int32))[0])
+        left, right = found
+        return start if left is None else int(left[0]), end if right is None else int(right[1])
 
 
 _SPACES = " \n\t\r"

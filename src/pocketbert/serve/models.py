@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pocketbert.errors import ConfigError, InputError
-from pocketbert.features import Features, TokenIds
+from pocketbert.features import Features, TokenIds, beginnings
 from pocketbert.pipelines import TASKS, FeatureExtraction, Pipeline, ZeroShotClassification
 from pocketbert.runtime.engine import usable_threads
 from pocketbert.runtime.stream import Job
@@ -124,8 +126,10 @@ class Model:
     def tokens(self, texts: list[str], special: bool) -> tuple[list[list[dict[str, Any]]], int]:
         """The tokens of texts as the model reads them, with their positions; and how many of the texts were cut."""
         tokenizer = self.pipeline.tokenizer
+        short = beginnings(tokenizer, texts, self.pipeline.max_length)
         encoded = tokenizer(
-            texts, truncation=True, max_length=self.pipeline.max_length, add_special_tokens=special,
+            [one.text for one in short],
+            truncation=True, max_length=self.pipeline.max_length, add_special_tokens=special,
             return_offsets_mapping=True, return_special_tokens_mask=True,
         )  # fmt: skip
         tokens = []
@@ -135,7 +139,7 @@ class Model:
                 ids,
                 tokenizer.convert_ids_to_tokens(ids),
                 encoded["special_tokens_mask"][row],
-                encoded["offset_mapping"][row],
+                short[row].restored(np.array(encoded["offset_mapping"][row], np.int32).reshape(-1, 2)).tolist(),
                 strict=True,
             )
             tokens.append(

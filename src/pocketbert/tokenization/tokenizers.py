@@ -34,6 +34,13 @@ from pocketbert.tokenization.vocabulary import Padding, Truncation, Vocabulary
 logger = logging.getLogger(__name__)
 
 
+_LONG = 1 << 14  # characters, of which other threads may wait for the tokens
+
+
+def _size(item: Any) -> int:
+    return len(item) if isinstance(item, str) else sum(map(_size, item))
+
+
 class BertTokenizer(OlderMethods, Vocabulary):
     """WordPiece tokenizer of BERT.
 
@@ -145,7 +152,8 @@ class BertTokenizer(OlderMethods, Vocabulary):
             self._check_stride(inputs, cut, special, is_split_into_words)
         try:
             backend = self._backend_for(cut, fill, is_split_into_words)
-            if len(inputs) == 1:  # a batch would start a pool of threads, which takes longer than the text
+            # A batch would start a pool of threads, which takes longer than a text; but other threads go on meanwhile.
+            if len(inputs) == 1 and _size(inputs[0]) < _LONG:
                 first, second = inputs[0] if isinstance(inputs[0], tuple) else (inputs[0], None)
                 encoded = [backend.encode(first, second, is_split_into_words, add_special_tokens)]
             else:

@@ -17,6 +17,7 @@ from tokenizers.normalizers import BertNormalizer, Lowercase
 from tokenizers.normalizers import Sequence as Steps
 
 from pocketbert.errors import TokenizerError
+from pocketbert.shortening import is_split
 from pocketbert.tokenization.files import (
     TOKEN_NAMES,
     FilePath,
@@ -254,6 +255,22 @@ class Vocabulary:
     def join_tokens(self, tokens: Sequence[str]) -> str:
         """Tokens as the text of an entity, without the spaces before punctuation."""
         return str(decoders.WordPiece(prefix=self.wordpieces_prefix).decode(list(tokens)))
+
+    @property
+    def longest_word(self) -> int | None:
+        """Characters of the longest word that has pieces: longer ones are unknown as a whole. None: no such limit.
+
+        That is so where texts are split as by BERT, and no added token could be found inside of a word.
+        """
+        if not (
+            self.knows_words
+            and isinstance(self._normalizer, BertNormalizer)
+            and isinstance(self._pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        ):
+            return None
+        longest = int(self._model.max_input_chars_per_word)
+        apart = all(len(one.content) <= longest and any(map(is_split, one.content)) for one in self._added)
+        return longest if apart else None
 
     @property
     def splitting(self) -> dict[str, Any]:
