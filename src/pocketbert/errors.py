@@ -15,6 +15,7 @@ EXTRAS = {
     "spark": ("pyspark", "pandas", "pyarrow"),
     "bench": ("matplotlib",),
     "serve": ("fastapi", "uvicorn"),
+    "otlp": ("opentelemetry.exporter.otlp.proto.http",),
     "export": ("onnx", "onnxruntime"),
     "litert": ("ai_edge_litert",),
     "tf": ("tensorflow", "h5py"),
@@ -68,9 +69,16 @@ class MissingExtraError(PocketBertError, ImportError):
     """An optional dependency is not installed: names the extra that contains it."""
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is the package that it would be in
+        return False
+
+
 def require(extra: str) -> None:
     """Raise `MissingExtraError` unless every package of `extra` (a key of `EXTRAS`) can be imported."""
-    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
+    missing = [name for name in EXTRAS[extra] if not _is_installed(name)]
     if missing:
         raise MissingExtraError(
             f"this needs {', '.join(missing)}, which the extra '{extra}' brings: pip install 'pocketbert[{extra}]'"

@@ -54,6 +54,8 @@ def serve(model: Sequence[str], api_keys: Path | None, **values: Any) -> None:
     limits = build(Limits, {name: values.pop(name) for name in (limit.name for limit in fields(Limits))})
     models = named(tuple(model) or (str(BUNDLED / "sst2"),))
     keys = {"keys": read_keys(api_keys), "key_file": api_keys}
+    if values["otlp"] is not None:
+        require("otlp")
     settings = build(Settings, {"models": models, **keys, "limits": limits, **values})
 
     def ready(port: int) -> None:

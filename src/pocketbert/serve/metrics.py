@@ -97,11 +97,15 @@ class Metrics:
 
         model.queue.observe = observe
 
-    def text(self) -> bytes:
-        """All metrics in Prometheus's text format."""
+    def refresh(self) -> None:
+        """Read whatever is not counted as it happens."""
         for model in self.models.values():
             self.queue.labels(model.name).set(model.queue.tokens)
         self.memory.set(resident_bytes())
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        self.refresh()
         registry = self.registry
         if FILES in os.environ:
             registry = CollectorRegistry()

@@ -14,10 +14,11 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.synchronize import Event
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -25,6 +26,9 @@ from pocketbert.errors import ConfigError
 from pocketbert.serve.settings import Settings
 from pocketbert.serve.supervisor import HANGUP, Link, Supervisor, terminal_is_gone
 from pocketbert.serve.tls import Certificate
+
+if TYPE_CHECKING:
+    from pocketbert.serve.metrics import Metrics
 
 LINGER = 0.3  # seconds in which clients that keep connections open learn of the shutdown
 SWITCH_INTERVAL = 0.0005  # seconds; with Python's own 5 ms the engine would wait that long for its next batch
@@ -165,7 +169,24 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None],
     if certificate is not None:
         config.load()
         config.ssl = certificate.context
-    Server(config, guard).run(sockets=[listener])
+    with _sending(settings, guard.metrics):
+        Server(config, guard).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _sending(settings: Settings, metrics: Metrics) -> Iterator[None]:
+    """Send metrics to the collector, if there is one."""
+    if settings.otlp is None:
+        yield
+        return
+    from pocketbert.serve.otlp import OtlpSender
+
+    sender = OtlpSender(metrics, settings.otlp)
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.stop()
 
 
 # ── one of several workers ──

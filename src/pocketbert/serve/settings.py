@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, option
@@ -115,6 +116,12 @@ class Settings(Options):
             names=["--allowed-host"], default="names of this machine on a loopback address; any elsewhere",
         ),
     )  # fmt: skip
+    otlp: str | None = field(
+        default=None,
+        metadata=option(
+            "Send metrics to an OpenTelemetry collector at this address, such as http://localhost:4318.", "URL"
+        ),
+    )
     limits: Limits = Limits()
     log: bool = field(default=True, metadata=option("Log every request as a line of JSON, without its texts."))
 
@@ -122,6 +129,8 @@ class Settings(Options):
         super().__post_init__()
         self._check("port", 0 <= self.port <= 65535, "must lie in [0, 65535]")
         self._check("workers", 1 <= self.workers <= 256, "must lie in [1, 256]")
+        is_address = self.otlp is None or urlsplit(self.otlp).scheme in ("http", "https")
+        self._check("otlp", is_address, "must be an address such as http://localhost:4318")
         self._check("tls_cert", self.tls_cert is None or self.tls_key is not None, "needs --tls-key")
         self._check("tls_key", self.tls_key is None or self.tls_cert is not None, "needs --tls-cert")
 
