@@ -41,6 +41,8 @@ INPUTS: dict[str, Any] = {
     "multiple-choice": [CHOICES],
     "feature-extraction": [TEXT, OTHER],
 }
+#: What a classifier's `config.json` states, so that decisions differ from the best label.
+CALIBRATION = {"calibration": {"temperature": 1.0, "answer_share": {"0.5": 0.999}, "conformal": {"0.9": 0.0}}}
 ALWAYS: dict[str, dict[str, Any]] = {"zero-shot-classification": {"candidate_labels": LABELS}}
 
 
@@ -98,6 +100,9 @@ def cases() -> list[Case]:
         _case(classify, text_pair="the match was great"),
         _case(classify, return_all_scores=True, older=True),
         _case(classify, windows=True, inputs=[LONG], ours=True),
+        _case(classify, min_confidence=0.999, ours=True),
+        _case(classify, answer_share=0.5, ours=True),
+        _case(classify, conformal=0.9, ours=True),
         _case(zero, candidate_labels=["great", "paris"], beside={"candidate_labels": LABELS}),
         _case(zero, candidate_labels="great, paris"),
         _case(zero, hypothesis_template="{} is the film"),
@@ -224,6 +229,7 @@ def make_models(folder: Path) -> dict[str, Path]:
         config = SqueezeBertConfig(
             vocab_size=len(tokenizer), hidden_size=32, embedding_size=32, num_hidden_layers=2, num_attention_heads=4,
             intermediate_size=64, max_position_embeddings=LIMIT, id2label=dict(enumerate(labels)),
+            extra=CALIBRATION if task == "text-classification" else {},
         )  # fmt: skip
         model = model_class(config, head)(config)
         with torch.no_grad():

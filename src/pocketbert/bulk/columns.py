@@ -78,10 +78,12 @@ def form_of(task: str, options: Mapping[str, Any]) -> Form:
 def _classified(options: dict[str, Any]) -> Form:
     if options.get("return_all_scores") is not None:
         raise InputError("return_all_scores has no columns: pass top_k=None for all labels")
-    several = "top_k" in options
+    several = bool({"top_k", "conformal"} & options.keys())
     types: dict[str, Type] = {"labels": [_LABEL]} if several else _LABEL
 
     def values(_: Any, result: Any) -> dict[str, Any]:
+        if isinstance(result, list) and not several:
+            raise InputError("the model states thresholds, so a text may have several labels: choose with top_k")
         return {"labels": [_of(_LABEL, one) for one in result]} if several else _of(_LABEL, result)
 
     return Form(("text", "text_pair"), options, types, values, optional=("text_pair",))

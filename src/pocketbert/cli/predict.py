@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         "pocketbert classify --file reviews.txt > answers.jsonl",
         "cat reviews.txt | pocketbert classify | jq -r .label",
         "pocketbert classify -f 'reviews/*.parquet' -o answers --format parquet --workers 4",
+        "pocketbert classify -m my-model --file tickets.csv --answer-share 0.9",
         'pocketbert classify -m my-pairs "Is it raining?" --pair "Take an umbrella."',
         'pocketbert classify -m my-nli "A thrilling match" --labels sports,politics',
     ]
@@ -49,6 +50,18 @@ if TYPE_CHECKING:
 )
 @click_option("--pair", metavar="TEXT", help="Second text, for a model of text pairs.")
 @top_k_option(None, "Number of labels per text.", "the best label")
+@click_option(
+    "--min-confidence", metavar="X", type=float, help="Give no answer (null) where the best probability is less."
+)
+@click_option(
+    "--answer-share",
+    metavar="X",
+    type=float,
+    help="Answer such a share of texts, as of held-out ones, and give no answer (null) to the least sure.",
+)
+@click_option(
+    "--conformal", metavar="X", type=float, help="Give the labels among which the right one is with such a probability."
+)
 @click_option("--labels", metavar="A,B,C", help="Labels for zero-shot classification; needs an NLI model.")
 @click_option(
     "--template", metavar="TEXT", default="This example is {}.", help="Hypothesis for --labels; {} is the label."
@@ -71,6 +84,9 @@ def classify(
     model: str | None,
     pair: str | None,
     top_k: int | None,
+    min_confidence: float | None,
+    answer_share: float | None,
+    conformal: float | None,
     labels: str | None,
     template: str,
     entailment: str | None,
@@ -82,10 +98,14 @@ def classify(
     **bulk: Any,
 ) -> None:
     """Classify texts or text pairs, or predict a number for each."""
-    options: dict[str, Any] = {"top_k": top_k or 1, "windows": windows}
+    asked = {"min_confidence": min_confidence, "answer_share": answer_share, "conformal": conformal}
+    decisions = {name: value for name, value in asked.items() if value is not None}
+    options: dict[str, Any] = {"windows": windows, **decisions, **({} if top_k is None else {"top_k": top_k})}
     if labels is not None:
         if model is None or pair is not None:
             raise click.UsageError("--labels needs an NLI model (--model), and no --pair")
+        if decisions:
+            raise click.UsageError(f"--{next(iter(decisions)).replace('_', '-')} is not for --labels")
         if "{}" not in template or set("{}") & set(template.replace("{}", "")):
             raise click.UsageError("--template must contain {} for the label, and no other braces")
         options = {
@@ -96,7 +116,7 @@ def classify(
     if written(
         bulk, texts=text, file=file, device=device, json=json, task=task, model=model, text_column=text_column,
         text_pair_column=text_pair_column, text_pair=pair,
-        options={name: value for name, value in options.items() if name != "top_k"} | several,
+        options=options | several,
     ):  # fmt: skip
         return
     source = text_source(
@@ -106,15 +126,23 @@ def classify(
     json = console.use_json(json)
     with console.growing_table(numbers=["Score"]) as add_row:
         for item, result in predictions(pipe, source, _text_or_pair, json, **options):
-            best = result if labels is None else _ranked(result)[: top_k or 1]
+            found = result if labels is None else _ranked(result)[: top_k or 1]
+            if labels is not None and top_k is None:
+                found = found[0]
             texts = {"text": item.text} if item.pair is None else {"text": item.text, "text_pair": item.pair}
             if json:
-                console.print_json({**texts, **(best[0] if top_k is None else {"labels": best})})
+                console.print_json({**texts, **({"labels": found} if isinstance(found, list) else found)})
                 continue
             columns = [*("Text", "Second text")[: len(texts)], "Label", "Score"]
-            for rank, prediction in enumerate(best):
-                cells = [value if rank == 0 else "" for value in texts.values()]
-                add_row(columns, (*cells, prediction["label"], f"{prediction['score']:.3f}"))
+            rows = [
+                (_NOTHING if one["label"] is None else one["label"], f"{one['score']:.3f}")
+                for one in (found if isinstance(found, list) else [found])
+            ]
+            for rank, row in enumerate(rows or [(_NOTHING, "")]):
+                add_row(columns, (*(value if rank == 0 else "" for value in texts.values()), *row))
+
+
+_NOTHING = "(no answer)"  # in a table
 
 
 def _text_or_pair(item: Item) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from pocketbert import decode
 from pocketbert.arguments import plain, whole
 from pocketbert.bundles import ENCODER
+from pocketbert.decisions import make_rule
 from pocketbert.errors import InputError, require
 from pocketbert.features import Features, Predictor, TokenIds, encode_ids, encode_texts
 from pocketbert.pipelines.arguments import Reading
@@ -39,7 +40,10 @@ class TextClassification(Pipeline):
         A pair may be `[[[text, text]]]` or `text_pair=…`, too.
         """
         result = super().__call__(inputs, *others, **options)
-        return [result] if isinstance(inputs, str) and "top_k" not in options else result
+        if not isinstance(inputs, str) or "top_k" in options:
+            return result
+        is_set = isinstance(result, list) and not {"top_k", "return_all_scores"} & (self.options | options).keys()
+        return result if is_set else [result]  # of labels that were decided on
 
     def row(self, one: Any) -> Any:
         """A text, or a pair of texts."""
@@ -48,9 +52,12 @@ class TextClassification(Pipeline):
     def job(
         self,
         *,
-        top_k: int | Literal[""] | None = "",
+        top_k: int | Literal["", "chosen"] | None = "",
         function_to_apply: str | None = None,
         windows: bool = False,
+        min_confidence: float | None = None,
+        answer_share: float | None = None,
+        conformal: float | None = None,
         return_all_scores: bool | None = None,
         text_pair: str | None = None,
         reading: Reading | None = None,
@@ -60,16 +67,28 @@ class TextClassification(Pipeline):
         The score is a probability, or for regression the number itself, unless `function_to_apply` ("softmax",
         "sigmoid" or "none") is set. With `windows`, texts longer than the model's input are read whole: the logits are
         the mean of those of the windows, weighted by their tokens; of a pair the longer text is divided.
+        With `min_confidence`, a text whose best probability is less has no answer: the label None. `answer_share` is
+        the same for the confidence that such a share of held-out texts reached, and `conformal` gives a list of labels
+        among which the right one is with such a probability; see `decisions`. A model whose `config.json` states
+        thresholds for its labels gives a list of those that exceed theirs, unless `top_k` is set; `top_k="chosen"` is
+        that, and all labels of other models.
         `return_all_scores` is an older argument: the scores of all labels, in the order of the labels. `text_pair` is
         the second text of every input that has none.
         """
         reading = reading or self.reading()
-        count = None if top_k is None else 1 if top_k == "" else top_k
-        if not whole(1)(count):
+        count = 1 if top_k == "" else None if isinstance(top_k, str) else top_k
+        if not whole(1)(count) or (isinstance(top_k, str) and top_k not in ("", "chosen")):
             raise InputError(f"top_k={top_k!r} must be a whole number of at least 1, or None for all labels")
         if return_all_scores is not None and top_k != "":
             raise InputError("pass top_k or return_all_scores, not both")
         function = None if function_to_apply is None else str(plain(function_to_apply)).lower()
+        rule = make_rule(self.config, min_confidence=min_confidence, answer_share=answer_share, conformal=conformal)
+        if rule is not None and (top_k not in ("", "chosen") or function is not None or return_all_scores is not None):
+            if rule.thresholds is None:
+                raise InputError(
+                    "top_k, function_to_apply and return_all_scores leave no decision to take: leave them out"
+                )
+            rule = None
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
             return _encode_pairs(reading, [self._pair(one, text_pair) for one in inputs], windows=windows)
@@ -80,6 +99,9 @@ class TextClassification(Pipeline):
                 problem_type=self.config.problem_type,
                 function_to_apply=None if function == "default" else function,
             )
+            if rule is not None:
+                decided: Result | list[Result] = rule(scores, self.config.id2label)
+                return decided
             if return_all_scores:
                 return [{"label": name, "score": float(scores[i])} for i, name in self.config.id2label.items()]
             best = decode.labels(scores, self.config.id2label, count)

@@ -26,7 +26,7 @@ from pocketbert.tasks.evaluation import Scores
 #: In the folder of a run.
 RECORD = Path("evaluation") / "calibration.json"
 #: What `config.json` states about decisions, which belongs to one head and its labels.
-DECISION_KEYS = ("calibration",)
+DECISION_KEYS = ("calibration", "thresholds")
 
 
 def without_decisions(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -35,7 +35,14 @@ def without_decisions(config: PreTrainedConfig) -> PreTrainedConfig:
     return config if len(extra) == len(config.extra) else config.replace(extra=extra)
 
 
-def save_calibrated(model: PreTrainedModel, folder: Path, calibration: Calibration, metrics: Scores) -> None:
+def save_calibrated(
+    model: PreTrainedModel,
+    folder: Path,
+    calibration: Calibration,
+    metrics: Scores,
+    levels: Mapping[str, Any],
+    thresholds: Mapping[str, float | None] | None = None,
+) -> None:
     """Save a classifier with its temperatures in the last layer; the model in memory stays as it is.
 
     Args:
@@ -43,16 +50,20 @@ def save_calibrated(model: PreTrainedModel, folder: Path, calibration: Calibrati
         folder: of the run.
         calibration: fitted to the logits of the model.
         metrics: of the saved model.
+        levels: thresholds of `decisions.LEVELS`, for `config.json`.
+        thresholds: of each label, where they were asked for.
     """
     config, names = model.config, list(model.config.id2label.values())
     facts = described(calibration, names)
-    stated = {name: facts[name] for name in ("temperature", "examples")}
-    model.config = config.replace(extra={**config.extra, "calibration": stated})
+    stated: dict[str, Any] = {name: facts[name] for name in ("temperature", "examples")} | dict(levels)
+    decisions = {"calibration": stated} | ({} if thresholds is None else {"thresholds": dict(thresholds)})
+    model.config = config.replace(extra={**config.extra, **decisions})
     try:
         model.save_pretrained(folder, state_dict=_divided(model, calibration) if calibration.changes else None)
     finally:
         model.config = config
-    write_text(folder / RECORD, json.dumps({**facts, "metrics": metrics}, indent=1, ensure_ascii=False) + "\n")
+    record = {**facts, "thresholds": thresholds, "metrics": metrics}
+    write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def _divided(model: PreTrainedModel, calibration: Calibration) -> dict[str, Tensor]:
@@ -77,7 +88,7 @@ def describe_calibration(record: Mapping[str, Any]) -> str:
     """Return a line for the log."""
     temperature, kept = record["temperature"], record["kept"]
     if temperature == 1.0:
-        return f"calibration: the temperature stays 1: {kept[0]}"
+        return f"calibration: the temperature stays 1: {kept[0]}{_never(record)}"
     before, after = record["before"], record["after"]
     numbers = ", ".join(
         f"{name.replace('_', ' ')} {before[name]:.3f} → {after[name]:.3f}"
@@ -88,7 +99,13 @@ def describe_calibration(record: Mapping[str, Any]) -> str:
         shown = f"a temperature for {fitted} of {len(temperature)} labels"
     else:
         shown = f"temperature {temperature:.3g}"
-    return f"calibration: {shown}, fitted on {record['examples']:,} dev examples; {numbers}"
+    return f"calibration: {shown}, fitted on {record['examples']:,} dev examples; {numbers}{_never(record)}"
+
+
+def _never(record: Mapping[str, Any]) -> str:
+    """Return a note on labels for which no threshold reaches the precision that was asked for."""
+    names = [name for name, threshold in (record["thresholds"] or {}).items() if threshold is None]
+    return f"; no threshold is precise enough for {', '.join(names)}: no text gets it" if names else ""
 
 
 def calibration_section(record: Mapping[str, Any], picture: bool) -> str:
@@ -112,8 +129,15 @@ def calibration_section(record: Mapping[str, Any], picture: bool) -> str:
     lines += ["| | before | after |", "|---|---|---|"]
     titles = {"calibration_error": "expected calibration error", "brier_loss": "Brier score", "log_loss": "log loss"}
     lines += [f"| {title} | {before[name]:.4f} | {after[name]:.4f} |" for name, title in titles.items()]
+    if record["thresholds"] is not None:
+        shown = ", ".join(f"{name} {_shown(value)}" for name, value in list(record["thresholds"].items())[:20])
+        lines += ["", f"A text has each label whose probability exceeds its threshold: {shown}."]
     lines += ["", f"Perfect probabilities have a calibration error up to {record['chance']:.4f} on so many examples."]
     return "\n".join([*lines, *(["", "![Reliability diagram](reliability.png)"] if picture else [])])
+
+
+def _shown(threshold: float | None) -> str:
+    return "never" if threshold is None else f"{threshold:.3f}"
 
 
 def plot_reliability(path: Path, record: Mapping[str, Any]) -> None:

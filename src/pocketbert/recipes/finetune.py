@@ -89,8 +89,11 @@ class FinetuneRun(EpochRun):
         """Save the model; a classifier with the temperatures that calibrate it on the dev sets."""
         evaluation = self.encoded.evaluation
         if isinstance(evaluation, TextEvaluation) and (calibration := evaluation.calibrate()) is not None:
-            metrics = evaluation.divide(calibration.temperatures)
-            save_calibrated(model, self.folder, calibration, metrics)
+            evaluation.divide(calibration.temperatures)
+            goal = self.options.thresholds
+            thresholds = None if goal is None else evaluation.fit_thresholds(goal)
+            metrics, levels = evaluation.rescored(), evaluation.levels()
+            save_calibrated(model, self.folder, calibration, metrics, levels, thresholds)
         else:
             super().save_best(model)
 

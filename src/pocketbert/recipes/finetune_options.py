@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketbert.bundles import ENCODER
+from pocketbert.decisions import read_goal
 from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument
 from pocketbert.tasks import TASKS, foreign_options
@@ -195,6 +196,15 @@ class FinetuneOptions(Options):
             "Metric that selects the best checkpoint.", "NAME", default="the task's first metric"
         ),
     )
+    thresholds: str | None = field(
+        default=None,
+        metadata=EVALUATION.option(
+            "Where a text may have several labels: fit thresholds to the dev set, for the best F1 of each label or a "
+            "precision such as 0.95.",
+            "f1|X",
+            default="a probability of 0.5",
+        ),
+    )
     patience: int | None = field(
         default=None,
         metadata=EVALUATION.option("Stop after N evaluations without improvement.", "N", default="no early stopping"),
@@ -229,6 +239,11 @@ class FinetuneOptions(Options):
         for name in foreign_options(self.task):
             unused = getattr(self, name) is None or getattr(self, name) in (False, 0.0)
             self._check(name, unused, f"is not for --task {self.task}; leave it out")
+        if self.thresholds is not None:
+            read_goal(self.thresholds)
+            self._check(
+                "thresholds", self.task == "text-classification", f"is not for --task {self.task}; leave it out"
+            )
         names = self.labels
         self._check(
             "labels", names is None or len(set(names)) == len(names) > 1, "must be two names or more, all different"

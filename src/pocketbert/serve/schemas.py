@@ -20,6 +20,7 @@ def _check_unicode(text: str) -> str:
 T = TypeVar("T")
 Text = Annotated[str, AfterValidator(_check_unicode)]
 Count = Annotated[int, Field(ge=1, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Dimensions = Annotated[
     int | None,
     Field(ge=1, le=1 << 16, description="Keep so many numbers of each vector [default: all, or as declared]."),
@@ -91,7 +92,19 @@ class ClassifyRequest(TaskRequest):
     """Texts or pairs to classify."""
 
     inputs: Text | TextPair | list[Text] | list[TextPair]
-    top_k: Annotated[Count | None, Field(description="Number of labels per input; null for all.")] = None
+    top_k: Annotated[
+        Count | None,
+        Field(description="Number of labels per input; null for all, or those that exceed the model's own thresholds."),
+    ] = None
+    min_confidence: Annotated[
+        Share | None, Field(description="Give no answer, the label null, where the best probability is less.")
+    ] = None
+    answer_share: Annotated[
+        Share | None, Field(description="The same for the confidence that such a share of held-out texts reached.")
+    ] = None
+    conformal: Annotated[
+        Share | None, Field(description="Give the labels among which the right one is with such a probability.")
+    ] = None
     labels: Annotated[
         list[Text] | None,
         Field(min_length=1, max_length=100, description="Labels of your own, for a model of language inference."),
@@ -172,9 +185,9 @@ class TaskResponse(BaseModel, Generic[T]):
 
 
 class LabelScore(BaseModel):
-    """A label and its probability, or the predicted number of a regression."""
+    """A label and its probability, or the predicted number of a regression; the label null is no answer."""
 
-    label: str
+    label: str | None
     score: float
 
 

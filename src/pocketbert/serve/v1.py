@@ -84,8 +84,14 @@ class TaskEndpoint:
 
 
 def _classify_options(body: schemas.ClassifyRequest) -> dict[str, Any]:
+    rules = ("min_confidence", "answer_share", "conformal")
+    decisions = {name: getattr(body, name) for name in rules if getattr(body, name) is not None}
     if body.labels is None:
-        return {"top_k": body.top_k, "windows": body.windows}
+        if decisions:
+            return {"windows": body.windows, **decisions, **({} if body.top_k is None else {"top_k": body.top_k})}
+        return {"top_k": body.top_k or "chosen", "windows": body.windows}
+    if decisions:
+        raise RequestError(422, f"{', '.join(decisions)} cannot be combined with labels")
     return {
         "zero_shot": True, "candidate_labels": body.labels, "hypothesis_template": body.template,
         "multi_label": body.multi_label, "windows": body.windows,
@@ -99,7 +105,7 @@ def is_left(direction: str | None) -> bool:
 
 def label_scores(value: Any) -> list[dict[str, Any]]:
     """The labels of a text, from classification or zero-shot classification."""
-    if isinstance(value, dict):  # zero-shot
+    if isinstance(value, dict) and "labels" in value:  # zero-shot
         return [{"label": name, "score": score} for name, score in zip(value["labels"], value["scores"], strict=True)]
     return _as_list(value)
 

@@ -12,12 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pocketbert.calibration import Calibration, calibrate, judged
+from pocketbert.calibration import ENOUGH, Calibration, calibrate, judged
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.data.examples import Examples
 from pocketbert.data.glue import glue_task, read_glue
 from pocketbert.data.labels import Labels, hold_out, tidied
 from pocketbert.data.tables import Example, Table, read_table
+from pocketbert.decisions import (
+    confidences_of_shares,
+    fit_thresholds,
+    probabilities_of_coverages,
+    reached,
+    risk_coverage,
+)
 from pocketbert.decode import Output, sigmoid, softmax
 from pocketbert.errors import ConfigError
 from pocketbert.features import Features, Predictor, encode_texts
@@ -52,6 +59,7 @@ class TextEvaluation(Evaluation[Example, Logits]):
         tokenizer: the tokenizer of the model.
         max_length: maximum tokens per text or pair.
         glue: the GLUE task whose metrics to use, if any.
+        thresholds: the probability from which on a text has each of several labels [default: 0.5].
     """
 
     head = "ForSequenceClassification"
@@ -63,9 +71,12 @@ class TextEvaluation(Evaluation[Example, Logits]):
         tokenizer: BertTokenizer,
         max_length: int,
         glue: str | None = None,
+        thresholds: Sequence[float | None] | None = None,
     ) -> None:
         super().__init__(sets, tokenizer, max_length)
         self.labels, self.glue = labels, glue
+        self.given = [0.5] * len(labels.names) if thresholds is None else list(thresholds)
+        self.thresholds = self.given
         self.gold = {id(table): labels.encode(table) for table in sets.values()}
 
     def encode(self, examples: Sequence[Example]) -> list[list[Features]]:
@@ -82,6 +93,7 @@ class TextEvaluation(Evaluation[Example, Logits]):
 
     def __call__(self, predictor: Predictor, advance: Advance | None = None) -> Scores:
         """Return the metrics of a model, and for GLUE their mean, the score of the task; see `Evaluation`."""
+        self.thresholds = self.given  # those that were fitted to another model are not its own
         return self._with_glue_score(super().__call__(predictor, advance))
 
     def _with_glue_score(self, scores: Scores) -> Scores:
@@ -91,17 +103,50 @@ class TextEvaluation(Evaluation[Example, Logits]):
         """Fit temperatures to the predictions of the latest call; None in a regression."""
         if self.labels.regression:
             return None
-        logits = np.concatenate([np.stack(self.predicted[name]) for name in self.sets])
-        return calibrate(logits, np.concatenate([self.gold[id(rows)] for rows in self.sets.values()]))
+        return calibrate(*self._latest())
 
-    def divide(self, temperatures: Sequence[float]) -> Scores:
-        """Divide the predictions of the latest call by temperatures, and return the metrics."""
+    def chosen(self, logits: Logits) -> npt.NDArray[np.bool_]:
+        """Return which of several labels each text has, [examples, labels]."""
+        return reached(sigmoid(logits.astype(np.float64)), self.thresholds)
+
+    def levels(self) -> dict[str, dict[str, float]]:
+        """Return the thresholds of `decisions.LEVELS` for the latest predictions, where there are enough of classes."""
+        logits, gold = self._latest()
+        if self.labels.several or len(gold) < ENOUGH:
+            return {}
+        shares = softmax(logits.astype(np.float64))
+        return {
+            "answer_share": confidences_of_shares(shares),
+            "conformal": probabilities_of_coverages(shares, gold),
+        }
+
+    def fit_thresholds(self, goal: str) -> dict[str, float | None]:
+        """Fit thresholds of several labels to the latest predictions, and use them. Raises `ConfigError` for one."""
+        if not self.labels.several:
+            raise ConfigError("--thresholds is for data in which a text may have several labels; here it has one")
+        logits, gold = self._latest()
+        self.thresholds = fit_thresholds(sigmoid(logits.astype(np.float64)), gold, goal)
+        return dict(zip(self.labels.names, self.thresholds, strict=True))
+
+    def _latest(self) -> tuple[Logits, npt.NDArray[Any]]:
+        """Return the logits of the latest call and the labels, of all sets."""
+        logits = np.concatenate([np.stack(self.predicted[name]) for name in self.sets])
+        return logits, np.concatenate([self.gold[id(rows)] for rows in self.sets.values()])
+
+    def rescored(self) -> Scores:
+        """Return the metrics of the latest predictions."""
         scores: Scores = {}
         for name, rows in self.sets.items():
+            scores |= {
+                self._prefix(name) + metric: value for metric, value in self.score(rows, self.predicted[name]).items()
+            }
+        return self._with_glue_score(scores)
+
+    def divide(self, temperatures: Sequence[float]) -> None:
+        """Divide the predictions of the latest call by temperatures."""
+        for name in self.sets:
             wide = np.stack(self.predicted[name]).astype(np.float64) / np.array(temperatures)
             self.predicted[name] = [*wide.astype(np.float32)]
-            scores |= {self._prefix(name) + metric: value for metric, value in self.score(rows, wide).items()}
-        return self._with_glue_score(scores)
 
     def metrics(self) -> list[str]:
         """Return the names of all metrics."""
@@ -121,7 +166,7 @@ class TextEvaluation(Evaluation[Example, Logits]):
             loss = float(np.mean((numbers - gold) ** 2))
             return {"pearson": pearson(numbers, gold), "spearman": spearman(numbers, gold), "loss": loss}
         if self.labels.several:
-            chosen = wide > 0.0  # a probability above one half
+            chosen = self.chosen(wide)
             loss = float(np.mean(np.logaddexp(0.0, wide) - wide * gold))
             scores = {f"{average}_f1": f1(chosen, gold, average) for average in ("micro", "macro")}
             return {**scores, "accuracy": accuracy(chosen, gold), "loss": loss, **_probability_scores(wide, gold)}
@@ -146,7 +191,10 @@ class TextEvaluation(Evaluation[Example, Logits]):
         return [names[int(i)] for i in gold], [names[i] for i in logits.argmax(axis=1)]
 
     def write_set(self, folder: Path, rows: Examples[Example], predictions: Sequence[Logits]) -> None:
-        """Write `predictions.tsv`, `errors.tsv` (most confident first) and, for classes, `confusion.tsv`."""
+        """Write `predictions.tsv` and `errors.tsv` (most confident first).
+
+        For classes also `confusion.tsv`, and `risk-coverage.tsv`: how many are right of those that are surest.
+        """
         logits, gold = np.stack(predictions), self.gold[id(rows)]
         names, confidence = self._predictions(logits)
         header = ("line", "label", "predicted", "score")
@@ -160,7 +208,7 @@ class TextEvaluation(Evaluation[Example, Logits]):
         if self.labels.regression:
             wrong = np.abs(logits.reshape(len(gold)) - gold)
         elif self.labels.several:
-            wrong = ((logits > 0.0) != gold).any(axis=1) * confidence
+            wrong = (self.chosen(logits) != gold).any(axis=1) * confidence
         else:
             wrong = (logits.argmax(axis=1) != gold) * confidence
         worst = [rows.examples[i] for i in np.argsort(-wrong, kind="stable")[:_ERRORS] if wrong[i] > 0]
@@ -168,6 +216,9 @@ class TextEvaluation(Evaluation[Example, Logits]):
         write_tsv(folder / "errors.tsv", (*header, "text", "text_pair"), shown)
         if not (self.labels.regression or self.labels.several):
             self._write_confusion(folder, logits.argmax(axis=1), gold)
+            curve = [(f"{share:.2f}", f"{least:.4f}", f"{right:.4f}") for share, least, right in
+                     risk_coverage(softmax(logits), gold)]  # fmt: skip
+            write_tsv(folder / "risk-coverage.tsv", ("answered", "min_confidence", "accuracy"), curve)
 
     def _gold_names(self, rows: Examples[Example], gold: npt.NDArray[Any]) -> list[str]:
         """Return the labels by the names that are predicted: GLUE's files have numbers in their place."""
@@ -183,7 +234,7 @@ class TextEvaluation(Evaluation[Example, Logits]):
         names = self.labels.names
         if self.labels.several:
             probabilities = sigmoid(logits)
-            predicted = [", ".join(names[i] for i in np.flatnonzero(row > 0.5)) for row in probabilities]
+            predicted = [", ".join(names[i] for i in np.flatnonzero(row)) for row in self.chosen(logits)]
             return predicted, np.maximum(probabilities, 1 - probabilities).min(axis=1)
         return [names[i] for i in logits.argmax(axis=1)], softmax(logits).max(axis=1)
 

@@ -16,6 +16,7 @@ from pocketbert.data.memory import Memory
 from pocketbert.data.squad import read_squad
 from pocketbert.data.tables import read_table
 from pocketbert.data.tagged import read_tagged
+from pocketbert.decisions import stated_thresholds
 from pocketbert.errors import ConfigError, require
 from pocketbert.features import Predictor, fit
 from pocketbert.tasks import TASKS, find_task, foreign_options
@@ -164,13 +165,15 @@ def read_evaluation(
         rows = with_merged_tags(rows, names, merge=merge_labels)
         return TagEvaluation({"dev": rows}, names, tokenizer, length)
     own = _labels(config, _names(model, config, labels))
+    thresholds = stated_thresholds(config) if own.several else None
     if glue is not None:
         own = _glue_labels(own, glue, model)
         assert not isinstance(data, Memory)
         return TextEvaluation(read_glue(data, glue, "dev"), own, tokenizer, length, glue)
     table = read_table(data, text=text_column, text_pair=text_pair_column, label=label_column, skip_bad=skip_bad)
     table = own.named(tidied(table, own.names, merge=merge_labels))
-    return TextEvaluation({"dev": own.without_unusable(table) if skip_bad else table}, own, tokenizer, length)
+    sets = {"dev": own.without_unusable(table) if skip_bad else table}
+    return TextEvaluation(sets, own, tokenizer, length, thresholds=thresholds)
 
 
 def _names(model: str | Path, config: PreTrainedConfig, labels: Sequence[str] | None) -> tuple[str, ...]:
