@@ -103,6 +103,7 @@ def cases() -> list[Case]:
         _case(classify, min_confidence=0.999, ours=True),
         _case(classify, answer_share=0.5, ours=True),
         _case(classify, conformal=0.9, ours=True),
+        _case(classify, explain=True, ours=True),
         _case(zero, candidate_labels=["great", "paris"], beside={"candidate_labels": LABELS}),
         _case(zero, candidate_labels="great, paris"),
         _case(zero, hypothesis_template="{} is the film"),

@@ -98,6 +98,10 @@ def test_each_task(page: Page) -> None:
     page.until(lambda: page.text("#tokens span").split() == ["[CLS]", "the", "film", "is", "great", "[SEP]"])
     shares = [float(one.split()[-2]) for one in page.texts("#answer .bar")]
     assert sum(shares) == pytest.approx(100, abs=0.2)
+    page.find("#why")[0].click()
+    page.until(lambda: page.texts("#answer mark") == ["the", "film", "is", "great"])
+    page.find("#why")[0].click()
+    page.until(lambda: not page.find("#answer mark"))
     page.choose("tag")
     page.type("text", "🙂 marie curie was born in warsaw")
     page.until(lambda: "warsaw" in page.text("#answer"))

@@ -78,6 +78,8 @@ def form_of(task: str, options: Mapping[str, Any]) -> Form:
 def _classified(options: dict[str, Any]) -> Form:
     if options.get("return_all_scores") is not None:
         raise InputError("return_all_scores has no columns: pass top_k=None for all labels")
+    if options.get("explain"):
+        raise InputError("explain has no columns: leave it out")
     several = bool({"top_k", "conformal"} & options.keys())
     types: dict[str, Type] = {"labels": [_LABEL]} if several else _LABEL
 

@@ -10,6 +10,7 @@ import click
 from pocketbert.cli import console
 from pocketbert.cli.bulk import bulk_options, written
 from pocketbert.cli.commands import click_argument, click_option, command
+from pocketbert.cli.explained import coloured, strongest
 from pocketbert.cli.inputs import Item, check_text, read_passage, text_source
 from pocketbert.cli.predictions import load_pipeline, note_truncated, predictions, text_of
 from pocketbert.cli.text_options import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         "cat reviews.txt | pocketbert classify | jq -r .label",
         "pocketbert classify -f 'reviews/*.parquet' -o answers --format parquet --workers 4",
         "pocketbert classify -m my-model --file tickets.csv --answer-share 0.9",
+        'pocketbert classify --explain "The plot is clever, and the end is flat."',
         'pocketbert classify -m my-pairs "Is it raining?" --pair "Take an umbrella."',
         'pocketbert classify -m my-nli "A thrilling match" --labels sports,politics',
     ]
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 @click_option(
     "--conformal", metavar="X", type=float, help="Give the labels among which the right one is with such a probability."
 )
+@click_option("--explain", is_flag=True, help="Show what each word contributes to the score (Shapley values).")
 @click_option("--labels", metavar="A,B,C", help="Labels for zero-shot classification; needs an NLI model.")
 @click_option(
     "--template", metavar="TEXT", default="This example is {}.", help="Hypothesis for --labels; {} is the label."
@@ -87,6 +90,7 @@ def classify(
     min_confidence: float | None,
     answer_share: float | None,
     conformal: float | None,
+    explain: bool,
     labels: str | None,
     template: str,
     entailment: str | None,
@@ -99,7 +103,8 @@ def classify(
 ) -> None:
     """Classify texts or text pairs, or predict a number for each."""
     asked = {"min_confidence": min_confidence, "answer_share": answer_share, "conformal": conformal}
-    decisions = {name: value for name, value in asked.items() if value is not None}
+    decisions: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    decisions |= {"explain": True} if explain else {}
     options: dict[str, Any] = {"windows": windows, **decisions, **({} if top_k is None else {"top_k": top_k})}
     if labels is not None:
         if model is None or pair is not None:
@@ -135,14 +140,23 @@ def classify(
                 continue
             columns = [*("Text", "Second text")[: len(texts)], "Label", "Score"]
             rows = [
-                (_NOTHING if one["label"] is None else one["label"], f"{one['score']:.3f}")
+                (_NOTHING if one["label"] is None else one["label"], f"{one['score']:.3f}", one.get("words"))
                 for one in (found if isinstance(found, list) else [found])
             ]
-            for rank, row in enumerate(rows or [(_NOTHING, "")]):
-                add_row(columns, (*(value if rank == 0 else "" for value in texts.values()), *row))
+            for rank, (*row, words) in enumerate(rows or [(_NOTHING, "", None)]):
+                shown = [
+                    coloured(value, words, second=number == 1) if words else value if rank == 0 else ""
+                    for number, value in enumerate(texts.values())
+                ]
+                add_row([*columns, *(["Because of"] if explain else [])], (*shown, *row, *_reasons(explain, words)))
 
 
 _NOTHING = "(no answer)"  # in a table
+
+
+def _reasons(explain: bool, words: list[dict[str, Any]] | None) -> list[str]:
+    """The cell with the words that contribute most, if there is one."""
+    return [strongest(words or [])] if explain else []
 
 
 def _text_or_pair(item: Item) -> Any:

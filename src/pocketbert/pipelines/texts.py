@@ -11,11 +11,12 @@ import numpy as np
 from pocketbert import decode
 from pocketbert.arguments import plain, whole
 from pocketbert.bundles import ENCODER
-from pocketbert.decisions import make_rule
+from pocketbert.decisions import Rule, make_rule
 from pocketbert.errors import InputError, require
 from pocketbert.features import Features, Predictor, TokenIds, encode_ids, encode_texts
 from pocketbert.pipelines.arguments import Reading
 from pocketbert.pipelines.base import Output, Pipeline, Result, alone
+from pocketbert.pipelines.explain import Whole, explained, read_method, variants
 from pocketbert.pipelines.inputs import fields_of, pair_of, several
 from pocketbert.runtime.stream import Job
 from pocketbert.sentences.declared import Declared
@@ -58,6 +59,7 @@ class TextClassification(Pipeline):
         min_confidence: float | None = None,
         answer_share: float | None = None,
         conformal: float | None = None,
+        explain: bool | str | None = None,
         return_all_scores: bool | None = None,
         text_pair: str | None = None,
         reading: Reading | None = None,
@@ -72,6 +74,8 @@ class TextClassification(Pipeline):
         among which the right one is with such a probability; see `decisions`. A model whose `config.json` states
         thresholds for its labels gives a list of those that exceed theirs, unless `top_k` is set; `top_k="chosen"` is
         that, and all labels of other models.
+        With `explain` (True, "shapley" or "occlusion"), each label has `words`, what each word contributes to its
+        score, and `base`, the score without any; see `pipelines.explain`.
         `return_all_scores` is an older argument: the scores of all labels, in the order of the labels. `text_pair` is
         the second text of every input that has none.
         """
@@ -82,23 +86,34 @@ class TextClassification(Pipeline):
         if return_all_scores is not None and top_k != "":
             raise InputError("pass top_k or return_all_scores, not both")
         function = None if function_to_apply is None else str(plain(function_to_apply)).lower()
-        rule = make_rule(self.config, min_confidence=min_confidence, answer_share=answer_share, conformal=conformal)
-        if rule is not None and (top_k not in ("", "chosen") or function is not None or return_all_scores is not None):
-            if rule.thresholds is None:
-                raise InputError(
-                    "top_k, function_to_apply and return_all_scores leave no decision to take: leave them out"
-                )
-            rule = None
+        ranked = top_k not in ("", "chosen") or function is not None or return_all_scores is not None
+        rule = self._rule(ranked, min_confidence=min_confidence, answer_share=answer_share, conformal=conformal)
+        method = read_method(explain, windows=windows)
 
         def encode(inputs: list[Any]) -> list[list[Features]]:
-            return _encode_pairs(reading, [self._pair(one, text_pair) for one in inputs], windows=windows)
+            pairs = [self._pair(one, text_pair) for one in inputs]
+            return _encode_pairs(reading, pairs, windows=windows) if method is None else _vary(reading, pairs, method)
 
-        def read(text: Any, features: Sequence[Features], outputs: Sequence[Output]) -> Result | list[Result]:
-            scores = decode.label_scores(
-                mean(features, [self.array(output, "logits", 1) for output in outputs]),
+        def scores_of(logits: np.ndarray) -> np.ndarray:
+            return decode.label_scores(
+                logits,
                 problem_type=self.config.problem_type,
                 function_to_apply=None if function == "default" else function,
             )
+
+        def read(text: Any, features: Sequence[Features], outputs: Sequence[Output]) -> Result | list[Result]:
+            logits = [self.array(output, "logits", 1) for output in outputs]
+            if isinstance(features[0], Whole):
+                rows = [scores_of(one) for one in logits]
+                pair, whole = self._pair(text, text_pair), features[0]
+                index = {name: i for i, name in self.config.id2label.items()} | {None: int(rows[0].argmax())}
+                found = answer(rows[0])
+                if isinstance(found, list):
+                    return [explained(one, pair, whole, rows, index[one["label"]]) for one in found]
+                return explained(found, pair, whole, rows, index[found["label"]])
+            return answer(scores_of(mean(features, logits)))
+
+        def answer(scores: np.ndarray) -> Result | list[Result]:
             if rule is not None:
                 decided: Result | list[Result] = rule(scores, self.config.id2label)
                 return decided
@@ -107,7 +122,17 @@ class TextClassification(Pipeline):
             best = decode.labels(scores, self.config.id2label, count)
             return best[0] if top_k == "" else best
 
-        return Job(encode, read)
+        few = {} if method is None else {"inputs": 16, "characters": 1 << 12}  # each is computed hundreds of times
+        return Job(encode, read, **few)
+
+    def _rule(self, ranked: bool, **asked: float | None) -> Rule | None:
+        """The rule of the decision, if there is one; a call that asks for a ranking or other scores has none."""
+        rule = make_rule(self.config, **asked)
+        if not ranked or rule is None:
+            return rule
+        if rule.thresholds is None:
+            raise InputError("top_k, function_to_apply and return_all_scores leave no decision to take: leave them out")
+        return None
 
     def _pair(self, one: Any, second: str | None) -> tuple[Any, Any]:
         """The texts of an input, the second None if it has one text."""
@@ -137,6 +162,12 @@ def _encode_pairs(reading: Reading, pairs: Sequence[tuple[Any, Any]], *, windows
     if windows:
         return encode_long_texts(reading.tokenizer, texts, seconds, max_length=reading.max_length)
     return alone(reading.texts(texts, seconds))
+
+
+def _vary(reading: Reading, pairs: Sequence[tuple[Any, Any]], method: str) -> list[list[Features]]:
+    """Texts and pairs of texts, each with what it is without some of its words."""
+    _encode_pairs(reading, pairs, windows=False)  # whose errors name the input
+    return [variants(reading, *pair, method) for pair in pairs]
 
 
 class ZeroShotClassification(Pipeline):

@@ -172,7 +172,7 @@ async def infer(name: str, body: InferRequest, request: Request) -> Response:
     columns = _columns(form, body.inputs)
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     inputs = [next(iter(row.values())) for row in rows] if len(columns) == 1 else rows
-    if unknown := [option for option in ("inputs", "model") if option in body.parameters]:
+    if unknown := [option for option in ("inputs", "model", "explain") if option in body.parameters]:
         raise RequestError(422, f"parameters.{unknown[0]} is not an option of the task")
     try:
         parsed = endpoint.body.model_validate({**body.parameters, "inputs": inputs})

@@ -105,6 +105,10 @@ class ClassifyRequest(TaskRequest):
     conformal: Annotated[
         Share | None, Field(description="Give the labels among which the right one is with such a probability.")
     ] = None
+    explain: Annotated[
+        bool | Literal["shapley", "occlusion"],
+        Field(description="Contributions of words to the score; true is shapley."),
+    ] = False
     labels: Annotated[
         list[Text] | None,
         Field(min_length=1, max_length=100, description="Labels of your own, for a model of language inference."),
@@ -184,11 +188,23 @@ class TaskResponse(BaseModel, Generic[T]):
     milliseconds: Timing
 
 
+class WordScore(BaseModel):
+    """What a word, or a part of a long text, contributes to the score of a label, and its position in characters."""
+
+    word: str
+    start: int
+    end: int
+    text_pair: Annotated[bool, Field(description="Whether it is of the second text.")] = False
+    score: float
+
+
 class LabelScore(BaseModel):
     """A label and its probability, or the predicted number of a regression; the label null is no answer."""
 
     label: str | None
     score: float
+    base: Annotated[float | None, Field(description="With `explain`: the score of a text without words.")] = None
+    words: Annotated[list[WordScore] | None, Field(description="With `explain`.")] = None
 
 
 class Entity(BaseModel):

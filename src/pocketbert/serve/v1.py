@@ -85,13 +85,15 @@ class TaskEndpoint:
 
 def _classify_options(body: schemas.ClassifyRequest) -> dict[str, Any]:
     rules = ("min_confidence", "answer_share", "conformal")
+    beside = {"windows": body.windows} | ({"explain": body.explain} if body.explain else {})
     decisions = {name: getattr(body, name) for name in rules if getattr(body, name) is not None}
     if body.labels is None:
         if decisions:
-            return {"windows": body.windows, **decisions, **({} if body.top_k is None else {"top_k": body.top_k})}
-        return {"top_k": body.top_k or "chosen", "windows": body.windows}
-    if decisions:
-        raise RequestError(422, f"{', '.join(decisions)} cannot be combined with labels")
+            return {**beside, **decisions, **({} if body.top_k is None else {"top_k": body.top_k})}
+        return {**beside, "top_k": body.top_k or "chosen"}
+    given = [*decisions, *(["explain"] if body.explain else [])]
+    if given:
+        raise RequestError(422, f"{', '.join(given)} cannot be combined with labels")
     return {
         "zero_shot": True, "candidate_labels": body.labels, "hypothesis_template": body.template,
         "multi_label": body.multi_label, "windows": body.windows,

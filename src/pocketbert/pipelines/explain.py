@@ -1,0 +1,194 @@
+"""Which words decided: what each word of a text contributes to the score of a label.
+
+A word is left out by leaving out its tokens, and everything that a text needs is one run of the model without padding.
+The same text has the same contributions, to the bit, whatever else is in the batch.
+
+- Occlusion: the score of the text, less that of the text without the word.
+- Shapley values: the mean change of the score when the word joins some of the others. They add up to the score of the
+  text, less the `base`, which is that of a text without words. Up to 8 words all sets of words are computed; for more,
+  words join in sampled orders, each with its reverse (Castro and others 2009; antithetic sampling halves the error).
+
+Long texts have parts of several words in place of words, so that there are at most 64.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketbert.errors import InputError
+from pocketbert.features import Features, fit
+from pocketbert.pipelines.arguments import Reading
+
+METHODS = ("shapley", "occlusion")
+Floats = NDArray[np.floating[Any]]
+Masks = NDArray[np.bool_]
+
+_PARTS = 64  # of a text, at most
+_EXACT = 8  # words: 256 sets
+_RUNS = 256  # of the model per text, about
+_LONGEST = 30  # characters of a word: more are a text without spaces, whose tokens count as words
+
+
+@dataclass(frozen=True)
+class Word:
+    """Characters `start` to `end` of a text, or of the second text of a pair."""
+
+    start: int
+    end: int
+    second: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Whole(Features):
+    """A text with all of its words, before its variants."""
+
+    words: tuple[Word, ...]
+    design: Design
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The sets of words that are computed, and what they tell.
+
+    Args:
+        sets: [sets, words], the first with all words and the last with none.
+        contributions: [sets] scores → [words].
+    """
+
+    sets: Masks
+    contributions: Callable[[Floats], Floats]
+
+
+def read_method(explain: bool | str | None, *, windows: bool = False) -> str | None:
+    """Return one of `METHODS`, or None; True is the first. Raises `InputError` for anything else, and with windows."""
+    if explain is None or explain is False:
+        return None
+    method = METHODS[0] if explain is True else explain
+    if method not in METHODS:
+        raise InputError(f"explain={explain!r:.60} must be True, False or one of {', '.join(map(repr, METHODS))}")
+    if windows:
+        raise InputError("explain is of what the model reads at once: leave windows out")
+    return method
+
+
+def variants(reading: Reading, text: str, second: str | None, method: str) -> list[Features]:
+    """Return the input for a text or pair, a `Whole`, and the inputs without some of its words."""
+    [features] = reading.texts([text], None if second is None else [second])
+    cut = reading.truncation or "longest_first"
+    length = fit(reading.tokenizer, reading.max_length)
+    encoded = reading.tokenizer(text, second, truncation=cut, max_length=length)
+    words, of_token = _words((text, second or ""), encoded[0])
+    if len(of_token) != len(features):
+        raise InputError("the text cannot be explained: its tokens have no places in it")
+    design = make_design(len(words), method)
+    whole = Whole(features.input_ids, features.token_type_ids, cut=features.cut, words=tuple(words), design=design)
+    made: list[Features] = [whole]
+    for kept in design.sets[1:]:
+        keep = np.append(kept, True)[of_token]  # the last: tokens that belong to no word
+        made.append(Features(features.input_ids[keep], features.token_type_ids[keep]))
+    return made
+
+
+def _words(texts: tuple[str, str], encoding: Any) -> tuple[list[Word], NDArray[np.intp]]:
+    """Return the parts of the texts, and for each token the number of its part; -1 for special tokens."""
+    words: list[Word] = []
+    numbers: dict[tuple[int, int], int] = {}
+    runs = [[(match.start(), match.end()) for match in re.finditer(r"\S+", text)] for text in texts]
+    of_token = np.full(len(encoding.offsets), -1)
+    for token, (place, (start, end)) in enumerate(zip(encoding.sequence_ids, encoding.offsets, strict=True)):
+        if place is None:
+            continue
+        start += len(texts[place][start:end]) - len(texts[place][start:end].lstrip())
+        run = next(((a, b) for a, b in runs[place] if start < b), (start, end))
+        if run[1] - run[0] > _LONGEST:
+            run = (start, end)
+        if (place, run[0]) not in numbers:
+            numbers[place, run[0]] = len(words)
+            words.append(Word(*run, place == 1))
+        of_token[token] = numbers[place, run[0]]
+    size = math.ceil(len(words) / _PARTS) or 1
+    parts: list[Word] = []
+    part_of = [-1] * (len(words) + 1)  # the last is what -1 finds
+    for number, word in enumerate(words):
+        if number % size and parts[-1].second == word.second:
+            parts[-1] = Word(parts[-1].start, word.end, word.second)
+        else:
+            parts.append(word)
+        part_of[number] = len(parts) - 1
+    return parts, np.array(part_of)[of_token]
+
+
+def make_design(count: int, method: str) -> Design:
+    """Return the sets of `count` words that a method computes."""
+    full, none = np.ones(count, bool), np.zeros(count, bool)
+    if method == "occlusion":
+        sets = np.stack([full, *(~np.eye(count, dtype=bool)), none])
+        return Design(sets, lambda scores: scores[0] - scores[1:-1])
+    return _all_sets(count) if count <= _EXACT else _sampled_orders(count)
+
+
+def _all_sets(count: int) -> Design:
+    numbers = np.arange(1 << count)[::-1, None]
+    sets = (numbers >> np.arange(count)) & 1 > 0  # in the order of falling numbers
+    sizes = sets.sum(axis=1)
+    # The share of orders in which just the words of a set come before a certain other word.
+    share = np.array([1 / (count * math.comb(count - 1, size)) if size < count else 0.0 for size in range(count + 1)])
+
+    def contributions(scores: Floats) -> Floats:
+        with_word = np.where(sets, share[sizes - 1][:, None], -share[sizes][:, None])
+        return np.asarray((with_word * scores[:, None]).sum(axis=0))
+
+    return Design(sets, contributions)
+
+
+def _sampled_orders(count: int) -> Design:
+    pairs = max(1, _RUNS // (2 * count))
+    bits = np.random.PCG64(count).random_raw(pairs * count).reshape(pairs, count)
+    forward = np.argsort(bits, axis=1, kind="stable")
+    orders = np.concatenate([forward, forward[:, ::-1]])
+    place = np.argsort(orders, axis=1)  # [orders, words]
+    sets: dict[bytes, int] = {np.ones(count, bool).tobytes(): 0}
+    index = np.empty((len(orders), count + 1), dtype=np.intp)
+    for row in range(len(orders)):
+        for joined in range(1, count + 1):
+            members = place[row] < joined
+            index[row, joined] = sets.setdefault(members.tobytes(), len(sets))
+    last = sets.setdefault(np.zeros(count, bool).tobytes(), len(sets))
+    index[:, 0] = last
+    rows = np.arange(len(orders))[:, None]
+
+    def contributions(scores: Floats) -> Floats:
+        steps = np.diff(scores[index], axis=1)  # [orders, words in their order]
+        changes = np.empty_like(steps)
+        changes[rows, orders] = steps
+        return np.asarray(changes.mean(axis=0))
+
+    return Design(np.array([np.frombuffer(key, dtype=bool) for key in sets]), contributions)
+
+
+def explained(
+    answer: dict[str, Any], texts: tuple[str, str | None], whole: Whole, scores: Sequence[Floats], index: int
+) -> dict[str, Any]:
+    """Return an answer with `base` and `words`: what each contributes to the score of a label.
+
+    Args:
+        answer: to which they are added.
+        texts: the text, and the second one of a pair.
+        whole: the input.
+        scores: [labels] of each variant.
+        index: of the label.
+    """
+    column = np.array([row[index] for row in scores], dtype=np.float64)
+    found = []
+    for word, contribution in zip(whole.words, whole.design.contributions(column), strict=True):
+        text = texts[word.second] or ""
+        place = {"word": text[word.start : word.end], "start": word.start, "end": word.end}
+        found.append({**place, **({"text_pair": True} if word.second else {}), "score": float(contribution)})
+    return {**answer, "base": float(column[-1]), "words": found}
