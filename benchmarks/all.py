@@ -73,7 +73,7 @@ def steps(work: Path, data: Path, models: Path) -> Iterator[Step]:
     yield Step("litert", ["--files", exports], ["--seconds", "0.5"], packages=("tensorflow", "ai_edge_litert"))
     yield Step("squeezebert_torch", [], ["--rounds", "2"], packages=torch)
     yield Step("serving", [work / "serving"], ["--seconds", "1", "--no-peers"], [sst2], ("fastapi", "matplotlib"))
-    yield Step("soak", [work / "soak"], ["--requests", "1000"], [], ("fastapi", "torch"), judges=True)
+    yield Step("soak", [work / "soak"], ["--requests", "1000", "--reloads", "1"], [], ("fastapi", "torch"), judges=True)
     yield Step("overload", [], ["--seconds", "2", "--workers", "1"], [], ("fastapi",), judges=True)
     yield Step("stream", [], ["1000"])
     named: list[str | Path] = ["--model", minilm] if minilm.exists() else []

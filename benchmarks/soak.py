@@ -1,11 +1,12 @@
 """Reliability of the service: memory over many requests, shutdown under load. For overload see overload.py.
 
-    python benchmarks/soak.py MODELS [--requests 200000]
+    python benchmarks/soak.py MODELS [--requests 200000] [--reloads 10]
 
 MODELS is a folder for tiny models of every task (benchmarks/every_task.py), served beside the bundled one.
 
-1. Requests of random tasks and lengths, from 16 clients that send one after the other: each must succeed with 200, and
-   memory must not grow by more than a hundredth after the first fifth of them.
+1. Requests of random tasks and lengths, from 16 clients that send one after the other, while the service reloads all
+   models ten times: each must succeed with 200, and memory must not grow by more than a hundredth after the first
+   fifth of them, which includes the first reload. While two sets of models are in memory it is not looked at.
 2. SIGTERM at four fifths of its capacity: every request that the service accepted, by its own log, must be completed,
    and the process must end with status 0.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import signal
 import subprocess
@@ -90,23 +92,31 @@ def a_text(draws: random.Random) -> bytes:
 # ── the parts ──
 
 
-def soak(port: int, process: int, count: int) -> tuple[Outcome, Memory]:
-    """All the requests; the memory a hundred times, which is kept as it comes."""
+def soak(port: int, process: int, log: Path, count: int, reloads: int) -> tuple[Outcome, Memory, int]:
+    """All the requests, and how often the service reloaded; the memory a hundred times, which is kept as it comes."""
     draws, memory = random.Random(0), Memory()
+    starts = {round((number + 0.5) * count / reloads) for number in range(reloads)}
+
+    def reloaded() -> int:
+        return log.read_text(encoding="utf-8").count("read again in")
 
     def look(number: int) -> None:
+        if reloaded() < sum(start < number for start in starts):
+            return  # two sets of models are in memory
         memory.append((number, megabytes(process)))
         keep_results("soak-memory", [{"requests": n, "memory_mb": round(size, 2)} for n, size in memory])
 
     def requests() -> Iterator[bytes]:
         for number in track(range(count), "asking"):
+            if number in starts:
+                os.kill(process, signal.SIGHUP)
             if number % max(1, count // 100) == 0:
                 look(number)
             yield anything(draws)
 
     found = asyncio.run(closed_loop(port, requests(), 16))
     look(count)
-    return found, memory
+    return found, memory, reloaded()
 
 
 def stopped(process: subprocess.Popen[bytes], port: int, log: Path, rate: float) -> tuple[Counter[str], Counter[str]]:
@@ -145,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path)
     parser.add_argument("--requests", type=int, default=200_000, help="of the first part (default: %(default)s)")
+    parser.add_argument("--reloads", type=int, default=10, help="during the first part (default: %(default)s)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with all that it has started
     rows: list[dict[str, Any]] = []
@@ -155,10 +166,11 @@ def main() -> None:
         keep_results("soak", rows)
         print(f"{what}: {value} {verdict}", file=sys.stderr, flush=True)
 
-    with service("--no-log", str(BUNDLED / "sst2"), *as_served(options.models)) as (process, port, _):
-        found, memory = soak(port, process.pid, options.requests)
+    with service("--no-log", str(BUNDLED / "sst2"), *as_served(options.models)) as (process, port, log):
+        found, memory, reloads = soak(port, process.pid, log, options.requests, options.reloads)
     note("requests", options.requests)
     note("requests per second, 16 clients", round(found.answered, 1))
+    note("reloads", reloads, reloads == options.reloads)
     note("statuses", dict(found.statuses), set(found.statuses) == {"200"})
     early = max(size for count, size in memory if count <= options.requests / 5)
     late = max(size for _, size in memory)

@@ -282,6 +282,10 @@ class Worker:
     def stop(self) -> None:
         """End the thread after the running batch, and wait for it."""
         self.end()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
         self._thread.join()
 
     def _run(self) -> None:

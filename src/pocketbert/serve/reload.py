@@ -7,8 +7,12 @@ models that they began with, whose memory is released after the last of them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 import math
+import sys
+import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +23,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pocketbert.errors import PocketBertError
+from pocketbert.serve.batching import Worker
 from pocketbert.serve.errors import JsonResponse
 from pocketbert.serve.keys import KeyUse, read_keys
 from pocketbert.serve.models import Model, Models
@@ -126,7 +131,7 @@ class Reloader:
 
 
 def stop_when_unused(models: Models) -> None:
-    """End the compute thread of models as soon as no request uses any of them."""
+    """End the compute thread of models as soon as no request uses any of them, and release their memory."""
     worker, left = models.worker, len(models)
 
     def count_down() -> None:
@@ -137,6 +142,19 @@ def stop_when_unused(models: Models) -> None:
 
     for model in models.values():
         weakref.finalize(model, count_down).atexit = False
+    threading.Thread(target=_release, args=(worker,), name="pocketbert-release", daemon=True).start()
+
+
+def _release(worker: Worker) -> None:
+    """Return the memory of models to the system, when their compute thread has ended.
+
+    Their small blocks would otherwise stay as holes in the heap, a tenth of the models' size after a few reloads.
+    """
+    worker.join()
+    del worker
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 # ── the probe ──
