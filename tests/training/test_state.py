@@ -43,6 +43,16 @@ def save_state(folder: Path, state: State, module: nn.Module, optimizer: torch.o
     return folder / f"step-{state.step:08d}"
 
 
+def test_a_state_without_moments_cannot_be_resumed(tmp_path: Path) -> None:
+    path = save_state(tmp_path, State(step=3), *trained(3))
+    for damage in (lambda file: save_file({}, file), lambda file: file.unlink()):
+        damage(path / "optimizer.safetensors")
+        with pytest.raises(CheckpointError, match=r"after step 3, but not the moments .*--model"):
+            load_state(path, *trained(0))
+    start = save_state(tmp_path / "start", State(step=0), *trained(0))  # which has none yet
+    assert load_state(start, *trained(0)).step == 0
+
+
 def test_a_state_restores_everything_bit_for_bit(tmp_path: Path) -> None:
     module, optimizer = trained(3)
     state = State(step=3, history=[{"step": 3, "accuracy": 0.1 + 0.2}])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from helpers.packed import IB_BERT, MOBILEBERT, packed, split
+from pocketbert.configs import BertConfig
 from pocketbert.errors import ConfigError
 from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.training.settings import TransferWeights
@@ -148,3 +149,12 @@ def test_models_that_do_not_fit_are_refused() -> None:
         Transfer(student, teacher, TransferWeights(), [Stage(steps=1, distils=True)])
     with pytest.raises(ConfigError, match="alpha=2"):
         TransferWeights(alpha=2)
+
+
+def test_a_teacher_of_another_architecture_is_refused() -> None:
+    """Its shapes are those that are compared: as many layers and heads, as wide."""
+    student = AutoModelForPreTraining.from_config(MOBILEBERT)
+    shape = {name: getattr(MOBILEBERT, name) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")}
+    teacher = AutoModelForPreTraining.from_config(BertConfig(vocab_size=MOBILEBERT.vocab_size, **shape))
+    with pytest.raises(ConfigError, match="a MobileBertForPreTraining and its teacher a BertForPreTraining"):
+        Transfer(student, teacher, TransferWeights(), [Stage(steps=1, distils=True)])

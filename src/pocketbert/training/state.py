@@ -184,14 +184,20 @@ def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimize
     """Load a state into `objective` and `optimizer`.
 
     Raises:
-        CheckpointError: the state is damaged or of another model.
+        CheckpointError: the state is damaged, of another model, or without the moments of the optimizer.
     """
     state = read_progress(path)
     try:
         weights = read_tensor_file(path / "weights.safetensors")
-        moments = read_tensor_file(path / "optimizer.safetensors")
+        there = (path / "optimizer.safetensors").exists()
+        moments = read_tensor_file(path / "optimizer.safetensors") if there else {}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: is damaged and cannot be resumed: {error}") from None
+    if state.step and not moments:
+        raise CheckpointError(
+            f"{path}: has the weights after step {state.step:,}, but not the moments of the optimizer, so that nothing can "
+            "resume it: start another run from the model in the run's folder (--model)"
+        )
     own = dict(_weights(objective))
     if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in weights.items()}:
         names = sorted(name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name))

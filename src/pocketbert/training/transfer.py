@@ -61,13 +61,18 @@ class Transfer(Pretraining):
         stages: the stages of the run, in order.
 
     Raises:
-        ConfigError: the two differ in depth, width between the layers, number of heads, or vocabulary.
+        ConfigError: the two differ in architecture, depth, width between the layers, number of heads, or vocabulary.
     """
 
     def __init__(
         self, model: PreTrainedModel, teacher: PreTrainedModel, weights: TransferWeights, stages: Sequence[Stage]
     ) -> None:
         super().__init__(model)
+        if model.config.model_type != teacher.config.model_type:
+            raise ConfigError(
+                f"the student is a {type(model).__name__} and its teacher a {type(teacher).__name__}: layers of one "
+                "architecture are compared, also where those of others have the same shapes; distill teaches others"
+            )
         for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
             own, other = getattr(model.config, name), getattr(teacher.config, name)
             if own != other:
