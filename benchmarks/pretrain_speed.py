@@ -32,9 +32,10 @@ from common import ratio, write_results
 from pocketbert.corpus.prepare import prepare
 from pocketbert.corpus.prepare_options import PrepareOptions
 from pocketbert.recipes.models import read_tokenizer
-from pocketbert.recipes.pretrain import PretrainRun, distributed
+from pocketbert.recipes.pretrain import PretrainRun
 from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.pretraining_recipes import MINI_RECIPES
+from pocketbert.recipes.processes import distributed
 from pocketbert.training.objectives import Batch
 
 LENGTH, UNCOUNTED = 128, 2

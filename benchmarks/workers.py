@@ -1,10 +1,10 @@
 """Files through several workers: Ray and processes of this machine beside two plain commands, in turns; then kills.
 
-`plain` is two commands `pocketbert classify --file`, each on one processor, with half of the lines; `local` and `ray`
-are `answer_files` with workers of one thread. The rate of each begins with its first results, so that starting is not
-counted; that of two commands is the sum. With `--kills SECONDS`, all lines go through Ray once more while workers that
-compute are killed, one after so many seconds on average, and the shards must be what the plain commands print, byte for
-byte. Peak memory is that of the reading process, and of the largest worker.
+`plain` is two commands `pocketbert classify --file`, of one engine thread, each with half of the lines; `local` and
+`ray` are `answer_files` with workers of one thread. The rate of each begins with its first results, so that starting is
+not counted; that of two commands is the sum. With `--kills SECONDS`, all lines go through Ray once more while workers
+that compute are killed, one after so many seconds on average, and the shards must be what the plain commands print,
+byte for byte. Peak memory is that of the reading process, and of the largest worker.
 
     python benchmarks/workers.py [--lines N] [--rounds N] [--kills SECONDS] [--kill-lines N]
 """
@@ -30,22 +30,23 @@ from stream import write_lines
 from pocketbert import BulkOptions, answer_files
 
 SHARD = 2048  # rows
+ONE_THREAD = """
+from pocketbert.runtime import engine
+engine.usable_threads = lambda: 1
+from pocketbert.cli import main
+main()
+"""
 
 
 def plain(lines: Path, out: list[Path]) -> float:
     """Answer a file by two commands side by side, each with its half; return the sum of their rates."""
     texts = lines.read_bytes().splitlines(keepends=True)
-    processors, halves, rates = (
-        sorted(os.sched_getaffinity(0)),
-        (texts[: len(texts) // 2], texts[len(texts) // 2 :]),
-        [],
-    )
+    halves, rates = (texts[: len(texts) // 2], texts[len(texts) // 2 :]), []
 
     def run(number: int) -> None:
         part = lines.with_name(f"half-{number}.txt")
         part.write_bytes(b"".join(halves[number]))
-        pinned = ["taskset", "-c", str(processors[number])]
-        command = [*pinned, sys.executable, "-m", "pocketbert.cli", "classify", "--file", str(part)]
+        command = [sys.executable, "-c", ONE_THREAD, "classify", "--file", str(part)]
         with out[number].open("wb") as file, subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             times, counts = [], []

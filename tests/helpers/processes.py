@@ -83,21 +83,21 @@ class Together:
         return self.log.with_suffix(f".{stream}").read_text()
 
 
-def together(log: Path, arguments: Sequence[str]) -> Together:
-    """Start two processes over gloo of `pocketbert` with these arguments."""
-    agent = CONTEXT.Process(target=_agent, args=(log, list(arguments)))
+def together(log: Path, arguments: Sequence[str], count: int = 2) -> Together:
+    """Start so many processes over gloo of `pocketbert` with these arguments."""
+    agent = CONTEXT.Process(target=_agent, args=(log, list(arguments), count))
     agent.start()
     return Together(agent, log)
 
 
-def _agent(log: Path, arguments: list[str]) -> None:
+def _agent(log: Path, arguments: list[str], count: int) -> None:
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
 
     for descriptor, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(log.with_suffix(f".{stream}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # a restart must not look for the addresses of the dead
-    flags = ["--nproc-per-node=2", "--max-restarts=1", "--monitor-interval=0.05", "--start-method=fork"]
+    flags = [f"--nproc-per-node={count}", "--max-restarts=1", "--monitor-interval=0.05", "--start-method=fork"]
     flags += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", f"--rdzv-id={os.getpid()}"]  # as --standalone says
     config, _, _ = config_from_args(parse_args([*flags, "unused"]))
     elastic_launch(config, _shell)(arguments)

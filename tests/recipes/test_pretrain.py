@@ -242,6 +242,8 @@ def test_bad_input(corpus: Path, tmp_path: Path) -> None:
         pretrain(options(tmp_path, tmp_path / "b"))
     with pytest.raises(ConfigError, match="--length 999"):
         pretrain(options(corpus, tmp_path / "c", length=(999,)))
+    with pytest.raises(ConfigError, match="--compile excludes --sharded"):
+        options(corpus, tmp_path, compile=True, sharded=True)
     with pytest.raises(ConfigError, match="--preset nobert must be one of"):
         options(corpus, tmp_path, preset="nobert")
     with pytest.raises(ConfigError, match="one per phase: 2"):

@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.corpora import write_corpus
+from helpers.labelled import reviews, write_csv
 from helpers.packed import IB_BERT, MOBILEBERT, SQUEEZEBERT
 from helpers.processes import newest, together
+from helpers.runs import config_in
 from pocketbert.recipes.pretrain import pretrain
 from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.transfer import transfer
@@ -83,8 +85,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def close(mine: Path, theirs: Path) -> None:
+def close(mine: Path, theirs: Path, but: str = "nothing") -> None:
     for name, expected in weights(theirs).items():
+        if name.endswith(but):
+            continue
         torch.testing.assert_close(weights(mine)[name], expected, atol=1e-5, rtol=1e-4)
 
 
@@ -139,3 +143,73 @@ def test_a_sharded_transfer_learns_what_one_process_does_and_loses_nothing(
     assert f"resuming from {output}" in run.said("err")
     mine, theirs = weights(output), weights(whole)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+# ── labelled data ──
+
+
+@pytest.fixture(scope="module")
+def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """46 reviews, of which 4 are held out: the last batch of an epoch has 2, and that of the one before 8."""
+    return write_csv(tmp_path_factory.mktemp("reviews") / "reviews.csv", reviews(46))
+
+
+def taught(command: str, data: Path, output: Path, *flags: str) -> list[str]:
+    given = {
+        "epochs": 2,
+        "batch-size": 8,
+        "learning-rate": 0.005,
+        "device": "cpu",
+        "precision": "fp32",
+        "output": output,
+    }
+    options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    return [command, str(data), *options, "--no-tensorboard", "--resume", *flags]
+
+
+def same_run(mine: Path, theirs: Path) -> None:
+    """The same weights and evaluations, the order of sums aside.
+
+    Biases of keys change no attention: Adam, which divides gradients by their size, moves them by rounding alone.
+    """
+    close(mine, theirs, but="key.bias")
+    close(mine / "last", theirs / "last", but="key.bias")
+    histories = [json.loads((folder / "run.json").read_text())["history"] for folder in (mine, theirs)]
+    for entry, other in zip(*histories, strict=True):
+        assert entry == pytest.approx(other, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [(), ("--sharded",)], ids=["copied", "sharded"])
+def test_fine_tuning_in_two_processes(how: tuple[str, ...], reviewed: Path, tmp_path: Path) -> None:
+    """As one process with as many micro-batches; the folder is complete, and the run can be resumed by one process."""
+    model = ["--from-scratch", config_in(tmp_path), "--vocab-size", "120"]
+    run = together(tmp_path / "two", taught("finetune", reviewed, tmp_path / "two", *model, *how))
+    assert run.ends() == 0, run.said("err")
+    assert len(run.said("out").splitlines()) == 1, "one process speaks"
+    assert "in 2 processes" in run.said("err")
+    assert ("with sharded weights" in run.said("err")) == bool(how)
+    one = together(tmp_path / "one", taught("finetune", reviewed, tmp_path / "one", *model, "--accumulation", "2"), 1)
+    assert one.ends() == 0, one.said("err")
+    same_run(tmp_path / "two", tmp_path / "one")
+    names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("two", "one")]
+    assert names[0] == names[1]
+
+
+@pytest.mark.slow
+def test_distillation_in_two_processes(reviewed: Path, tmp_path: Path) -> None:
+    """The teachers' outputs are computed once, by both; hidden states are compared, and all of it is sharded."""
+    teacher = together(
+        tmp_path / "teacher",
+        taught(
+            "finetune", reviewed, tmp_path / "teacher", "--from-scratch", config_in(tmp_path), "--vocab-size", "120"
+        ),
+        1,
+    )
+    assert teacher.ends() == 0, teacher.said("err")
+    student = config_in(tmp_path, num_hidden_layers=1)
+    flags = ["--teacher", str(tmp_path / "teacher"), "--from-scratch", student, "--hidden-weight", "1"]
+    for name, count, more in (("two", 2, ["--sharded"]), ("one", 1, ["--accumulation", "2"])):
+        run = together(tmp_path / name, taught("distill", reviewed, tmp_path / name, *flags, *more), count)
+        assert run.ends() == 0, run.said("err")
+    same_run(tmp_path / "two", tmp_path / "one")

@@ -45,10 +45,9 @@ def save_state(folder: Path, state: State, module: nn.Module, optimizer: torch.o
 
 def test_a_state_without_moments_cannot_be_resumed(tmp_path: Path) -> None:
     path = save_state(tmp_path, State(step=3), *trained(3))
-    for damage in (lambda file: save_file({}, file), lambda file: file.unlink()):
-        damage(path / "optimizer.safetensors")
-        with pytest.raises(CheckpointError, match=r"after step 3, but not the moments .*--model"):
-            load_state(path, *trained(0))
+    save_file({}, path / "optimizer.safetensors")
+    with pytest.raises(CheckpointError, match=r"after step 3, but not the moments .*--model"):
+        load_state(path, *trained(0))
     start = save_state(tmp_path / "start", State(step=0), *trained(0))  # which has none yet
     assert load_state(start, *trained(0)).step == 0
 
@@ -104,7 +103,9 @@ def test_damaged_states_are_refused(tmp_path: Path, name: str, damage: str) -> N
         (path / name).unlink()
     else:
         (path / name).write_bytes(contents[damage])
-    with pytest.raises(CheckpointError, match=r"step-00000001: is damaged"):
+    without_moments = (damage, name) == ("missing", "optimizer.safetensors")
+    problem = "has the weights .* but not the moments" if without_moments else "is damaged"
+    with pytest.raises(CheckpointError, match=f"step-00000001: {problem}"):
         load_state(path, *trained(0))
 
 

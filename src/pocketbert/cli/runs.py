@@ -86,6 +86,10 @@ def run_and_report(
     """
     if seeds is not None and search is not None:
         raise click.UsageError("--seeds and --search exclude each other: repeat the best trial of a search with seeds")
+    if (seeds is not None or search is not None) and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise click.UsageError(
+            "--seeds and --search carry out many runs, one after the other: run them without torchrun"
+        )
     options = build(options_class, values if preset is None else apply_preset(preset, values))
     run = getattr(import_recipe(recipe), recipe)
     context: dict[str, Any] = {

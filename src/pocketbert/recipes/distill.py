@@ -57,7 +57,7 @@ def distill(
     measure_latency: MeasureLatency | None = None,
     callback: Callback | None = None,
 ) -> FinetuneResult:
-    """Distil one or more teachers into a student, or resume such a run.
+    """Distil one or more teachers into a student, or resume such a run; alone or under `torchrun`.
 
     Args:
         options: teachers, student, data and hyperparameters.
@@ -129,8 +129,10 @@ class DistillationRun(FinetuneRun):
     def batches(self) -> Batches:
         """Return the training batches, with the cached outputs of the teachers where they can be cached."""
         options = self.options
-        labelled = self.encoded.batches(batch_size=options.batch_size, parts=options.accumulation, seed=options.seed)
-        caches = self.teachers.cache(inputs_of(labelled.features), self.console, self.log, bf16=self.bf16)
+        labelled = self.encoded.batches(batch_size=options.batch_size, parts=self.parts, seed=options.seed)
+        caches = self.teachers.cache(
+            inputs_of(labelled.features), self.console, self.log, self.processes, bf16=self.bf16
+        )
         self.cached = bool(caches)
         return BatchesWithTeacher(labelled, caches) if caches else labelled
 
@@ -281,7 +283,7 @@ class EncoderDistillationRun(EpochRun):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 shares = objective(tensors, totals)
             sums.update({name: value.item() for name, value in shares.items()})
-        predictor = TorchPredictor(objective.model.base_model)  # type: ignore[arg-type]
+        predictor = TorchPredictor(self.evaluated(objective).base_model)
         correlations = {
             similarity.metric: similarity(predictor, inputs)
             for similarity, inputs in zip(self.similarities, self.pairs, strict=True)

@@ -7,6 +7,8 @@ step), `evaluation/` (predictions of the best model, and its calibration), `READ
 
 from __future__ import annotations
 
+import copy
+import math
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,11 +28,13 @@ from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.calibrated import describe_calibration, read_record
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.model_card import write_reports
+from pocketbert.recipes.processes import SharedBatches, distributed
 from pocketbert.recipes.run_length import ADJUSTABLE, RunLength, continue_run, progress_in
 from pocketbert.recipes.training_run import RunResult, TrainingRun, metrics_of
 from pocketbert.tasks.base import EncodedData, EncodedTask, TrainingData
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.callbacks import Callback
+from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, copies, shard
 from pocketbert.training.loop import TrainingSchedule
 from pocketbert.training.objectives import Objective
 from pocketbert.training.optim import adamw
@@ -63,10 +67,15 @@ class EpochRun(TrainingRun):
     Args:
         measure_latency: measures the best model, for its card.
         callback: receives steps and evaluations, and may end the run.
+        processes: the processes that train together.
+
+    Raises:
+        ConfigError: the run is one that several processes cannot share.
     """
 
     data: TrainingData
     encoded: EncodedData
+    _whole: PreTrainedModel | None = None  # of a model with sharded weights
 
     def __init__(
         self,
@@ -76,13 +85,35 @@ class EpochRun(TrainingRun):
         argv: Sequence[str] = (),
         measure_latency: MeasureLatency | None = None,
         callback: Callback | None = None,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        super().__init__(options, console=console, argv=argv)
+        super().__init__(options, console=console, argv=argv, processes=processes)
+        if processes.count > 1 and options.quantization_aware:
+            raise ConfigError("--quantization-aware observes all activations in one process: run it without torchrun")
+        if options.batch_size < processes.count:
+            raise ConfigError(
+                f"--batch-size {options.batch_size} is less than one example for each of {processes.count} processes"
+            )
         self.options, self.measure_latency, self.callback = options, measure_latency, callback
 
     @abstractmethod
     def metrics(self) -> list[str]:
         """Return the names of the metrics, the main metric first."""
+
+    @property
+    def parts(self) -> int:
+        """The micro-batches per step: so many that all processes have the same number."""
+        count = self.processes.count
+        return math.ceil(self.options.accumulation / count) * count
+
+    def evaluated(self, objective: Objective) -> PreTrainedModel:
+        """Return the model to evaluate: of sharded weights a whole copy, for which all processes call this."""
+        model = objective.model
+        assert isinstance(model, PreTrainedModel)
+        if self._whole is None:
+            return model
+        self._whole.load_state_dict(copies(model.state_dict().items(), kept=True))
+        return self._whole.eval()
 
     def save_best(self, model: PreTrainedModel) -> None:
         """Save the model that the latest evaluation found to be the best."""
@@ -99,7 +130,7 @@ class EpochRun(TrainingRun):
     def batches(self) -> Batches:
         """Return the training batches."""
         options = self.options
-        return self.encoded.batches(batch_size=options.batch_size, parts=options.accumulation, seed=options.seed)
+        return self.encoded.batches(batch_size=options.batch_size, parts=self.parts, seed=options.seed)
 
     def run(self) -> FinetuneResult:
         """Train the model, or resume."""
@@ -130,7 +161,10 @@ class EpochRun(TrainingRun):
         if source is None or latest_state(self.folder / "checkpoints") is not None:
             return progress_in(self.folder)
         self.log(f"continuing the run in {source}")
-        return continue_run(Path(source), self.folder)
+        if self.processes.first:
+            continue_run(Path(source), self.folder)
+        self.processes.wait()
+        return progress_in(self.folder)
 
     def max_length(self, config: PreTrainedConfig) -> int:
         """Return the maximum tokens per input."""
@@ -141,7 +175,7 @@ class EpochRun(TrainingRun):
         files = self.data.bad_rows()
         for name, bad in files:
             self.log(f"{name}: {describe_bad_rows(bad)}")
-        if files:
+        if files and self.processes.first:
             path = self.folder / "bad-rows.jsonl"
             write_bad_rows(path, files)
             self.log(f"all of them are in {path}")
@@ -167,6 +201,11 @@ class EpochRun(TrainingRun):
         if options.quantization_aware:
             objective.ranges = make_quantization_aware(model)
         objective.to(self.device)
+        if self.processes.count > 1:
+            batches = SharedBatches(batches, self.processes)
+        if options.sharded and self.processes.count > 1:
+            self._whole = copy.deepcopy(model)
+            shard(objective, model.base_model.layers, self.device)
         metric = self._choose_metric()
         peak = options.learning_rate or (5e-5 if options.from_scratch is None else 5e-4)
         length = RunLength.of(options, batches, self.progress.start)
@@ -181,7 +220,7 @@ class EpochRun(TrainingRun):
             bf16=self.bf16,
         )
         self.log(
-            f"{type(model).__name__} of {model.num_parameters():,} parameters on {self.device} in "
+            f"{type(model).__name__} of {model.num_parameters():,} parameters on {self.device}{self._together()} in "
             f"{self.described_precision}; {schedule.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
         )
         self.record(
@@ -196,8 +235,10 @@ class EpochRun(TrainingRun):
         def on_evaluation(state: State) -> None:
             best = state.best(metric)
             assert best is not None
+            if not self.processes.first:
+                return
             if best is state.history[-1]:
-                self.save_best(model)
+                self.save_best(self._whole or model)
                 self.write_predictions(self.folder / "evaluation")
             self.record(best=self._as_saved(best), history=state.history)
 
@@ -210,18 +251,20 @@ class EpochRun(TrainingRun):
             on_evaluation=on_evaluation,
             callback=self.callback,
         )
-        model.save_pretrained(self.folder / "last")
-        tokenizer.save_pretrained(self.folder / "last")
         found = state.best(metric)
         assert found is not None  # the last step is always followed by an evaluation
-        best, calibration = self._as_saved(found), read_record(self.folder)
-        facts = {} if calibration is None else {"calibration": calibration}
-        self.record(finished=True, best=best, history=state.history, **facts)
-        if calibration is not None:
-            self.log(describe_calibration(calibration))
-        seconds = self.seconds
-        latency = None if self.measure_latency is None else self.measure_latency(self.folder)
-        write_reports(self.folder, self.log, latency)
+        best, seconds = found, self.seconds
+        if self.processes.first:
+            (self._whole or model).save_pretrained(self.folder / "last")
+            tokenizer.save_pretrained(self.folder / "last")
+            best, calibration = self._as_saved(found), read_record(self.folder)
+            facts = {} if calibration is None else {"calibration": calibration}
+            self.record(finished=True, best=best, history=state.history, **facts)
+            if calibration is not None:
+                self.log(describe_calibration(calibration))
+            seconds = self.seconds
+            latency = None if self.measure_latency is None else self.measure_latency(self.folder)
+            write_reports(self.folder, self.log, latency)
         return FinetuneResult(
             folder=self.folder,
             metrics=metrics_of(best),
@@ -232,6 +275,11 @@ class EpochRun(TrainingRun):
             task=self.data.name,
             pairs=self.data.pairs,
         )
+
+    def _together(self) -> str:
+        """What the log says of the processes."""
+        sharded = " with sharded weights" if self._whole is not None else ""
+        return f" in {self.processes.count} processes{sharded}" if self.processes.count > 1 else ""
 
     def _as_saved(self, best: dict[str, float]) -> dict[str, float]:
         """Return the entry of the best model with the metrics of the weights in the folder, which are calibrated."""
@@ -249,7 +297,9 @@ class EpochRun(TrainingRun):
 
 
 def carry_out(run: type[EpochRun], options: FinetuneOptions, **context: Any) -> FinetuneResult:
-    """Carry out a run; without an output folder in one that is gone afterwards, so that the result has the model.
+    """Carry out a run, alone or as one of the processes that `torchrun` started.
+
+    Without an output folder it is carried out in one that is gone afterwards, so the result has the model.
 
     Args:
         run: the class of the run.
@@ -257,7 +307,8 @@ def carry_out(run: type[EpochRun], options: FinetuneOptions, **context: Any) -> 
         **context: its other arguments.
     """
     if options.output is not None:
-        return run(options, **context).run()
+        with distributed() as processes:
+            return run(options, processes=processes, **context).run()
     with tempfile.TemporaryDirectory(prefix="pocketbert-") as folder:
         result = run(replace(options, output=folder, tensorboard=False), **context).run()
         tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)

@@ -31,7 +31,7 @@ def finetune(
     measure_latency: MeasureLatency | None = None,
     callback: Callback | None = None,
 ) -> FinetuneResult:
-    """Fine-tune a model for a task on labelled data, or resume such a run.
+    """Fine-tune a model for a task on labelled data, or resume such a run; alone or under `torchrun`.
 
     Args:
         options: model, data, task and hyperparameters.
@@ -78,8 +78,7 @@ class FinetuneRun(EpochRun):
 
     def evaluate(self, objective: Objective) -> Scores:
         """Return the metrics on the dev sets."""
-        assert isinstance(objective.model, PreTrainedModel)
-        return self.encoded.evaluation(TorchPredictor(objective.model))
+        return self.encoded.evaluation(TorchPredictor(self.evaluated(objective)))
 
     def metrics(self) -> list[str]:
         """Return the names of the metrics, the main metric first."""

@@ -187,6 +187,10 @@ class FinetuneOptions(Options):
         default=None, metadata=RUN.option("PyTorch device: cpu, cuda, cuda:1, …", "NAME", default="cuda if available")
     )
 
+    sharded: bool = field(
+        default=False, metadata=RUN.option("Shard weights, gradients and optimizer state across processes (FSDP2).")
+    )
+
     eval_every: int | None = field(
         default=None, metadata=EVALUATION.option("Evaluate every N steps.", "N", default="one epoch")
     )
@@ -258,6 +262,7 @@ class FinetuneOptions(Options):
         for name in ("epochs", "learning_rate", "clip"):
             value = getattr(self, name)
             self._check(name, value is None or 0 < value < math.inf, "must be positive and finite")
+        self._check("sharded", not (self.sharded and self.quantization_aware), "excludes --quantization-aware")
         self._check("accumulation", self.accumulation <= self.batch_size, f"exceeds --batch-size {self.batch_size}")
         self._check("warmup", 0 <= self.warmup <= 1, "must lie in [0, 1]")
         self._check("weight_decay", self.weight_decay >= 0, "must not be negative")

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Any
@@ -21,15 +20,16 @@ from pocketbert.configs import PreTrainedConfig
 from pocketbert.corpus.corpus import Corpus
 from pocketbert.corpus.pretraining_batches import PretrainingBatches
 from pocketbert.data.batches import Ahead
-from pocketbert.errors import ConfigError, DataError, TrainingError
+from pocketbert.errors import ConfigError, DataError
 from pocketbert.models.auto import AutoModelForPreTraining
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.pretraining_recipes import Phase
+from pocketbert.recipes.processes import distributed
 from pocketbert.recipes.training_run import RunResult, TrainingRun, metrics_of
 from pocketbert.tasks.evaluation import Scores
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
-from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, copies, is_sharded, process_group, shard
+from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, copies, is_sharded, shard
 from pocketbert.training.loop import TrainingSchedule
 from pocketbert.training.objectives import Batch, Objective
 from pocketbert.training.optim import build_optimizer, polynomial_schedule
@@ -59,22 +59,6 @@ def pretrain(options: PretrainOptions, *, console: Console | None = None, argv: 
     """
     with distributed() as processes:
         return PretrainRun(options, console=console, argv=argv, processes=processes).run()
-
-
-@contextlib.contextmanager
-def distributed() -> Iterator[ProcessGroup]:
-    """Join the processes that `torchrun` started. Raises `TrainingError` where one of them is lost."""
-    with process_group() as processes:
-        try:
-            yield processes
-        except RuntimeError as error:
-            if processes.count > 1 and re.search("gloo|nccl|connection", str(error), re.IGNORECASE):
-                raise TrainingError(
-                    f"process {processes.rank} of {processes.count} lost the connection to another process, whose "
-                    "message has the reason; the last training state is kept: run the same command with --resume to "
-                    "continue"
-                ) from error
-            raise
 
 
 class PretrainRun(TrainingRun):

@@ -21,6 +21,7 @@ from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.distillation import Distillation, check_pairs, pair_layers
+from pocketbert.training.distributed import ProcessGroup
 from pocketbert.training.progress import Progress
 from pocketbert.training.refit.refit import refit_from_teacher, source_layers
 from pocketbert.training.teachers import TeacherCache, hash_model
@@ -133,7 +134,13 @@ class TeacherModels:
                 )
 
     def cache(
-        self, features: Sequence[Features], console: Console | None, log: Callable[[str], None], *, bf16: bool
+        self,
+        features: Sequence[Features],
+        console: Console | None,
+        log: Callable[[str], None],
+        processes: ProcessGroup,
+        *,
+        bf16: bool,
     ) -> list[tuple[TeacherCache, list[int]]]:
         """Return the cached outputs of each teacher with its layers; none where the teachers must run with the student.
 
@@ -141,6 +148,7 @@ class TeacherModels:
             features: all training inputs.
             console: where to show progress.
             log: prints a line.
+            processes: those that share the work.
             bf16: whether the teachers compute in bfloat16.
         """
         options = self.options
@@ -164,7 +172,8 @@ class TeacherModels:
             folder = Path(options.cache or Path(str(options.output)) / "teachers") / f"teacher-{number}"
             cache = TeacherCache(folder, teacher, features, sorted(set(own)), bf16=bf16)
             with Progress(len(features), console, "running the teacher", "text") as progress:
-                cache.fill(progress)
+                cache.fill(progress, processes)
+            processes.wait()
             cache.open()
             caches.append((cache, own))
         return caches

@@ -22,8 +22,9 @@ from pocketbert.errors import ConfigError
 from pocketbert.models.auto import load_trained
 from pocketbert.models.init_from_teacher import init_from_teacher
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.recipes.pretrain import PretrainResult, PretrainRun, distributed
+from pocketbert.recipes.pretrain import PretrainResult, PretrainRun
 from pocketbert.recipes.pretraining_recipes import Phase
+from pocketbert.recipes.processes import distributed
 from pocketbert.recipes.transfer_options import TransferOptions
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup

@@ -195,8 +195,8 @@ def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimize
         raise CheckpointError(f"{path}: is damaged and cannot be resumed: {error}") from None
     if state.step and not moments:
         raise CheckpointError(
-            f"{path}: has the weights after step {state.step:,}, but not the moments of the optimizer, so that nothing can "
-            "resume it: start another run from the model in the run's folder (--model)"
+            f"{path}: has the weights after step {state.step:,}, but not the moments of the optimizer, so that nothing "
+            "can resume it: start another run from the model in the run's folder (--model)"
         )
     own = dict(_weights(objective))
     if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in weights.items()}:

@@ -29,6 +29,7 @@ from pocketbert.features import Features, pad
 from pocketbert.models.heads import ForMultipleChoice, ForQuestionAnswering, ForTokenClassification
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.training.distillation import logits_of
+from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup
 from pocketbert.training.objectives import Batch
 from pocketbert.training.progress import Progress
 
@@ -89,15 +90,15 @@ class TeacherCache:
     def _shard(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.safetensors"
 
-    def fill(self, progress: Progress | None = None) -> None:
-        """Run the teacher for every shard that does not exist yet.
+    def fill(self, progress: Progress | None = None, processes: ProcessGroup = SINGLE_PROCESS) -> None:
+        """Run the teacher for every shard that does not exist yet, in this process for its share of them.
 
         Raises:
             CheckpointError: a file cannot be written.
         """
         for number, start in enumerate(range(0, len(self.features), SHARD)):
             examples, started = min(SHARD, len(self.features) - start), time.perf_counter()
-            if not self._shard(number).exists():
+            if number % processes.count == processes.rank and not self._shard(number).exists():
                 try:
                     with atomic_write(self._shard(number)) as file:
                         file.write(save(self._run(start, start + examples)))
