@@ -22,6 +22,6 @@ pocketbert distill "$corpus" -o "$out/layers" --from-scratch "$(dirname "$0")/sq
 whole=(--sentence-weight 0.5 --word-weight 0.25 --learning-rate 5e-4 --warmup-steps 200 "${common[@]}")
 pocketbert distill "$corpus" -o "$out/whole" -m "$out/layers" --max-steps 1000 "${whole[@]}"
 
-pairs=(-m "$out/whole" --pair-share 0.5 "${whole[@]}")
+pairs=(-m "$out/whole" --pair-share 0.5 --pair-weight 10 "${whole[@]}")
 pocketbert distill "$corpus" -o "$out/pairs" --max-steps "$steps" "${pairs[@]}"
 pocketbert distill "$corpus" -o "$out/decayed" --resume-from "$out/pairs" --decay-now $((steps / 5)) "${pairs[@]}"

@@ -354,12 +354,16 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
         ),
         ({"task": "feature-extraction", "hidden_weight": 1.0, "short_share": 1.0}, "--short-share 1.0 must leave"),
         (
-            {"task": "feature-extraction", "hidden_weight": 1.0, "short_share": 0.5, "pair_share": 0.5},
-            "--pair-share 0.5 must leave and replace examples of a batch of 8",
+            {"task": "feature-extraction", "hidden_weight": 1.0, "short_share": 0.5, "pair_share": 0.6},
+            "--pair-share 0.6 must leave and replace examples of a batch of 8",
         ),
         (
             {"task": "feature-extraction", "hidden_weight": 1.0, "pair_share": 0.1},
             "--pair-share 0.1 must leave and replace",
+        ),
+        (
+            {"task": "feature-extraction", "hidden_weight": 1.0, "pair_weight": 1.0},
+            "--pair-weight 1.0 needs pairs: give --pair-share",
         ),
         ({"pair_share": 0.5}, "--pair-share 0.5 is for --task feature-extraction"),
         ({"word_weight": 1.0}, "--word-weight 1.0 is for --task feature-extraction"),

@@ -276,7 +276,7 @@ def test_pairs_of_segments_among_the_examples(text: Make) -> None:
     options = text()
     raw = RawText(options)
     words = AutoTokenizer.from_pretrained(options.data)
-    encoded = replace(raw.encode(words, BertConfig(), 24), pairs=0.5)
+    encoded = replace(raw.encode(words, BertConfig(), 24), pairs=0.75, copies=0.5)
     batches = encoded.batches(batch_size=16, parts=2, seed=options.seed)
     following = {
         tuple(shard.tokens[i : i + 2].tolist())
@@ -284,9 +284,10 @@ def test_pairs_of_segments_among_the_examples(text: Make) -> None:
         for i in range(len(shard.tokens) - 1)
     }
     tokens, goes_on, pairs = [0, 0], 0, 0
+    shared: list[float] = []
     for step in range(30):
-        *parts, long, short = batches(step)
-        assert [len(part["starts"]) - 1 for part in parts] == [4, 4]
+        *parts, long, short, augmented = batches(step)
+        assert [len(part["starts"]) - 1 for part in parts] == [2, 2]
         assert not any(part["token_type_ids"].any() for part in parts)
         for number, (part, most) in enumerate(((long, 24), (short, 8))):
             assert "pair_labels" not in part
@@ -299,9 +300,20 @@ def test_pairs_of_segments_among_the_examples(text: Make) -> None:
                 assert ids[first - 1] == ids[-1] == words.sep_token_id
                 goes_on += (ids[first - 2], ids[first]) in following
                 pairs += 1
+        assert "copy_ids" not in augmented
+        for start, end in pairwise(augmented["starts"].tolist()):
+            ids, first = augmented["input_ids"][start:end], augmented["token_type_ids"][start:end].tolist().index(1)
+            assert augmented["position_ids"][start:end].tolist() == list(range(end - start))
+            original, copy = ids[1 : first - 1], ids[first:-1]
+            assert ids[first - 1] == ids[-1] == words.sep_token_id
+            assert 1 <= len(copy) <= len(original)
+            shared.append(np.isin(copy, original).mean())
+        for one, other in zip(batches(step)[-1].values(), augmented.values(), strict=True):
+            np.testing.assert_array_equal(one, other)
     assert tokens[0] / (16 * 24 * 30) == pytest.approx(0.25, abs=0.08)
     assert tokens[1] / (16 * 24 * 30) == pytest.approx(0.25, abs=0.08)
     assert 0 < goes_on < pairs  # a run of one sentence is always followed by other text
+    assert min(shared) < 0.7 < max(shared) == 1.0
 
 
 def test_masked_words_beside_distillation(text: Make, tmp_path: Path) -> None:
@@ -320,6 +332,46 @@ def test_masked_words_beside_distillation(text: Make, tmp_path: Path) -> None:
     # A new run goes on from the weights alone.
     changes |= {"from_scratch": None, "model": str(result.folder), "epochs": 0.1}
     assert np.isfinite(distill(text(output=tmp_path / "b", **changes)).metrics["loss"])
+
+
+def test_pair_loss_is_the_error_of_the_teachers_cosine() -> None:
+    from pocketbert.training.pair_loss import PairHead, pair_loss, pairs_of, segments_apart
+
+    rng = np.random.default_rng()
+    texts = [(rng.integers(5, 60, a).tolist(), rng.integers(5, 60, b).tolist()) for a, b in rng.integers(1, 9, (5, 2))]
+    texts[2] = (texts[2][0], [])  # a single segment
+    ids, segments, starts = [], [], [0]
+    for one, other in texts:
+        ids += [2, *one, 3] + ([*other, 3] if other else [])
+        segments += [0] * (len(one) + 2) + ([1] * (len(other) + 1) if other else [])
+        starts.append(len(ids))
+    batch = {"input_ids": torch.tensor(ids), "token_type_ids": torch.tensor(segments), "starts": torch.tensor(starts)}
+    assert pairs_of(batch).tolist() == [0, 1, 3, 4]
+    apart = segments_apart(batch, pairs_of(batch))
+    paired = [pair for pair in texts if pair[1]]
+    wanted = [[2, *one, 3] for one, _ in paired] + [[2, *other, 3] for _, other in paired]
+    bounds = pairwise(apart["starts"].tolist())
+    assert [apart["input_ids"][a:b].tolist() for a, b in bounds] == wanted
+    assert apart["position_ids"].tolist() == [i for text in wanted for i in range(len(text))]
+    assert not apart["token_type_ids"].any()
+
+    table, hidden, head = torch.randn(60, 7), torch.randn(len(ids), 6), PairHead(6)
+
+    def vectors(packed: Any) -> torch.Tensor:
+        bounds = pairwise(packed["starts"].tolist())
+        return torch.stack([table[packed["input_ids"][a:b]].mean(0) for a, b in bounds])
+
+    errors = [
+        head(hidden[[start]])[0]
+        - torch.cosine_similarity(table[[2, *one, 3]].mean(0), table[[2, *other, 3]].mean(0), dim=0)
+        for (one, other), start in zip(texts, starts[:-1], strict=True)
+        if other
+    ]
+    loss = pair_loss(head, hidden, batch, vectors)
+    torch.testing.assert_close(loss, torch.stack(errors).square().sum())
+    single = {"input_ids": torch.tensor([2, 7, 3]), "token_type_ids": torch.tensor([0, 0, 0])}
+    single["starts"] = torch.tensor([0, 3])
+    assert pair_loss(head, hidden, single, vectors) == 0
 
 
 def test_similarities_are_judged_during_a_run(text: Make, tmp_path: Path) -> None:
@@ -361,7 +413,8 @@ def test_similarities_are_judged_during_a_run(text: Make, tmp_path: Path) -> Non
 RESUMED: dict[str, dict[str, Any]] = {
     "states": {},
     "words": {
-        "attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "short_share": 0.25, "pair_share": 0.25,
+        "attention_weight": 0.0, "sentence_weight": 0.5, "word_weight": 0.2, "short_share": 0.25, "pair_share": 0.4,
+        "pair_weight": 2.0,
     },
     "local": {"attention_weight": 0.0, "layer_local": True, "freeze": "embeddings", "from_scratch": "wide.json"},
     "relations": {"hidden_weight": 0.0, "attention_weight": 0.0, "relation_weight": 1.0, "relation_heads": 4},

@@ -302,6 +302,7 @@ class EncoderDistillationRun(EpochRun):
             "relation_loss": weights.relation_weight, "sentence_loss": weights.sentence_weight,
             "masked_loss": weights.word_weight,
             "masked_accuracy": weights.word_weight,
+            "pair_loss": weights.pair_weight,
         }  # fmt: skip
         return ["loss", *(name for name, weight in terms.items() if weight > 0)]
 

@@ -100,12 +100,18 @@ class DistillOptions(FinetuneOptions):
         default=0.0,
         metadata=RAW_TEXT.option("Fraction of the tokens of each batch in single sentences of 3 to 20 words.", "X"),
     )
+    pair_weight: float = field(
+        default=0.0,
+        metadata=RAW_TEXT.option(
+            "Weight of the pair loss: of two texts that it reads together, the student predicts the cosine of the "
+            "teacher's vectors.",
+            "X",
+        ),
+    )
     pair_share: float = field(
         default=0.0,
         metadata=RAW_TEXT.option(
-            "Fraction of the tokens of each batch in pairs of segments, the second of which goes on from the first or "
-            "is other text, for students that will read pairs of texts.",
-            "X",
+            "Fraction of the tokens of each batch in pairs of texts, for students that will read pairs.", "X"
         ),
     )
     relation_weight: float = field(
@@ -208,6 +214,7 @@ class DistillOptions(FinetuneOptions):
                 "layer_local",
                 "similarity_data",
                 "short_share",
+                "pair_weight",
                 "pair_share",
             )
             for name in further:
@@ -233,13 +240,14 @@ class DistillOptions(FinetuneOptions):
             self._check(
                 "hidden_weight", weights.hidden_weight > 0, "must be positive: --layer-local trains on it alone"
             )
-            for name in (*others, "word_weight"):
+            for name in (*others, "word_weight", "pair_weight"):
                 self._check(name, not getattr(self, name), "is not for --layer-local, which compares hidden states")
+        self._check("pair_weight", self.pair_weight == 0 or self.pair_share > 0, "needs pairs: give --pair-share")
         self._check("relation_heads", self.relation_heads >= 1, "must be at least 1")
         stems = [Path(name).stem for name in self.similarity_data]
         self._check("similarity_data", len(set(stems)) == len(stems), "must be files with different names")
         left = self.batch_size
-        for name, share, parts in (("short_share", self.short_share, 1), ("pair_share", self.pair_share, 2)):
+        for name, share, parts in (("short_share", self.short_share, 1), ("pair_share", self.pair_share, 3)):
             replaced = parts * round(share / parts * self.batch_size)
             left -= replaced
             self._check(
@@ -258,6 +266,7 @@ class DistillOptions(FinetuneOptions):
             relation_heads=self.relation_heads,
             sentence_weight=self.sentence_weight,
             word_weight=self.word_weight,
+            pair_weight=self.pair_weight,
         )
 
     def weights(self) -> DistillationWeights:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from pocketbert.configs import PreTrainedConfig
+from pocketbert.corpus.augmented_pairs import with_augmented_copies
 from pocketbert.corpus.corpus import Corpus, Split
 from pocketbert.corpus.pretraining_batches import MIN_LENGTH, Pairs, PretrainingBatches
 from pocketbert.data.batches import Batches
@@ -20,18 +21,19 @@ from pocketbert.tasks.base import TrainingData
 from pocketbert.tokenization import BertTokenizer
 
 SHORT_WORDS = 3, 20  # words of a short sentence
-SHORT_PAIRS = 3  # half of the tokens in pairs are in pairs shorter by this factor, such as two sentences
-_HELD_OUT = 8, 64  # evaluation batches, and examples per batch
+SHORT_PAIRS = 3  # some pairs are shorter by this factor: two sentences
+_HELD_OUT, _HELD_OUT_PAIRS = (8, 64), (2, 64)  # evaluation batches, and examples per batch
 
 Batch = dict[str, npt.NDArray[Any]]
 
 
 class Reading(NamedTuple):
-    """How examples are cut from the text: arguments of `PretrainingBatches`."""
+    """How examples are cut from the text: arguments of `PretrainingBatches`, and whether an augmented copy follows."""
 
     length: int
     pairs: Pairs | None = None
     words: tuple[int, int] | None = None
+    augmented: bool = False
 
 
 class RawText(TrainingData):
@@ -101,34 +103,44 @@ class EncodedText:
     short: float = 0.0
     """Fraction of the tokens of a batch in single short sentences."""
     pairs: float = 0.0
-    """Fraction of the tokens of a batch in pairs of segments."""
+    """Fraction of the tokens of a batch in pairs of texts."""
 
     def batches(self, *, batch_size: int, parts: int, seed: int) -> Batches:
         """Return the training batches, each divided into `parts` micro-batches."""
-        whole = Reading(self.max_length)
-        readings = [
-            (self.short, Reading(self.max_length, words=SHORT_WORDS)),
-            (self.pairs / 2, Reading(self.max_length, pairs="nsp")),
-            (self.pairs / 2, Reading(max(MIN_LENGTH, self.max_length // SHORT_PAIRS), pairs="nsp")),
-        ]
+        readings = [(self.short, Reading(self.max_length, words=SHORT_WORDS))]
+        readings += [(self.pairs / len(self.pair_readings), reading) for reading in self.pair_readings]
         replaced = [round(share * batch_size) for share, _ in readings]
-        readers = [(self._reader("train", whole, batch_size - sum(replaced), seed), parts)]
+        whole = Reading(self.max_length)
+        readers = [(whole, self._reader("train", whole, batch_size - sum(replaced), seed), parts)]
         for number, (examples, (_, reading)) in enumerate(zip(replaced, readings, strict=True), 1):
             if examples > 0:
-                length = self._reader("train", reading, 1, seed + number).mean_length
+                length = self._reader("train", reading, 1, seed + number).mean_length * (2 if reading.augmented else 1)
                 count = max(1, round(examples * self.max_length / length))
-                readers.append((self._reader("train", reading, count, seed + number), 1))
+                readers.append((reading, self._reader("train", reading, count, seed + number), 1))
         return _TextBatches(self, readers)
 
-    def held_out(self) -> Iterator[Batch]:
-        """Return the evaluation batches, always the same."""
-        batches, size = _HELD_OUT
-        whole = Reading(self.max_length)
-        size = min(size, self._reader("held-out", whole, 1, self.seed).examples)
-        reader = self._reader("held-out", whole, size, self.seed)
-        return (self.packed(reader, t) for t in range(min(batches, reader.examples // size)))
+    @property
+    def pair_readings(self) -> tuple[Reading, ...]:
+        """The kinds of pairs, of which all have the same share of the tokens."""
+        sentence = max(MIN_LENGTH, self.max_length // SHORT_PAIRS)
+        return (
+            Reading(self.max_length, pairs="nsp"), Reading(sentence, pairs="nsp"),
+            Reading(max(MIN_LENGTH, self.max_length // 2), words=SHORT_WORDS, augmented=True),
+        )  # fmt: skip
 
-    def packed(self, reader: PretrainingBatches, step: int, part: int = 0, parts: int = 1) -> Batch:
+    def held_out(self) -> Iterator[Batch]:
+        """Return the evaluation batches, always the same; with pairs among the examples, some of each kind as well."""
+        yield from self._held_out(Reading(self.max_length), *_HELD_OUT)
+        if self.pairs > 0:
+            for reading in self.pair_readings:
+                yield from self._held_out(reading, *_HELD_OUT_PAIRS)
+
+    def _held_out(self, reading: Reading, batches: int, size: int) -> Iterator[Batch]:
+        size = min(size, self._reader("held-out", reading, 1, self.seed).examples)
+        reader = self._reader("held-out", reading, size, self.seed)
+        return (self.packed(reading, reader, t) for t in range(min(batches, reader.examples // size)))
+
+    def packed(self, reading: Reading, reader: PretrainingBatches, step: int, part: int = 0, parts: int = 1) -> Batch:
         """Return a share of a batch with the original tokens, and with masked copies of its first examples.
 
         The arrays are those of `PretrainingBatches.batch`, without masks; and for copies those that
@@ -139,6 +151,8 @@ class EncodedText:
         masked, positions, labels = batch["input_ids"], batch.pop("masked_positions"), batch.pop("masked_labels")
         batch["input_ids"] = masked.copy()
         batch["input_ids"][positions] = labels
+        if reading.augmented:
+            return {**with_augmented_copies(batch, self.seed, step)}
         if self.copies > 0:
             examples = len(batch["starts"]) - 1
             starts = batch["starts"][: 1 + max(1, round(self.copies * examples))]
@@ -156,12 +170,16 @@ class EncodedText:
 class _TextBatches:
     """step → micro-batches: those of each reader, which divides its batches into so many."""
 
-    def __init__(self, text: EncodedText, readers: Sequence[tuple[PretrainingBatches, int]]) -> None:
+    def __init__(self, text: EncodedText, readers: Sequence[tuple[Reading, PretrainingBatches, int]]) -> None:
         self.text, self.readers = text, readers
 
     def __call__(self, step: int) -> list[Batch]:
-        return [self.text.packed(reader, step, part, parts) for reader, parts in self.readers for part in range(parts)]
+        return [
+            self.text.packed(reading, reader, step, part, parts)
+            for reading, reader, parts in self.readers
+            for part in range(parts)
+        ]
 
     def batches_before(self, epoch: int) -> int:
-        reader, _ = self.readers[0]
+        _, reader, _ = self.readers[0]
         return epoch * reader.examples // reader.size

@@ -3,7 +3,7 @@
 The loss of a batch is
 
     hidden_weight · hidden + attention_weight · attention + relation_weight · relation + sentence_weight · sentence
-    + word_weight · masked
+    + word_weight · masked + pair_weight · pair
 
 - hidden: the squared difference of hidden states, both normalised over their width (LN0, a layer norm without gain and
   bias), a mean over the pairs (s, t) of layers, tokens and channels: mean (LN0(H_s) - LN0(H_t))².
@@ -17,6 +17,8 @@ The loss of a batch is
   https://arxiv.org/abs/1908.10084); as a loss beside others, Sanh et al. 2019, https://arxiv.org/abs/1910.01108.
 - masked: the cross entropy of masked words (Devlin et al. 2018), a mean over masked positions. A masked copy of some of
   the examples of a batch goes through the student as well; the teachers do not read it.
+- pair: the squared error of the student's prediction how alike its teacher finds the two texts of a pair
+  (`pair_loss`), a mean over pairs.
 
 Layer-local training compares hidden states alone, and gives each layer the teacher's input instead of the student's:
 for consecutive pairs (s', t') and (s, t), layers s'+1 … s read H_t' of the teacher and learn H_t. All layers learn at
@@ -35,6 +37,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -50,6 +53,7 @@ from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.training.distillation import attention_loss, hidden_loss
 from pocketbert.training.engine_teachers import EngineTeacher
 from pocketbert.training.objectives import Batch, Objective
+from pocketbert.training.pair_loss import PairHead, pair_loss, pairs_of
 from pocketbert.training.pretraining import packing_of
 from pocketbert.training.settings import EncoderWeights, LayerPairs
 from pocketbert.training.transfer import LayerOutputs, embed, run_layers
@@ -99,13 +103,15 @@ class EncoderDistillation(Objective):
             for teacher in teachers:
                 width = teacher.config.hidden_size
                 self.projections.append(nn.Identity() if width == own else nn.Linear(own, width, bias=False))
+        self.pair_head = PairHead(model.config.hidden_size) if weights.pair_weight > 0 else None
 
     def units(self, batch: Batch) -> dict[str, int]:
-        """Return the numbers of examples, tokens and masked positions."""
+        """Return the numbers of examples, tokens, masked positions and pairs."""
         return {
             "examples": len(batch["starts"]) - 1,
             "tokens": len(batch["input_ids"]),
             "masked": len(batch.get("masked_labels", ())),
+            "pairs": 0 if self.pair_head is None else len(pairs_of(batch)),
         }
 
     def forward(self, batch: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
@@ -135,6 +141,9 @@ class EncoderDistillation(Objective):
                 terms.setdefault("relation", []).append(torch.stack(losses).mean() / totals["tokens"])
             for name, value in self._compare(student, target, number, pairs, packing, totals).items():
                 terms.setdefault(name, []).append(value)
+            if self.pair_head is not None:
+                loss = pair_loss(self.pair_head, student.states[-1][0], batch, partial(self._vectors, number))
+                terms.setdefault("pair", []).append(loss / max(1, totals["pairs"]))
         shares = {name: torch.stack(values).mean() for name, values in terms.items()}
         if "copy_ids" in batch:
             copies = Packing.of(batch["copy_starts"], int(batch["copy_starts"].diff().max()))
@@ -199,11 +208,18 @@ class EncoderDistillation(Objective):
             return LayerOutputs(self.engines[number].states(batch), [])
         return run_layers(self.teachers[number], batch, packing, layers, with_attention=with_attention)
 
+    def _vectors(self, number: int, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean last states [E, H] of teacher `number` for the examples of a packed batch."""
+        packing = packing_of(batch)
+        layers = self.teachers[number].config.num_hidden_layers
+        return mean_pool(self._run_teacher(number, batch, packing, layers, with_attention=False).states[-1][0], packing)
+
     def _weighted(self, shares: Mapping[str, Tensor]) -> Tensor:
         weights = self.weights
         factors = {
             "hidden": weights.hidden_weight, "attention": weights.attention_weight,
             "relation": weights.relation_weight, "sentence": weights.sentence_weight, "masked": weights.word_weight,
+            "pair": weights.pair_weight,
         }  # fmt: skip
         return torch.stack([factor * shares[name] for name, factor in factors.items() if name in shares]).sum()
 

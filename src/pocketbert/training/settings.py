@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from pocketbert.errors import ConfigError
 
@@ -44,9 +44,10 @@ class EncoderWeights:
     relation_heads: int = 12
     sentence_weight: float = 0.0
     word_weight: float = 0.0
+    pair_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("hidden_weight", "attention_weight", "relation_weight", "sentence_weight", "word_weight"):
+        for name in (field.name for field in fields(self) if field.name.endswith("_weight")):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}={getattr(self, name)} must not be negative")
 
