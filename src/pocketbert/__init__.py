@@ -41,6 +41,8 @@ _HOME: dict[str, str] = {
     "over_seeds": "recipes.seeds",
     "SeedsResult": "recipes.seeds",
     "Callback": "training.callbacks",
+    "few_shot": "frozen.few_shot",
+    "FewShotResult": "frozen.few_shot",
     "DistillOptions": "recipes.distill_options",
     "distill": "recipes.distill",
     "PrepareOptions": "corpus.prepare_options",

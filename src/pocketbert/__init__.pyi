@@ -31,6 +31,8 @@ from pocketbert.families.mpnet import MPNetConfig as MPNetConfig
 from pocketbert.families.roberta import RobertaConfig as RobertaConfig
 from pocketbert.families.squeezebert import SqueezeBertConfig as SqueezeBertConfig
 from pocketbert.families.xlm_roberta import XLMRobertaConfig as XLMRobertaConfig
+from pocketbert.frozen.few_shot import FewShotResult as FewShotResult
+from pocketbert.frozen.few_shot import few_shot as few_shot
 from pocketbert.models.auto import AutoModel as AutoModel
 from pocketbert.models.auto import AutoModelForMaskedLM as AutoModelForMaskedLM
 from pocketbert.models.auto import AutoModelForMultipleChoice as AutoModelForMultipleChoice

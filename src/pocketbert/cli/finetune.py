@@ -7,8 +7,8 @@ from typing import Any
 from pocketbert.cli import console
 from pocketbert.cli.commands import command
 from pocketbert.cli.dry_run import dry_run_option, print_dry_run, refuse_several_runs
-from pocketbert.cli.options import options_of
-from pocketbert.cli.runs import multi_run_options, run_and_report
+from pocketbert.cli.options import build, options_of
+from pocketbert.cli.runs import multi_run_options, run_and_report, run_few_shot
 from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune_options import FinetuneOptions
 
@@ -16,6 +16,7 @@ from pocketbert.recipes.finetune_options import FinetuneOptions
 @command(
     examples=[
         "pocketbert finetune reviews.csv -m my-squeezebert -o my-model",
+        "pocketbert finetune reviews.csv --few-shot -o my-model",
         "pocketbert finetune a.tsv --from-scratch small.json --vocab-size 8000 -o new",
         "pocketbert finetune train.json --task question-answering -m my-bert -o qa",
         "pocketbert finetune train.txt --task token-classification -m my-bert -o ner",
@@ -39,6 +40,9 @@ def finetune(
     if dry_run:
         refuse_several_runs(seeds, search)
         print_dry_run(FinetuneOptions, values, json, preset)
+        return
+    if values["few_shot"]:
+        run_few_shot(build(FinetuneOptions, values), json, preset=preset, seeds=seeds, search=search)
         return
     run_and_report("finetune", FinetuneOptions, values, json, preset=preset, seeds=seeds, search=search)
 

@@ -21,6 +21,7 @@ from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune_options import FinetuneOptions
 
 if TYPE_CHECKING:
+    from pocketbert.frozen.few_shot import FewShotResult
     from pocketbert.recipes.epoch_run import FinetuneResult
     from pocketbert.recipes.pretrain import PretrainResult
     from pocketbert.recipes.pretrain_options import PretrainOptions
@@ -109,6 +110,23 @@ def run_and_report(
         _print_run(run(options, **context), json)
 
 
+def run_few_shot(options: FinetuneOptions, json: bool | None, **several: Any) -> None:
+    """Fit a head to frozen vectors, and print the result; `several` are options that this has no use for."""
+    if wrong := [name for name, value in several.items() if value is not None]:
+        raise click.UsageError(f"--{wrong[0]} trains a model, and --few-shot does not: leave one of them out")
+    from pocketbert.frozen.few_shot import few_shot
+
+    terminal = console.rich_console(stderr=True)
+    result = few_shot(options, log=lambda line: terminal.print(line, markup=False, highlight=False))
+    if console.use_json(json):
+        console.print_json({"folder": str(result.folder), "metrics": result.metrics, "reads": result.chosen,
+                            "seconds": round(result.seconds, 1)})  # fmt: skip
+        return
+    console.print_metrics({"Held out" if options.eval_data else "Cross-validated": result.metrics})
+    command = _next_command(result).format(folder=shlex.quote(str(result.folder)))
+    console.print_facts([("seconds", f"{result.seconds:.1f}"), ("model", f"{result.folder}"), ("next", command)])
+
+
 def _measure_latency(folder: Path) -> dict[str, float]:
     """Measure the latency of a model folder, for its card."""
     from pocketbert.cli.latency import latency
@@ -152,7 +170,7 @@ _COMMANDS = {
 }
 
 
-def _next_command(result: FinetuneResult) -> str:
+def _next_command(result: FinetuneResult | FewShotResult) -> str:
     """A command that uses a model of the task, with {folder} in it."""
     command = _COMMANDS[result.task]
     return command.replace('"your text"', '"one text" --pair "another"') if result.pairs else command

@@ -18,6 +18,7 @@ from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.decode import pool
 from pocketbert.errors import CheckpointError
 from pocketbert.families import family_of
+from pocketbert.families.config import CLASSIFIER_INPUTS
 from pocketbert.features import Features, check_finite, encode_texts, fit
 from pocketbert.frozen.linear import LinearHead
 from pocketbert.runtime.engine import Engine
@@ -78,6 +79,18 @@ class FrozenEncoder:
             found[part] = self(encode_texts(self.tokenizer, texts[part], second, max_length=self.max_length))
             if advance is not None:
                 advance(min(start + _CHUNK, len(texts)))
+        return found
+
+    def both(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, Floats]:
+        """Return [texts, width] the vectors of texts or pairs as a head may read them: "mean" and "cls"."""
+        found = {reads: np.empty((len(texts), self.width), dtype=np.float32) for reads in CLASSIFIER_INPUTS}
+        for start in range(0, len(texts), _CHUNK):
+            second = None if pairs is None else pairs[start : start + _CHUNK]
+            inputs = encode_texts(self.tokenizer, texts[start : start + _CHUNK], second, max_length=self.max_length)
+            for row, output in enumerate(self.engine(inputs), start):
+                check_finite(output)
+                for reads, vectors in found.items():
+                    vectors[row] = pool(output["last_hidden_state"], reads)
         return found
 
     def __call__(self, inputs: Sequence[Features]) -> Floats:

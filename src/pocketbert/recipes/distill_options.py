@@ -76,6 +76,9 @@ class DistillOptions(FinetuneOptions):
         ),
     )
 
+    frozen_start: bool = False  # a student learns from its teachers
+    few_shot: bool = False
+
     alpha: float = field(
         default=0.5, metadata=DISTILLATION.option("Weight of the teacher loss; the label loss gets 1 − alpha.", "X")
     )

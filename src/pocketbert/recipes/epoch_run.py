@@ -76,6 +76,8 @@ class EpochRun(TrainingRun):
     data: TrainingData
     encoded: EncodedData
     _whole: PreTrainedModel | None = None  # of a model with sharded weights
+    evaluate_first: frozenset[int] = frozenset()
+    """{0} where the model is evaluated before the first step."""
 
     def __init__(
         self,
@@ -149,7 +151,14 @@ class EpochRun(TrainingRun):
                 if self.options.freeze == "embeddings":
                     model.base_model.embeddings.requires_grad_(False)
                 objective = self.objective(model)
+            self.begin(model)
             return self.train_epochs(tokenizer, model, objective, batches, previous or {})
+
+    def begin(self, model: PreTrainedModel) -> None:
+        """Prepare the weights of a run that starts, where the data is needed for that."""
+
+    def end(self, best: Mapping[str, float]) -> None:
+        """Log what the metrics of the best model say about the run."""
 
     def adjustable(self) -> Collection[str]:
         """Return the options that decide how long a run with a constant rate lasts."""
@@ -212,7 +221,7 @@ class EpochRun(TrainingRun):
         length.check_resumed(self.progress.step, previous)
         schedule = TrainingSchedule(
             steps=length.steps,
-            evaluate_at=length.evaluations(options, batches),
+            evaluate_at=length.evaluations(options, batches) | self.evaluate_first,
             metric=metric,
             patience=options.patience,
             seed=options.seed,
@@ -262,6 +271,7 @@ class EpochRun(TrainingRun):
             self.record(finished=True, best=best, history=state.history, **facts)
             if calibration is not None:
                 self.log(describe_calibration(calibration))
+            self.end(best)
             seconds = self.seconds
             latency = None if self.measure_latency is None else self.measure_latency(self.folder)
             write_reports(self.folder, self.log, latency)
@@ -306,6 +316,8 @@ def carry_out(run: type[EpochRun], options: FinetuneOptions, **context: Any) -> 
         options: its options.
         **context: its other arguments.
     """
+    if options.few_shot:
+        raise ConfigError("few_shot trains no encoder: call pocketbert.few_shot")
     if options.output is not None:
         with distributed() as processes:
             return run(options, processes=processes, **context).run()

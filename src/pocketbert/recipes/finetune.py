@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from pocketbert.frozen.few_shot import proposal
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.calibrated import save_calibrated
 from pocketbert.recipes.epoch_run import EpochRun, FinetuneResult, MeasureLatency, carry_out
 from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.recipes.frozen_start import begins_frozen, fit_frozen_head
 from pocketbert.recipes.models import prepare_model
 from pocketbert.tasks import find_task
 from pocketbert.tasks.base import EncodedTask, Task
-from pocketbert.tasks.classification import TextEvaluation
+from pocketbert.tasks.classification import TextClassification, TextEvaluation
 from pocketbert.tasks.evaluation import Scores
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.training.callbacks import Callback
@@ -69,6 +71,25 @@ class FinetuneRun(EpochRun):
     def prepare(self) -> tuple[BertTokenizer, PreTrainedModel]:
         """Return the tokenizer and the model of the options."""
         return prepare_model(self.folder, self.options, self.data, self.log)
+
+    def begin(self, model: PreTrainedModel) -> None:
+        """Fit the head of a classifier to the vectors of the encoder as it is, where a run on a small table starts."""
+        fresh = model.config.classifier_input is not None and model.config.tuned_for is None
+        if self.progress.step > 0 or not fresh or not begins_frozen(self.options, self.data):
+            return
+        head = fit_frozen_head(model.to(self.device), self.encoded, self.options.seed)
+        if isinstance(self.data, TextClassification) and (line := proposal(self.data)) is not None:
+            self.log(line)
+        self.log(f"step 0 is a head on the vectors of the encoder as it is (strength {head.strength:g})")
+        self.evaluate_first = frozenset({0})
+
+    def end(self, best: Mapping[str, float]) -> None:
+        """Say where training beat nothing, or where nothing was learned."""
+        if best["step"] == 0:
+            self.log("training did not beat the head on frozen vectors, which is the model; longer training may")
+        evaluation = self.encoded.evaluation
+        if isinstance(evaluation, TextEvaluation) and (note := evaluation.chance_note(best)) is not None:
+            self.log(note)
 
     def objective(self, model: PreTrainedModel) -> Objective:
         """Return the model's own loss on the labels, or that with weights."""

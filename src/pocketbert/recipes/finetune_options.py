@@ -108,7 +108,22 @@ class FinetuneOptions(Options):
         ),
     )
 
-    epochs: float = field(default=3.0, metadata=TRAINING.option("Training epochs.", "N"))
+    frozen_start: bool = field(
+        default=True,
+        metadata=START.option(
+            "Begin with a head on the vectors of the encoder as it is, on tables of up to 10,000 rows. It reads the "
+            "mean of the tokens, which no other library knows."
+        ),
+    )
+    few_shot: bool = field(
+        default=False,
+        metadata=START.option(
+            "Fit a head to the vectors of the encoder as it is, and train nothing else: for a few examples per label."
+        ),
+    )
+    epochs: float | None = field(
+        default=None, metadata=TRAINING.option("Training epochs.", "N", default="3, or as many as 60 steps are")
+    )
     max_steps: int | None = field(
         default=None, metadata=TRAINING.option("Steps in total, in place of --epochs.", "N", default="all epochs")
     )

@@ -15,6 +15,7 @@ from pocketbert.models.ops import init_parameters
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.calibrated import without_decisions
 from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.recipes.frozen_start import begins_frozen, reading_tokens
 from pocketbert.tasks.base import TrainingData
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.training.quantization import bounded
@@ -83,17 +84,21 @@ def _load_model(
     # Heads of different tasks can have the same names and shapes.
     same_task = stored.tuned_for in (None, data.head)
     fits = fits and same_task
+    if begins_frozen(options, data) and not (fits and stored.tuned_for == data.head):
+        config = reading_tokens(config, name)
     model, info = model_class(config, data.head).from_pretrained(
         name, config=config, ignore_mismatched_sizes=not fits, output_loading_info=True
     )
-    if missing := set(info["missing_keys"]):
+    missing = set(info["missing_keys"])
+    if missing and config.classifier_input is None:
         log(f"{name}: {', '.join(sorted(missing))} are missing and were initialised randomly")
     heads = {parameter for parameter, _ in model.named_parameters() if parameter.startswith(model.family.head_prefixes)}
     if not fits and not heads <= missing:
         init_parameters(model, config.initializer_range, heads)
         labels = ", ".join(list(stored.id2label.values())[:10])
         reason = f"its labels ({labels}) are not those of the data" if same_task else "it was trained for another task"
-        log(f"{name}: the head was initialised randomly, as {reason}")
+        if config.classifier_input is None:
+            log(f"{name}: the head was initialised randomly, as {reason}")
     if len(tokenizer) > config.vocab_size:
         raise ConfigError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not fit together"

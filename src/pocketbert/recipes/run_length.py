@@ -22,6 +22,12 @@ from pocketbert.training.state import State, fork_state, latest_state, read_prog
 ADJUSTABLE = ("epochs", "max_steps", "decay_last")
 
 
+EPOCHS = 3.0
+LEAST_STEPS = 60
+"""What a run has unless the caller says otherwise: so many epochs, but not fewer steps, as steps are what trains."""
+_MOST_EVALUATIONS = 10  # of a run of LEAST_STEPS
+
+
 @dataclass(frozen=True)
 class RunLength:
     """The steps of a run."""
@@ -75,6 +81,8 @@ class RunLength:
                 if (end := batches.batches_before(epoch)) >= self.steps:
                     break
                 steps.add(end)
+        if options.eval_every is None and options.epochs is None and len(steps) > _MOST_EVALUATIONS:
+            steps = set(range(0, self.steps, max(1, self.steps // _MOST_EVALUATIONS)))
         return {*steps, self.steps} - {0}
 
 
@@ -83,9 +91,11 @@ def _steps(options: FinetuneOptions, batches: Batches, start: int) -> int:
         return start + options.decay_now
     if options.max_steps is not None:
         return options.max_steps
-    whole = math.floor(options.epochs)
+    epochs = EPOCHS if options.epochs is None else options.epochs
+    whole = math.floor(epochs)
     before, after = batches.batches_before(whole), batches.batches_before(whole + 1)
-    return max(1, before + math.ceil((options.epochs - whole) * (after - before)))
+    steps = max(1, before + math.ceil((epochs - whole) * (after - before)))
+    return max(steps, LEAST_STEPS) if options.epochs is None else steps
 
 
 def continue_run(source: Path, folder: Path) -> State:

@@ -148,6 +148,21 @@ class TextEvaluation(Evaluation[Example, Logits]):
             wide = np.stack(self.predicted[name]).astype(np.float64) / np.array(temperatures)
             self.predicted[name] = [*wide.astype(np.float32)]
 
+    def chance_note(self, scores: Mapping[str, float]) -> str | None:
+        """Return a line about metrics that are no better than those of the most frequent label alone."""
+        for name, rows in self.sets.items():
+            right = scores.get(f"{self._prefix(name)}accuracy")
+            if self.labels.regression or self.labels.several or right is None:
+                continue
+            counts = np.bincount(self.gold[id(rows)].astype(np.int64))
+            if right <= (often := counts.max() / len(rows)):
+                return (
+                    f"the model has learned nothing: its accuracy is {right:.3f}, and always answering "
+                    f"{self.labels.names[int(counts.argmax())]!r} has {often:.3f}. More steps (--max-steps), a higher "
+                    "--learning-rate or a pretrained --model may help"
+                )
+        return None
+
     def metrics(self) -> list[str]:
         """Return the names of all metrics."""
         return [*super().metrics(), *(() if self.glue is None else ("score",))]
