@@ -17,6 +17,7 @@ EXTRAS = {
     "serve": ("fastapi", "uvicorn"),
     "otlp": ("opentelemetry.exporter.otlp.proto.http",),
     "export": ("onnx", "onnxruntime"),
+    "sklearn": ("sklearn",),
     "litert": ("ai_edge_litert",),
     "tf": ("tensorflow", "h5py"),
 }

@@ -173,7 +173,7 @@ def test_two_runs_at_once_are_refused(options: Options) -> None:
 
     finetune(options(), console=Second())
     assert lines[0].startswith("72 training examples")
-    assert lines[-2].startswith("step 18 of 18")
+    assert any(line.startswith("step 18 of 18") for line in lines)
     assert lines[-1].startswith("calibration: the temperature stays 1")
     finetune(options(resume=True))  # the folder is free again
 
@@ -266,7 +266,7 @@ def test_a_missing_head_is_said_once(
     AutoTokenizer.from_pretrained(base.folder).save_pretrained(tmp_path / "headless")
     caplog.clear()
     with caplog.at_level(logging.INFO, "pocketbert"):
-        finetune(options(output=tmp_path / "next", model=str(tmp_path / "headless"), epochs=0.1))
+        finetune(options(frozen_start=False, output=tmp_path / "next", model=str(tmp_path / "headless"), epochs=0.1))
     [said] = [line for line in log_of(caplog).splitlines() if "initialised" in line]
     assert said.endswith("classifier.bias, classifier.weight are missing and were initialised randomly")
     with caplog.at_level(logging.INFO, "pocketbert"), pytest.raises(CheckpointError, match="outputs would be random"):
@@ -294,7 +294,14 @@ def test_other_labels_start_a_fresh_head(
         caplog.clear()
         with caplog.at_level(logging.INFO, "pocketbert"):
             result = finetune(
-                options(data=data, output=tmp_path / labels[0], model=str(base.folder), epochs=0.1, learning_rate=1e-12)
+                options(
+                    data=data,
+                    output=tmp_path / labels[0],
+                    model=str(base.folder),
+                    epochs=0.1,
+                    learning_rate=1e-12,
+                    frozen_start=False,
+                )  # fmt: skip
             )
         assert (
             f"{base.folder}: the head was initialised randomly, as its labels (bad, good) are not those of the data"

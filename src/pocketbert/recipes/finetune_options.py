@@ -118,7 +118,7 @@ class FinetuneOptions(Options):
     few_shot: bool = field(
         default=False,
         metadata=START.option(
-            "Fit a head to the vectors of the encoder as it is, and train nothing else: for a few examples per label."
+            "Only fit a head to the vectors of the encoder as it is, in seconds: for a few examples per label."
         ),
     )
     epochs: float | None = field(

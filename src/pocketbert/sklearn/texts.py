@@ -1,0 +1,277 @@
+"""Estimators of classes, labels and numbers of texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+
+from pocketbert.bundles import ENCODER
+from pocketbert.checkpoints import write_tensors
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.features import Features, encode_texts, fit
+from pocketbert.frozen.encoder import HEAD, FrozenClassifier
+from pocketbert.frozen.linear import CLASSES, NUMBER, SEVERAL, LinearHead, fit_head, probabilities
+from pocketbert.runtime.engine import Engine
+from pocketbert.runtime.lowering import lower
+from pocketbert.sklearn.vectors import Array, OnTexts, as_texts, encoder_of
+from pocketbert.tokenization import BertTokenizer
+
+
+class _TextModel(OnTexts):
+    """What a classifier and a regressor of texts have in common: the head, or the model that was trained."""
+
+    def __init__(
+        self,
+        model: str = ENCODER,
+        *,
+        finetune: bool = False,
+        strength: float | None = None,
+        max_steps: int | None = None,
+        epochs: float | None = None,
+        learning_rate: float | None = None,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        random_state: int = 42,
+    ) -> None:
+        self.model = model
+        self.finetune = finetune
+        self.strength = strength
+        self.max_steps = max_steps
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.random_state = random_state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_engine"}
+
+    def _fit(self, X: Any, targets: Array, problem: str, labels: int, weights: Any, class_weight: Any = None) -> None:
+        texts, pairs = as_texts(X)
+        if len(texts) != len(targets):
+            raise ValueError(f"X has {len(texts)} texts and y {len(targets)} labels")
+        self.problem_, self.n_labels_ = problem, labels
+        self.head_: LinearHead | None = None
+        self._engine: Engine | None = None
+        weights = None if weights is None else np.asarray(weights, dtype=np.float64)
+        if weights is not None and weights.shape != (len(texts),):
+            raise ValueError(f"sample_weight has the shape {weights.shape}, and there are {len(texts)} texts")
+        if self.finetune:
+            self._train(texts, pairs, targets, weights, class_weight)
+            return
+        encoder = encoder_of(str(self.model), self.max_length)
+        weights = _with_class_weight(targets, problem, weights, class_weight)
+        self.head_ = fit_head(encoder.vectors(texts, pairs), targets, problem, labels, weights=weights,
+                              strength=self.strength, seed=self.random_state)  # fmt: skip
+
+    def _train(
+        self, texts: list[str], pairs: list[str] | None, targets: Array, weights: Array | None, class_weight: Any
+    ) -> None:
+        """Fine-tune the encoder, and keep its tensors for the engine."""
+        from pocketbert.recipes.finetune import finetune
+        from pocketbert.recipes.finetune_options import FinetuneOptions
+
+        written: list[Any] = list(map(float, targets)) if self.problem_ == NUMBER else []
+        if self.problem_ == CLASSES:
+            written = [f"class {i}" for i in targets.tolist()]
+        elif self.problem_ == SEVERAL:
+            written = [[f"class {i}" for i in np.flatnonzero(row)] for row in targets]
+        names = None if self.problem_ == NUMBER else tuple(f"class {i}" for i in range(self.n_labels_))
+        given: Any = None
+        if isinstance(class_weight, str):
+            given = class_weight
+        elif class_weight is not None:
+            given = {f"class {i}": float(weight) for i, weight in class_weight.items()}
+        result = finetune(
+            FinetuneOptions(
+                data=(texts, written) if pairs is None else (texts, pairs, written),
+                model=str(self.model),
+                output=None,
+                labels=names,
+                max_steps=self.max_steps,
+                epochs=self.epochs,
+                learning_rate=self.learning_rate,
+                batch_size=self.batch_size,
+                max_length=self.max_length,
+                seed=self.random_state,
+                sample_weights=None if weights is None else weights.tolist(),
+                class_weights=given,
+            )
+        )
+        assert result.model is not None
+        assert result.tokenizer is not None
+        self.config_: PreTrainedConfig = result.model.config
+        self.tokenizer_: BertTokenizer = result.tokenizer
+        self.tensors_ = {name: tensor.detach().cpu().numpy() for name, tensor in result.model.state_dict().items()}
+        self.metrics_ = result.metrics
+
+    def _logits(self, X: Any) -> npt.NDArray[np.float64]:
+        """[texts, labels]; of a number [texts, 1]."""
+        check_is_fitted(self)
+        texts, pairs = as_texts(X)
+        if self.head_ is not None:
+            return self.head_.logits(encoder_of(str(self.model), self.max_length).vectors(texts, pairs))
+        if getattr(self, "_engine", None) is None:
+            self._engine = Engine(lower(self.config_, self.tensors_, HEAD), config=self.config_)
+        engine = self._engine
+        assert engine is not None
+        length = fit(self.tokenizer_, min(self.max_length or self.config_.max_tokens, self.config_.max_tokens))
+        inputs: list[Features] = encode_texts(self.tokenizer_, texts, pairs, max_length=length)
+        return np.stack([output["logits"] for output in engine(inputs)]).astype(np.float64)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as an ordinary folder, which every command, export and service runs."""
+        check_is_fitted(self)
+        names = self._names()
+        labels: dict[str, Any] = {"num_labels": 1} if names is None else {"id2label": dict(enumerate(names))}
+        if self.head_ is not None:
+            encoder = encoder_of(str(self.model), self.max_length)
+            FrozenClassifier(encoder, self.head_).save(
+                folder, encoder.config.replace(**labels, problem_type=self.problem_)
+            )
+            return
+        self.config_.replace(**labels).save_pretrained(folder)
+        self.tokenizer_.save_pretrained(folder)
+        write_tensors(Path(folder) / "model.safetensors", self.tensors_)
+
+    def _names(self) -> list[str] | None:
+        """The names of the labels; None of a number."""
+        return None
+
+
+class TextClassifier(ClassifierMixin, _TextModel):  # type: ignore[misc]
+    """Texts → classes, or any number of labels where y is an array of 0 and 1 with a column for each.
+
+    Args:
+        model: a folder, hub name or bundled model.
+        finetune: train the encoder as well, which needs the extra `train`; otherwise only a head is fitted.
+        strength: of the head's regularisation, the `C` of `LogisticRegression` [default: chosen by cross-validation].
+        class_weight: "balanced", or class → weight.
+        max_steps: steps of training, as the next ones only with `finetune`.
+        epochs: epochs of training.
+        learning_rate: peak learning rate.
+        batch_size: examples per step.
+        max_length: maximum tokens per text.
+        random_state: seed.
+
+    Attributes:
+        classes_: the classes in the order of `predict_proba`.
+    """
+
+    def __init__(
+        self,
+        model: str = ENCODER,
+        *,
+        finetune: bool = False,
+        strength: float | None = None,
+        class_weight: Any = None,
+        max_steps: int | None = None,
+        epochs: float | None = None,
+        learning_rate: float | None = None,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        random_state: int = 42,
+    ) -> None:
+        super().__init__(
+            model, finetune=finetune, strength=strength, max_steps=max_steps, epochs=epochs,
+            learning_rate=learning_rate, batch_size=batch_size, max_length=max_length, random_state=random_state,
+        )  # fmt: skip
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the classifier to texts and their labels.
+
+        Raises:
+            ValueError: X holds no texts, or y fewer than two classes.
+        """
+        as_texts(X)  # what is wrong with X comes first
+        labels = np.asarray(y)
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            if not np.isin(labels, (0, 1)).all():
+                raise ValueError("y with several columns must hold 0 and 1")
+            self.classes_ = np.arange(labels.shape[1])
+            self._fit(X, labels.astype(np.float64), SEVERAL, labels.shape[1], sample_weight, self.class_weight)
+            return self
+        self.classes_, ids = np.unique(labels.reshape(len(labels)), return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has one class only, {self.classes_.tolist()}: two are needed")
+        weight = self.class_weight
+        if weight is not None and not isinstance(weight, str):
+            known = {value: i for i, value in enumerate(self.classes_.tolist())}
+            if unknown := [name for name in weight if name not in known]:
+                raise ValueError(f"class_weight has {unknown[0]!r}, which y does not")
+            weight = {known[name]: value for name, value in weight.items()}
+        self._fit(X, ids.astype(np.int64), CLASSES, len(self.classes_), sample_weight, weight)
+        return self
+
+    def decision_function(self, X: Any) -> npt.NDArray[np.float64]:
+        """Return [texts, classes] logits; of two classes [texts], the difference of the second to the first."""
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if self.problem_ == CLASSES and logits.shape[1] == 2 else logits
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Return [texts, classes] probabilities, which of classes add up to 1."""
+        logits = self._logits(X)
+        return probabilities(logits, self.problem_)
+
+    def predict(self, X: Any) -> Array:
+        """Return [texts] classes; of several labels, [texts, labels] of 0 and 1."""
+        logits = self._logits(X)
+        if self.problem_ == SEVERAL:
+            return (logits > 0).astype(np.int64)
+        return np.asarray(self.classes_[logits.argmax(axis=1)])
+
+    def _names(self) -> list[str]:
+        return list(map(str, self.classes_.tolist()))
+
+
+class TextRegressor(RegressorMixin, _TextModel):  # type: ignore[misc]
+    """Texts → numbers; arguments as of `TextClassifier`."""
+
+    def __init__(
+        self,
+        model: str = ENCODER,
+        *,
+        finetune: bool = False,
+        strength: float | None = None,
+        max_steps: int | None = None,
+        epochs: float | None = None,
+        learning_rate: float | None = None,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        random_state: int = 42,
+    ) -> None:
+        super().__init__(
+            model, finetune=finetune, strength=strength, max_steps=max_steps, epochs=epochs,
+            learning_rate=learning_rate, batch_size=batch_size, max_length=max_length, random_state=random_state,
+        )  # fmt: skip
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the regressor to texts and numbers."""
+        self._fit(X, np.asarray(y, dtype=np.float64).reshape(-1), NUMBER, 1, sample_weight)
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[np.float64]:
+        """Return [texts] numbers."""
+        return self._logits(X)[:, 0]
+
+
+def _with_class_weight(targets: Array, problem: str, weights: Array | None, class_weight: Any) -> Array | None:
+    """Weights of examples times those of their classes."""
+    if class_weight is None:
+        return weights
+    if problem != CLASSES:
+        raise ValueError("class_weight is for classes: without finetune=True it does not apply to several labels")
+    counts = np.bincount(targets)
+    factors = (
+        len(targets) / (len(counts) * counts)
+        if class_weight == "balanced"
+        else np.array([float(class_weight.get(i, 1.0)) for i in range(len(counts))])
+    )
+    own = factors[targets]
+    return own if weights is None else weights * own

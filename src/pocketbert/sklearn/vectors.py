@@ -1,0 +1,98 @@
+"""Texts as inputs of estimators, and the encoder that makes vectors of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from pocketbert.bundles import ENCODER
+from pocketbert.frozen.encoder import FrozenEncoder
+
+Array = npt.NDArray[Any]
+
+
+@lru_cache(maxsize=2)
+def encoder_of(model: str, max_length: int | None) -> FrozenEncoder:
+    """The encoder of a folder or name, which the estimators of a process share."""
+    return FrozenEncoder(model, max_length=max_length)
+
+
+def as_texts(X: Any) -> tuple[list[str], list[str] | None]:
+    """Texts, or pairs of texts, of a list, array, Series or DataFrame.
+
+    Raises:
+        ValueError: X has another form.
+    """
+    values = X.to_numpy() if hasattr(X, "to_numpy") else X
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise ValueError(f"X must be a list or an array of texts, not {type(X).__name__}")
+    rows = list(values)
+    if rows and not isinstance(rows[0], str) and hasattr(rows[0], "__len__"):
+        wrong = next((row for row in rows if isinstance(row, str) or len(row) not in (1, 2)), None)
+        if wrong is not None or len({len(row) for row in rows}) > 1:
+            raise ValueError("X must have one column of texts, or two of pairs")
+        columns = list(zip(*rows, strict=True))
+        _check_texts(columns[0])
+        if len(columns) == 1:
+            return list(columns[0]), None
+        _check_texts(columns[1])
+        return list(columns[0]), list(columns[1])
+    _check_texts(rows)
+    return rows, None
+
+
+def _check_texts(rows: Sequence[Any]) -> None:
+    if not rows:
+        raise ValueError("X has no texts")
+    wrong = next((i for i, text in enumerate(rows) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise ValueError(f"X must hold texts, and row {wrong} holds a {type(rows[wrong]).__name__}")
+
+
+class OnTexts(BaseEstimator):  # type: ignore[misc]
+    """An estimator whose inputs are texts."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
+        return tags
+
+
+class TextEncoder(TransformerMixin, OnTexts):  # type: ignore[misc]
+    """Texts → vectors of an encoder that is not trained, [texts, width] in float32.
+
+    Args:
+        model: a folder, hub name or bundled model.
+        normalize: give every vector length 1.
+        max_length: maximum tokens per text [default: what the model reads].
+    """
+
+    def __init__(self, model: str = ENCODER, *, normalize: bool = False, max_length: int | None = None) -> None:
+        self.model = model
+        self.normalize = normalize
+        self.max_length = max_length
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Load the encoder; nothing is learned from X."""
+        as_texts(X)
+        self.n_features_out_ = encoder_of(str(self.model), self.max_length).width
+        return self
+
+    def transform(self, X: Any) -> npt.NDArray[np.float32]:
+        """Return [texts, width]."""
+        check_is_fitted(self)
+        vectors = encoder_of(str(self.model), self.max_length).vectors(*as_texts(X))
+        return (
+            vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if self.normalize else vectors
+        )
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Return the names vector0, vector1 and so on."""
+        check_is_fitted(self)
+        return np.array([f"vector{i}" for i in range(self.n_features_out_)], dtype=object)
