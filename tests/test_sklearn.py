@@ -77,7 +77,7 @@ def test_a_classifier_in_the_tools_of_scikit_learn(encoder: str) -> None:
     assert (np.array(["bad", "good"])[held.argmax(1)] == LABELS).mean() > 0.65
     fitted = model.fit(TEXTS, LABELS)
     assert fitted.score(TEXTS, LABELS) > 0.9
-    assert fitted.classes_.tolist() == ["bad", "good"]
+    assert list(map(str, fitted.classes_)) == ["bad", "good"]
     shares = fitted.predict_proba(TEXTS)
     np.testing.assert_allclose(shares.sum(axis=1), 1.0)
     np.testing.assert_array_equal(fitted.decision_function(TEXTS) > 0, shares[:, 1] > 0.5)
@@ -101,7 +101,7 @@ def test_weights_and_numbers_of_classes(encoder: str, tmp_path: Path) -> None:
     noise = np.where(np.arange(60) % 3 == 0, 1 - (LABELS == "good"), LABELS == "good").astype(int)
     weights = (np.arange(60) % 3 != 0).astype(float)
     model = TextClassifier(encoder).fit(TEXTS, noise + 3, sample_weight=weights)
-    assert model.classes_.tolist() == [3, 4]
+    assert list(map(int, model.classes_)) == [3, 4]
     assert (model.predict(TEXTS) - 3 == (LABELS == "good")).mean() > 0.8
     model.save(tmp_path / "model")
     answers = pipeline("text-classification", str(tmp_path / "model"))(list(TEXTS[:6]))

@@ -174,7 +174,7 @@ def test_two_runs_at_once_are_refused(options: Options) -> None:
     finetune(options(), console=Second())
     assert lines[0].startswith("72 training examples")
     assert any(line.startswith("step 18 of 18") for line in lines)
-    assert lines[-1].startswith("calibration: the temperature stays 1")
+    assert any(line.startswith("calibration: the temperature stays 1") for line in lines)
     finetune(options(resume=True))  # the folder is free again
 
 
@@ -301,7 +301,7 @@ def test_other_labels_start_a_fresh_head(
                     epochs=0.1,
                     learning_rate=1e-12,
                     frozen_start=False,
-                )  # fmt: skip
+                )
             )
         assert (
             f"{base.folder}: the head was initialised randomly, as its labels (bad, good) are not those of the data"
