@@ -84,7 +84,7 @@ class FinetuneRun(EpochRun):
         self.evaluate_first = frozenset({0})
 
     def end(self, best: Mapping[str, float]) -> None:
-        """Say where training beat nothing, or where nothing was learned."""
+        """Log that training did not beat the first step, or that nothing was learned."""
         if best["step"] == 0:
             self.log("training did not beat the head on frozen vectors, which is the model; longer training may")
         evaluation = self.encoded.evaluation

@@ -24,7 +24,7 @@ ADJUSTABLE = ("epochs", "max_steps", "decay_last")
 
 EPOCHS = 3.0
 LEAST_STEPS = 60
-"""What a run has unless the caller says otherwise: so many epochs, but not fewer steps, as steps are what trains."""
+"""The length of a run without options for it: so many epochs, but not fewer steps, whose number decides."""
 _MOST_EVALUATIONS = 10  # of a run of LEAST_STEPS
 
 
