@@ -22,7 +22,6 @@ from pocketbert.models.heads import Head
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.finetune_options import FinetuneOptions
-from pocketbert.sentences.declared import read_declared
 from pocketbert.tasks.base import EncodedTask, TrainingData
 from pocketbert.tasks.classification import TextClassification
 
@@ -48,6 +47,8 @@ def reading_tokens(config: PreTrainedConfig, name: str) -> PreTrainedConfig:
 
     It names no class that its weights were saved from: the head is a new one.
     """
+    from pocketbert.sentences.declared import read_declared
+
     reads = "cls" if read_declared(name).poolings == ("cls",) else "mean"
     kept = {key: value for key, value in config.extra.items() if key != "architectures"}
     return config.replace(extra=kept | {"classifier_input": reads})
