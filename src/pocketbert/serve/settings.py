@@ -46,7 +46,7 @@ class Limits(Options):
         ),
     )
     wait: float = field(
-        default=1.0,
+        default=0.5,
         metadata=LIMITS.option(
             "Reject requests that would wait longer than this (429).", "SECONDS", names=["--max-wait"]
         ),
