@@ -9,8 +9,8 @@ from the moment at which their request was to be sent; "behind" is the p99 of th
 late. The load shares the processors with the service; its share of a processor is in the results.
 
 Lasting overload may cost the accepted at most half more than full load (p99), and a tenth of the capacity; and a burst
-of a quarter of a second's work, sent at once to a service at rest, is taken whole. Writes results/overload_….csv and .png; the
-exit status is 1 where this does not hold.
+of a quarter of a second's work, sent at once to a service at rest, is taken whole. Writes results/overload_….csv and
+.png; the exit status is 1 where this does not hold.
 """
 
 from __future__ import annotations

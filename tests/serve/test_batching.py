@@ -140,6 +140,10 @@ def test_what_waits_is_refused_while_there_is_a_debt() -> None:
     load.debt = 0.1
     assert [one for one, _ in queue.take(LATE + 0.01)] == [last]
     assert [type(error) for error in errors] == [ServerBusyError]
+    filled(queue, *(Request([sequence(40)], 0.01 * n, load.enter(9)) for n in range(5)))
+    batch = queue.take(9.0)  # all are late: the last ones that fill a batch are computed all the same
+    assert [round(one.arrived, 2) for one, _ in batch] == [0.03, 0.04]
+    assert not queue.waiting
     filled(queue, Request([sequence(10)], 0.0, load.enter(9)))
     load.debt = 0.0
     assert len(queue.take(9.0)) == 1

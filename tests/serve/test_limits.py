@@ -483,6 +483,8 @@ def test_refused_work_is_a_debt_until_there_is_little_to_do() -> None:
     assert 0 < load.debt <= load.limit
     few = Admission(0.5, clock)
     assert few.excess(100, waited=9.0) <= 0  # a service that was stopped for a while, and has nothing to do
+    few.debt = 0.1
+    assert few.excess(100, waited=9.0) <= 0  # nor in overload: some must be answered
     clock.now += 5
     assert load.excess(100) > 0  # time alone pays nothing
     assert load.debt > 0

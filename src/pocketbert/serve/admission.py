@@ -20,7 +20,7 @@ from contextvars import ContextVar
 LASTING = 0.05  # seconds that a request may wait while there is a debt
 LATE = 2 * LASTING  # seconds after which one that waits is refused then
 MIN_ACTIVE = 16  # fewer concurrent requests hardly fill a batch, and are not refused for their number …
-MIN_LASTING = 4  # … or, while there is a debt, so many
+MIN_LASTING = 4  # … or, while there is a debt, so many; with fewer, the rate of completion predicts little
 CALM = LASTING / 4  # seconds: with less to do than this, a service pays off its debt
 HTTP = 16  # tokens that the reading and answering of a request is counted as
 LARGEST = 1024  # tokens of a request for which others wait; shorter ones need not wait for the rest (`batching`)
@@ -62,7 +62,7 @@ class Admission:
         self.tokens_per_byte = TOKENS_PER_BYTE
         # Of about the latest second: the time with several active requests, and the work completed in it.
         self._seconds = self._completed = 0.0
-        self._since = 0.0  # the latest response, or when a second request came
+        self._since = 0.0  # the latest response, or when there were several requests
         self._bytes = self._tokens = 0.0  # of the latest thousand requests or so
         self._looked = clock()
 
@@ -80,7 +80,7 @@ class Admission:
         """
         self._pay()
         few, limit = (MIN_LASTING, min(self.limit, LASTING)) if self.debt else (MIN_ACTIVE, self.limit)
-        if self.active < few and (not self.debt or waited < LATE):
+        if self.active < few:  # also if all requests have waited too long: else none would be answered
             return 0.0
         excess = waited + self.wait - limit
         if excess > 0 and self._completed:
@@ -93,7 +93,7 @@ class Admission:
         self._pay()
         now = self._clock()
         self.active += 1
-        if self.active == 2:  # the time of a request alone predicts little about many
+        if self.active == MIN_LASTING:
             self._since = now
         return Ticket(self, size, now - waited)
 
@@ -101,7 +101,7 @@ class Admission:
         """Record its response."""
         self._pay()
         now = self._clock()
-        if self.active > 1:
+        if self.active >= MIN_LASTING:
             decay = math.exp(self._since - now)
             self._seconds = decay * self._seconds + 1 - decay
             self._completed = decay * self._completed + HTTP + ticket.tokens  # without tokens it was no work

@@ -75,6 +75,10 @@ class Request:
         self.tokens = sum(map(len, self.sequences))
         self.outputs = [{} for _ in self.sequences]
 
+    def is_late(self, now: float) -> bool:
+        """Whether it has waited so long, in overload, that others should go in its place."""
+        return bool(self.ticket and self.ticket.owner.debt and not self.next and now > self.due + LATE)
+
 
 Batch = list[tuple[Request, int]]  # requests, each with the index of a sequence
 
@@ -132,8 +136,16 @@ class Queue:
 
     def take(self, now: float) -> Batch:
         """Remove and return the next batch; requests that can no longer be completed in time are given up."""
+        late = [request for request in self.waiting if request.is_late(now)]
+        if len(late) == len(self.waiting):  # one batch is computed all the same: else none would be answered
+            late = late[: -max(1, self.budget // max(request.tokens for request in late))] if late else late
+        for request in late:
+            self._give_up(request, ServerBusyError(LATE), now)
         for request in self.waiting:
-            self._give_up(request, now)
+            try:
+                self.check(request, now)
+            except TooSlowError as error:
+                self._give_up(request, error, now)
         self.waiting = [request for request in self.waiting if not request.cancelled]
         self.queued = sum(request.tokens for request in self.waiting)
         batch: Batch = []
@@ -145,15 +157,10 @@ class Queue:
         self.waiting = [request for request in self.waiting if request.next < len(request.sequences)]
         return batch
 
-    def _give_up(self, request: Request, now: float) -> None:
-        try:
-            if request.ticket and request.ticket.owner.debt and not request.next and now > request.due + LATE:
-                raise ServerBusyError(LATE)
-            self.check(request, now)
-        except (ServerBusyError, TooSlowError) as error:
-            if not request.cancelled:
-                request.error, request.cancelled, request.ended = error, True, now
-                request.on_done(request)
+    def _give_up(self, request: Request, error: Exception, now: float) -> None:
+        if not request.cancelled:
+            request.error, request.cancelled, request.ended = error, True, now
+            request.on_done(request)
 
     def _fill(self, batch: Batch, requests: Iterable[Request], room: int) -> int:
         """Add sequences that fit into `room` tokens, and any one to an empty batch; returns the number of tokens."""

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from pocketbert.serve import v1
 from pocketbert.serve.errors import JsonResponse
-from pocketbert.serve.schemas import Body, Text
+from pocketbert.serve.schemas import Body, Many, Text
 from pocketbert.serve.service import RequestError, run_model, service_of
 
 PREFIX = "/v2"
@@ -34,7 +34,7 @@ class InputTensor(Body):
     name: str
     shape: Annotated[list[Size], Field(min_length=1, max_length=2)]
     datatype: str
-    data: list[Text] | list[list[Text]]
+    data: Many[Text] | Many[Many[Text]]
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 

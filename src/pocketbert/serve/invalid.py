@@ -26,6 +26,8 @@ _WORDS = {
     "literal_error": "must be {expected}",
 }
 
+MOST = 200  # problems that are looked at
+
 Problem = Mapping[str, Any]
 
 
@@ -44,7 +46,7 @@ def describe(problems: Sequence[Problem], content_type: str | None = None) -> tu
         sent = f", not {kind:.60}" if kind else ""
         return f"the body must be JSON, sent with the header Content-Type: application/json{sent}", None
     lines: dict[str, list[str]] = {}
-    for problem in _of_closest_forms(problems):
+    for problem in _of_closest_forms(problems[:MOST]):
         words = lines.setdefault(".".join(map(str, _fields(problem)))[:80] or "the body", [])
         if (said := _said(problem)) not in words:
             words.append(said)

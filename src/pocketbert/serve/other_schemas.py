@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from pocketbert.serve.schemas import (
     Body,
@@ -12,6 +12,7 @@ from pocketbert.serve.schemas import (
     ClassifyRequest,
     Count,
     Dimensions,
+    Many,
     ModelName,
     Prompt,
     QuestionInput,
@@ -19,12 +20,13 @@ from pocketbert.serve.schemas import (
     Text,
     TextPair,
     Windows,
+    few_fields,
 )
 
 TokenId = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
-Ids = Annotated[list[TokenId], Field(min_length=1)]
+Ids = Annotated[Many[TokenId], Field(min_length=1)]
 #: Texts to embed, or the ids of their tokens.
-Inputs = Text | Ids | list[Text] | list[Ids]
+Inputs = Text | Ids | Many[Text] | Many[Ids]
 
 
 # ── OpenAI, vLLM ──
@@ -44,7 +46,7 @@ class OpenAIEmbeddingsRequest(Body):
 class VllmClassifyRequest(Body):
     """A body of /classify, as vLLM's clients send it."""
 
-    input: Text | list[Text]
+    input: Text | Many[Text]
     model: ModelName = None
     user: str | None = None
     windows: Windows = False
@@ -102,7 +104,7 @@ class RerankRequest(Body):
     """A body of /v1/rerank, in the forms that Jina and Cohere have in common."""
 
     query: Text
-    documents: Annotated[list[Text | Document], Field(min_length=1)]
+    documents: Annotated[Many[Text | Document], Field(min_length=1)]
     model: ModelName = None
     top_n: Annotated[int | None, Field(ge=1, description="Number of results, the best first [default: all].")] = None
     return_documents: bool = False
@@ -158,8 +160,8 @@ class TeiEmbedAllRequest(TeiRequest):
 class TeiPredictRequest(TeiRequest):
     """A body of /predict: a text, a pair, or a list of lists of one or two texts."""
 
-    inputs: Text | Annotated[list[Text], Field(min_length=2, max_length=2)] | list[
-        Annotated[list[Text], Field(min_length=1, max_length=2)]
+    inputs: Text | Annotated[Many[Text], Field(min_length=2, max_length=2)] | Many[
+        Annotated[Many[Text], Field(min_length=1, max_length=2)]
     ]  # fmt: skip
     raw_scores: bool = False
     windows: Windows = False
@@ -169,7 +171,7 @@ class TeiRerankRequest(TeiRequest):
     """A body of /rerank."""
 
     query: Text
-    texts: Annotated[list[Text], Field(min_length=1)]
+    texts: Annotated[Many[Text], Field(min_length=1)]
     raw_scores: bool = False
     return_text: bool = False
     windows: Windows = False
@@ -187,7 +189,7 @@ class SimilarityInput(Body):
     """A text, and those that it is compared with."""
 
     source_sentence: Text
-    sentences: Annotated[list[Text], Field(min_length=1)]
+    sentences: Annotated[Many[Text], Field(min_length=1)]
 
 
 class SimilarityParameters(Body):
@@ -210,7 +212,7 @@ class TeiSimilarityRequest(Body):
 class TeiTokenizeRequest(Body):
     """A body of /tokenize."""
 
-    inputs: Text | list[Text]
+    inputs: Text | Many[Text]
     add_special_tokens: bool = True
     prompt_name: Prompt = None
     model: ModelName = None
@@ -229,7 +231,7 @@ class TeiToken(BaseModel):
 class TeiDecodeRequest(Body):
     """A body of /decode."""
 
-    ids: Ids | list[Ids]
+    ids: Ids | Many[Ids]
     skip_special_tokens: bool = True
     model: ModelName = None
 
@@ -245,11 +247,11 @@ class HubParameters(Body):
 
     top_k: Count | None = None
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
-    candidate_labels: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None
+    candidate_labels: Annotated[Many[Text] | None, Field(min_length=1, max_length=100)] = None
     hypothesis_template: Annotated[Text | None, Field(max_length=1000)] = None
     multi_label: bool | None = None
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = None
-    ignore_labels: list[Text] | None = None
+    ignore_labels: Many[Text] | None = None
     stride: Annotated[int | None, Field(ge=0, description="Tokens that two windows of a long text share.")] = None
     handle_impossible_answer: bool | None = None
     max_answer_len: Length = None
@@ -259,7 +261,7 @@ class HubParameters(Body):
         int | None, Field(ge=1, le=512, description="Tokens from the start of a window to that of the next.")
     ] = None
     align_to_words: bool | None = None
-    targets: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None
+    targets: Annotated[Many[Text] | None, Field(min_length=1, max_length=100)] = None
     normalize: bool | None = None
     prompt_name: Prompt = None
     truncate: bool | None = None
@@ -272,11 +274,11 @@ class HubRequest(Body):
 
     inputs: (
         Text | TextPair | QuestionInput | ChoiceInput | SimilarityInput
-        | list[Text] | list[TextPair] | list[QuestionInput] | list[ChoiceInput]
+        | Many[Text] | Many[TextPair] | Many[QuestionInput] | Many[ChoiceInput]
     )  # fmt: skip
     parameters: HubParameters = HubParameters()
     normalize: bool | None = None
     prompt_name: Prompt = None
     truncate: bool | None = None
     truncation_direction: Side | None = None
-    options: dict[str, bool] | None = None
+    options: Annotated[dict[str, bool], BeforeValidator(few_fields)] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, model_validator
 
 
 def _check_unicode(text: str) -> str:
@@ -17,8 +17,17 @@ def _check_unicode(text: str) -> str:
     return text
 
 
+class _FirstWrong(FailFast):
+    """Stop at the first wrong item of a list: a body may have a million, each a problem of its own."""
+
+    def __hash__(self) -> int:  # of a part of a union
+        return hash(self.fail_fast)
+
+
+MOST_FIELDS = 100
 T = TypeVar("T")
 Text = Annotated[str, AfterValidator(_check_unicode)]
+Many = Annotated[list[T], _FirstWrong()]
 Count = Annotated[int, Field(ge=1, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Dimensions = Annotated[
@@ -49,6 +58,13 @@ def _describe_nulls(schema: dict[str, Any]) -> None:
             described.update({"anyOf": [*kinds, {"type": "null"}], **notes})
 
 
+def few_fields(value: Any) -> Any:
+    """Refuse an object with very many fields, each of which could be a problem of its own."""
+    if isinstance(value, dict) and len(value) > MOST_FIELDS:
+        raise ValueError(f"has more than {MOST_FIELDS} fields")
+    return value
+
+
 class Body(BaseModel):
     """A body in which null is as left out, and that rejects unknown fields, so that no misspelt option is missed."""
 
@@ -57,6 +73,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_nulls(cls, value: Any) -> Any:
+        value = few_fields(value)
         return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
@@ -78,7 +95,7 @@ class ChoiceInput(Body):
     """A beginning with its possible continuations, or a question with its possible answers."""
 
     prompt: Text
-    choices: Annotated[list[Text], Field(min_length=1)]
+    choices: Annotated[Many[Text], Field(min_length=1)]
 
 
 class TaskRequest(Body):
@@ -91,7 +108,7 @@ class TaskRequest(Body):
 class ClassifyRequest(TaskRequest):
     """Texts or pairs to classify."""
 
-    inputs: Text | TextPair | list[Text] | list[TextPair]
+    inputs: Text | TextPair | Many[Text] | Many[TextPair]
     top_k: Annotated[
         Count | None,
         Field(description="Number of labels per input; null for all, or those that exceed the model's own thresholds."),
@@ -110,7 +127,7 @@ class ClassifyRequest(TaskRequest):
         Field(description="Contributions of words to the score; true is shapley."),
     ] = False
     labels: Annotated[
-        list[Text] | None,
+        Many[Text] | None,
         Field(min_length=1, max_length=100, description="Labels of your own, for a model of language inference."),
     ] = None
     template: Annotated[Text, Field(max_length=1000)] = "This example is {}."
@@ -121,14 +138,14 @@ class ClassifyRequest(TaskRequest):
 class TagRequest(TaskRequest):
     """Texts in which to find entities, of any length."""
 
-    inputs: Text | list[Text]
+    inputs: Text | Many[Text]
     aggregation: Literal["simple", "first", "average", "max"] = "first"
 
 
 class AnswerRequest(TaskRequest):
     """Questions to answer from their contexts, which may have any length."""
 
-    inputs: QuestionInput | list[QuestionInput]
+    inputs: QuestionInput | Many[QuestionInput]
     top_k: Count = 1
     allow_empty: Annotated[bool, Field(description='Consider "no answer" as well.')] = False
 
@@ -136,21 +153,21 @@ class AnswerRequest(TaskRequest):
 class FillMaskRequest(TaskRequest):
     """Texts with [MASK] in them."""
 
-    inputs: Text | list[Text]
+    inputs: Text | Many[Text]
     top_k: Count = 5
-    targets: Annotated[list[Text] | None, Field(min_length=1, max_length=100)] = None
+    targets: Annotated[Many[Text] | None, Field(min_length=1, max_length=100)] = None
 
 
 class ChooseRequest(TaskRequest):
     """Prompts with their choices."""
 
-    inputs: ChoiceInput | list[ChoiceInput]
+    inputs: ChoiceInput | Many[ChoiceInput]
 
 
 class EmbedRequest(TaskRequest):
     """Texts to embed."""
 
-    inputs: Text | list[Text]
+    inputs: Text | Many[Text]
     pooling: Annotated[
         Literal["declared", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] | None,
         Field(description="[default: declared, as in the model's folder; the mean if it declares nothing]"),
