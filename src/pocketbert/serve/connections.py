@@ -129,8 +129,8 @@ class Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more: it still gets the response to a complete request."""
-        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
-            return False
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body or self.scheme == "https":
+            return False  # TLS has no half that could be closed
         self.cycle.keep_alive = False
         return True
 
