@@ -101,8 +101,8 @@ def soak(port: int, process: int, log: Path, count: int, reloads: int) -> tuple[
         return log.read_text(encoding="utf-8").count("read again in")
 
     def look(number: int) -> None:
-        if reloaded() < sum(start < number for start in starts):
-            return  # two sets of models are in memory
+        if reloaded() < sum(start < number for start in starts) or any(0 <= number - s < count / 50 for s in starts):
+            return  # two sets of models are in memory, or have just been
         memory.append((number, megabytes(process)))
         keep_results("soak-memory", [{"requests": n, "memory_mb": round(size, 2)} for n, size in memory])
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,62 @@ from pocketbert.errors import ConfigError
 LARGEST = 1 << 20  # bytes: what people write by hand is smaller
 
 
+_KEY = r"""(?:"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[\w-]+)"""
+_KEYS = rf"{_KEY}(?:[ \t]*\.[ \t]*{_KEY})*"
+_START = re.compile(rf"[ \t]*(?:\[\[?[ \t]*(?P<table>{_KEYS})|(?P<key>{_KEYS})[ \t]*=)?")  # of a line
+_PART = re.compile(
+    r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}\n]|[^"\'#\[\]{}\n]+',
+    re.DOTALL,
+)  # of what follows: a text, a comment, a bracket, the end of a line, anything else
+
+
 @dataclass(frozen=True)
 class TomlFile:
     """The content of a TOML file."""
 
     path: Path
     values: dict[str, Any]
-    lines: tuple[str, ...]
+    text: str
 
     def place(self, *keys: str) -> str:
-        """Where a key is, for messages: `FILE, line 3, serve.port`."""
-        line = _line_of(self.lines, keys)
-        return f"{self.path}, line {line}, {'.'.join(keys)}" if line else f"{self.path}, {'.'.join(keys)}"
+        """Where a key is, for messages: `FILE, line 3, serve.port`; of a key in braces, where these begin."""
+        line = next((self._lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self._lines), None)
+        return ", ".join([f"{self.path}", *([f"line {line}"] if line else []), ".".join(keys)])
+
+    @cached_property
+    def _lines(self) -> dict[tuple[str, ...], int]:
+        """The line that defines each key, counted from 1; the parser does not report it."""
+        lines: dict[tuple[str, ...], int] = {}
+        table: tuple[str, ...] = ()
+        position, line = 0, 1
+        while position < len(self.text):
+            start = _START.match(self.text, position)
+            assert start is not None
+            if start["table"]:
+                table = _names(start["table"])
+            keys = table if start["table"] else (*table, *_names(start["key"])) if start["key"] else ()
+            for count in range(1, len(keys) + 1):
+                lines.setdefault(keys[:count], line)
+            position, depth, part = start.end(), 0, ""
+            while position < len(self.text) and (part != "\n" or depth):  # to the end of the value
+                found = _PART.match(self.text, position)
+                assert found is not None
+                part, position = found[0], found.end()
+                line += part.count("\n")
+                depth = max(0, depth + (part in ("[", "{")) - (part in ("]", "}")))
+        return lines
+
+
+def _names(keys: str) -> tuple[str, ...]:
+    """The names in a dotted key, some of which may be quoted."""
+    import tomllib
+
+    value: Any = tomllib.loads(f"{keys} = 0")
+    names = list[str]()
+    while isinstance(value, dict):
+        [(name, value)] = value.items()
+        names.append(name)
+    return tuple(names)
 
 
 def read_toml(path: Path) -> TomlFile:
@@ -56,34 +100,4 @@ def read_toml(path: Path) -> TomlFile:
         raise ConfigError(f"{path}, line {line}: not TOML: {found[1] if found else error}{hint}") from None
     except RecursionError:
         raise ConfigError(f"{path}: not TOML that can be read: brackets in brackets without end") from None
-    return TomlFile(path, values, tuple(text.splitlines()))
-
-
-def _line_of(lines: Sequence[str], keys: Sequence[str]) -> int | None:
-    """The line that defines a key, counted from 1; the parser does not report it.
-
-    It is the line that, with a number as its value, makes the text before it define the key: so neither a text of
-    several lines that looks like a definition is taken for one, nor a key of another table.
-    """
-    for number, line in enumerate(lines):
-        if keys[-1] not in line:
-            continue
-        is_table = line.lstrip().startswith("[")
-        tried = line if is_table else f"{line.partition('=')[0]} = 0"
-        if _defines("\n".join([*lines[:number], tried]), keys):
-            return number + 1
-    return _line_of(lines, keys[:-1]) if len(keys) > 1 else None  # the key is inside the braces of a value
-
-
-def _defines(text: str, keys: Sequence[str]) -> bool:
-    import tomllib
-
-    try:
-        value: Any = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return False
-    for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            return False
-        value = value[key]
-    return True
+    return TomlFile(path, values, text)

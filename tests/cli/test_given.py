@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,19 @@ def test_the_help_page_shows_what_is_given(run: Run, tmp_path: Path, monkeypatch
     assert "--config" not in run("--help").text
 
 
+VALUES = (
+    "KEY = 1",
+    "  'KEY' = 'a # b'  # [c]",
+    '"KEY" = """\n[t]\nx = "" 1\\""""  # ]',
+    "KEY = '''\ny = 1\n[z]\n''''",
+    "KEY.in = []",
+    'KEY = [ # ]\n  "]", ["["],\n  1,\n]',
+    'KEY = {a = "}", b = [{c = 1}]}',
+    "KEY = 1979-05-27T07:32:00Z",
+    'KEY = "\\"[\\\\" # "',
+)
+
+
 def test_lines_of_keys(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text('"b c" = 1\n[a.x]\n# y = 1\nz = """\ny = 2\n"""\n y= 3\n[a]\ny = [\n1,\n]\nx2.w = 2')
@@ -210,5 +224,20 @@ def test_lines_of_keys(tmp_path: Path) -> None:
     assert {keys: found.place(*keys) for keys in expected} == {
         keys: f"{file}, line {line}, {'.'.join(keys)}" for keys, line in expected.items()
     }
+    for _ in range(100):  # random files of such statements
+        lines, expected, table = list[str](), {}, tuple[str, ...]()
+        for number in range(12):
+            name = f"k{number}"
+            if random.random() < 0.2:
+                table = (f"t{number}", "in side")
+                expected[table] = len(lines) + 1
+                lines += [f'[t{number} . "in side"]  # [x]']
+            expected[*table, name] = len(lines) + 1
+            lines += random.choice(VALUES).replace("KEY", name).split("\n")
+        file.write_text("\n".join(lines))
+        found = read_toml(file)
+        assert {keys: found.place(*keys) for keys in expected} == {
+            keys: f"{file}, line {line}, {'.'.join(keys)}" for keys, line in expected.items()
+        }
     with pytest.raises(ConfigError, match="Is a directory"):
         read_toml(tmp_path)
