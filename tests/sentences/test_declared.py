@@ -398,6 +398,23 @@ def test_tokenizers_of_another_kind_are_refused(models: dict[str, Path], tmp_pat
             load(path)
 
 
+@pytest.mark.parametrize(
+    "options", [{"word_tokenizer_type": "mecab"}, {"subword_tokenizer_type": "character"}, {"do_word_tokenize": False}]
+)
+def test_options_of_another_tokenizer_are_refused(
+    models: dict[str, Path], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Old files have them without the class; where a tokenizer.json is there, it says all by itself."""
+    path = copy(models["embed"], tmp_path / "model")
+    declare(path, {"tokenizer_config.json": {"word_tokenizer_type": "basic", **options}})
+    expected = AutoTokenizer.from_pretrained(path)("the film").input_ids
+    (path / "tokenizer.json").unlink()
+    with pytest.raises(TokenizerError, match=f"{next(iter(options))}=.* is an option of BertJapaneseTokenizer"):
+        AutoTokenizer.from_pretrained(path)
+    declare(path, {"tokenizer_config.json": {"word_tokenizer_type": "basic", "do_word_tokenize": True}})
+    assert AutoTokenizer.from_pretrained(path)("the film").input_ids == expected
+
+
 def test_a_vocabulary_of_another_kind_is_not_taken(models: dict[str, Path], tmp_path: Path) -> None:
     path = copy(models["embed"], tmp_path / "model")
     (path / "tokenizer.json").unlink()

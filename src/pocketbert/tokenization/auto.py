@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ class AutoTokenizer:
         paths = {family.tokenizer.rpartition(".")[2]: family.tokenizer for family in FAMILIES.values()}
         paths |= {name: "pocketbert.tokenization.RobertaTokenizer" for name in SAME_BYTES}
         config = read_json_if_any(folder / "config.json")
-        stored = read_json_if_any(folder / "tokenizer_config.json").get("tokenizer_class")
+        settings = read_json_if_any(folder / "tokenizer_config.json")
+        if not (folder / "tokenizer.json").is_file():
+            _refuse_other_cuts(settings, folder / "tokenizer_config.json")
+        stored = settings.get("tokenizer_class")
         named = config.get("tokenizer_class") if stored is None else stored
         name, model_type = "" if named is None else str(named).removesuffix("Fast"), str(config.get("model_type"))
         if not name or name in SAME_WORDPIECE:
@@ -82,6 +86,20 @@ class AutoTokenizer:
             kind = _load(ANY_MODEL)
         tokenizer: BertTokenizer = kind.from_pretrained(folder, **options)
         return tokenizer
+
+
+#: Options of BertJapaneseTokenizer → the values with which it cuts words as BERT's WordPiece does.
+_JAPANESE = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece", "do_word_tokenize": True}
+
+
+def _refuse_other_cuts(settings: Mapping[str, Any], file: Path) -> None:
+    """Raise `TokenizerError` for options that old files have without the class to which they belong."""
+    for name, same in _JAPANESE.items():
+        if settings.get(name, same) not in (same, None):
+            raise TokenizerError(
+                f"{file}: {name}={settings[name]!r:.40} is an option of BertJapaneseTokenizer, which is not supported: "
+                "it cuts texts into other tokens than BERT's WordPiece"
+            )
 
 
 def _load(path: str) -> type[BertTokenizer]:
