@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from starlette.requests import ClientDisconnect
 
 from helpers.service import Held, Inside, Service, running
 from pocketbert.configs import BertConfig
@@ -295,15 +296,40 @@ def test_slow_responses_get_503(models: dict[str, Path]) -> None:
 
 def test_too_many_requests_at_a_time(models: dict[str, Path]) -> None:
     async def ask() -> None:
-        bodies = asyncio.Event()
-        open_ones = [asyncio.create_task(service.ask("/v1/classify", FINE, bodies.wait)) for _ in range(2)]
-        await asyncio.sleep(0)  # now they are active, without their bodies
+        queue = service.models["one"].queue
+        queue.predictor = held = Held(queue.predictor)
+        open_ones = [asyncio.create_task(service.ask("/v1/classify", FINE)) for _ in range(2)]
+        await asyncio.to_thread(held.busy.wait)
         found = await service.ask("/v1/classify", FINE)
         assert (found.status, found.headers["retry-after"]) == (429, "1")
         assert (await service.ask("/health")).status == 200
-        bodies.set()
+        held.go.set()
         assert [one.status for one in await asyncio.gather(*open_ones)] == [200, 200]
         assert (await service.ask("/v1/classify", FINE)).status == 200
+
+    with Inside(("one", models["classify"]), limits=Limits(queue=2)) as service:
+        asyncio.run(ask())
+
+
+def test_clients_that_do_not_go_on_make_room_for_others(models: dict[str, Path]) -> None:
+    async def ask() -> None:
+        bodies = asyncio.Event()
+        stream = asyncio.create_task(service.ask("/v1/classify/lines", FINE, bodies.wait))
+        await asyncio.sleep(0)
+        silent = []
+        for _ in range(3):
+            silent.append(asyncio.create_task(service.ask("/v1/classify", FINE, bodies.wait)))
+            for _ in range(10):
+                await asyncio.sleep(0)
+        found = [await service.ask("/v1/classify", FINE) for _ in range(2)]
+        assert [one.status for one in found] == [200, 200]
+        assert [(await one).status for one in silent[:2]] == [408, 408]  # the second made room for the last request
+        with pytest.raises(ClientDisconnect):
+            await stream
+        bodies.set()
+        assert (await silent[2]).status == 200
+        assert not service.guard.reading
+        assert not service.guard.in_flight
 
     with Inside(("one", models["classify"]), limits=Limits(queue=2)) as service:
         asyncio.run(ask())

@@ -6,12 +6,13 @@ Rejecting a request costs next to nothing, so that an overloaded service can sti
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
@@ -59,6 +60,7 @@ class RequestGuard:
         self.hosts = settings.hosts
         self.draining = False
         self.in_flight = 0
+        self.reading: dict[asyncio.Timeout, None] = {}  # requests that wait for their clients, the longest first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or reject it."""
@@ -84,6 +86,8 @@ class RequestGuard:
             if rejection is not None:
                 await rejection(scope, receive, log.send)
                 return
+            if path.endswith(STREAMED):
+                receive = self._part(receive)
             if waits and ticket is None:
                 ticket = self.load.enter(_size(headers.get(b"content-length", b"")))
             TICKET.set(ticket)
@@ -141,7 +145,7 @@ class RequestGuard:
             if scope["method"] == "POST" and (refusal := self.keys.refusal(use)) is not None:
                 limit, seconds = refusal
                 return error_response(path, 429, f"the limit of this API key is {limit}", retry=seconds)
-        if self.in_flight > self.settings.limits.queue:
+        if self.in_flight - len(self.reading) > self.settings.limits.queue:
             return error_response(path, 429, "too many concurrent requests: retry in a moment", retry=1)
         if waits and (excess := self.load.excess(_size(headers.get(b"content-length", b"")))) > 0:
             return _overloaded(path, excess)
@@ -164,7 +168,7 @@ class RequestGuard:
             return receive, _too_large(path, limit)
         parts, size = [], 0
         try:
-            async with asyncio.timeout(self.settings.limits.time):
+            async with asyncio.timeout(self.settings.limits.time) as timer, self._waiting(timer):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":  # the client has disconnected
@@ -176,7 +180,7 @@ class RequestGuard:
                     if not message.get("more_body"):
                         break
         except TimeoutError:
-            message_408 = f"the body took longer than {self.settings.limits.time:g} s"
+            message_408 = f"the body took longer than {self.settings.limits.time:g} s, or others had to wait for it"
             return receive, error_response(path, 408, message_408, close=True)
         body: Message | None = {"type": "http.request", "body": b"".join(parts), "more_body": False}
 
@@ -188,6 +192,31 @@ class RequestGuard:
             return message
 
         return replay, None
+
+    @contextlib.asynccontextmanager
+    async def _waiting(self, timer: asyncio.Timeout) -> AsyncIterator[None]:
+        """Count a request that waits for its client. Of too many, the one that has waited longest is timed out."""
+        self.reading[timer] = None
+        if len(self.reading) > self.settings.limits.queue:
+            longest = next(iter(self.reading))
+            del self.reading[longest]
+            longest.reschedule(asyncio.get_running_loop().time())
+        try:
+            yield
+        finally:
+            self.reading.pop(timer, None)
+
+    def _part(self, receive: Receive) -> Receive:
+        """The `receive` of a stream, which may wait for its client as long as there are not too many that do."""
+
+        async def part() -> Message:
+            try:
+                async with asyncio.timeout(None) as timer, self._waiting(timer):
+                    return await receive()
+            except TimeoutError:
+                return {"type": "http.disconnect"}
+
+        return part
 
     def _record(self, log: _RequestLog, scope: Scope) -> None:
         """Count a request and log it: its route and its cost, never its text."""

@@ -301,9 +301,12 @@ async def _windows(inputs: Sequence[Any]) -> AsyncIterator[Window]:
 
 async def _uploaded(request: Request, endpoint: TaskEndpoint, body: Any, limits: Limits) -> AsyncIterator[Window]:
     """The lines of a body, as many at a time as have arrived."""
-    rest = b""
+    rest = bytearray()
     async for part in request.stream():
-        *complete, rest = (rest + part).split(b"\n")
+        rest += part
+        if b"\n" not in part and len(rest) <= limits.body:
+            continue
+        *complete, rest = rest.split(b"\n")
         for start in range(0, len(complete), WINDOW):
             if window := [_line(line, endpoint, body) for line in complete[start : start + WINDOW] if line.strip()]:
                 yield window
@@ -314,7 +317,7 @@ async def _uploaded(request: Request, endpoint: TaskEndpoint, body: Any, limits:
         yield [_line(rest, endpoint, body)]
 
 
-def _line(line: bytes, endpoint: TaskEndpoint, body: BaseModel) -> Any:
+def _line(line: bytes | bytearray, endpoint: TaskEndpoint, body: BaseModel) -> Any:
     """The input in a line, or an error in its place."""
     try:
         parsed = endpoint.body.model_validate({**body.model_dump(), "inputs": [json.loads(line)]})
