@@ -2,9 +2,12 @@
 
 `plain` is two commands `pocketbert classify --file`, of one engine thread, each with half of the lines; `local` and
 `ray` are `answer_files` with workers of one thread. The rate of each begins with its first results, so that starting is
-not counted; that of two commands is the sum. With `--kills SECONDS`, all lines go through Ray once more while workers
-that compute are killed, one after so many seconds on average, and the shards must be what the plain commands print,
-byte for byte. Peak memory is that of the reading process, and of the largest worker.
+not counted; that of two commands is the sum. Columns in `us` are microseconds of processor time per line, of all
+processes, which other programs on the machine change little; `by_time` is the ratio of those.
+
+With `--kills SECONDS`, all lines go through Ray once more while workers that compute are killed, one after so many
+seconds on average, and the shards must be what the plain commands print, byte for byte. Peak memory is that of the
+reading process, and of the largest worker.
 
     python benchmarks/workers.py [--lines N] [--rounds N] [--kills SECONDS] [--kill-lines N]
 """
@@ -93,16 +96,18 @@ def shards(folder: Path) -> list[Path]:
 # ── kills ──
 
 
-def workers_of_ray() -> list[int]:
-    """The processes that compute a task of this process's Ray, by their numbers."""
-    parents, names = {}, {}
+def descendants() -> dict[int, tuple[str, float]]:
+    """The processes below this one: their command, and the processor time of each and of its children that ended."""
+    parents, found = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                names[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except (OSError, ValueError):  # it has ended
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:  # it has ended
                 continue
+            parents[int(entry.name)] = int(fields[1])
+            found[int(entry.name)] = (command, sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK"))
 
     def ours(number: int) -> bool:
         while number > 1:
@@ -111,7 +116,17 @@ def workers_of_ray() -> list[int]:
             number = parents.get(number, 0)
         return False
 
-    return [number for number, name in names.items() if name.startswith("ray::_apply") and ours(number)]
+    return {number: facts for number, facts in found.items() if ours(number)}
+
+
+def spent() -> float:
+    """Seconds of processor time of this process and all below it, so far."""
+    return sum(seconds for _, seconds in descendants().values())
+
+
+def workers_of_ray() -> list[int]:
+    """The processes that compute a task of this process's Ray, by their numbers."""
+    return [number for number, (command, _) in descendants().items() if command.startswith("ray::_apply")]
 
 
 def peak(number: int) -> int:
@@ -161,20 +176,31 @@ def main() -> None:
         lines = folder / "lines.txt"
         if given.lines:
             write_lines(lines, given.lines)
+        few = folder / "few.txt"
+        write_lines(few, 2 * SHARD)
         for number in range(given.rounds if given.lines else 0):
             halves = [folder / f"plain-{number}-{half}" for half in range(2)]
-            row: dict[str, Any] = {
-                "what": f"round {number}",
-                "lines": given.lines,
-                "plain_2": round(plain(lines, halves)),
-            }
-            expected = digest(halves)
-            for engine, workers in (("ray", 2), ("local", 2), ("ray", 1)):
-                out = folder / f"{engine}-{workers}-{number}"
-                row[f"{engine}_{workers}"] = round(bulk(lines, out, engine, workers))
-                assert digest(shards(out)) == expected, "the bits differ"
+            row: dict[str, Any] = {"what": f"round {number}", "lines": given.lines}
+            for name in ("plain_2", "ray_2", "local_2", "ray_1"):
+                engine, workers = name.split("_")
+
+                def run(source: Path, *out: Path, engine: str = engine, workers: str = workers) -> float:
+                    return plain(source, [*out]) if engine == "plain" else bulk(source, out[0], engine, int(workers))
+
+                at_first = [folder / f"few-{name}-{number}-{half}" for half in range(2)]
+                before = spent()
+                run(few, *(at_first if engine == "plain" else at_first[:1]))
+                started = spent()
+                outs = halves if engine == "plain" else [folder / f"{name}-{number}"]
+                row[name] = round(run(lines, *outs))
+                # Starting, and the first rows, are the same twice, but for workers of Ray, which stay.
+                more, first = spent() - started, 0.0 if engine == "ray" else started - before
+                share = 0 if engine == "ray" else 2 * SHARD
+                row[f"{name}_us"] = round(1e6 * (more - first) / (given.lines - share), 1)
+                if engine != "plain":
+                    assert digest(shards(outs[0])) == digest(halves), "the bits differ"
             row["ray_over_plain"] = round(row["ray_2"] / row["plain_2"], 3)
-            row["local_over_plain"] = round(row["local_2"] / row["plain_2"], 3)
+            row["ray_over_plain_by_time"] = round(row["plain_2_us"] / row["ray_2_us"], 3)
             row["two_over_one"] = round(row["ray_2"] / row["ray_1"], 3)
             print(row, file=sys.stderr)
             rows.append(row)

@@ -135,7 +135,7 @@ class PretrainOptions(Options):
         rates = self.learning_rate or (1.0,)
         self._check("learning_rate", all(0 < rate < math.inf for rate in rates), "must be positive and finite")
         self._check("warmup", all(0 <= part <= 1 for part in self.warmup or ()), "must lie in [0, 1]")
-        # Two processes that gather the weights of compiled layers did not come to their first step within minutes.
+        # Compiled layers whose weights are gathered from other processes were not seen to come to a first step.
         self._check("compile", not (self.compile and self.sharded), "excludes --sharded: choose one of them")
         self._check("masked", self.masked is None or 0 < self.masked < 1, "must lie between 0 and 1")
         self._check("clip", 0 < self.clip < math.inf, "must be positive and finite")
