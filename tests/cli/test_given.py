@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,19 @@ def test_names_are_clear() -> None:
     assert not any(given._LINKS.fullmatch(name) for name in names)
     assert not keys & COMMANDS.keys()
     assert "config" not in keys
+
+
+def test_variables_of_the_project_are_known() -> None:
+    """What its own code reads is not refused by its commands."""
+    root = Path(__file__).parents[2]
+    files = [path for folder in ("src", "benchmarks", "tests/helpers") for path in (root / folder).rglob("*.py")]
+    files += [path for path in (root / "scripts").iterdir() if path.is_file()]
+    read = {
+        name
+        for path in files
+        for name in re.findall(r"environ\W+(?:get\W+)?(POCKETBERT_[A-Z_]+)", path.read_text("utf-8"))
+    } | {name for path in files for name in re.findall(r"\$\{?(POCKETBERT_[A-Z_]+)", path.read_text("utf-8"))}
+    assert {"POCKETBERT_RESULTS", "POCKETBERT_NATIVE_BUILDS"} <= read <= given.OTHERS
 
 
 def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ def wait_for(service: Service, text: str) -> str:
     raise AssertionError(text)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])  # the guide shows one
 def test_by_signal_under_load(folder: Path, tmp_path: Path, workers: str) -> None:
     """No request is lost; with several workers all have the new model at once, or none has."""
     (tmp_path / "keys.toml").write_text('[all]\nkey = "k"\nreload = true\n')

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime
 import http.client
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
 
 from helpers.service import running
-from helpers.shell import shell
 from pocketbert.errors import ConfigError
+from pocketbert.serve import server
 from pocketbert.serve.settings import Settings
 from pocketbert.serve.tls import Certificate
 
@@ -114,14 +115,10 @@ def test_https_and_a_renewed_certificate(models: dict[str, Path], tmp_path: Path
         assert ask("/v1/models", renewed) == 200
 
 
-def test_a_wrong_certificate_is_one_line(models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_wrong_certificate_is_found_before_the_port_is_opened(tmp_path: Path) -> None:
     expired = make(tmp_path, "old", begins=-9, ends=-1)
-    arguments: list[str | Path] = [
-        "serve",
-        models["classify"],
-        "--tls-cert",
-        expired,
-        "--tls-key",
-        expired.with_suffix(".key"),
-    ]
-    assert shell(*arguments, "--port", "0").error == f"--tls-cert {expired}: certificate has expired"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = Settings((), port=port, tls_cert=expired, tls_key=expired.with_suffix(".key"))
+        with pytest.raises(ConfigError, match="certificate has expired"):
+            server.serve(settings, lambda port: None)

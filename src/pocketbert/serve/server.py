@@ -45,10 +45,10 @@ def serve(settings: Settings, ready: Callable[[int], None]) -> None:
         ConfigError: the address cannot be used, or a worker does not start.
         CheckpointError: a model cannot be read.
     """
-    if HANGUP is not None:
-        signal.signal(HANGUP, signal.SIG_IGN)  # until there is something to reload
     shared = settings.workers > 1
     _certificate(settings)  # a wrong one is found before the port is opened
+    if HANGUP is not None:
+        signal.signal(HANGUP, signal.SIG_IGN)  # until there is something to reload
     _raise_connection_limit()
     if shared and settings.port:
         _listener(settings.host, settings.port, shared=False).close()  # fails if another service shares the port
