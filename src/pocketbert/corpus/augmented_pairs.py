@@ -1,6 +1,6 @@
 """Pairs of a text and an augmented copy of it, which raw text has no pairs of: from equal to unrelated.
 
-Each example draws how much of its copy is augmented, up to `MOST` of its tokens. An augmented token is left out, or is
+Each example draws how much of its copy is changed, up to `MOST` of its tokens. A changed token is left out, or is
 replaced by one that is drawn from the batch; in some copies, two parts change places.
 """
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pocketbert.data.batches import random_words
 
-MOST, LEFT_OUT, TURNED = 0.8, 0.4, 0.3  # of the tokens of a copy; of augmented tokens; of the copies
+MOST, LEFT_OUT, TURNED = 0.8, 0.4, 0.3  # of the tokens of a copy; of changed tokens; of the copies
 _OWN = 3  # random numbers per example
 
 Batch = Mapping[str, npt.NDArray[Any]]
@@ -26,7 +26,7 @@ def with_augmented_copies(batch: Batch, seed: int, step: int) -> dict[str, npt.N
 
     Args:
         batch: `input_ids` [tokens] and `starts` [examples + 1] of single segments.
-        seed: seed of the alterations, which are a function of it and of `step`.
+        seed: seed of the changes, which are a function of it and of `step`.
         step: number of the batch.
 
     Returns:
@@ -41,8 +41,8 @@ def with_augmented_copies(batch: Batch, seed: int, step: int) -> dict[str, npt.N
         rate, turned, cut = own[_OWN * number : _OWN * (number + 1)]
         inner = slice(start + 1, end - 1)
         words, drawn = ids[inner], whether[inner]
-        augmented, left_out = drawn < rate * MOST, drawn < rate * MOST * LEFT_OUT
-        copy = np.where(augmented, ids[(which[inner] * len(ids)).astype(np.int64)], words)[~left_out]
+        changed, left_out = drawn < rate * MOST, drawn < rate * MOST * LEFT_OUT
+        copy = np.where(changed, ids[(which[inner] * len(ids)).astype(np.int64)], words)[~left_out]
         if turned < TURNED:
             copy = np.roll(copy, int(cut * len(copy)))
         copy = copy if len(copy) else words
