@@ -1,11 +1,11 @@
 """Explanations: deletion curves beside integrated gradients of captum, and seconds per text.
 
-    python benchmarks/explanations.py glue/SST-2/dev.tsv [--count 200]
+    python benchmarks/explanations.py FOLDER glue/SST-2/dev.tsv [--count 200]
 
 The words of a text are left out one after the other, those that contribute most to the label first. The area under the
 curve of the label's probability, over the share of words that is left out, tells how well the order was chosen: the
-smaller the better. Integrated gradients are of the same bundled model in PyTorch, 50 steps from embeddings of [PAD].
-Needs the extras train and dev.
+smaller the better. FOLDER is a classifier in fp32; integrated gradients are of the same one in PyTorch, 50 steps from
+embeddings of [PAD]. The seconds are those of the bundled classifier. Needs the extras train and dev.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import torch
 from captum.attr import IntegratedGradients
 
 from pocketbert.models.auto import load_trained
-from pocketbert.pipelines import BUNDLED, pipeline
+from pocketbert.pipelines import pipeline
 
 METHODS = ("shapley", "occlusion", "integrated gradients", "random")
 
 
 class Gradients:
-    """Integrated gradients of the bundled classifier, summed over the tokens of each word."""
+    """Integrated gradients of a classifier, summed over the tokens of each word."""
 
-    def __init__(self) -> None:
-        self.pipe = pipeline("text-classification")
-        self.model = load_trained(BUNDLED / "sst2", "ForSequenceClassification").eval()
+    def __init__(self, folder: Path) -> None:
+        self.pipe = pipeline("text-classification", folder)
+        self.model = load_trained(folder, "ForSequenceClassification").eval()
         table = self.model.get_input_embeddings().weight.detach()
         self.table, self.pad = table, int(self.pipe.tokenizer.pad_token_id)
         self.attribute = IntegratedGradients(self._probability).attribute
@@ -68,9 +68,9 @@ def area(pipe: Any, text: str, words: Sequence[Any], label: str, order: np.ndarr
     return float(np.trapezoid(scores, dx=1 / len(kept)))
 
 
-def compare(texts: Sequence[str]) -> dict[str, float]:
+def compare(folder: Path, texts: Sequence[str]) -> dict[str, float]:
     """Method → the mean area under the deletion curve."""
-    gradients, rng = Gradients(), np.random.default_rng(0)
+    gradients, rng = Gradients(folder), np.random.default_rng(0)
     pipe = gradients.pipe
     areas: dict[str, list[float]] = {method: [] for method in METHODS}
     for text in texts:
@@ -105,13 +105,14 @@ def seconds(count: int = 32, repeats: int = 5) -> dict[str, float]:
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="folder of a classifier in fp32")
     parser.add_argument("dev", type=Path, help="SST-2's dev.tsv")
     parser.add_argument("--count", type=int, default=200, help="sentences, from the first one on")
     chosen = parser.parse_args()
     for method, least in seconds().items():
         print(f"{method}, 32 words: {least:.3f} s")
     rows = [line.split("\t")[0] for line in chosen.dev.read_text(encoding="utf-8").splitlines()[1 : chosen.count + 1]]
-    for method, found in compare(rows).items():
+    for method, found in compare(chosen.model, rows).items():
         print(f"{method}: area {found:.4f}")
 
 

@@ -52,7 +52,7 @@ def test_sampled_orders_add_up_and_need_few_runs(count: int) -> None:
     design = make_design(count, "shapley")
     scores = np.array([value(kept) for kept in design.sets.astype(float)])
     assert design.contributions(scores).sum() == pytest.approx(scores[0] - scores[-1])
-    assert len(design.sets) <= 300
+    assert len(design.sets) <= 200
     assert len({kept.tobytes() for kept in design.sets}) == len(design.sets)
     linear = np.random.default_rng(0).normal(size=count)
     assert design.contributions(design.sets @ linear + 3.0) == pytest.approx(linear)
@@ -151,15 +151,19 @@ def test_shell_and_service(models: dict[str, Path], capsysbinary: pytest.Capture
 
 
 @pytest.mark.slow
-def test_deletion_is_as_steep_as_by_integrated_gradients() -> None:
-    """On the bundled model; `benchmarks/explanations.py` measures it on SST-2."""
+@pytest.mark.learning
+def test_deletion_is_as_steep_as_by_integrated_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On made-up reviews; `benchmarks/explanations.py` measures it on SST-2."""
     pytest.importorskip("captum")
+    from helpers.labelled import reviews, write_csv
+    from helpers.runs import options_in
+    from pocketbert.recipes.finetune import finetune
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     from explanations import compare
 
-    sentences = [
-        "a gorgeous , witty , seductive movie that never bores", "the plot is dull and the jokes are old",
-        "an uneven film with a wonderful heart", "not even the fine cast can save this mess",
-    ]  # fmt: skip
-    areas = compare(sentences)
-    assert areas["shapley"] <= areas["integrated gradients"]
-    assert areas["shapley"] < areas["random"]
+    data = write_csv(tmp_path / "many.csv", reviews(200))
+    folder = finetune(options_in(tmp_path, data=data, epochs=10, learning_rate=5e-3)).folder
+    areas = compare(folder, [text for text, _ in reviews(12, seed=9)])
+    assert areas["shapley"] <= areas["integrated gradients"] + 0.01
+    assert areas["shapley"] < areas["random"] - 0.05

@@ -4,6 +4,9 @@ from pocketbert.bulk.options import BulkOptions as BulkOptions
 from pocketbert.bulk.pipelines import ColumnPipeline as ColumnPipeline
 from pocketbert.bulk.run import BulkResult as BulkResult
 from pocketbert.bulk.run import answer_files as answer_files
+from pocketbert.checks.check import CheckResult as CheckResult
+from pocketbert.checks.check import check as check
+from pocketbert.checks.options import CheckOptions as CheckOptions
 from pocketbert.configs import PRESETS as PRESETS
 from pocketbert.configs import AutoConfig as AutoConfig
 from pocketbert.corpus.prepare import PrepareResult as PrepareResult

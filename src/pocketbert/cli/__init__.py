@@ -38,6 +38,10 @@ COMMANDS = {
         "transfer": ("pocketbert.cli.pretrain", "Train a thin MobileBERT from an IB-BERT, layer by layer."),
         "finetune": ("pocketbert.cli.finetune", "Fine-tune a model for a task on labelled data."),
         "distill": ("pocketbert.cli.finetune", "Distil one or more teachers into a smaller model."),
+        "check": (
+            "pocketbert.cli.check",
+            "Check labelled texts: wrong-looking labels, duplicates, leaks, what is out of place.",
+        ),
         "evaluate": ("pocketbert.cli.evaluate", "Evaluate a model on labelled data of its task."),
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller and faster."),
         "export": ("pocketbert.cli.export", "Export a model to ONNX, LiteRT or SavedModel, and verify it."),

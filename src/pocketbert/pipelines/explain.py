@@ -32,7 +32,7 @@ Masks = NDArray[np.bool_]
 
 _PARTS = 64  # of a text, at most
 _EXACT = 8  # words: 256 sets
-_RUNS = 256  # of the model per text, about
+_RUNS = 192  # of the model per text, about, unless all sets are computed
 _LONGEST = 30  # characters of a word: more are a text without spaces, whose tokens count as words
 
 
