@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from pocketbert.models.auto import AutoModel
 from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.runtime.engine import Engine
+from pocketbert.tasks.classification import TextClassification
+from pocketbert.tokenization import AutoTokenizer
 
 ROWS = reviews(60)
 
@@ -90,3 +93,24 @@ def test_what_learned_nothing_is_said(encoder: str, caplog: pytest.LogCaptureFix
     finetune(FinetuneOptions(data=rows, output=None, model=encoder, max_steps=1, device="cpu"))
     assert "the model has learned nothing: its accuracy is" in caplog.text
     assert "always answering 'b'" in caplog.text
+
+
+def test_the_baseline_is_trained_on_the_same_split(
+    encoder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Classes, several labels and numbers; words that decide are all that TF-IDF needs."""
+    pytest.importorskip("sklearn")
+    caplog.set_level(logging.INFO, "pocketbert")
+    result = finetune(
+        FinetuneOptions(data=ROWS, output=tmp_path / "out", model=encoder, max_steps=1, baseline=True, device="cpu")
+    )
+    baseline = json.loads((result.folder / "run.json").read_text())["baseline"]
+    assert baseline["accuracy"] >= 0.8
+    assert f"TF-IDF with logistic regression: accuracy {baseline['accuracy']:.4f}; the model" in caplog.text
+    several = [(text, [label, "any"] if i % 3 else [label]) for i, (text, label) in enumerate(ROWS)]
+    numbers = [(text, 1.5 + (label == "good")) for text, label in ROWS]
+    for rows, metric in ((several, "micro_f1"), (numbers, "pearson")):
+        data = TextClassification(FinetuneOptions(data=rows, eval_data=rows[:20]))
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        config, _ = data.configure(AutoConfig.from_pretrained(encoder))
+        assert data.evaluation(tokenizer, config, 32).score_baseline(data.train, 1)[metric] > 0.9

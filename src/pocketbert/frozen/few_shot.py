@@ -111,10 +111,16 @@ def few_shot(options: FinetuneOptions, *, log: Log | None = None) -> FewShotResu
         metrics = evaluation(model)
     if (note := evaluation.chance_note(metrics)) is not None:
         log(note)
+    if options.baseline and options.eval_data is None:
+        raise ConfigError("--baseline with --few-shot needs data that neither is fitted to (--eval-data)")
+    baseline = evaluation.score_baseline(table, options.seed) if options.baseline else {}
+    if baseline:
+        metric = next(iter(baseline))
+        log(f"TF-IDF with logistic regression: {metric} {baseline[metric]:.4f}; the model {metrics[metric]:.4f}")
     folder = None if options.output is None else Path(options.output)
     facts = {
         "data": data.facts(), "encoder": str(options.model), "reads": chosen, "strength": heads[chosen].strength,
-        "metrics": metrics, "compared": compared,
+        "metrics": metrics, "compared": compared, "baseline": baseline,
     }  # fmt: skip
     if folder is not None:
         with new_folder(folder) as unfinished:

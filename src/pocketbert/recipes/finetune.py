@@ -88,8 +88,19 @@ class FinetuneRun(EpochRun):
         if best["step"] == 0:
             self.log("training did not beat the head on frozen vectors, which is the model; longer training may")
         evaluation = self.encoded.evaluation
-        if isinstance(evaluation, TextEvaluation) and (note := evaluation.chance_note(best)) is not None:
+        if not isinstance(evaluation, TextEvaluation):
+            return
+        if (note := evaluation.chance_note(best)) is not None:
             self.log(note)
+        if self.options.baseline and isinstance(self.data, TextClassification):
+            scores = evaluation.score_baseline(self.data.train, self.options.seed)
+            self.record(baseline=scores)
+            metric = next(iter(scores))
+            better = best[metric] > scores[metric]
+            self.log(
+                f"TF-IDF with logistic regression: {metric} {scores[metric]:.4f}; the model {best[metric]:.4f}"
+                + ("" if better else ": it is not worth its time on this data")
+            )
 
     def objective(self, model: PreTrainedModel) -> Objective:
         """Return the model's own loss on the labels, or that with weights."""

@@ -31,6 +31,10 @@ EVALUATION = Panel("Evaluation")
 RUN = Panel("Run")
 
 
+#: Options of training that only text classification has.
+_OF_TEXTS = ("baseline", "class_weights", "few_shot", "label_smoothing", "sample_weights")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(Options):
     """Options of `finetune`; the command's options have the same names.
@@ -224,6 +228,12 @@ class FinetuneOptions(Options):
             default="a probability of 0.5",
         ),
     )
+    baseline: bool = field(
+        default=False,
+        metadata=EVALUATION.option(
+            "Compare with TF-IDF and logistic regression on the same examples; needs the extra sklearn."
+        ),
+    )
     patience: int | None = field(
         default=None,
         metadata=EVALUATION.option("Stop after N evaluations without improvement.", "N", default="no early stopping"),
@@ -255,7 +265,8 @@ class FinetuneOptions(Options):
                 self._check(name, getattr(self, name) is None, f"follows from --glue {self.glue}; leave it out")
             for name in ("skip_bad", "merge_labels"):
                 self._check(name, not getattr(self, name), f"is not for --glue {self.glue}; leave it out")
-        for name in foreign_options(self.task):
+        of_texts = () if self.task == "text-classification" else _OF_TEXTS
+        for name in (*foreign_options(self.task), *of_texts):
             unused = getattr(self, name) is None or getattr(self, name) in (False, 0.0)
             self._check(name, unused, f"is not for --task {self.task}; leave it out")
         if self.thresholds is not None:

@@ -23,9 +23,6 @@ DATA_OPTIONS = {
     "text_pair_column": ("text-classification",),
     "text_column": ("text-classification", "token-classification"),
     "label_column": ("text-classification", "token-classification"),
-    "class_weights": ("text-classification",),
-    "label_smoothing": ("text-classification",),
-    "sample_weights": ("text-classification",),
     "labels": ("text-classification", "token-classification"),
     "merge_labels": ("text-classification", "token-classification"),
 }

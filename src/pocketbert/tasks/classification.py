@@ -148,6 +148,17 @@ class TextEvaluation(Evaluation[Example, Logits]):
             wide = np.stack(self.predicted[name]).astype(np.float64) / np.array(temperatures)
             self.predicted[name] = [*wide.astype(np.float32)]
 
+    def score_baseline(self, train: Table, seed: int) -> Scores:
+        """Return the metrics of TF-IDF with logistic regression; errors as of `baseline_logits`."""
+        from pocketbert.tasks.baseline import baseline_logits
+
+        scores: Scores = {}
+        for name, rows in self.sets.items():
+            assert isinstance(rows, Table)
+            values = self.score_arrays(baseline_logits(train, rows, self.labels, seed), self.gold[id(rows)])
+            scores |= {self._prefix(name) + metric: value for metric, value in values.items()}
+        return self._with_glue_score(scores)
+
     def chance_note(self, scores: Mapping[str, float]) -> str | None:
         """Return a line about metrics that are no better than those of the most frequent label alone."""
         for name, rows in self.sets.items():
