@@ -23,9 +23,11 @@ Wide = npt.NDArray[np.float64]
 Groups = Sequence[int] | npt.NDArray[np.integer]
 
 CLASSES, SEVERAL, NUMBER = "single_label_classification", "multi_label_classification", "regression"
-STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+STRENGTHS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """What cross-validation chooses from: scikit-learn's `C`, the inverse of the penalty on weights."""
+USUAL = 1.0
 FOLDS = 5
+_TEMPERATURES = tuple(np.geomspace(0.02, 5.0, 60).tolist())
 _MOST_CHOSEN_ON = 2000  # examples that a strength is chosen on; with more it hardly changes
 
 
@@ -83,9 +85,10 @@ def fit_head(
         seed: of the folds.
     """
     fit = _Fit(vectors, targets, problem, labels, weights)
+    temperature = 1.0
     if strength is None:
-        strength = _choose_strength(fit, seed)
-    return fit.head(fit.solve(np.arange(len(vectors)), strength), strength)
+        strength, temperature = _choose(fit, seed)
+    return fit.head(fit.solve(np.arange(len(vectors)), strength), strength, temperature)
 
 
 def out_of_sample(
@@ -112,26 +115,39 @@ def out_of_sample(
         groups: [n]; examples of a group are in one fold, such as duplicates, whose labels would be known otherwise.
     """
     fit = _Fit(vectors, targets, problem, labels, weights)
-    strength = _choose_strength(fit, seed) if strength is None else strength
+    temperature = 1.0
+    if strength is None:
+        strength, temperature = _choose(fit, seed)
     logits = np.empty((len(vectors), labels))
     for inside, outside in _folds(targets, problem, seed, groups):
-        head = fit.head(fit.solve(inside, strength), strength)
+        head = fit.head(fit.solve(inside, strength), strength, temperature)
         logits[outside] = head.logits(vectors[outside])
     return logits
 
 
-def _choose_strength(fit: _Fit, seed: int) -> float:
-    """The strength with the least loss on examples that were left out; of equal ones the least."""
+def _choose(fit: _Fit, seed: int) -> tuple[float, float]:
+    """The strength, and the temperature to divide logits by, with the least loss on examples that were left out.
+
+    A strong penalty often points best where examples are few, and leaves logits too small; so each strength is judged
+    at its best temperature. `USUAL` stays unless another is better by more than the standard error of their difference.
+    """
     chosen = random_order(seed, "strength", 0, len(fit.rows))[:_MOST_CHOSEN_ON]
     # The penalty counts against the sum over all examples, also where fewer are looked at.
     share = len(chosen) / len(fit.rows)
-    losses = np.zeros(len(STRENGTHS))
+    logits = np.zeros((len(STRENGTHS), len(chosen), fit.labels))
     for inside, outside in _folds(fit.written[chosen], fit.problem, seed):
         solution = None
         for i, strength in enumerate(STRENGTHS):
             solution = fit.solve(chosen[inside], strength / share, solution)
-            losses[i] += fit.loss(chosen[outside], solution)
-    return STRENGTHS[int(losses.argmin())]
+            logits[i, outside] = fit.rows[chosen[outside]] @ solution[:-1] + solution[-1]
+    temperatures = (1.0,) if fit.problem == NUMBER else _TEMPERATURES
+    losses = np.array([[fit.losses(chosen, one / by) for by in temperatures] for one in logits])
+    places = losses.sum(axis=2).argmin(axis=1)  # [strengths] of the best temperature
+    best = losses[np.arange(len(STRENGTHS)), places]  # [strengths, examples]
+    usual, least = STRENGTHS.index(USUAL), int(best.sum(axis=1).argmin())
+    gain = best[usual] - best[least]
+    found = least if gain.mean() > gain.std() / np.sqrt(len(gain)) else usual
+    return STRENGTHS[found], temperatures[places[found]]
 
 
 def _folds(
@@ -139,13 +155,15 @@ def _folds(
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Indices inside and outside of each of `FOLDS` folds, over which classes are spread evenly."""
     order = random_order(seed, "folds", 0, len(targets))
-    if problem == CLASSES:  # one class after the other
-        order = order[np.argsort(targets[order], kind="stable")]
     own = np.arange(len(targets)) if groups is None else np.asarray(groups)
-    _, first, member = np.unique(own[order], return_index=True, return_inverse=True)
-    place = np.argsort(np.argsort(first))[member]  # of the group of each example, in their order
+    _, first, member = np.unique(own[order], return_index=True, return_inverse=True)  # the first example of each group
+    kinds = targets[order[first]].astype(np.int64) if problem == CLASSES else np.zeros(len(first), dtype=np.int64)
+    of_group = np.empty(len(first), dtype=np.int64)
+    for kind in np.unique(kinds):  # each class begins with the first fold, so that all folds have alike shares
+        groups_of = np.flatnonzero(kinds == kind)
+        of_group[groups_of[np.argsort(first[groups_of])]] = np.arange(len(groups_of)) % FOLDS
     fold = np.empty(len(targets), dtype=np.int64)
-    fold[order] = place % FOLDS
+    fold[order] = of_group[member]
     every = np.arange(len(targets))
     parts = [(every[fold != one], every[fold == one]) for one in range(FOLDS)]
     return [(inside, outside) for inside, outside in parts if len(inside) and len(outside)]
@@ -194,13 +212,22 @@ class _Fit:
 
         return minimize(function, np.zeros(shape).ravel() if start is None else start.ravel()).reshape(shape)
 
-    def loss(self, chosen: npt.NDArray[np.int64], solution: Wide) -> float:
-        """The sum of the losses of examples."""
-        losses, _ = _LOSSES[self.problem](self.rows[chosen] @ solution[:-1] + solution[-1], self.targets[chosen])
-        return float(losses @ self.weights[chosen])
+    def losses(self, chosen: npt.NDArray[np.int64], logits: Wide) -> Wide:
+        """The loss of each example with these logits, times its weight.
 
-    def head(self, solution: Wide, strength: float) -> LinearHead:
-        """The head for vectors as they are."""
+        Targets of 0 and 1 are drawn together as if each class had one more example (Platt 1999): without that, a few
+        examples that are all right would ask for a temperature of 0.
+        """
+        targets, classes = self.targets[chosen], 2 if self.problem == SEVERAL else self.labels
+        if self.problem != NUMBER:
+            share = classes / (len(chosen) + classes)
+            targets = (1 - share) * targets + share / classes
+        losses, _ = _LOSSES[self.problem](logits, targets)
+        return losses * self.weights[chosen]
+
+    def head(self, solution: Wide, strength: float, temperature: float) -> LinearHead:
+        """The head for vectors as they are, with logits divided by a temperature."""
+        solution = solution / temperature
         weight = self.spread * (self.axes @ solution[:-1]).T / self.scale
         bias = self.spread * solution[-1] + self.middle - weight @ self.centre
         return LinearHead(weight, bias, self.problem, strength)
