@@ -85,7 +85,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"task": "token-classification"}, ConfigError, "is not for --task token-classification"),
+        ({"task": "token-classification"}, ConfigError, "is for --task text-classification"),
         ({"from_scratch": "bert-base-uncased", "vocab_size": 99}, ConfigError, "needs a pretrained encoder"),
         ({"output": tmp_path / "full"}, CheckpointError, "full"),
         ({"data": (["a", "b"], ["x", "x"])}, DataError, "two are needed"),
