@@ -44,7 +44,7 @@ class ReloadError(Exception):
         self.status = status
 
 
-BUSY = "a reload is in progress: wait for its end"
+BUSY = 409  # the status while another reload is in progress
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Reloader:
     async def prepare(self) -> None:
         """Load everything beside what is in use, and prove it; raises `ReloadError`."""
         if self._busy:
-            raise ReloadError(BUSY, 409)
+            raise ReloadError("a reload is in progress: wait for its end", BUSY)
         self._busy, started = True, time.monotonic()
         models: Models | None = None
         try:

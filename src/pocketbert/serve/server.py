@@ -114,7 +114,7 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None],
     from pocketbert.serve.app import load_app
     from pocketbert.serve.connections import Connection
     from pocketbert.serve.middleware import RequestGuard
-    from pocketbert.serve.reload import ReloadError
+    from pocketbert.serve.reload import BUSY, ReloadError
 
     class Server(uvicorn.Server):
         """A server that completes active requests before it stops."""
@@ -153,8 +153,11 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None],
 
         async def reload(self) -> None:
             """Reload; the outcome is in the log."""
-            with contextlib.suppress(ReloadError):
+            try:
                 await self.guard.reloader.reload()
+            except ReloadError as error:
+                if error.status == BUSY:
+                    logger.warning("SIGHUP has no effect: %s", error)
 
     _return_freed_memory()
     sys.setswitchinterval(SWITCH_INTERVAL)
