@@ -93,7 +93,7 @@ def steps(work: Path, data: Path, models: Path) -> Iterator[Step]:
     quick = ["--rounds", "1", "--seconds", "1"]
     yield Step("pretrain_speed", [texts, "--tokenizer", tokenizer], quick, [texts, tokenizer], torch)
     yield Step("prepare", [texts, "--tokenizer", tokenizer], ["--rounds", "1"], [texts, tokenizer], ("ray",))
-    quick = ["--lines", "9000", "--rounds", "1", "--kill-lines", "9000"]
+    quick = ["--lines", "16000", "--rounds", "1", "--kill-lines", "9000"]
     yield Step("workers", ["--kills", "10"], quick, [], ("ray",))
     sentences, quick = work / "sentences.txt", ["--texts", "100", "--rounds", "1"]
     yield Step("sentences", [minilm, sentences], quick, [minilm, sentences])

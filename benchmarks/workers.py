@@ -33,6 +33,7 @@ from stream import write_lines
 from pocketbert import BulkOptions, answer_files
 
 SHARD = 2048  # rows
+FEW = 4 * SHARD  # lines of a first run
 ONE_THREAD = """
 from pocketbert.runtime import engine
 engine.usable_threads = lambda: 1
@@ -177,7 +178,7 @@ def main() -> None:
         if given.lines:
             write_lines(lines, given.lines)
         few = folder / "few.txt"
-        write_lines(few, 2 * SHARD)
+        write_lines(few, FEW)
         for number in range(given.rounds if given.lines else 0):
             halves = [folder / f"plain-{number}-{half}" for half in range(2)]
             row: dict[str, Any] = {"what": f"round {number}", "lines": given.lines}
@@ -195,7 +196,7 @@ def main() -> None:
                 row[name] = round(run(lines, *outs))
                 # Starting, and the first rows, are the same twice, but for workers of Ray, which stay.
                 more, first = spent() - started, 0.0 if engine == "ray" else started - before
-                share = 0 if engine == "ray" else 2 * SHARD
+                share = 0 if engine == "ray" else FEW
                 row[f"{name}_us"] = round(1e6 * (more - first) / (given.lines - share), 1)
                 if engine != "plain":
                     assert digest(shards(outs[0])) == digest(halves), "the bits differ"

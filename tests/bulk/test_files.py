@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,13 @@ def test_shards_are_what_the_command_prints(files: Path, models: Models, tmp_pat
     """Every task that reads files: the lines of its shards are those of the command without --output, byte for byte."""
     masked = files.parent / "masked.txt"
     masked.write_text("".join(f"{text} [MASK]\n\n" for text in texts(9)))
+    decides = tmp_path / "decides"
+    shutil.copytree(models["classify"], decides)
+    config = json.loads((decides / "config.json").read_text())
+    (decides / "config.json").write_text(json.dumps({**config, "thresholds": {"negative": 0.3, "positive": 0.4}}))
     commands: list[tuple[Path, list[str | Path]]] = [
+        (files, ["classify", "-m", decides]),
+        (masked, ["classify", "-m", models["classify"], "--explain"]),
         (files, ["classify", "-m", models["classify"]]),
         (files, ["classify", "-m", models["nli"], "--labels", "film,great", "-k", "2"]),
         (files, ["tag", "-m", models["tag"]]),

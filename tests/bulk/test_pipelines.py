@@ -24,6 +24,7 @@ def test_every_task_gives_what_its_pipeline_does(models: Models) -> None:
     cases: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         ("text-classification", "classify", {"text": TEXTS}, {}),
         ("text-classification", "nli", {"text": TEXTS, "text_pair": TEXTS[::-1]}, {"top_k": 2}),
+        ("text-classification", "classify", {"text": TEXTS[:2]}, {"min_confidence": 0.9}),
         ("zero-shot-classification", "nli", {"text": TEXTS}, {"candidate_labels": "film, great", "top_k": None}),
         ("token-classification", "tag", {"text": TEXTS}, {}),
         ("question-answering", "answer", {"question": ["Who?"] * 3, "context": TEXTS}, {}),

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Type = str | list[Any] | dict[str, Any]
 
 _LABEL: dict[str, Type] = {"label": "string", "score": "double"}
+_CONTRIBUTION: dict[str, Type] = {
+    "word": "string", "start": "bigint", "end": "bigint", "text_pair": "boolean", "score": "double",
+}  # fmt: skip
 _ENTITY: dict[str, Type] = {
     "label": "string", "text": "string", "score": "double", "start": "bigint", "end": "bigint",
 }  # fmt: skip
@@ -78,15 +81,16 @@ def form_of(task: str, options: Mapping[str, Any]) -> Form:
 def _classified(options: dict[str, Any]) -> Form:
     if options.get("return_all_scores") is not None:
         raise InputError("return_all_scores has no columns: pass top_k=None for all labels")
-    if options.get("explain"):
-        raise InputError("explain has no columns: leave it out")
-    several = bool({"top_k", "conformal"} & options.keys())
-    types: dict[str, Type] = {"labels": [_LABEL]} if several else _LABEL
+    several = "top_k" in options or options.get("conformal") is not None
+    label = _LABEL | ({"base": "double", "words": [_CONTRIBUTION]} if options.get("explain") else {})
+    types: dict[str, Type] = {"labels": [label]} if several else label
 
     def values(_: Any, result: Any) -> dict[str, Any]:
-        if isinstance(result, list) and not several:
-            raise InputError("the model states thresholds, so a text may have several labels: choose with top_k")
-        return {"labels": [_of(_LABEL, one) for one in result]} if several else _of(_LABEL, result)
+        if several:
+            return {"labels": [_of(label, one) for one in result]}
+        if isinstance(result, list):
+            raise InputError("the model decides on any number of labels: pass top_k='chosen' for a list of them")
+        return _of(label, result)
 
     return Form(("text", "text_pair"), options, types, values, optional=("text_pair",))
 

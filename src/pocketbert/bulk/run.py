@@ -31,10 +31,12 @@ from pocketbert.bulk.shards import UNFINISHED, Entry, Job, write_shard
 from pocketbert.bulk.storage import Folder, find, is_url
 from pocketbert.bundles import BUNDLED
 from pocketbert.checkpoints import resolve
+from pocketbert.configs import AutoConfig
 from pocketbert.data import executors
 from pocketbert.data.bad_rows import looked_at
+from pocketbert.decisions import stated_thresholds
 from pocketbert.errors import DataError, InputError, require
-from pocketbert.pipelines import TASKS
+from pocketbert.pipelines import TASKS, TextClassification
 
 logger = logging.getLogger("pocketbert")
 
@@ -87,7 +89,8 @@ def answer_files(options: BulkOptions, *, advance: Advance = lambda rows, fracti
     output = (
         str(options.output).rstrip("/") if is_url(str(options.output)) else str(Path(str(options.output)).absolute())
     )
-    form = form_of(options.task, options.options)  # refuses what has no columns before anything is read
+    asked = _asked(options)
+    form = form_of(options.task, asked)  # refuses what has no columns before anything is read
     if taken := [name for name in options.keep if name in (*_TEXTS, *form.types)]:
         raise DataError(f"--keep {taken[0]}: the results have a column of this name; rename that of the input")
     inputs = Inputs(
@@ -101,13 +104,13 @@ def answer_files(options: BulkOptions, *, advance: Advance = lambda rows, fracti
     one = options.engine == "local" and options.workers in (None, 1)
     job = Job(
         output, options.format, options.task, absolute(options.model), None if one and options.workers is None else 1,
-        dict(options.options), options.questions, kept,
+        asked, options.questions, kept,
     )  # fmt: skip
     facts = {
         "versions": {"pocketbert": pocketbert.__version__},
         "task": options.task,
         "model": {"sha256": _model_hash(options)},
-        "options": {**options.options, "format": options.format, "shard_rows": options.shard_rows}
+        "options": {**asked, "format": options.format, "shard_rows": options.shard_rows}
         | ({"questions": list(options.questions)} if options.questions else {}),
         "columns": kept,
     }
@@ -118,6 +121,19 @@ def answer_files(options: BulkOptions, *, advance: Advance = lambda rows, fracti
     for number, entry in execute(partial(write_shard, job), state.due(chunks)):
         state.add(number, entry)
     return state.finish(facts)
+
+
+def _asked(options: BulkOptions) -> dict[str, Any]:
+    """The options of the calls; of a classifier that decides on any number of labels, that its list is meant."""
+    asked = dict(options.options)
+    if options.task == "text-classification" and not {"top_k", "min_confidence", "answer_share", "conformal"} & set(
+        asked
+    ):
+        config = AutoConfig.from_pretrained(
+            BUNDLED / str(TextClassification.bundled) if options.model is None else options.model
+        )
+        return asked if stated_thresholds(config) is None else {**asked, "top_k": "chosen"}
+    return asked
 
 
 def _executor(options: BulkOptions) -> executors.Executor:
