@@ -6,9 +6,9 @@
 
 WORK keeps exports, logs, and all.json with the benchmarks that are done; when all are, the next run begins again. DATA
 (or POCKETBERT_DATA) has glue/, vocab/ and corpus/; MODELS (or POCKETBERT_MODELS) has minilm/, all-MiniLM-L6-v2, and
-tagger/ and reader/, models fine-tuned on DATA's ner/ and squad/. A benchmark that lacks data, models or packages is
-named and left out. Results go to benchmarks/results, then processors.py compares processors; those of --quick go to
-WORK/quick.
+tagger/, reader/ and classifier/, models fine-tuned on DATA's ner/, squad/ and SST-2. A benchmark that lacks data,
+models or packages is named and left out. Results go to benchmarks/results, then processors.py compares processors;
+those of --quick go to WORK/quick.
 """
 
 from __future__ import annotations
@@ -88,6 +88,13 @@ def steps(work: Path, data: Path, models: Path) -> Iterator[Step]:
         *named,
     ]
     yield Step("finetune_speed", arguments, quick, [sst2, tokenizer], torch)
+    sst2_train, glue = data / "glue" / "SST-2" / "train.tsv", data / "glue"
+    yield Step("calibration", [glue], ["--rows", "600"], [sst2_train])
+    yield Step("label_errors", [sst2_train], ["--rows", "500"], [sst2_train])
+    quick = ["--draws", "1", "--tables", "sst-2", "--sizes", "8"]
+    yield Step("small_tables", [data, *named], quick, [sst2_train], ("sklearn",))
+    classifier = models / "classifier"
+    yield Step("explanations", [classifier, sst2], ["--count", "5"], [classifier, sst2], ("torch", "captum"))
     yield Step("training_step", [], ["--only", "MobileBERT"], [], torch)
     texts = work / "texts.jsonl"
     quick = ["--rounds", "1", "--seconds", "1"]

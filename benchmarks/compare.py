@@ -22,10 +22,11 @@ from typing import NamedTuple
 # By column, or where a file has the columns measure, value and unit by unit and measure.
 HIGHER = re.compile(
     r"(_|\b)per[_ ](second|cycle)|^(times|ratio|gain|share|score|plain|distilled|last|best|teacher)$"
-    r"|accuracy|f1|spearman|agreement|faster_by"
+    r"|accuracy|f1|^(plain|ray|local)_[12]$|spearman|agreement|faster_by"
 )
 LOWER = re.compile(
-    r"(^|[_ (])(ms|mb|mib|seconds?)\b|_(ms|mb|mib|cpu)$|^(s|ms|mb|mib|refused|failed|cycles|instructions|loads|spills)$"
+    r"(^|[_ (])(ms|mb|mib|seconds?)\b|_(ms|mb|mib|cpu|us)$|^(s|ms|milliseconds|mb|mib|us)$"
+    r"|^(refused|failed|cycles|instructions|loads|spills)$"
     r"|loss|relative_difference|over_quiet",
     re.IGNORECASE,
 )

@@ -75,7 +75,7 @@ def test_training_begins_with_it(bundle: Path, tmp_path: Path) -> None:
     rows = [(f"{text} film", label) for text, label in reviews(20)]
     data = write_csv(tmp_path / "rows.csv", rows)
     said = io.StringIO()
-    options = FinetuneOptions(data=data, output=tmp_path / "out", max_steps=1, learning_rate=1e-12)
+    options = FinetuneOptions(data=data, output=tmp_path / "out", max_steps=1, learning_rate=1e-12, frozen_start=False)
     result = finetune(options, console=Console(file=said, width=120))
     assert f"starting from {ENCODER}, a model that the package contains" in said.getvalue()
     assert not AutoConfig.from_pretrained(result.folder).quantized

@@ -245,7 +245,7 @@ def test_the_model_cards_command(model: Path, tmp_path: Path, capsys: pytest.Cap
     assert script.main(arguments) == 0
     results = (out / "eval_results_mrpc.txt").read_text()
     assert [line.split(" = ")[0] for line in results.splitlines()] == [
-        "eval_accuracy", "eval_f1", "eval_loss", "eval_score",
+        "eval_accuracy", "eval_f1", "eval_loss", "eval_brier_loss", "eval_calibration_error", "eval_score",
     ]  # fmt: skip
     run = json.loads((out / "run.json").read_text())
     assert run["options"]["batch_size"] == 16

@@ -113,7 +113,12 @@ def alive(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no list of processes")
 @pytest.mark.parametrize(
     ("moment", "presses"),
-    [("start", 1), ("files", 2), ("measuring", 1), pytest.param("measuring", 2, marks=pytest.mark.slow)],
+    [
+        ("start", 1),
+        ("files", 2),
+        pytest.param("measuring", 1, marks=pytest.mark.slow),
+        pytest.param("measuring", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_ctrl_c_leaves_nothing_behind(moment: str, presses: int, model: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"

@@ -83,6 +83,7 @@ def test_bench_takes_exported_files(
     assert all(row["model"] == "out" and row["median_ms"] > 0 for row in rows.values())
 
 
+@pytest.mark.slow
 def test_litert_and_savedmodel(run: Run, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     pytest.importorskip("tensorflow")

@@ -16,6 +16,7 @@ from helpers.imports import imported, packages
 from helpers.shell import Outcome
 from pocketbert import cli
 from pocketbert.bench.options import BenchOptions
+from pocketbert.checks.options import CheckOptions
 from pocketbert.cli import options as cli_options
 from pocketbert.cli.commands import command
 from pocketbert.corpus.prepare_options import PrepareOptions
@@ -55,6 +56,7 @@ CALLS: dict[str, tuple[Sequence[str], Sequence[Any]]] = {
         ["a.csv", "--output", "out", "--student", "m", "--teacher", "t"],
         [DistillOptions(data=Path("a.csv"), output=Path("out"), model="m", teacher=("t",))],
     ),
+    "check": (["a.csv"], [CheckOptions(data=Path("a.csv"))]),
     "evaluate": (["model", "a.csv"], [EvaluateOptions(model="model", data=Path("a.csv"))]),
     "quantize": (["model", "out"], [QuantizeOptions(model="model", output=Path("out"))]),
     "export": (["model", "out"], [ExportOptions(model="model", output=Path("out"))]),

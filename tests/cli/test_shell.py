@@ -35,6 +35,7 @@ COMMANDS = (
     "transfer",
     "finetune",
     "distill",
+    "check",
     "evaluate",
     "quantize",
     "export",

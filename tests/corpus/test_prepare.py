@@ -339,6 +339,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     assert int(done.stdout) < 3e6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_parts")
 def test_ray_gives_the_same_corpus(tmp_path: Path) -> None:
     """Ray, on this machine, in a process of its own: it talks over sockets."""
@@ -351,7 +352,7 @@ def test_ray_gives_the_same_corpus(tmp_path: Path) -> None:
     command = [sys.executable, str(script), str(source), str(tmp_path / "ray"), "ray", "2"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "go\n"
+    assert done.stdout == ""
     assert contents(tmp_path / "local") == contents(tmp_path / "ray")
 
 

@@ -105,7 +105,7 @@ def test_a_student_learns_what_the_labels_do_not_say(make: Make, tmp_path: Path,
     assert AutoConfig.from_pretrained(result.folder).model_type == "squeezebert"
     assert sorted(path.name for path in result.folder.iterdir()) == [
         "README.md", "checkpoints", "config.json", "curves.png", "evaluation", "last", "model.safetensors",
-        "run.json", "teachers", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+        "reliability.png", "run.json", "teachers", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
     ]  # fmt: skip
 
 
@@ -144,6 +144,7 @@ def test_labels_and_pieces_are_matched_by_name(make: Make, tmp_path: Path, teach
         assert by_name == pytest.approx(in_order)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(make: Make, tmp_path: Path) -> None:
     changes = {**ALL, "epochs": 2, "eval_every": 3, "init": "copy"}
     whole = distill(make(output=tmp_path / "whole", **changes))

@@ -422,7 +422,7 @@ RESUMED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    "name", ["words", *(pytest.param(name, marks=pytest.mark.slow) for name in RESUMED if name != "words")]
+    "name", ["states", *(pytest.param(name, marks=pytest.mark.slow) for name in RESUMED if name != "states")]
 )
 def test_raw_text_is_resumed_bit_for_bit(text: Make, tmp_path: Path, name: str) -> None:
     changes: dict[str, Any] = {"epochs": 1, "eval_every": 3, **RESUMED[name]}

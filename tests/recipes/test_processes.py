@@ -70,7 +70,8 @@ def arguments(command: str, corpus: Path, output: Path, given: dict[str, Any], *
     for name, value in given.items():
         if value is not False:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            shown += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
+            flag = "--model-config" if name == "config" else f"--{name.replace('_', '-')}"
+            shown += [flag, *([] if value is True else [text])]
     return shown
 
 

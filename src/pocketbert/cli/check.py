@@ -18,7 +18,7 @@ _SHOWN = 5  # findings of a kind in the table
     examples=[
         "pocketbert check tickets.csv",
         "pocketbert check train.csv --eval-data test.csv --output issues.csv",
-        "pocketbert check posts.jsonl --json | jq -r 'select(.kind == \"label\") | .line'",
+        "pocketbert check posts.jsonl --json | jq -r .reason",
     ]
 )
 @options_of(CheckOptions)

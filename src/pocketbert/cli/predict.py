@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         'pocketbert classify "a gorgeous, witty, seductive movie"',
         "pocketbert classify --file reviews.txt > answers.jsonl",
         "cat reviews.txt | pocketbert classify | jq -r .label",
-        "pocketbert classify -f 'reviews/*.parquet' -o answers --format parquet --workers 4",
+        "pocketbert classify -f 'in/*.parquet' -o out --format parquet --workers 4",
         "pocketbert classify -m my-model --file tickets.csv --answer-share 0.9",
         'pocketbert classify --explain "The plot is clever, and the end is flat."',
         'pocketbert classify -m my-pairs "Is it raining?" --pair "Take an umbrella."',

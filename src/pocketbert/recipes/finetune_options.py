@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pocketbert.bundles import ENCODER
-from pocketbert.decisions import read_goal
 from pocketbert.errors import ConfigError
 from pocketbert.options import Options, Panel, argument
 from pocketbert.tasks import TASKS, foreign_options
@@ -270,6 +269,8 @@ class FinetuneOptions(Options):
             unused = getattr(self, name) is None or getattr(self, name) in (False, 0.0)
             self._check(name, unused, f"is not for --task {self.task}; leave it out")
         if self.thresholds is not None:
+            from pocketbert.decisions import read_goal  # which needs NumPy, and `--help` does not
+
             read_goal(self.thresholds)
             self._check(
                 "thresholds", self.task == "text-classification", f"is not for --task {self.task}; leave it out"
