@@ -96,7 +96,7 @@ def test_all_paths_read_the_same_vector(name: str, reads: str) -> None:
     [
         ("onnx", "onnxruntime"),
         pytest.param("litert", "ai_edge_litert", marks=pytest.mark.slow),
-        pytest.param("saved-model", "tensorflow", marks=pytest.mark.slow),
+        pytest.param("savedmodel", "tensorflow", marks=pytest.mark.slow),
     ],
 )
 def test_exports_answer_alike(format_: str, package: str, tmp_path: Path) -> None:
