@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,20 @@ def test_open_book_in_both_layouts(tmp_path: Path) -> None:
     numbered = [{"text": "light", "label": "1"}, {"text": "ice", "label": "2"}]  # some of ARC is numbered from 1
     row = {"question": {"stem": "The sun gives", "choices": numbered}, "answerKey": "2"}
     assert read_choices(write(tmp_path / "a.jsonl", json.dumps(row))).examples[0].label == 1
+
+
+def test_no_choice_is_dropped_where_labels_and_texts_differ_in_number(tmp_path: Path) -> None:
+    texts = ["ice", "light", "rain"]
+    row: dict[str, Any] = {
+        "question": "The sun gives",
+        "choices": {"text": texts, "label": ["A", "B"]},
+        "answerKey": "B",
+    }
+    [found] = read_choices(write(tmp_path / "a.jsonl", json.dumps(row))).examples
+    assert (found.choices, found.label) == (tuple(texts), 1)
+    row["choices"] = {"text": texts[:1], "label": ["A", "B"]}
+    with pytest.raises(DataError, match=r"a\.jsonl"):
+        read_choices(write(tmp_path / "a.jsonl", json.dumps(row)))
 
 
 def test_race(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -194,7 +195,7 @@ def _object(path: Path, line: int, row: dict[str, Any], bad: BadRows) -> Iterato
         yield _keyed(line, stem, [(option.get("label"), option.get("text")) for option in options], row)
     elif isinstance(choices, dict) and isinstance(choices.get("text"), list):
         keys = choices.get("label") or range(len(choices["text"]))
-        yield _keyed(line, stem, list(zip(keys, choices["text"], strict=False)), row)
+        yield _keyed(line, stem, list(zip_longest(keys, choices["text"])), row)
     elif {"sent1", "sent2", "label"} <= row.keys() and _endings(row):
         yield _ended(line, row, _endings(row))
     elif isinstance(choices, list):

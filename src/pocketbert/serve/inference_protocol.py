@@ -228,7 +228,7 @@ def _values(tensor: InputTensor, dimensions: int) -> list[Any]:
     rows, *rest = tensor.shape
     width = rest[0] if rest else 1
     nested = bool(tensor.data) and isinstance(tensor.data[0], list)
-    flat: list[str] = [text for row in tensor.data for text in row] if nested else list(tensor.data)  # type: ignore
+    flat: list[Any] = [text for row in tensor.data for text in row] if nested else [*tensor.data]
     is_shaped = not nested or (len(tensor.data) == rows and all(len(row) == width for row in tensor.data))
     if len(flat) != rows * width or not is_shaped:
         raise RequestError(422, f"data must have the shape of the tensor: {rows} × {width} texts")

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -114,7 +115,7 @@ class OtlpSender:
                 now,
                 count=point["counts"][-1],
                 sum=point["sum"],
-                bucket_counts=[b - a for a, b in zip([0, *point["counts"]], point["counts"], strict=False)],
+                bucket_counts=[b - a for a, b in pairwise([0, *point["counts"]])],
                 explicit_bounds=point["bounds"][:-1],
                 min=0.0,
                 max=0.0,

@@ -233,24 +233,6 @@ class TextClassifier(ClassifierMixin, _TextModel):  # type: ignore[misc]
 class TextRegressor(RegressorMixin, _TextModel):  # type: ignore[misc]
     """Texts → numbers; arguments as of `TextClassifier`."""
 
-    def __init__(
-        self,
-        model: str = ENCODER,
-        *,
-        finetune: bool = False,
-        strength: float | None = None,
-        max_steps: int | None = None,
-        epochs: float | None = None,
-        learning_rate: float | None = None,
-        batch_size: int = 32,
-        max_length: int | None = None,
-        random_state: int = 42,
-    ) -> None:
-        super().__init__(
-            model, finetune=finetune, strength=strength, max_steps=max_steps, epochs=epochs,
-            learning_rate=learning_rate, batch_size=batch_size, max_length=max_length, random_state=random_state,
-        )  # fmt: skip
-
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the regressor to texts and numbers."""
         self._fit(X, np.asarray(y, dtype=np.float64).reshape(-1), NUMBER, 1, sample_weight)
