@@ -202,21 +202,22 @@ def test_by_signal_under_load(folder: Path, tmp_path: Path, workers: str) -> Non
         threads = [threading.Thread(target=load) for _ in range(3)]
         for thread in threads:
             thread.start()
-        for number in (1, 2):
-            change(folder, 1000.0, [f"{number}-a", *(f"{number}-b" for _ in range(9))][: len(labels(folder))])
-            if number == 1:
-                service.process.send_signal(signal.SIGHUP)
-                for _ in range(int(workers)):
-                    wait_for(service, "read again in")
-            else:
-                assert ask("/admin/reload").status == 200
-                assert {ask().json["results"][0][0]["label"][0] for _ in range(8)} == {"2"}
-        spoil(folder, "not finite")
-        found = ask("/admin/reload")
-        assert (found.status, "one fails its probe" in found.json["error"]) == (500, True)
-        end.set()
-        for thread in threads:
-            thread.join()
+        try:
+            for number in (1, 2):
+                change(folder, 1000.0, [f"{number}-a", *(f"{number}-b" for _ in range(9))][: len(labels(folder))])
+                if number == 1:
+                    service.process.send_signal(signal.SIGHUP)
+                    wait_for(service, "read again in" if workers == "1" else "all 2 workers answer with")
+                else:
+                    assert ask("/admin/reload").status == 200
+                    assert {ask().json["results"][0][0]["label"][0] for _ in range(8)} == {"2"}
+            spoil(folder, "not finite")
+            found = ask("/admin/reload")
+            assert (found.status, "one fails its probe" in found.json["error"]) == (500, True)
+        finally:
+            end.set()
+            for thread in threads:
+                thread.join()
         assert {status for status, _ in seen} == {200}
         assert {name[0] for _, name in seen} >= {"2"}
     assert service.process.returncode == 0
