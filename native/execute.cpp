@@ -324,14 +324,14 @@ std::size_t Program::workspace_bytes() const {
     return bytes;
 }
 
-int Program::rows(Columns c) const {
+Program::RowsOf Program::rows_of(Columns c) const {
     require(c.buffer >= 0 && c.buffer < static_cast<int>(buffers_.size()), "no such buffer");
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
     require(c.width > 0 && c.start >= 0 && c.start <= buffer.width - c.width, "columns are beyond their buffer");
     const auto after = buffer.written.upper_bound(c.start);
     require(!buffer.local && after != buffer.written.begin() && std::prev(after)->second >= c.start + c.width,
             "an output must be a buffer that is written and not local");
-    return count(buffer.rows);
+    return buffer.rows;
 }
 
 // Of the last run.

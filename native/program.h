@@ -93,12 +93,16 @@ public:
 
     // ── running ──
 
+    enum class RowsOf { tokens, firsts, selected };  // every token, the first of each sequence, or selected ones
+
     // Sequence s is ids[starts[s]] to ids[starts[s + 1] - 1]; `selected_rows` are numbers of tokens, null selects all.
     // Calls from several threads take turns.
     void run(const std::int32_t* ids, const std::int32_t* segments, int tokens, const std::int32_t* starts,
              int sequences, const std::int32_t* selected_rows = nullptr, int selected_count = 0);
+    // Which rows an output has: columns that are written and not local.
+    RowsOf rows_of(Columns columns) const;
     // The rows of the last run, one per token or per gathered row, to be read before the next one.
-    int rows(Columns columns) const;
+    int rows(Columns columns) const { return count(rows_of(columns)); }
     void read(Columns columns, float* out) const;
 
     // The memory that runs keep for later ones: as much as the largest of them needed.
@@ -112,7 +116,6 @@ public:
 private:
     static constexpr int BLOCK = 96;  // rows that go through a row program together
 
-    enum class RowsOf { tokens, firsts, selected };
     struct Buffer {
         int width;
         bool local;
