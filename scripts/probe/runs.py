@@ -35,7 +35,7 @@ def _train(probe: Probe, name: str, *arguments: str | Path) -> Path:
             probe.text(f"{name}/README.md", _VOLATILE_LINES.sub("…", file.read_text()))
         elif file.suffix == ".json" and file.name != "tokenizer.json":
             probe.bits(f"{name}/{inside}", json.loads(file.read_text()))
-        elif file.suffix not in {".png", ".safetensors"}:
+        elif file.suffix not in {".html", ".png", ".safetensors"}:
             probe.bits(f"{name}/{inside}", file.read_bytes())
     return folder
 

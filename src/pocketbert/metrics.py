@@ -156,7 +156,7 @@ def normalize_answer(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
-def _answer_scores(prediction: str, golds: Sequence[str], *, empty: bool) -> tuple[float, float]:
+def squad_scores(prediction: str, golds: Sequence[str], *, empty: bool) -> tuple[float, float]:
     """(exact match, F1) of one prediction: the best over its gold answers, none of which means "no answer".
 
     The two official scripts differ where nothing is left of a text, such as ".": that of SQuAD 2.0 (`empty`) drops such
@@ -187,7 +187,7 @@ def squad(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]
         raise InputError("no questions to score")
     impossible = {key for key, golds in references.items() if not golds}
     scores = {
-        key: _answer_scores(predictions[key], golds, empty=bool(impossible)) if key in predictions else (0.0, 0.0)
+        key: squad_scores(predictions[key], golds, empty=bool(impossible)) if key in predictions else (0.0, 0.0)
         for key, golds in references.items()
     }
     result = {"exact_match": _mean(s[0] for s in scores.values()), "f1": _mean(s[1] for s in scores.values())}
@@ -216,8 +216,8 @@ def squad_best_threshold(
     keys = sorted((key for key in references if key in answers), key=lambda key: null_differences[key])
     least = null_differences[keys[0]] - 1.0 if keys else 0.0  # below which no question has an answer
     differences = np.array([least, *(null_differences[key] for key in keys)])
-    empty = np.array([_answer_scores("", references[key], empty=True) for key in keys]).reshape(-1, 2)
-    full = np.array([_answer_scores(answers[key], references[key], empty=True) for key in keys]).reshape(-1, 2)
+    empty = np.array([squad_scores("", references[key], empty=True) for key in keys]).reshape(-1, 2)
+    full = np.array([squad_scores(answers[key], references[key], empty=True) for key in keys]).reshape(-1, 2)
     # Row i: the i questions of the smallest differences get their answers, the others none.
     totals = empty.sum(axis=0) + np.concatenate([np.zeros((1, 2)), np.cumsum(full - empty, axis=0)])
     possible = np.append(differences[:-1] < differences[1:], True)  # no threshold parts equal differences

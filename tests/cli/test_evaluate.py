@@ -23,9 +23,12 @@ FILES = {
     "choose": ("a.jsonl", '{"prompt": "the film", "choices": ["is great", "is dull"], "label": 1}\n' * 2),
 }
 METRICS = {
-    "answer": (["f1", "exact_match"], ["nbest_predictions.json", "predictions.json"]),
-    "tag": (["f1", "precision", "recall", "accuracy", "loss"], ["entities.tsv", "predictions.conll"]),
-    "choose": (["accuracy", "loss"], ["predictions.tsv"]),
+    "answer": (["f1", "exact_match"], ["nbest_predictions.json", "outcomes.json", "predictions.json", "report.html"]),
+    "tag": (
+        ["f1", "precision", "recall", "accuracy", "loss"],
+        ["entities.tsv", "outcomes.json", "predictions.conll", "report.html"],
+    ),
+    "choose": (["accuracy", "loss"], ["outcomes.json", "predictions.tsv", "report.html"]),
 }
 
 

@@ -50,5 +50,6 @@ def options_in(folder: Path, **changes: Any) -> FinetuneOptions:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of a run except for those that hold times, or its name."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "README.md"))
+    told = ("run.json", "README.md", "report.html")
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in told)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if "tensorboard" not in path.parts}

@@ -105,7 +105,8 @@ def test_a_student_learns_what_the_labels_do_not_say(make: Make, tmp_path: Path,
     assert AutoConfig.from_pretrained(result.folder).model_type == "squeezebert"
     assert sorted(path.name for path in result.folder.iterdir()) == [
         "README.md", "checkpoints", "config.json", "curves.png", "evaluation", "last", "model.safetensors",
-        "reliability.png", "run.json", "teachers", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+        "reliability.png", "report.html", "run.json", "teachers", "tokenizer.json", "tokenizer_config.json",
+        "vocab.txt",
     ]  # fmt: skip
 
 

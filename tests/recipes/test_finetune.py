@@ -44,7 +44,7 @@ def test_from_a_table_to_a_model_that_answers(options: Options, tmp_path: Path) 
     assert [entry["step"] for entry in result.history] == list(range(23, 231, 23))
     assert sorted(path.name for path in result.folder.iterdir()) == [
         "README.md", "checkpoints", "config.json", "curves.png", "evaluation", "last", "model.safetensors",
-        "reliability.png", "run.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+        "reliability.png", "report.html", "run.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
     ]  # fmt: skip
     assert AutoConfig.from_pretrained(result.folder).id2label == {0: "bad", 1: "good"}
     fresh = write_csv(tmp_path / "fresh.csv", reviews(40, seed=9))

@@ -112,18 +112,18 @@ def check_regular(path: Path, largest: int | None = None) -> None:
         raise CheckpointError(f"{path} has {size:,} MiB; files of its kind have at most {limit} MiB")
 
 
-def read_json_bytes(path: Path) -> bytes:
-    """The content of a regular file of at most `LARGEST_JSON` bytes; raises `CheckpointError`."""
-    check_regular(path, LARGEST_JSON)
+def read_json_bytes(path: Path, largest: int | None = LARGEST_JSON) -> bytes:
+    """The content of a regular file of at most `largest` bytes; raises `CheckpointError`."""
+    check_regular(path, largest)
     try:
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; raises `CheckpointError` for any other content."""
-    content = read_json_bytes(path)
+def read_json(path: Path, largest: int | None = LARGEST_JSON) -> dict[str, Any]:
+    """The JSON object in `path`; raises `CheckpointError` for any other content, and for more than `largest` bytes."""
+    content = read_json_bytes(path, largest)
     try:
         value = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from pocketbert.cli import console
@@ -31,12 +33,14 @@ def evaluate(json: bool | None, **values: Any) -> None:
     from pocketbert.tasks.evaluate import evaluate
 
     with console.progress("examples") as advance:
-        result = evaluate(options, advance=advance)
+        result = evaluate(options, advance=advance, argv=["pocketbert", *sys.argv[1:]])
     if options.submission is not None:
         state = f"still lacks {', '.join(result.missing)}" if result.missing else "is complete"
         console.print_line(f"{options.submission}: the submission {state}", "note")
     for note in result.notes:
         console.print_line(note, "note")
+    if options.output is not None:
+        console.print_line(f"report: {Path(options.output) / 'report.html'}", "note")
     if console.use_json(json):
         console.print_json(result.metrics)
     else:

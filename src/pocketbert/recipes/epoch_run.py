@@ -1,8 +1,8 @@
 """Base of runs over epochs of training data that keep the best model: fine-tuning and distillation.
 
 The output folder is the best model in Hugging Face layout. Beside it: `run.json`, `last/` (the model after the last
-step), `evaluation/` (predictions of the best model, and its calibration), `README.md` (its card), `curves.png`,
-`reliability.png`, `checkpoints/` (the newest training state, for resuming) and `tensorboard/`.
+step), `evaluation/` (predictions of the best model, and its calibration), `README.md` (its card), `report.html`,
+`curves.png`, `reliability.png`, `checkpoints/` (the newest training state, for resuming) and `tensorboard/`.
 """
 
 from __future__ import annotations
@@ -157,6 +157,9 @@ class EpochRun(TrainingRun):
     def begin(self, model: PreTrainedModel) -> None:
         """Prepare the weights of a run that starts, where the data is needed for that."""
 
+    def report(self, latency: Mapping[str, float] | None) -> None:
+        """Write the report on the best model, where it answers examples with labels."""
+
     def end(self, best: Mapping[str, float]) -> None:
         """Log what the metrics of the best model say about the run."""
 
@@ -275,6 +278,7 @@ class EpochRun(TrainingRun):
             seconds = self.seconds
             latency = None if self.measure_latency is None else self.measure_latency(self.folder)
             write_reports(self.folder, self.log, latency)
+            self.report(latency)
         return FinetuneResult(
             folder=self.folder,
             metrics=metrics_of(best),

@@ -131,3 +131,13 @@ class FinetuneRun(EpochRun):
     def write_predictions(self, folder: Path) -> None:
         """Write the predictions of the latest evaluation to `folder`."""
         self.encoded.evaluation.write(folder)
+
+    def report(self, latency: Mapping[str, float] | None) -> None:
+        """Write the report on the best model."""
+        from pocketbert.reports.report import write_run_report
+
+        evaluation = self.encoded.evaluation
+        notes = {} if evaluation.cut_note is None else {"cut": evaluation.cut_note}
+        if isinstance(self.data, TextClassification) and (shared := self.data.shared()):
+            notes["leaks"] = f"{shared:,} evaluation texts are in the training data as well: scores are too good"
+        write_run_report(self.folder, latency, notes)

@@ -15,13 +15,14 @@ from pocketbert.configs import PreTrainedConfig
 from pocketbert.data.bad_rows import BadRow
 from pocketbert.data.choices import Choice, Choices, read_choices
 from pocketbert.data.examples import Examples, hold_out_groups
-from pocketbert.decode import Output
+from pocketbert.decode import Output, softmax
 from pocketbert.errors import DataError
 from pocketbert.features import Features, encode_choices
 from pocketbert.metrics import accuracy
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tasks.base import Targets, Task
 from pocketbert.tasks.evaluation import Evaluation, Scores, cross_entropy, write_tsv
+from pocketbert.tasks.outcomes import Outcomes, Shown, digest, rounded, worst
 from pocketbert.tokenization import BertTokenizer
 
 Logits = npt.NDArray[np.floating[Any]]
@@ -54,6 +55,31 @@ class ChoiceEvaluation(Evaluation[Choice, Logits]):
     def set_metrics(self) -> list[str]:
         """Return the names of the metrics of a set."""
         return ["accuracy", "loss"]
+
+    def outcomes(self, name: str) -> Outcomes:
+        """Return the right and the chosen numbers, and the surest errors."""
+        rows, predictions = self.sets[name], self.predicted[name]
+        gold, chosen = [one.label for one in rows.examples], [int(logits.argmax()) for logits in predictions]
+        sure = [float(softmax(logits.astype(np.float64)).max()) for logits in predictions]
+        losses = [cross_entropy(logits, label) for logits, label in zip(predictions, gold, strict=True)]
+        found = worst([score * (a != b) for score, a, b in zip(sure, gold, chosen, strict=True)])
+        return Outcomes(
+            kind="choices",
+            file=rows.path.name,
+            examples=digest((one.prompt, one.choices) for one in rows.examples),
+            answers=digest(gold),
+            metrics=self.scored.get(name) or self.score(rows, predictions),
+            columns={
+                "right": [int(a == b) for a, b in zip(gold, chosen, strict=True)],
+                "gold": gold,
+                "predicted": chosen,
+                "loss": rounded(losses),
+            },
+            errors=[
+                Shown(one.line, one.choices[one.label], one.choices[chosen[i]], one.prompt, None, round(sure[i], 5))
+                for i, one in ((i, rows.examples[i]) for i in found)
+            ],
+        )
 
     def write_set(self, folder: Path, rows: Examples[Choice], predictions: Sequence[Logits]) -> None:
         """Write `predictions.tsv`: label and prediction by number, and both texts where they differ."""

@@ -41,6 +41,7 @@ from pocketbert.metrics import (
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tasks.base import Targets, Task
 from pocketbert.tasks.evaluation import Advance, Evaluation, Scores, cross_entropy, write_tsv
+from pocketbert.tasks.outcomes import SHOWN, Outcomes, Shown, digest, rounded, worst
 from pocketbert.tokenization import BertTokenizer
 
 logger = logging.getLogger("pocketbert")
@@ -137,9 +138,9 @@ class TextEvaluation(Evaluation[Example, Logits]):
         """Return the metrics of the latest predictions."""
         scores: Scores = {}
         for name, rows in self.sets.items():
-            scores |= {
-                self._prefix(name) + metric: value for metric, value in self.score(rows, self.predicted[name]).items()
-            }
+            values = self.score(rows, self.predicted[name])
+            self.scored[name] = values
+            scores |= {self._prefix(name) + metric: value for metric, value in values.items()}
         return self._with_glue_score(scores)
 
     def divide(self, temperatures: Sequence[float]) -> None:
@@ -246,6 +247,65 @@ class TextEvaluation(Evaluation[Example, Logits]):
                      risk_coverage(softmax(logits), gold)]  # fmt: skip
             write_tsv(folder / "risk-coverage.tsv", ("answered", "min_confidence", "accuracy"), curve)
 
+    def outcomes(self, name: str) -> Outcomes:
+        """Return labels, predictions and confidences, the surest errors, and the labels that look wrong."""
+        rows, logits = self.sets[name], np.stack(self.predicted[name]).astype(np.float64)
+        gold, (predicted, scores) = self.gold[id(rows)], self._predictions(logits)
+        names = self._gold_names(rows, gold)
+        suspected: list[tuple[int, str, float]] = []
+        positive = None
+        columns: dict[str, list[Any]]
+        if self.labels.regression:
+            numbers = logits.reshape(len(gold))
+            columns = {"gold": rounded(gold), "predicted": rounded(numbers)}
+            kind, badness = "numbers", np.abs(numbers - gold)
+        elif self.labels.several:
+            chosen, shares, kind = self.chosen(logits), sigmoid(logits), "several"
+            wrong = (chosen != gold).any(axis=1)
+            columns = {
+                "right": (~wrong).astype(int).tolist(),
+                "gold": [np.flatnonzero(row).tolist() for row in gold],
+                "predicted": [np.flatnonzero(row).tolist() for row in chosen],
+                "loss": rounded((np.logaddexp(0.0, logits) - logits * gold).mean(axis=1)),
+                "brier": rounded(((shares - gold) ** 2).mean(axis=1)),
+            }
+            badness = wrong * scores
+        else:
+            shares, best, kind = softmax(logits), logits.argmax(axis=1), "classes"
+            squares = ((shares - np.eye(shares.shape[1])[gold]) ** 2).sum(axis=1)
+            columns = {
+                "right": (best == gold).astype(int).tolist(),
+                "gold": gold.tolist(),
+                "predicted": best.tolist(),
+                "confidence": rounded(scores),
+                "loss": rounded([cross_entropy(row, int(label)) for row, label in zip(logits, gold, strict=True)]),
+                "brier": rounded(squares / 2 if shares.shape[1] == 2 else squares),
+            }
+            badness = (best != gold) * scores
+            suspected = [
+                (one.row, self.labels.names[one.other], one.margin) for one in _suspects(shares, gold.astype(np.int64))
+            ]
+            if self.glue is not None:
+                positive = self.labels.names.index(glue_task(self.glue).names[1])
+
+        def shown(index: int, answer: str, score: float | None) -> Shown:
+            example = rows.examples[index]
+            return Shown(example.line, names[index], answer, example.text, example.text_pair, score)
+
+        sure = [None] * len(predicted) if self.labels.regression else rounded(scores)
+        return Outcomes(
+            kind=kind,
+            file=rows.path.name,
+            examples=digest((example.text, example.text_pair) for example in rows.examples),
+            answers=digest(names),
+            metrics=self.scored.get(name) or self.score(rows, self.predicted[name]),
+            columns=columns,
+            labels=list(self.labels.names),
+            positive=positive,
+            errors=[shown(i, predicted[i], sure[i]) for i in worst(badness)],
+            suspects=[shown(row, other, round(margin, 5)) for row, other, margin in suspected[:SHOWN]],
+        )
+
     def _gold_names(self, rows: Examples[Example], gold: npt.NDArray[Any]) -> list[str]:
         """Return the labels by the names that are predicted: GLUE's files have numbers in their place."""
         if self.labels.regression or self.labels.several:
@@ -324,6 +384,11 @@ class TextClassification(Task[Example]):
     def pairs(self) -> bool:
         """Whether the examples are pairs of texts."""
         return self.train.columns.text_pair is not None
+
+    def shared(self) -> int:
+        """Return how many evaluation texts are training texts as well."""
+        known = {(example.text, example.text_pair) for example in self.train.examples}
+        return sum((one.text, one.text_pair) in known for table in self.sets.values() for one in table.examples)
 
     def label_names(self, config: PreTrainedConfig) -> tuple[str, ...]:
         """Return the labels in the order of the model's outputs; () for a number."""
@@ -425,6 +490,13 @@ def _probability_scores(logits: Logits, gold: npt.NDArray[Any]) -> Scores:
     """Return how good the probabilities are."""
     shares, confidence, right = judged(logits, gold)
     return {"brier_loss": brier_loss(shares, gold), "calibration_error": calibration_error(confidence, right)}
+
+
+def _suspects(shares: Logits, gold: npt.NDArray[np.int64]) -> list[Any]:
+    """Return the examples whose label looks wrong, of a model that was not trained on them; see `checks.labels`."""
+    from pocketbert.checks.labels import suspects
+
+    return suspects(shares, gold) if len(gold) >= ENOUGH else []
 
 
 def _has_lists(table: Table) -> bool:

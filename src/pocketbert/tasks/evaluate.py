@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pocketbert
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.data.bad_rows import describe_bad_rows, write_bad_rows
 from pocketbert.data.choices import read_choices
@@ -19,6 +22,7 @@ from pocketbert.data.tagged import read_tagged
 from pocketbert.decisions import stated_thresholds
 from pocketbert.errors import ConfigError, require
 from pocketbert.features import Predictor, fit
+from pocketbert.machine import processor_name
 from pocketbert.tasks import TASKS, find_task, foreign_options
 from pocketbert.tasks.choices import ChoiceEvaluation
 from pocketbert.tasks.classification import TextEvaluation
@@ -42,14 +46,16 @@ class EvaluateResult:
     """Lines about rows that were skipped, and examples that were not read to their end, if there were any."""
 
 
-def evaluate(options: EvaluateOptions, *, advance: Advance | None = None) -> EvaluateResult:
+def evaluate(options: EvaluateOptions, *, advance: Advance | None = None, argv: Sequence[str] = ()) -> EvaluateResult:
     """Evaluate a model on labelled data of its task.
 
-    It runs on the engine, or with a `device` in PyTorch; an exported file runs in the library of its format.
+    It runs on the engine, or with a `device` in PyTorch; an exported file runs in the library of its format. With an
+    `output` folder, predictions and a report are written to it.
 
     Args:
         options: model, data and outputs.
         advance: called with the number of finished examples, and their fraction of all examples.
+        argv: the command, for the report.
 
     Raises:
         DataError: the data is invalid, or has labels that the model does not have.
@@ -84,17 +90,44 @@ def evaluate(options: EvaluateOptions, *, advance: Advance | None = None) -> Eva
     evaluation.custom = options.metric
     bad = [(rows.path.name, rows.bad) for rows in evaluation.sets.values() if rows.bad]
     predictor = exported or _load_predictor(model, evaluation.head, options.device)
+    started = time.perf_counter()
     metrics = evaluation(predictor, advance)
+    seconds = time.perf_counter() - started
     notes = [f"{name}: {describe_bad_rows(rows)}" for name, rows in bad]
     notes += [evaluation.cut_note] if evaluation.cut_note else []
     if options.output is not None:
         evaluation.write(Path(options.output))
+        _write_report(options, evaluation, model, seconds, notes, argv)
         if bad:
             write_bad_rows(Path(options.output) / "bad-rows.jsonl", bad)
     missing: list[str] = []
     if options.submission is not None:
         missing = submit(evaluation, predictor, options.data, options.submission, advance)
     return EvaluateResult(metrics, tuple(missing), tuple(notes))
+
+
+def _write_report(
+    options: EvaluateOptions,
+    evaluation: Evaluation[Any, Any],
+    model: str,
+    seconds: float,
+    notes: Sequence[str],
+    argv: Sequence[str],
+) -> None:
+    """Write the report beside the predictions."""
+    from pocketbert.reports.report import write_evaluation_report
+
+    total = sum(map(len, evaluation.sets.values()))
+    facts = {
+        "model": options.model,
+        **{f"{name} data": f"{rows.path.name}, SHA-256 {rows.sha256()}" for name, rows in evaluation.sets.items()},
+        "speed": f"{total:,} examples in {seconds:.2f} s, {total / max(seconds, 1e-9):,.0f} a second",
+        "runs on": "the engine, or the library of the file" if options.device is None else f"PyTorch, {options.device}",
+        "processor": f"{processor_name()}, {os.cpu_count()} cores",
+        "PocketBERT": pocketbert.__version__,
+        **({"notes": "; ".join(notes)} if notes else {}),
+    }
+    write_evaluation_report(Path(options.output or ""), str(options.model), facts, argv, explained=model)
 
 
 def _load_predictor(model: str, head: str, device: str | None) -> Predictor:

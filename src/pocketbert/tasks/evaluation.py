@@ -14,6 +14,7 @@ from pocketbert.data.examples import Examples
 from pocketbert.decode import Output
 from pocketbert.errors import ConfigError
 from pocketbert.features import Features, Predictor, check_finite
+from pocketbert.tasks.outcomes import Outcomes, write_outcomes
 from pocketbert.tokenization import BertTokenizer
 
 E = TypeVar("E")  # an example
@@ -40,6 +41,7 @@ class Evaluation(ABC, Generic[E, P]):
     def __init__(self, sets: Mapping[str, Examples[E]], tokenizer: BertTokenizer, max_length: int) -> None:
         self.sets, self.tokenizer, self.max_length = dict(sets), tokenizer, max_length
         self.predicted: dict[str, list[P]] = {}
+        self.scored: dict[str, Scores] = {}
         self.custom: Metric | None = None  # a metric of the caller's, which is then the main one
         self.cut = 0  # examples of the latest call that were not read to their end
 
@@ -92,6 +94,7 @@ class Evaluation(ABC, Generic[E, P]):
             if self.custom is not None:
                 own = float(self.custom(*self.compared(rows, self.predicted[name])))
                 values = {self.custom.__name__: own, **values}
+            self.scored[name] = values
             scores |= {self._prefix(name) + metric: value for metric, value in values.items()}
         return scores
 
@@ -117,9 +120,17 @@ class Evaluation(ABC, Generic[E, P]):
         return f"{self.cut:,} of {total:,} examples are longer than {self.max_length} tokens: their ends were not read"
 
     def write(self, folder: Path) -> None:
-        """Write the predictions of the latest call to `folder`, one subfolder per set if there are several."""
+        """Write the predictions of the latest call to `folder`, one subfolder per set if there are several.
+
+        Beside them, in one file, what a report needs of them; see `tasks.outcomes`.
+        """
         for name, predictions in self.predicted.items():
             self.write_set(folder / name if len(self.sets) > 1 else folder, self.sets[name], predictions)
+        write_outcomes(folder, self.head, {name: self.outcomes(name) for name in self.predicted})
+
+    @abstractmethod
+    def outcomes(self, name: str) -> Outcomes:
+        """Return what the latest call predicted for each example of a set."""
 
     @abstractmethod
     def write_set(self, folder: Path, rows: Examples[E], predictions: Sequence[P]) -> None:

@@ -20,10 +20,11 @@ from pocketbert.data.squad import Question, Questions, read_squad
 from pocketbert.decode import Output, Span, null_logit, softmax, spans
 from pocketbert.errors import DataError
 from pocketbert.features import Features, Window, encode_questions, fit, usual_windows
-from pocketbert.metrics import squad, squad_best_threshold
+from pocketbert.metrics import squad, squad_best_threshold, squad_scores
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tasks.base import Targets, Task
 from pocketbert.tasks.evaluation import Evaluation, Scores
+from pocketbert.tasks.outcomes import Outcomes, Shown, digest, rounded, worst
 from pocketbert.tokenization import BertTokenizer
 
 logger = logging.getLogger("pocketbert")
@@ -138,6 +139,33 @@ class AnswerEvaluation(Evaluation[Question, AnswerPrediction]):
             file.write("\n}\n")
         if self.unanswerable:
             write_text(folder / "null_odds.json", to_json(self._differences(rows, predictions)))
+
+    def outcomes(self, name: str) -> Outcomes:
+        """Return exact match and F1 of every question, and questions with the worst answers."""
+        rows, predictions = self.sets[name], self.predicted[name]
+        assert isinstance(rows, Questions)
+        given, references = self.answers(rows, predictions), rows.references()
+        exact, f1 = [], []
+        for question in rows.examples:
+            scores = squad_scores(given[question.id], references[question.id], empty=bool(rows.unanswerable))
+            exact.append(int(scores[0]))
+            f1.append(scores[1])
+        return Outcomes(
+            kind="answers",
+            file=rows.path.name,
+            examples=digest((one.question, one.context) for one in rows.examples),
+            answers=digest(references[one.id] for one in rows.examples),
+            metrics=self.scored.get(name) or self.score(rows, predictions),
+            columns={
+                "right": exact,
+                "f1": rounded(f1),
+                "answerable": [int(bool(one.answers)) for one in rows.examples],
+            },
+            errors=[
+                Shown(0, " / ".join(dict.fromkeys(references[one.id])), given[one.id], one.question, one.context)
+                for one in (rows.examples[i] for i in worst([1 - value for value in f1]))
+            ],
+        )
 
     def _nbest(self, question: Question, prediction: AnswerPrediction) -> list[dict[str, Any]]:
         """Return texts, probabilities and logits of the best spans, as the original script writes them."""

@@ -26,6 +26,7 @@ from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tags import OUTSIDE, UNTYPED, chunks, to_iob2, type_of
 from pocketbert.tasks.base import Targets, Task
 from pocketbert.tasks.evaluation import Evaluation, Scores, write_tsv
+from pocketbert.tasks.outcomes import KINDS, Outcomes, Shown, digest, worst
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.windows import Part, encode_long_tokens, merge
 
@@ -120,24 +121,73 @@ class TagEvaluation(Evaluation[Sentence, TagPrediction]):
         )
         write_text(folder / "predictions.conll", "\n".join(sentences))
         if self.entities:
-            kinds = (
-                kind
-                for sentence, prediction in both
-                for tags in (sentence.tags, prediction.tags)
-                for kind, _, _ in chunks(tags)
-            )
             header = ("type", "f1", "precision", "recall", "entities")
-            table = []
-            for kind in sorted(set(kinds)):
-                gold, predicted = (
-                    [[tag if type_of(tag) == kind else OUTSIDE for tag in tagged.tags] for tagged in side]
-                    for side in (rows.examples, predictions)
-                )
-                scores = entity_f1(predicted, gold)
-                count = sum(len(chunks(tags)) for tags in gold)
-                values = [f"{scores[name]:.4f}" for name in header[1:4]]
-                table.append((kind or UNTYPED, *values, str(count)))
+            table = [
+                (kind, *(f"{value:.4f}" for value in values), str(count))
+                for kind, *values, count in _by_type(rows, predictions)
+            ]
             write_tsv(folder / "entities.tsv", header, table)
+
+    def outcomes(self, name: str) -> Outcomes:
+        """Return how many entities and words of each sentence are right, and the sentences with most errors."""
+        rows, predictions = self.sets[name], self.predicted[name]
+        columns: dict[str, list[Any]] = {column: [] for column in KINDS["tags"]}
+        for sentence, prediction in zip(rows.examples, predictions, strict=True):
+            gold, tags = (to_iob2(one) if self.entities else list(one) for one in (sentence.tags, prediction.tags))
+            actual, proposed = ({*chunks(one)} if self.entities else set() for one in (gold, tags))
+            right = sum(a == b for a, b in zip(gold, tags, strict=True))
+            numbers = {
+                "right": int(right == len(gold)),
+                "hits": len(actual & proposed),
+                "proposed": len(proposed),
+                "actual": len(actual),
+                "right_words": right,
+                "words": len(gold),
+                "loss": round(float(sum(prediction.losses)), 5),
+                "losses": len(prediction.losses),
+            }
+            for column, value in numbers.items():
+                columns[column].append(value)
+        errors = [
+            Shown(one.line, _marked(one.words, one.tags), _marked(one.words, predictions[i].tags), " ".join(one.words))
+            for i, one in ((i, rows.examples[i]) for i in worst(_wrong_words(columns)))
+        ]
+        return Outcomes(
+            kind="tags",
+            file=rows.path.name,
+            examples=digest(one.words for one in rows.examples),
+            answers=digest(one.tags for one in rows.examples),
+            metrics=self.scored.get(name) or self.score(rows, predictions),
+            columns=columns,
+            errors=errors,
+            types=_by_type(rows, predictions) if self.entities else [],
+        )
+
+
+def _by_type(
+    rows: Examples[Sentence], predictions: Sequence[TagPrediction]
+) -> list[tuple[str, float, float, float, int]]:
+    """Return type, F1, precision, recall and number of the entities of each type."""
+    both = zip(rows.examples, predictions, strict=True)
+    kinds = {kind for one, other in both for tags in (one.tags, other.tags) for kind, _, _ in chunks(tags)}
+    found = []
+    for kind in sorted(kinds):
+        gold, predicted = (
+            [[tag if type_of(tag) == kind else OUTSIDE for tag in tagged.tags] for tagged in side]
+            for side in (rows.examples, predictions)
+        )
+        scores, count = entity_f1(predicted, gold), sum(len(chunks(tags)) for tags in gold)
+        found.append((kind or UNTYPED, scores["f1"], scores["precision"], scores["recall"], count))
+    return found
+
+
+def _wrong_words(columns: Mapping[str, Sequence[int]]) -> list[float]:
+    return [float(all_ - right) for all_, right in zip(columns["words"], columns["right_words"], strict=True)]
+
+
+def _marked(words: Sequence[str], tags: Sequence[str]) -> str:
+    """Return the words that have a tag other than O, with it."""
+    return ", ".join(f"{word} {tag}" for word, tag in zip(words, tags, strict=True) if tag != OUTSIDE)
 
 
 class Tagging(Task[Sentence]):

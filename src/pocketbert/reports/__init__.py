@@ -1,0 +1,1 @@
+"""Reports on models: one page each, and the comparison of two."""

@@ -1,0 +1,165 @@
+"""The report of a run or an evaluation: one page, from what is written beside the model."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pocketbert.checkpoints import write_text
+from pocketbert.checkpoints.files import read_json
+from pocketbert.errors import PocketBertError
+from pocketbert.reports import sections
+from pocketbert.reports.page import facts, page, section, table, text, tiles
+from pocketbert.reports.sections import Explanation
+from pocketbert.tasks.outcomes import FILE, Outcomes, read_outcomes
+
+REPORT = "report.html"
+_EXPLAINED = 6  # errors: each takes as many passes as it has words
+
+
+def write_run_report(
+    folder: Path, latency: Mapping[str, float] | None = None, notes: Mapping[str, Any] | None = None
+) -> None:
+    """Write the report of a finished run, from its `run.json` and the outcomes in `evaluation/`.
+
+    Args:
+        folder: the output folder of the run.
+        latency: condition → milliseconds per input, as measured on this machine.
+        notes: further facts on the data: name → value.
+    """
+    run = read_json(folder / "run.json")
+    _, sets = read_outcomes(folder / "evaluation" / FILE)
+    options = run["options"]
+    start = options["model"] or "random weights"
+    teachers = f", distilled from {', '.join(options['teacher'])}" if options.get("teacher") else ""
+    below = (
+        f"A model for {options['task'].replace('-', ' ')}, trained with PocketBERT {run['pocketbert']} from "
+        f"{_last(start)}{teachers}. {run['started'][:10]}"
+    )
+    parts = _of_sets(folder, sets, run)
+    parts += [_data(run, notes or {}), _size(folder, run, latency or {}), _reproduction(run)]
+    write_text(folder / REPORT, page(folder.resolve().name, below, *parts))
+
+
+def write_evaluation_report(
+    folder: Path, model: str, sizes: Mapping[str, Any], argv: Sequence[str], *, explained: str | None
+) -> None:
+    """Write the report of an evaluation beside its predictions.
+
+    Args:
+        folder: the folder of the predictions.
+        model: the name of the model.
+        sizes: facts on the model, the data and the machine.
+        argv: the command.
+        explained: the model folder that explains errors, None where there is none.
+    """
+    _, sets = read_outcomes(folder / FILE)
+    parts = _of_sets(None if explained is None else Path(explained), sets, {})
+    parts += [section("Data, model and machine", facts(sizes))]
+    if argv:
+        parts.append(section("How to reproduce it", f"<pre>{text(shlex.join(argv))}</pre>"))
+    write_text(folder / REPORT, page(f"{_last(model)} on {_files(sets)}", "An evaluation with PocketBERT.", *parts))
+
+
+def _last(name: str) -> str:
+    """Return the name of a folder without its place, which is the user's; names on the hub as they are."""
+    return Path(name).name if Path(name).exists() else name
+
+
+def _files(sets: Mapping[str, Outcomes]) -> str:
+    return ", ".join(dict.fromkeys(one.file for one in sets.values()))
+
+
+def _of_sets(model: Path | None, sets: Mapping[str, Outcomes], run: Mapping[str, Any]) -> list[str]:
+    """Return the sections of each set."""
+    parts: list[str] = []
+    for name, outcomes in sets.items():
+        found = sections.limits_of(outcomes)
+        several = f" ({name})" if len(sets) > 1 else ""
+        prefix = f"{name}_" if len(sets) > 1 else ""
+        baseline = {key.removeprefix(prefix): value for key, value in run.get("baseline", {}).items()}
+        explanations, why_not = ({}, None) if model is None else explain(model, outcomes)
+        first = next(iter(outcomes.metrics.items()), None)
+        if first is not None:
+            low, high = found.get(first[0], (math.nan, math.nan))
+            limits = f"{low:.3f} – {high:.3f}" if math.isfinite(low) else ""
+            values = [(f"{first[0]}{several}", f"{first[1]:.3f}", limits), ("examples", f"{len(outcomes):,}", several)]
+            if outcomes.labels:
+                values.append(("labels", f"{len(outcomes.labels):,}", ""))
+            parts.append(tiles(values))
+        parts += [
+            sections.scores(outcomes, found, baseline, f"Scores{several}"),
+            sections.per_class(outcomes, found),
+            sections.confusion(outcomes),
+            sections.plots(outcomes, run.get("calibration"), run.get("history", ()) if not several else ()),
+            sections.errors(outcomes, explanations, why_not),
+            sections.suspects(outcomes),
+        ]
+    return parts
+
+
+def explain(model: Path, outcomes: Outcomes) -> tuple[dict[int, Explanation], str | None]:
+    """Return explanations of the first errors of a text classifier, on the engine; or why there are none."""
+    if outcomes.kind not in ("classes", "several", "numbers") or not outcomes.errors:
+        return {}, None
+    from pocketbert.pipelines import pipeline
+
+    some = outcomes.errors[:_EXPLAINED]
+    inputs = [one.text if one.second is None else {"text": one.text, "text_pair": one.second} for one in some]
+    try:
+        classify = pipeline("text-classification", model=str(model))
+        answers = classify(inputs, top_k=1, explain="occlusion")
+    except PocketBertError as error:
+        return {}, f"They are not explained: {error}"
+    return {i: answer[0] for i, answer in enumerate(answers)}, None
+
+
+# ── what a run tells ──
+
+
+def _data(run: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
+    rows, counted = [], []
+    for name, part in run["data"].items():
+        skipped = f", {part['skipped']:,} skipped" if part.get("skipped") else ""
+        rows.append((name, part["file"], f"{part['examples']:,}{skipped}", f"{part['sha256'][:16]}…"))
+        if part.get("labels"):
+            counted.append((name, part["labels"]))
+    parts = [table(("set", "file", "examples", "SHA-256"), rows)]
+    if counted:
+        names = sorted({label for _, labels in counted for label in labels}, key=lambda one: -counted[0][1].get(one, 0))
+        header = ["label", *(f"{name}" for name, _ in counted)]
+        cells = [[label, *(f"{labels.get(label, 0):,}" for _, labels in counted)] for label in names[:60]]
+        parts.append(table(header, cells, numbers=range(1, len(header))))
+    if notes:
+        parts.append(facts(notes))
+    return section("Data", *parts)
+
+
+def _size(folder: Path, run: Mapping[str, Any], latency: Mapping[str, float]) -> str:
+    megabytes = (folder / "model.safetensors").stat().st_size / 1e6
+    machine = run["machine"]
+    values: dict[str, Any] = {
+        "parameters": f"{run['parameters']:,}",
+        "model.safetensors": f"{megabytes:.1f} MB",
+        "training": f"{run['seconds']:,.0f} s, {run['steps']:,} steps, {run['precision']}",
+        "machine": f"{machine['processor']}, {machine['cores']} cores"
+        + (f", {machine['gpu']}" if machine["gpu"] else ""),
+    }
+    values |= {condition: f"{milliseconds:.2f} ms" for condition, milliseconds in latency.items()}
+    return section("Size and speed", facts(values))
+
+
+def _reproduction(run: Mapping[str, Any]) -> str:
+    command = shlex.join(["pocketbert", *run["argv"][1:]]) if run["argv"] else ""
+    given = {name: value for name, value in run["options"].items() if value not in (None, False, [], ())}
+    options = "\n".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in given.items())
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    own = f"PocketBERT {run['pocketbert']}" + (f" at {run['git']}" if run["git"] else "")
+    parts = [f"<pre>$ {text(command)}</pre>"] if command else []
+    return section(
+        "How to reproduce it", *parts, f"<p>{text(own)}; {text(versions)}.</p>", f"<pre>{text(options)}</pre>"
+    )
