@@ -24,12 +24,12 @@ p{margin:6px 0 10px}.soft,figcaption{color:var(--soft)}.note{color:var(--soft);f
 .tile span{color:var(--soft);font-size:13px}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:6px 0;overflow-wrap:normal}
 th,td{text-align:left;padding:4px 14px 4px 0;border-bottom:1px solid var(--rule);vertical-align:top}
-th{font-weight:600;color:var(--soft);font-size:13px}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+th{font-weight:600;color:var(--soft);font-size:13px}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 td.wide{min-width:200px;overflow-wrap:anywhere}
 .matrix td,.matrix th{padding:5px 10px;text-align:center;border:1px solid var(--rule)}.matrix th.row{text-align:right}
 .matrix td{background:rgba(var(--tone),var(--a));font-variant-numeric:tabular-nums}
 .bar{display:inline-block;height:9px;border-radius:2px;background:var(--c0);vertical-align:baseline}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:8px 28px}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:8px 28px}
 figure{margin:0}figcaption{font-size:13.5px}svg{width:100%;height:auto;max-width:520px;display:block}
 svg text{fill:var(--soft);font:11.5px system-ui,sans-serif}.grid{stroke:var(--rule)}
 .line{fill:none;stroke-width:2}.rule{fill:none;stroke:var(--soft);stroke-dasharray:3 4}
@@ -57,17 +57,22 @@ class Markup:
 
     html: str
 
+    def __len__(self) -> int:
+        return 0  # characters that are seen
 
-def text(value: Any) -> str:
+
+def text(value: str | Markup) -> str:
     """Return a value as HTML: everything but `Markup` is escaped."""
-    return value.html if isinstance(value, Markup) else escape(str(value))
+    return value.html if isinstance(value, Markup) else escape(value)
 
 
-def table(header: Sequence[Any], rows: Sequence[Sequence[Any]], *, numbers: Sequence[int] = ()) -> str:
+def table(
+    header: Sequence[str | Markup], rows: Sequence[Sequence[str | Markup]], *, numbers: Sequence[int] = ()
+) -> str:
     """Return a table; `numbers` are the columns that are aligned to the right."""
 
     def cells(row: Sequence[Any], tag: str) -> str:
-        kinds = ("n" if i in numbers else "wide" if len(str(value)) > 40 else "" for i, value in enumerate(row))
+        kinds = ("n" if i in numbers else "wide" if len(value) > 40 else "" for i, value in enumerate(row))
         return "".join(
             f"<{tag}{f' class={kind}' if kind else ''}>{text(value)}</{tag}>"
             for kind, value in zip(kinds, row, strict=True)
@@ -78,7 +83,7 @@ def table(header: Sequence[Any], rows: Sequence[Sequence[Any]], *, numbers: Sequ
     return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
-def facts(values: Mapping[str, Any]) -> str:
+def facts(values: Mapping[str, str]) -> str:
     """Return names and values."""
     return table(("", ""), list(values.items()))
 

@@ -22,7 +22,7 @@ _EXPLAINED = 6  # errors: each takes as many passes as it has words
 
 
 def write_run_report(
-    folder: Path, latency: Mapping[str, float] | None = None, notes: Mapping[str, Any] | None = None
+    folder: Path, latency: Mapping[str, float] | None = None, notes: Mapping[str, str] | None = None
 ) -> None:
     """Write the report of a finished run, from its `run.json` and the outcomes in `evaluation/`.
 
@@ -46,7 +46,7 @@ def write_run_report(
 
 
 def write_evaluation_report(
-    folder: Path, model: str, sizes: Mapping[str, Any], argv: Sequence[str], *, explained: str | None
+    folder: Path, model: str, sizes: Mapping[str, str], argv: Sequence[str], *, explained: str | None
 ) -> None:
     """Write the report of an evaluation beside its predictions.
 
@@ -121,7 +121,7 @@ def explain(model: Path, outcomes: Outcomes) -> tuple[dict[int, Explanation], st
 # ── what a run tells ──
 
 
-def _data(run: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
+def _data(run: Mapping[str, Any], notes: Mapping[str, str]) -> str:
     rows, counted = [], []
     for name, part in run["data"].items():
         skipped = f", {part['skipped']:,} skipped" if part.get("skipped") else ""
@@ -142,7 +142,7 @@ def _data(run: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
 def _size(folder: Path, run: Mapping[str, Any], latency: Mapping[str, float]) -> str:
     megabytes = (folder / "model.safetensors").stat().st_size / 1e6
     machine = run["machine"]
-    values: dict[str, Any] = {
+    values = {
         "parameters": f"{run['parameters']:,}",
         "model.safetensors": f"{megabytes:.1f} MB",
         "training": f"{run['seconds']:,.0f} s, {run['steps']:,} steps, {run['precision']}",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 _WIDTH, _HEIGHT = 420, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 12, 10, 42
 _TICKS = 5
 
 Points = Sequence[tuple[float, float]]

@@ -119,7 +119,7 @@ def _write_report(
 
     total = sum(map(len, evaluation.sets.values()))
     facts = {
-        "model": options.model,
+        "model": str(options.model),
         **{f"{name} data": f"{rows.path.name}, SHA-256 {rows.sha256()}" for name, rows in evaluation.sets.items()},
         "speed": f"{total:,} examples in {seconds:.2f} s, {total / max(seconds, 1e-9):,.0f} a second",
         "runs on": "the engine, or the library of the file" if options.device is None else f"PyTorch, {options.device}",
