@@ -33,6 +33,20 @@ def one_thread() -> Iterator[None]:
         sys.modules["torch"].set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_disk() -> Iterator[None]:
+    """Files are written as ever, but nobody waits until the disk has them: no test outlives a failure of power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw nothing, as where matplotlib is not installed: two pictures take longer than the training of a test."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
 @pytest.fixture(autouse=True)
 def interruptible() -> Iterator[None]:
     """Processes that a test starts can be interrupted, also where the tests run in the background.

@@ -11,7 +11,7 @@ from pocketbert import cli
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+def run(monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> Callable[..., Outcome]:
     """Run a command in this process."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv(cli.DEBUG, raising=False)

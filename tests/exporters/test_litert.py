@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from pocketbert.bench.peers import ExportedFile
 from pocketbert.bench.subjects import published
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, ConfigError, InputError, MissingExtraError
+from pocketbert.exporters.formats import FORMATS
+from pocketbert.exporters.litert.predictor import LiteRtPredictor
 from pocketbert.exporters.load import find_export, load_export, model_folder
+from pocketbert.exporters.saved_model.predictor import SavedModelPredictor
+from pocketbert.exporters.tensorflow_graph import compute
 from pocketbert.exporters.verify import SENTENCES, compare
 from pocketbert.features import Features, pad
 from pocketbert.runtime.engine import Engine
@@ -29,12 +34,8 @@ from pocketbert.runtime.quantized_folders import quantize_folder
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 pytest.importorskip("ai_edge_litert", reason="the extra 'litert' is not installed")
-tf = pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
-
-from pocketbert.exporters.formats import FORMATS  # noqa: E402
-from pocketbert.exporters.litert.predictor import LiteRtPredictor  # noqa: E402
-from pocketbert.exporters.saved_model.predictor import SavedModelPredictor  # noqa: E402
-from pocketbert.exporters.tensorflow_graph import compute  # noqa: E402
+if find_spec("tensorflow") is None:  # importing it takes seconds, and only the process that runs these tests needs it
+    pytest.skip("the extra 'tf' is not installed", allow_module_level=True)
 
 LENGTHS = [1, 40, 7, 2, 23]
 SMALL: dict[str, PreTrainedConfig] = {
@@ -49,6 +50,8 @@ SMALL: dict[str, PreTrainedConfig] = {
 @pytest.mark.parametrize(("name", "head"), all_that_matter())
 def test_equals_the_plan(name: str, head: str) -> None:
     """Padding in a batch changes no output."""
+    import tensorflow as tf
+
     plan, choices = lower(CONFIGS[name], tensors(model_of(CONFIGS[name], head)), head), head == "ForMultipleChoice"
     inputs = draw(LENGTHS)
     arrays = [tf.constant(array, tf.int32) for array in pad(inputs).values()]
@@ -241,6 +244,8 @@ def test_saved_model(name: str, head: str, tmp_path: Path) -> None:
 
 
 def test_a_saved_model_of_something_else(tmp_path: Path) -> None:
+    import tensorflow as tf
+
     tf.saved_model.save(tf.Module(), str(tmp_path))
     with pytest.raises(CheckpointError, match="has no signature serving_default"):
         SavedModelPredictor(tmp_path)

@@ -92,6 +92,7 @@ ALL: dict[str, Any] = {"alpha": 0.5, "temperature": 2.0, "hidden_weight": 1.0, "
 
 
 @pytest.mark.learning
+@pytest.mark.usefixtures("pictures")
 def test_a_student_learns_what_the_labels_do_not_say(make: Make, tmp_path: Path, teacher: Path) -> None:
     wrong = write_csv(
         tmp_path / "wrong.csv", [(text, ("bad", "good")[i % 3 == 0]) for i, (text, _) in enumerate(reviews(160))]

@@ -35,6 +35,7 @@ Options = Callable[..., FinetuneOptions]
 
 
 @pytest.mark.learning
+@pytest.mark.usefixtures("pictures")
 def test_from_a_table_to_a_model_that_answers(options: Options, tmp_path: Path) -> None:
     data = write_csv(tmp_path / "many.csv", reviews(200))
     result = finetune(options(data=data, epochs=10, learning_rate=5e-3), argv=["pocketbert", "finetune"])

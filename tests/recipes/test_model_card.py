@@ -44,6 +44,7 @@ def test_the_card_is_one_for_the_hub(options: Options, tmp_path: Path) -> None:
     assert f"Timed on {run['machine']['processor']}" in text
 
 
+@pytest.mark.usefixtures("pictures")
 def test_metrics_confusion_errors_and_curves(options: Options) -> None:
     result = finetune(options(epochs=2))
     folder = result.folder / "evaluation"

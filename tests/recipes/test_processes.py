@@ -61,7 +61,7 @@ def mobilebert(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 @pytest.fixture(scope="module")
 def sharded(corpus: Path, squeezebert: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished("pretrain", corpus, tmp_path_factory.mktemp("sharded") / "out", squeezebert)
+    return finished("pretrain", corpus, tmp_path_factory.mktemp("sharded") / "out", squeezebert, "--sharded")
 
 
 def arguments(command: str, corpus: Path, output: Path, given: dict[str, Any], *flags: str) -> list[str]:
@@ -75,8 +75,9 @@ def arguments(command: str, corpus: Path, output: Path, given: dict[str, Any], *
     return shown
 
 
-def finished(command: str, corpus: Path, output: Path, given: dict[str, Any]) -> Path:
-    run = together(output, arguments(command, corpus, output, given, "--sharded"))
+def finished(command: str, corpus: Path, output: Path, given: dict[str, Any], *how: str) -> Path:
+    """The folder of a run in two processes."""
+    run = together(output, arguments(command, corpus, output, given, *how))
     assert run.ends() == 0, run.said("err")
     assert len(run.said("out").splitlines()) == 1, "one process speaks"
     return output
@@ -93,12 +94,22 @@ def close(mine: Path, theirs: Path, but: str = "nothing") -> None:
         torch.testing.assert_close(weights(mine)[name], expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def alone(corpus: Path, squeezebert: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("alone") / "out"
+    return pretrain(PretrainOptions(corpus=corpus, output=output, **squeezebert)).folder
+
+
 def test_two_processes_learn_what_one_does(
-    corpus: Path, squeezebert: dict[str, Any], sharded: Path, tmp_path: Path
+    corpus: Path, squeezebert: dict[str, Any], sharded: Path, alone: Path, tmp_path: Path
 ) -> None:
-    """With copied weights (DDP), by the documented command, and with divided ones (FSDP2): the order of sums aside."""
-    alone = pretrain(PretrainOptions(corpus=corpus, output=tmp_path / "alone", **squeezebert)).folder
+    """With copied weights (DDP), and with divided ones (FSDP2): the order of sums aside."""
     close(sharded, alone)
+    close(finished("pretrain", corpus, tmp_path / "copied", squeezebert), alone)
+
+
+@pytest.mark.slow
+def test_the_documented_command(corpus: Path, squeezebert: dict[str, Any], alone: Path, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*launcher, "-m", "pocketbert.cli", *arguments("pretrain", corpus, tmp_path / "copied", squeezebert)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -124,7 +135,7 @@ def test_one_dies_then_all_are_stopped_and_nothing_is_lost(
     assert f"resuming from {output}" in run.said("err")
     stopped_at = newest(states)
     assert f"stopped by SIGTERM after step {stopped_at} of 12" in run.said("err")
-    mine, theirs = weights(finished("pretrain", corpus, output, squeezebert)), weights(sharded)
+    mine, theirs = weights(finished("pretrain", corpus, output, squeezebert, "--sharded")), weights(sharded)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
@@ -134,7 +145,7 @@ def test_a_sharded_transfer_learns_what_one_process_does_and_loses_nothing(
 ) -> None:
     """Layer after layer, with layers below that learn slowly and all else at rest; one is killed on the way."""
     alone = transfer(TransferOptions(corpus=corpus, output=tmp_path / "alone", **mobilebert)).folder
-    whole = finished("transfer", corpus, tmp_path / "whole", mobilebert)
+    whole = finished("transfer", corpus, tmp_path / "whole", mobilebert, "--sharded")
     close(whole, alone)
     output, states = tmp_path / "out", tmp_path / "out" / "checkpoints"
     run = together(output, arguments("transfer", corpus, output, mobilebert, *DIES))

@@ -17,6 +17,7 @@ from pocketbert.recipes.search import Between, Space, search
 from pocketbert.recipes.seeds import over_seeds
 
 Options = Callable[..., FinetuneOptions]
+pytestmark = pytest.mark.usefixtures("pictures")  # a search draws one
 SPACE: Space = {"batch_size": (8, 16), "learning_rate": Between(1e-3, 1e-2, log=True)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -183,6 +184,7 @@ def _flat(content: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]
     return flat
 
 
+@functools.cache  # a process computes what it has loaded
 def _commit() -> str | None:
     """Return the commit of PocketBERT's source tree, if it runs from one."""
     try:

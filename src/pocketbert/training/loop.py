@@ -207,7 +207,7 @@ class _Runner:
         # Share p of process r is share p · count + r of all: the same dropout for any number of processes.
         seeds = random_words(self.schedule.seed, "dropout", step, len(batch) * self.processes.count)
         for number, part in enumerate(batch):
-            torch.manual_seed(int(seeds[number * self.processes.count + self.processes.rank]))
+            self._seed(int(seeds[number * self.processes.count + self.processes.rank]))
             shares = self._gradient(part, totals, last=number == len(batch) - 1)
             for name, share in shares.items():
                 scalars[name] = scalars[name] + share.detach() if name in scalars else share.detach()
@@ -217,6 +217,13 @@ class _Runner:
         scalars["gradient_norm"] = clip_gradients(self.objective.parameters(), self.schedule.clip)
         self.optimizer.step()
         return scalars, totals["examples"]
+
+    def _seed(self, seed: int) -> None:
+        """Seed dropout; `torch.manual_seed` would note a traceback for each kind of device that is not in use."""
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def _gradient(self, part: Batch, totals: Mapping[str, int], *, last: bool) -> dict[str, Tensor]:
         """Add the gradient of one micro-batch; after the last one, gradients are summed over all processes."""
