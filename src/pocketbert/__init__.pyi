@@ -117,6 +117,9 @@ from pocketbert.recipes.seeds import SeedsResult as SeedsResult
 from pocketbert.recipes.seeds import over_seeds as over_seeds
 from pocketbert.recipes.transfer import transfer as transfer
 from pocketbert.recipes.transfer_options import TransferOptions as TransferOptions
+from pocketbert.reports.compare import CompareResult as CompareResult
+from pocketbert.reports.compare import compare as compare
+from pocketbert.reports.options import CompareOptions as CompareOptions
 from pocketbert.runtime.quantize_options import QuantizeOptions as QuantizeOptions
 from pocketbert.runtime.quantized_folders import QuantizeResult as QuantizeResult
 from pocketbert.runtime.quantized_folders import quantize as quantize

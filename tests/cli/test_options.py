@@ -27,6 +27,7 @@ from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.pretrain_options import PretrainOptions
 from pocketbert.recipes.transfer_options import TransferOptions
+from pocketbert.reports.options import CompareOptions
 from pocketbert.runtime.quantize_options import QuantizeOptions
 from pocketbert.serve.settings import Limits, Settings
 from pocketbert.tasks.evaluate_options import EvaluateOptions
@@ -58,6 +59,7 @@ CALLS: dict[str, tuple[Sequence[str], Sequence[Any]]] = {
     ),
     "check": (["a.csv"], [CheckOptions(data=Path("a.csv"))]),
     "evaluate": (["model", "a.csv"], [EvaluateOptions(model="model", data=Path("a.csv"))]),
+    "compare": (["a", "b"], [CompareOptions(first=Path("a"), second=Path("b"))]),
     "quantize": (["model", "out"], [QuantizeOptions(model="model", output=Path("out"))]),
     "export": (["model", "out"], [ExportOptions(model="model", output=Path("out"))]),
     "serve": ([], [Settings(models=()), Limits()]),

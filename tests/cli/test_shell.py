@@ -37,6 +37,7 @@ COMMANDS = (
     "distill",
     "check",
     "evaluate",
+    "compare",
     "quantize",
     "export",
     "serve",

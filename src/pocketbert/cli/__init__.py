@@ -43,6 +43,7 @@ COMMANDS = {
             "Check labelled texts: wrong-looking labels, duplicates, leaks, what is out of place.",
         ),
         "evaluate": ("pocketbert.cli.evaluate", "Evaluate a model on labelled data of its task."),
+        "compare": ("pocketbert.cli.compare", "Compare two models on the same examples: is one of them better?"),
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller and faster."),
         "export": ("pocketbert.cli.export", "Export a model to ONNX, LiteRT or SavedModel, and verify it."),
     },

@@ -147,7 +147,8 @@ def _reliability(outcomes: Outcomes, calibration: Mapping[str, Any] | None) -> s
         bins = [(float(confidence[part].mean()), float(right[part].mean())) for part in mass_bins(confidence)]
         plot.line(bins, 0)
     return captioned(
-        plot.html(), "Reliability: bins of as many predictions each; on the diagonal, a probability means what it says."
+        plot.html(),
+        "Reliability: bins of as many predictions each; on the diagonal, a probability is the share that is right.",
     )
 
 

@@ -68,6 +68,7 @@ class ChoiceEvaluation(Evaluation[Choice, Logits]):
             file=rows.path.name,
             examples=digest((one.prompt, one.choices) for one in rows.examples),
             answers=digest(gold),
+            lines=[one.line for one in rows.examples],
             metrics=self.scored.get(name) or self.score(rows, predictions),
             columns={
                 "right": [int(a == b) for a, b in zip(gold, chosen, strict=True)],

@@ -298,6 +298,7 @@ class TextEvaluation(Evaluation[Example, Logits]):
             file=rows.path.name,
             examples=digest((example.text, example.text_pair) for example in rows.examples),
             answers=digest(names),
+            lines=[example.line for example in rows.examples],
             metrics=self.scored.get(name) or self.score(rows, self.predicted[name]),
             columns=columns,
             labels=list(self.labels.names),

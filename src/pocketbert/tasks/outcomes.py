@@ -63,6 +63,8 @@ class Outcomes:
     """Hash of all labels."""
     metrics: dict[str, float]
     columns: dict[str, list[Any]]
+    lines: list[int] = field(default_factory=list)
+    """Of the examples in the file, where it has any."""
     labels: list[str] = field(default_factory=list)
     """Names of classes, which columns refer to by number."""
     positive: int | None = None
@@ -109,7 +111,7 @@ def read_outcomes(path: Path) -> tuple[str, dict[str, Outcomes]]:
 
     Raises:
         CheckpointError: the file cannot be read.
-        DataError: it is none of outcomes.
+        DataError: it holds something else.
     """
     content = read_json(path, largest=None)
     if content.get("version") != VERSION:

@@ -157,6 +157,7 @@ class TagEvaluation(Evaluation[Sentence, TagPrediction]):
             file=rows.path.name,
             examples=digest(one.words for one in rows.examples),
             answers=digest(one.tags for one in rows.examples),
+            lines=[one.line for one in rows.examples],
             metrics=self.scored.get(name) or self.score(rows, predictions),
             columns=columns,
             errors=errors,
