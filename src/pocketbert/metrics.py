@@ -115,7 +115,7 @@ def brier_loss(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 def smaller_is_better(metric: str) -> bool:
     """Whether the metric of this name falls as a model improves."""
-    return metric.endswith(("loss", "calibration_error"))
+    return metric.endswith(("loss", "_error")) and re.search(r"(?:^|_)neg_", metric) is None
 
 
 # ── numbers ──

@@ -303,7 +303,7 @@ class EpochRun(TrainingRun):
     def _choose_metric(self) -> str:
         """Return the metric that selects the best model. Raises `ConfigError` for an unknown metric."""
         wanted, known = self.options.metric, self.metrics()
-        if callable(wanted):
+        if callable(wanted) or (isinstance(self.encoded, EncodedTask) and self.encoded.evaluation.custom is not None):
             return known[0]
         if wanted is not None and wanted not in known:
             raise ConfigError(f"--metric {wanted} must be one of {', '.join(known)}")

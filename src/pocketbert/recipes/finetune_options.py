@@ -215,7 +215,10 @@ class FinetuneOptions(Options):
     metric: str | Callable[[Any, Any], float] | None = field(
         default=None,
         metadata=EVALUATION.option(
-            "Metric that selects the best checkpoint.", "NAME", default="the task's first metric"
+            "Metric that selects the best checkpoint: one of the task's, or a name of scikit-learn's such as f1_macro, "
+            "balanced_accuracy or roc_auc (extra sklearn).",
+            "NAME",
+            default="the task's first metric",
         ),
     )
     thresholds: str | None = field(

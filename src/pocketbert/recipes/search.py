@@ -141,7 +141,7 @@ def search(
             print_line(console, f"trial {count + 1} failed: {error}")
             study.tell(number, state=optuna.trial.TrialState.FAIL)
             continue
-        metric = metric or next(iter(result.metrics))
+        metric = metric if metric in result.metrics else next(iter(result.metrics))
         sign = 1.0 if smaller_is_better(metric) else -1.0  # studies minimise
         study.set_user_attr(f"metrics-{number}", result.metrics)
         study.tell(number, sign * result.metrics[metric])

@@ -74,7 +74,7 @@ def over_seeds(
         results[seed] = run(replace(options, seed=seed, output=output), console=console, argv=argv, callback=callback)
     metrics_of = {seed: result.metrics for seed, result in results.items()}
     columns = {name: [metrics[name] for metrics in metrics_of.values()] for name in next(iter(metrics_of.values()))}
-    metric = options.metric_name or next(iter(columns))
+    metric = options.metric_name if options.metric_name in columns else next(iter(columns))
     sign = -1.0 if smaller_is_better(metric) else 1.0
     best = max(metrics_of, key=lambda seed: sign * metrics_of[seed][metric])
     result = SeedsResult(

@@ -197,7 +197,7 @@ def _page(
 def limits(one: Difference) -> str:
     """Return the interval of a difference as text; nothing where there is none."""
     known = one.low is not None and one.high is not None and math.isfinite(one.low)
-    return f"{one.low:+.4f} – {one.high:+.4f}" if known else ""
+    return f"{one.low:+.4f} to {one.high:+.4f}" if known else ""
 
 
 def _only(title: str, lines: list[int], errors: list[Shown]) -> str:

@@ -158,8 +158,7 @@ class Task(TrainingData, Generic[E]):
     def encode(self, tokenizer: BertTokenizer, config: PreTrainedConfig, max_length: int) -> EncodedTask[E]:
         """Return the training examples as inputs and targets, and the evaluation; see `TrainingData.encode`."""
         evaluation = self.evaluation(tokenizer, config, max_length)
-        metric = self.options.metric
-        evaluation.custom = None if isinstance(metric, str) else metric
+        evaluation.use(self.options.metric)
         groups: list[list[Any]] = []
         for start in range(0, len(self.train), Evaluation.chunk):
             groups += evaluation.encode(self.train.examples[start : start + Evaluation.chunk])

@@ -22,6 +22,7 @@ from pocketbert.metrics import accuracy
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tasks.base import Targets, Task
 from pocketbert.tasks.evaluation import Evaluation, Scores, cross_entropy, write_tsv
+from pocketbert.tasks.named_metrics import Judged
 from pocketbert.tasks.outcomes import Outcomes, Shown, digest, rounded, worst
 from pocketbert.tokenization import BertTokenizer
 
@@ -55,6 +56,15 @@ class ChoiceEvaluation(Evaluation[Choice, Logits]):
     def set_metrics(self) -> list[str]:
         """Return the names of the metrics of a set."""
         return ["accuracy", "loss"]
+
+    def judged(self, rows: Examples[Choice], predictions: Sequence[Logits]) -> Judged:
+        """Return the numbers of the right and of the chosen texts."""
+        gold = np.array([example.label for example in rows.examples])
+        return Judged(gold, np.array([int(logits.argmax()) for logits in predictions]))
+
+    def unpredicted(self, rows: Examples[Choice]) -> Sequence[Logits]:
+        """Return the first choice always."""
+        return [np.zeros(1)] * len(rows)
 
     def outcomes(self, name: str) -> Outcomes:
         """Return the right and the chosen numbers, and the surest errors."""

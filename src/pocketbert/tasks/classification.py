@@ -41,6 +41,7 @@ from pocketbert.metrics import (
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tasks.base import Targets, Task
 from pocketbert.tasks.evaluation import Advance, Evaluation, Scores, cross_entropy, write_tsv
+from pocketbert.tasks.named_metrics import Judged
 from pocketbert.tasks.outcomes import SHOWN, Outcomes, Shown, digest, rounded, worst
 from pocketbert.tokenization import BertTokenizer
 
@@ -137,10 +138,8 @@ class TextEvaluation(Evaluation[Example, Logits]):
     def rescored(self) -> Scores:
         """Return the metrics of the latest predictions."""
         scores: Scores = {}
-        for name, rows in self.sets.items():
-            values = self.score(rows, self.predicted[name])
-            self.scored[name] = values
-            scores |= {self._prefix(name) + metric: value for metric, value in values.items()}
+        for name in self.sets:
+            scores |= self.scored_set(name)
         return self._with_glue_score(scores)
 
     def divide(self, temperatures: Sequence[float]) -> None:
@@ -216,6 +215,19 @@ class TextEvaluation(Evaluation[Example, Logits]):
             return gold.astype(np.int64), (logits > 0.0).astype(np.int64)
         names = self.labels.names
         return [names[int(i)] for i in gold], [names[i] for i in logits.argmax(axis=1)]
+
+    def judged(self, rows: Examples[Example], predictions: Sequence[Logits]) -> Judged:
+        """Return labels, predictions and probabilities, in the order of the labels; numbers of a regression."""
+        logits, gold = np.stack(predictions).astype(np.float64), self.gold[id(rows)]
+        if self.labels.regression:
+            return Judged(gold.astype(np.float64), logits.reshape(len(gold)))
+        if self.labels.several:
+            return Judged(gold.astype(np.int64), self.chosen(logits).astype(np.int64), sigmoid(logits))
+        return Judged(gold.astype(np.int64), logits.argmax(axis=1), softmax(logits))
+
+    def unpredicted(self, rows: Examples[Example]) -> Sequence[Logits]:
+        """Return logits of 0."""
+        return [*np.zeros((len(rows), max(1, len(self.labels.names))))]
 
     def write_set(self, folder: Path, rows: Examples[Example], predictions: Sequence[Logits]) -> None:
         """Write `predictions.tsv` and `errors.tsv` (most confident first).

@@ -87,12 +87,14 @@ def evaluate(options: EvaluateOptions, *, advance: Advance | None = None, argv: 
         skip_bad=options.skip_bad,
         merge_labels=options.merge_labels,
     )
-    evaluation.custom = options.metric
+    evaluation.use(options.metric)
     bad = [(rows.path.name, rows.bad) for rows in evaluation.sets.values() if rows.bad]
     predictor = exported or _load_predictor(model, evaluation.head, options.device)
     started = time.perf_counter()
     metrics = evaluation(predictor, advance)
     seconds = time.perf_counter() - started
+    if isinstance(options.metric, str) and options.metric in metrics:
+        metrics = {options.metric: metrics[options.metric], **metrics}  # first, whichever it is
     notes = [f"{name}: {describe_bad_rows(rows)}" for name, rows in bad]
     notes += [evaluation.cut_note] if evaluation.cut_note else []
     if options.output is not None:

@@ -77,8 +77,16 @@ class EvaluateOptions(Options):
         metadata=RUN.option("PyTorch device: cpu, cuda, cuda:1, …", "NAME", default="the engine, without PyTorch"),
     )
 
-    metric: Callable[[Any, Any], float] | None = None
-    """A further metric of labels and predictions, in Python only: for classes, lists of names."""
+    metric: str | Callable[[Any, Any], float] | None = field(
+        default=None,
+        metadata=RUN.option(
+            "A further metric: a name of scikit-learn's such as balanced_accuracy, f1_weighted or roc_auc; needs the "
+            "extra sklearn.",
+            "NAME",
+            default="those of the task",
+        ),
+    )
+    """In Python also a function of labels and predictions: for classes, lists of names."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,6 +14,7 @@ from pocketbert.data.examples import Examples
 from pocketbert.decode import Output
 from pocketbert.errors import ConfigError
 from pocketbert.features import Features, Predictor, check_finite
+from pocketbert.tasks.named_metrics import Judged, NamedMetric
 from pocketbert.tasks.outcomes import Outcomes, write_outcomes
 from pocketbert.tokenization import BertTokenizer
 
@@ -42,7 +43,7 @@ class Evaluation(ABC, Generic[E, P]):
         self.sets, self.tokenizer, self.max_length = dict(sets), tokenizer, max_length
         self.predicted: dict[str, list[P]] = {}
         self.scored: dict[str, Scores] = {}
-        self.custom: Metric | None = None  # a metric of the caller's, which is then the main one
+        self.custom: Metric | NamedMetric | None = None  # a further metric, which is then the main one
         self.cut = 0  # examples of the latest call that were not read to their end
 
     @abstractmethod
@@ -74,6 +75,44 @@ class Evaluation(ABC, Generic[E, P]):
         """
         raise ConfigError(f"a metric of one's own compares labels, which a …{self.head} has not")
 
+    def judged(self, rows: Examples[E], predictions: Sequence[P]) -> Judged:
+        """Return the labels and the predictions of a set as arrays, for metrics of scikit-learn.
+
+        Raises:
+            ConfigError: the task has none that such a metric could compare.
+        """
+        raise ConfigError(f"metrics of scikit-learn compare labels, which a …{self.head} has not")
+
+    def use(self, metric: str | Metric | None) -> None:
+        """Make a metric the main one: a function of labels and predictions, the task's own, or scikit-learn's.
+
+        Raises:
+            ConfigError: there is none of this name, or it has no value for these examples.
+            MissingExtraError: its name may be one of scikit-learn's, which is not installed.
+        """
+        self.custom = None
+        if callable(metric):
+            self.custom = metric
+        elif metric is not None and metric not in {*self.metrics(), *self.set_metrics()}:
+            self.custom = NamedMetric(metric, self.metrics())
+            for rows in self.sets.values():
+                self.custom.check(self.judged(rows, self.unpredicted(rows)), rows.path.name)
+
+    def unpredicted(self, rows: Examples[E]) -> Sequence[P]:
+        """Return predictions of the right form that no model made, for `judged`."""
+        return ()
+
+    def scored_set(self, name: str) -> Scores:
+        """Return the metrics of the latest predictions for a set, the main metric first, and remember them."""
+        rows, predictions = self.sets[name], self.predicted[name]
+        values = self.score(rows, predictions)
+        if isinstance(self.custom, NamedMetric):
+            values = {self.custom.__name__: self.custom(self.judged(rows, predictions)), **values}
+        elif self.custom is not None:
+            values = {self.custom.__name__: float(self.custom(*self.compared(rows, predictions))), **values}
+        self.scored[name] = values
+        return {self._prefix(name) + metric: value for metric, value in values.items()}
+
     def __call__(self, predictor: Predictor, advance: Advance | None = None) -> Scores:
         """Return the metrics of a model.
 
@@ -90,12 +129,7 @@ class Evaluation(ABC, Generic[E, P]):
                 done += 1
                 if advance is not None:
                     advance(done, done / total)
-            values = self.score(rows, self.predicted[name])
-            if self.custom is not None:
-                own = float(self.custom(*self.compared(rows, self.predicted[name])))
-                values = {self.custom.__name__: own, **values}
-            self.scored[name] = values
-            scores |= {self._prefix(name) + metric: value for metric, value in values.items()}
+            scores |= self.scored_set(name)
         return scores
 
     def predict(self, predictor: Predictor, examples: Sequence[E]) -> Iterator[P]:

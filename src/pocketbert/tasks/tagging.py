@@ -26,6 +26,7 @@ from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.tags import OUTSIDE, UNTYPED, chunks, to_iob2, type_of
 from pocketbert.tasks.base import Targets, Task
 from pocketbert.tasks.evaluation import Evaluation, Scores, write_tsv
+from pocketbert.tasks.named_metrics import Judged
 from pocketbert.tasks.outcomes import KINDS, Outcomes, Shown, digest, worst
 from pocketbert.tokenization import BertTokenizer
 from pocketbert.windows import Part, encode_long_tokens, merge
@@ -108,6 +109,20 @@ class TagEvaluation(Evaluation[Sentence, TagPrediction]):
     def compared(self, rows: Examples[Sentence], predictions: Sequence[TagPrediction]) -> tuple[Any, Any]:
         """Return the tags of each sentence, as they are written, and as they are predicted."""
         return [list(sentence.tags) for sentence in rows.examples], [list(one.tags) for one in predictions]
+
+    def judged(self, rows: Examples[Sentence], predictions: Sequence[TagPrediction]) -> Judged:
+        """Return the tags of all words, and the predicted ones, as numbers in the order of their names."""
+        sides = [
+            [tag for one in side for tag in (to_iob2(one.tags) if self.entities else one.tags)]
+            for side in (rows.examples, predictions)
+        ]
+        numbers = {tag: i for i, tag in enumerate(sorted({*sides[0], *sides[1]}))}
+        gold, predicted = (np.array([numbers[tag] for tag in side]) for side in sides)
+        return Judged(gold, predicted)
+
+    def unpredicted(self, rows: Examples[Sentence]) -> Sequence[TagPrediction]:
+        """Return the tags of the file."""
+        return [TagPrediction(list(one.tags), 0, []) for one in rows.examples]
 
     def write_set(self, folder: Path, rows: Examples[Sentence], predictions: Sequence[TagPrediction]) -> None:
         """Write `predictions.conll` (word, tag, predicted tag), for conlleval, and `entities.tsv`: F1 per type."""
