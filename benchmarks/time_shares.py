@@ -22,10 +22,10 @@ import numpy as np
 from common import RESULTS, write_results
 from processors import NAMES
 
-from pocketbert._core import take_kernel_times, timed_program
 from pocketbert.bench.roofline import operations, peaks
 from pocketbert.bench.subjects import PUBLISHED, published
 from pocketbert.checkpoints.files import atomic_write
+from pocketbert.runtime.core import take_kernel_times, timed_program
 from pocketbert.runtime.engine import NativeRunner, usable_threads
 from pocketbert.runtime.plan import Plan, Rows
 

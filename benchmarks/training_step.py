@@ -229,7 +229,7 @@ def main() -> None:
 
 def one_thread() -> dict[str, float]:
     """The peak of one thread by arithmetic."""
-    from pocketbert._core import available_kernels
+    from pocketbert.runtime.core import available_kernels
 
     rates = {kernels: {name: peak(kernels, name, 1) for name in ("fp32", "bf16")} for kernels in available_kernels()}
     return roofline({kernels: {n: r for n, r in of.items() if r is not None} for kernels, of in rates.items()})

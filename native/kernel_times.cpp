@@ -109,8 +109,8 @@ const Kernels& timed(const Kernels& kernels) {
     return outer;
 }
 
-std::vector<std::pair<std::string, double>> take_kernel_times() {
-    std::vector<std::pair<std::string, double>> times;
+std::vector<std::pair<const char*, double>> take_kernel_times() {
+    std::vector<std::pair<const char*, double>> times;
     for (std::size_t part = 0; part < PARTS; ++part) times.emplace_back(NAMES[part], seconds[part]);
     seconds.fill(0);
     return times;

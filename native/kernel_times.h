@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -15,6 +14,6 @@ namespace pocketbert {
 const Kernels& timed(const Kernels& kernels);
 
 // Seconds by function since the last call, less what measuring costs.
-std::vector<std::pair<std::string, double>> take_kernel_times();
+std::vector<std::pair<const char*, double>> take_kernel_times();
 
 }  // namespace pocketbert

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,10 @@ def _quantize(probe: Probe) -> None:
 
 def _engine(probe: Probe) -> None:
     """Every model in fp32 and int8 on each kernel of this processor."""
-    from pocketbert._core import available_kernels
+    try:
+        from pocketbert.runtime.core import available_kernels
+    except ModuleNotFoundError:  # an older revision
+        available_kernels = import_module("pocketbert._core").available_kernels
 
     for kernel in available_kernels():
         os.environ["POCKETBERT_KERNEL"] = kernel

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core w
 
 @pytest.mark.slow
 def test_the_peaks_of_every_set_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pocketbert._core import available_kernels, capabilities
+    from pocketbert.runtime.core import available_kernels, capabilities
 
     measured = peaks(all_kernels=True)
     assert list(measured) == available_kernels()
@@ -36,7 +36,7 @@ def test_the_roofline_is_the_highest_peak() -> None:
 
 
 def test_errors() -> None:
-    from pocketbert._core import peak_flops
+    from pocketbert.runtime.core import peak_flops
 
     with pytest.raises(ValueError, match="arithmetic"):
         peak_flops("int4", 1, "portable")
@@ -47,7 +47,7 @@ def test_errors() -> None:
 
 
 def test_timed_kernels_compute_the_same_and_count_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pocketbert._core import available_kernels, take_kernel_times, timed_program
+    from pocketbert.runtime.core import available_kernels, take_kernel_times, timed_program
 
     config = SqueezeBertConfig(
         vocab_size=50, hidden_size=64, embedding_size=64, num_hidden_layers=2, num_attention_heads=4,

@@ -151,7 +151,7 @@ def test_info_says_what_the_model_runs_on(run: Run, models: Models, monkeypatch:
     assert ("portable kernels" if native else "is not built") in run("info", models["embed"], "--table").text
     if native:
         monkeypatch.delenv("POCKETBERT_KERNEL")
-        monkeypatch.setattr("pocketbert._core.refused_kernels", lambda: [("abacus", "no permission")])
+        monkeypatch.setattr("pocketbert.runtime.core.refused_kernels", lambda: [("abacus", "no permission")])
         assert run("info", models["embed"]).lines[0]["engine"]["refused"] == {"abacus": "no permission"}
         assert "; not abacus: no permission" in squeezed(run("info", models["embed"], "--table").text)
     monkeypatch.setattr("pocketbert.runtime.engine.native_core", lambda: None)

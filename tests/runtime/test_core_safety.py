@@ -22,7 +22,7 @@ from pocketbert.runtime.engine import native_core
 if native_core() is None:
     pytest.skip("the native core was not built", allow_module_level=True)
 
-from pocketbert._core import available_kernels, peak_flops
+from pocketbert.runtime.core import available_kernels, peak_flops
 
 FUZZER = Path(__file__).resolve().parents[2] / "scripts" / "fuzz_native"
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

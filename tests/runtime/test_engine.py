@@ -30,7 +30,7 @@ def _kernels() -> list[str]:
     """Of the core, what this processor has."""
     if native_core() is None:
         return ["portable"]
-    from pocketbert._core import available_kernels
+    from pocketbert.runtime.core import available_kernels
 
     return available_kernels()
 
@@ -43,7 +43,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def capabilities_of(name: str) -> Any:
-    from pocketbert._core import capabilities
+    from pocketbert.runtime.core import capabilities
 
     return capabilities(name)
 

@@ -33,7 +33,7 @@ def peak(kernels: str, arithmetic: str, threads: int) -> float | None:
     No memory is read, so no program for these kernels can be faster. None where it has no instructions for the
     arithmetic.
     """
-    from pocketbert._core import peak_flops
+    from pocketbert.runtime.core import peak_flops
 
     return peak_flops(arithmetic, threads, kernels)
 
@@ -47,7 +47,7 @@ def peaks(*, all_kernels: bool = False) -> dict[str, dict[str, float]]:
     used, threads, _ = backend()
     if used is None:
         return {}
-    from pocketbert._core import available_kernels
+    from pocketbert.runtime.core import available_kernels
 
     available = available_kernels()
     names = available if all_kernels else dict.fromkeys((used, available[0]))

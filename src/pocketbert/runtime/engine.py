@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from pocketbert.checkpoints import open_tensors
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, ConfigError, InputError
 from pocketbert.features import Features
-from pocketbert.runtime import reference
+from pocketbert.runtime import core, reference
 from pocketbert.runtime.load import load_plan
 from pocketbert.runtime.plan import (
     Attention,
@@ -31,9 +31,6 @@ from pocketbert.runtime.plan import (
     tensors_of,
 )
 
-if TYPE_CHECKING:
-    from pocketbert._core import Program
-
 logger = logging.getLogger("pocketbert")
 
 TOKENS_PER_RUN = 4096  # more would not be faster
@@ -43,26 +40,30 @@ Ints = npt.NDArray[np.integer]
 
 
 @cache
-def native_core() -> type[Program] | None:
-    """The native core, or None if it was not built, which is logged once."""
+def native_core() -> type[core.Program] | None:
+    """The native core, or None if it was not built or cannot be loaded, which is logged once.
+
+    Raises `ConfigError` if it is of another version.
+    """
     try:
-        from pocketbert._core import Program
+        core.library()
     except ImportError:
         logger.warning("the native core was not built (it takes a C++17 compiler): NumPy runs the model, more slowly")
         return None
-    return Program
+    except OSError as error:
+        logger.warning("the native core cannot be loaded (%s): NumPy runs the model, more slowly", error)
+        return None
+    return core.Program
 
 
 def _chosen_kernels() -> str | None:
     """The kernels that POCKETBERT_KERNEL names; None lets the core choose the fastest."""
-    from pocketbert._core import available_kernels, capabilities
-
     name = os.environ.get("POCKETBERT_KERNEL") or None
     if name is not None:
         try:
-            capabilities(name)  # not the list: it asks the system for what other kernels need
+            core.capabilities(name)  # not the list: it asks the system for what other kernels need
         except ValueError:
-            names = ", ".join(available_kernels())
+            names = ", ".join(core.available_kernels())
             raise ConfigError(f"POCKETBERT_KERNEL={name}: this processor has {names}") from None
     return name
 
@@ -77,14 +78,12 @@ class Backend(NamedTuple):
 
 def backend() -> Backend:
     """The default backend of engines in this process; raises `ConfigError` as they do."""
-    core = native_core()
+    program = native_core()
     threads = usable_threads()
-    if core is None:
+    if program is None:
         return Backend(None, threads, {})
-    from pocketbert._core import refused_kernels
-
     name = _chosen_kernels()
-    return Backend(core(threads, name).kernels, threads, {} if name else dict(refused_kernels()))
+    return Backend(program(threads, name).kernels, threads, {} if name else dict(core.refused_kernels()))
 
 
 class Runner(Protocol):
@@ -114,13 +113,13 @@ class Engine:
 
     def _start(self, plan: Plan, threads: int | None, config: PreTrainedConfig | None) -> None:
         """Consume `plan`: the core takes its tensors one by one, so that those of large models exist once."""
-        self.plan, self.config, core = plan, config, native_core()
+        self.plan, self.config, program = plan, config, native_core()
         self.threads = threads or usable_threads()
         self.row_bytes = _row_bytes(plan)
-        if core is None:
+        if program is None:
             self.run = partial(reference.run, plan)
         else:
-            self.run = NativeRunner(plan, core(self.threads, _chosen_kernels()))
+            self.run = NativeRunner(plan, program(self.threads, _chosen_kernels()))
 
     @classmethod
     def from_pretrained(
@@ -217,8 +216,8 @@ def _read_again(source: Callable[[], Engine]) -> Engine:
 class NativeRunner:
     """A `Runner` of a plan that was handed over to a program of the core, step by step; the plan loses its tensors."""
 
-    def __init__(self, plan: Plan, program: Program) -> None:
-        self.outputs, self.program = plan.outputs, program
+    def __init__(self, plan: Plan, program: core.Program) -> None:
+        self.program = program
         widths, shared = plan.buffers()
         self.numbers = {name: self.program.buffer(width, name not in shared) for name, width in widths.items()}
         tensors = plan.take_tensors()
@@ -238,6 +237,8 @@ class NativeRunner:
                 self.program.attention(query, key, value, target, stage.heads, stage.bfloat16, bias)
             else:
                 self.program.gather(self._place(stage.source), self._place(stage.target), stage.selected)
+        self.outputs = plan.outputs
+        self.places = [self._place(_columns_of(output)) for output in plan.outputs.values()]
 
     def _place(self, columns: Columns) -> tuple[int, int, int]:
         return self.numbers[columns.buffer], columns.start, columns.width
@@ -266,23 +267,24 @@ class NativeRunner:
 
     def __call__(self, ids: Ints, segments: Ints, starts: Ints, selected: Ints | None = None) -> dict[str, Floats]:
         """Run the plan; see `reference.run`."""
-        places = [
-            c if isinstance(c, Columns) else Columns(c[0].buffer, 1, c[0].start + c[1]) for c in self.outputs.values()
-        ]
         ids, segments, starts = (np.ascontiguousarray(x, np.int32) for x in (ids, segments, starts))
         rows = None if selected is None else np.ascontiguousarray(selected, np.int32)
-        arrays = self.program.run(ids, segments, starts, [self._place(c) for c in places], rows)
+        arrays = self.program.run(ids, segments, starts, self.places, rows)
         return {
             name: array if isinstance(c, Columns) else array[:, 0]
             for (name, c), array in zip(self.outputs.items(), arrays, strict=True)
         }
 
 
+def _columns_of(output: Columns | tuple[Columns, int]) -> Columns:
+    return output if isinstance(output, Columns) else Columns(output[0].buffer, 1, output[0].start + output[1])
+
+
 def _row_bytes(plan: Plan) -> tuple[int, int]:
     """Bytes per token, and per row after a `Gather`, of the buffers that outlive a stage and of the outputs."""
     widths, shared = plan.buffers()
     gathered = plan.gathered_buffers
-    places = [c if isinstance(c, Columns) else Columns(c[0].buffer, 1) for c in plan.outputs.values()]
+    places = [_columns_of(output) for output in plan.outputs.values()]
     kept = [(name, widths[name]) for name in shared] + [(place.buffer, place.width) for place in places]
     sizes = [4 * sum(width for name, width in kept if (name in gathered) == which) for which in (False, True)]
     return sizes[0], sizes[1]
