@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 #include <numeric>
 
@@ -9,6 +10,13 @@ namespace {
 
 constexpr int QUERIES = 48;  // rows of scores that are computed together
 constexpr int MAX_TASKS = 1 << 30;
+
+float widened(std::uint16_t bf16) {
+    const std::uint32_t bits = std::uint32_t(bf16) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 }  // namespace
 
@@ -67,8 +75,10 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
     }
     tokens_ = tokens, sequences_ = sequences, selected_ = static_cast<int>(batch.selected_rows.size());
 
+    if (!is_laid_out_) lay_out();
     for (std::size_t b = 0; b < buffers_.size(); ++b) {
-        const std::size_t size = std::size_t(count(buffers_[b].rows)) * buffers_[b].width;
+        const std::size_t size =
+            std::size_t(count(buffers_[b].rows)) * buffers_[b].stride / (buffers_[b].is_bf16 ? 2 : 1);
         if (!buffers_[b].local && memory_[b].size() < size) memory_[b].resize(size);
     }
     make_scratch(batch);
@@ -105,7 +115,7 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
 
 // All memory is allocated here, before the threads run, so that none of them can fail.
 void Program::make_scratch(const Batch& batch) {
-    std::size_t longest = 0, packed = 0, widest = 0, attention = 0, distances = 0;
+    std::size_t longest = 0, packed = 0, widest = 0, attention = 0, converted = 0, distances = 0;
     for (int s = 0; s < batch.sequences; ++s)
         longest = std::max(longest, static_cast<std::size_t>(batch.starts[s + 1] - batch.starts[s]));
     const std::size_t panels = (longest + PANEL - 1) / PANEL * PANEL;
@@ -114,6 +124,9 @@ void Program::make_scratch(const Batch& batch) {
         const int depth = stage.target.width / stage.heads, depth_panels = round_up(depth, PANEL);
         if (stage.bfloat16) {
             attention = std::max(attention, kernels_.bf16_attention->scratch_bytes(static_cast<int>(longest), depth));
+            for (const Columns c : {stage.query, stage.key, stage.value})
+                if (!buffers_[static_cast<std::size_t>(c.buffer)].is_bf16)
+                    converted = std::max(converted, 3 * longest * depth);
             continue;
         }
         packed = std::max(packed, panels * depth + longest * depth_panels);
@@ -135,6 +148,7 @@ void Program::make_scratch(const Batch& batch) {
         grow(scratch.packed, packed);
         grow(scratch.zeros, widest);
         grow(scratch.attention, attention);
+        grow(scratch.converted, converted);
         grow(scratch.distances, distances);
         grow(scratch.scores, packed ? panels * QUERIES : 0);
     }
@@ -143,8 +157,13 @@ void Program::make_scratch(const Batch& batch) {
 float* Program::at(Columns c, int row, int first_row, Scratch& scratch) {
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
     if (buffer.local)
-        return scratch.local.data() + buffer.offset * BLOCK + std::ptrdiff_t(row - first_row) * buffer.width + c.start;
-    return memory_[static_cast<std::size_t>(c.buffer)].data() + std::ptrdiff_t(row) * buffer.width + c.start;
+        return scratch.local.data() + buffer.offset * BLOCK + std::ptrdiff_t(row - first_row) * buffer.stride + c.start;
+    return memory_[static_cast<std::size_t>(c.buffer)].data() + std::ptrdiff_t(row) * buffer.stride + c.start;
+}
+
+std::uint16_t* Program::at_bf16(Columns c, int row) {
+    auto* const numbers = reinterpret_cast<std::uint16_t*>(memory_[static_cast<std::size_t>(c.buffer)].data());
+    return numbers + row * stride(c) + c.start;
 }
 
 void Program::run_rows(const Stage& stage, const Batch& batch, int first, int last, Scratch& scratch) {
@@ -228,7 +247,7 @@ void Program::quantize(const Step& step, Groups groups, int first, int last, Scr
         }
         for (int g = 0; g < groups.count; ++g) {
             const std::ptrdiff_t index = std::ptrdiff_t(g) * rows + row;
-            kernels_.quantize(x + std::ptrdiff_t(groups.first + g) * k, k, row, scratch.q.data() + group_bytes * g,
+            kernels_.quantize(x + shift(step.source, groups.first + g, k), k, row, scratch.q.data() + group_bytes * g,
                               scratch.scales.data() + index, scratch.sums.data() + index);
         }
     }
@@ -237,21 +256,21 @@ void Program::quantize(const Step& step, Groups groups, int first, int last, Scr
 void Program::run_linear(const Step& step, Groups groups, int first, int last, Scratch& scratch) {
     const int rows = last - first;
     const int n = step.target.width / step.groups, k = step.source.width / step.groups;
-    const auto stride = [&](Columns c) { return std::ptrdiff_t(buffers_[static_cast<std::size_t>(c.buffer)].width); };
-    const std::ptrdiff_t target_stride = stride(step.target);
-    float* out = at(step.target, first, first, scratch);
+    const bool to_bf16 = buffers_[static_cast<std::size_t>(step.target.buffer)].is_bf16;
     for (int g = groups.first; g < groups.first + groups.count; ++g) {
-        const std::ptrdiff_t shift = std::ptrdiff_t(g) * n;
-        Epilogue epilogue{step.bias.data() + shift, 0, step.activation, nullptr, 0, nullptr};
+        const std::ptrdiff_t group = std::ptrdiff_t(g) * n, place = shift(step.target, g, n);
+        Epilogue epilogue{step.bias.data() + group, 0, step.activation, nullptr, 0, nullptr};
+        float* const out = to_bf16 ? nullptr : at(step.target, first, first, scratch) + place;
+        if (to_bf16) epilogue.bf16_out = at_bf16(step.target, first) + place;
         if (step.has_residual) {
-            epilogue.residual = at(step.residual, first, first, scratch) + shift;
+            epilogue.residual = at(step.residual, first, first, scratch) + group;
             epilogue.residual_stride = stride(step.residual);
-            if (step.residual_scale.size()) epilogue.residual_scale = step.residual_scale.data() + shift;
+            if (step.residual_scale.size()) epilogue.residual_scale = step.residual_scale.data() + group;
         }
         if (step.kind == Step::linear) {
             const std::size_t panel = static_cast<std::size_t>(round_up(n, PANEL)) * k;
-            kernels_.linear_f32(at(step.source, first, first, scratch) + std::ptrdiff_t(g) * k, stride(step.source),
-                                rows, step.packed + panel * g, n, k, epilogue, out + shift, target_stride);
+            kernels_.linear_f32(at(step.source, first, first, scratch) + shift(step.source, g, k), stride(step.source),
+                                rows, step.packed + panel * g, n, k, epilogue, out, stride(step.target));
         } else {
             const std::ptrdiff_t index = std::ptrdiff_t(g - groups.first) * rows;
             const std::int32_t* counts = scratch.outlier_counts.data();
@@ -266,22 +285,34 @@ void Program::run_linear(const Step& step, Groups groups, int first, int last, S
             }
             kernels_.linear_s8(scratch.q.data() + kernels_.quantized_bytes(rows, k) * (g - groups.first),
                                scratch.scales.data() + index, scratch.sums.data() + index, rows,
-                               step.packed_s8 + kernels_.packed_s8_bytes(n, k) * g, step.weight_scales.data() + shift,
-                               n, k, epilogue, out + shift, target_stride);
+                               step.packed_s8 + kernels_.packed_s8_bytes(n, k) * g, step.weight_scales.data() + group,
+                               n, k, epilogue, out, stride(step.target));
         }
     }
+}
+
+// Rows of tokens in bfloat16: as they are, or rounded to `memory`.
+Program::Bf16Rows Program::in_bf16(Columns c, int first, int length, std::uint16_t* memory) {
+    if (buffers_[static_cast<std::size_t>(c.buffer)].is_bf16) return {at_bf16(c, first), stride(c)};
+    for (int row = 0; row < length; ++row)
+        kernels_.bf16_attention->round(at(c, first + row, 0, scratch_[0]), c.width,
+                                       memory + std::ptrdiff_t(row) * c.width);
+    return {memory, c.width};
 }
 
 void Program::run_attention(const Stage& stage, const Batch& batch, int sequence, int head, Scratch& scratch) {
     const int start = batch.starts[sequence], length = batch.starts[sequence + 1] - start;
     const int depth = stage.target.width / stage.heads;
     const auto part = [&](Columns c) { return Columns{c.buffer, c.start + head * depth, depth}; };
-    const auto stride = [&](Columns c) { return std::ptrdiff_t(buffers_[static_cast<std::size_t>(c.buffer)].width); };
     if (stage.bfloat16) {
-        kernels_.bf16_attention->run(
-            at(part(stage.query), start, 0, scratch), stride(stage.query), at(part(stage.key), start, 0, scratch),
-            stride(stage.key), at(part(stage.value), start, 0, scratch), stride(stage.value), length, depth,
-            at(part(stage.target), start, 0, scratch), stride(stage.target), scratch.attention.data());
+        std::uint16_t* const memory = scratch.converted.data();
+        const std::size_t size = static_cast<std::size_t>(length) * depth;
+        const Bf16Rows query = in_bf16(part(stage.query), start, length, memory),
+                       key = in_bf16(part(stage.key), start, length, memory + size),
+                       value = in_bf16(part(stage.value), start, length, memory + 2 * size);
+        kernels_.bf16_attention->run(query.data, query.stride, key.data, key.stride, value.data, value.stride, length,
+                                     depth, at(part(stage.target), start, 0, scratch), stride(stage.target),
+                                     scratch.attention.data());
         return;
     }
     const std::size_t keys = static_cast<std::size_t>(round_up(length, PANEL)) * depth;
@@ -319,7 +350,7 @@ std::size_t Program::workspace_bytes() const {
              {&s.local, &s.scores, &s.packed, &s.zeros, &s.scales, &s.biases, &s.row, &s.distances})
             bytes += memory->bytes();
         for (const auto* memory : {&s.sums, &s.outliers, &s.outlier_counts}) bytes += memory->bytes();
-        bytes += s.q.bytes() + s.attention.bytes();
+        bytes += s.q.bytes() + s.attention.bytes() + s.converted.bytes();
     }
     return bytes;
 }
@@ -344,8 +375,13 @@ void Program::read(Columns c, float* out) const {
     if (count == 0) return;
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
     const float* from = memory_[static_cast<std::size_t>(c.buffer)].data() + c.start;
-    for (int row = 0; row < count; ++row)
-        std::copy_n(from + std::ptrdiff_t(row) * buffer.width, c.width, out + std::ptrdiff_t(row) * c.width);
+    const auto* from_bf16 = reinterpret_cast<const std::uint16_t*>(memory_[static_cast<std::size_t>(c.buffer)].data());
+    for (int row = 0; row < count; ++row) {
+        const std::ptrdiff_t at = std::ptrdiff_t(row) * buffer.stride;
+        float* const to = out + std::ptrdiff_t(row) * c.width;
+        if (buffer.is_bf16) std::transform(from_bf16 + at + c.start, from_bf16 + at + c.start + c.width, to, widened);
+        else std::copy_n(from + at, c.width, to);
+    }
 }
 
 }  // namespace pocketbert

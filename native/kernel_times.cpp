@@ -77,9 +77,9 @@ void timed_softmax(float* x, int k) {
     measured(softmax, [&] { inner->softmax(x, k); });
 }
 
-void timed_attention(const float* query, std::ptrdiff_t query_stride, const float* key, std::ptrdiff_t key_stride,
-                     const float* value, std::ptrdiff_t value_stride, int length, int depth, float* out,
-                     std::ptrdiff_t out_stride, void* scratch) {
+void timed_attention(const std::uint16_t* query, std::ptrdiff_t query_stride, const std::uint16_t* key,
+                     std::ptrdiff_t key_stride, const std::uint16_t* value, std::ptrdiff_t value_stride, int length,
+                     int depth, float* out, std::ptrdiff_t out_stride, void* scratch) {
     measured(attention, [&] {
         inner->bf16_attention->run(query, query_stride, key, key_stride, value, value_stride, length, depth, out,
                                    out_stride, scratch);

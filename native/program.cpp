@@ -52,8 +52,8 @@ int Program::buffer(int width, bool local) {
     require(width > 0 && width <= MAX_WIDTH, "a buffer needs a width");
     require(buffers_.size() < MAX_BUFFERS, "too many buffers");
     memory_.resize(buffers_.size() + 1);
-    buffers_.push_back({width, local, RowsOf::tokens, local_width_, {}});
-    if (local) local_width_ += static_cast<std::size_t>(round_up(width, 16));
+    buffers_.push_back({width, local, RowsOf::tokens, 0, {}, 0, false, false});
+    is_laid_out_ = false;
     return static_cast<int>(buffers_.size()) - 1;
 }
 
@@ -107,6 +107,52 @@ void Program::add_step(Step step) {
     step.fused_with_previous = !steps.empty() && !steps.back().fused_with_previous && can_fuse(steps.back(), step);
     steps.push_back(std::move(step));
     mark_written(steps.back().target);
+    is_laid_out_ = false;
+}
+
+// How buffers lie in memory, once all steps are known.
+void Program::lay_out() {
+    struct Uses {
+        int all = 0, between_fused_steps = 0, groups = 0;
+        bool is_attended_to = false, needs_fp32 = false;
+    };
+    std::vector<Uses> uses(buffers_.size());
+    const auto of = [&](Columns c) -> Uses& { return uses[static_cast<std::size_t>(c.buffer)]; };
+    for (const Stage& stage : stages_) {
+        for (const Step& step : stage.steps) {
+            const bool is_linear = step.kind == Step::linear || step.kind == Step::linear_s8;
+            ++of(step.source).all, ++of(step.target).all;
+            of(step.source).needs_fp32 = true;
+            if (!is_linear || step.has_residual || step.activation != Activation::none)
+                of(step.target).needs_fp32 = true;
+            if (step.has_residual) ++of(step.residual).all, of(step.residual).needs_fp32 = true;
+            Uses& between = of(step.source);
+            if (step.fused_with_previous && (between.groups == 0 || between.groups == step.groups) &&
+                step.source.width == buffers_[static_cast<std::size_t>(step.source.buffer)].width) {
+                between.groups = step.groups;
+                between.between_fused_steps += 2;  // as the target of the step before, and here
+            }
+        }
+        if (stage.kind == Stage::rows) continue;
+        of(stage.target).needs_fp32 = true;
+        if (stage.kind == Stage::gather) of(stage.query).needs_fp32 = true;
+        else
+            for (const Columns c : {stage.query, stage.key, stage.value})
+                (stage.bfloat16 ? of(c).is_attended_to : of(c).needs_fp32) = true;
+    }
+    local_width_ = 0;
+    for (std::size_t b = 0; b < buffers_.size(); ++b) {
+        Buffer& buffer = buffers_[b];
+        buffer.is_bf16 = !buffer.local && uses[b].is_attended_to && !uses[b].needs_fp32;
+        buffer.holds_a_group = buffer.local && uses[b].groups && uses[b].between_fused_steps == uses[b].all;
+        const int width = buffer.holds_a_group ? buffer.width / uses[b].groups : buffer.width;
+        // An odd number of cache lines: rows with an even one fall into few sets of the first cache.
+        const int per_line = buffer.is_bf16 ? 32 : 16;
+        buffer.stride = (round_up(width, per_line) / per_line | 1) * per_line;
+        buffer.offset = local_width_;
+        if (buffer.local) local_width_ += static_cast<std::size_t>(buffer.stride);
+    }
+    is_laid_out_ = true;
 }
 
 void Program::lookup(Columns target, View<float> table, Index index, bool add, int uncounted) {
@@ -255,6 +301,7 @@ void Program::attention(Columns query, Columns key, Columns value, Columns targe
         std::copy_n(bias.data, stage.bias.size(), stage.bias.data());
     }
     stages_.push_back(std::move(stage));
+    is_laid_out_ = false;
     mark_written(target);
     end_rows();
 }

@@ -120,8 +120,12 @@ private:
         int width;
         bool local;
         RowsOf rows;
-        std::size_t offset;  // of a local buffer in a thread's scratch, in columns
+        std::size_t offset;  // of a local buffer in a thread's scratch, in columns; found by `lay_out`
         std::map<int, int> written;  // the columns that have values: first → beyond the last
+        // As `lay_out` finds them:
+        int stride;  // from row to row, in numbers
+        bool is_bf16;  // what linear steps write and attention in bfloat16 alone reads
+        bool holds_a_group;  // of a step, and the next group takes its place
     };
     struct Step {
         enum Kind { lookup, linear, linear_s8, layer_norm } kind;
@@ -155,6 +159,7 @@ private:
         Aligned<float> local, scores, packed, zeros, scales, biases, row, distances;
         Aligned<std::int8_t> q;
         Aligned<std::uint8_t> attention;
+        Aligned<std::uint16_t> converted;  // queries, keys and values of a head
         Aligned<std::int32_t> sums, outliers, outlier_counts;
     };
     struct Batch {
@@ -171,6 +176,7 @@ private:
     void check(Columns columns, bool reads, RowsOf rows) const;
     void check(Columns columns, bool reads) const { check(columns, reads, rows_of_); }
     void mark_written(Columns columns);
+    void lay_out();
     void end_rows();
     static bool can_fuse(const Step& a, const Step& b);
     void add_step(Step step);
@@ -179,6 +185,7 @@ private:
     Step check_linear(Columns source, Columns target, const View<T>& weight, const View<float>& bias, int groups,
                       Activation activation, const Columns* residual, const View<float>& residual_scale) const;
     float* at(Columns columns, int row, int first_row, Scratch& scratch);
+    std::uint16_t* at_bf16(Columns columns, int row);
     void run_rows(const Stage& stage, const Batch& batch, int first, int last, Scratch& scratch);
     void run_lookup(const Step& step, const Batch& batch, int first, int last, Scratch& scratch);
     // Groups of the step: one of them, or all.
@@ -186,6 +193,16 @@ private:
         int first, count;
     };
     void run_linear(const Step& step, Groups groups, int first, int last, Scratch& scratch);
+    std::ptrdiff_t stride(Columns c) const { return buffers_[static_cast<std::size_t>(c.buffer)].stride; }
+    // Where a group of so many columns begins in its buffer.
+    std::ptrdiff_t shift(Columns c, int group, int width) const {
+        return buffers_[static_cast<std::size_t>(c.buffer)].holds_a_group ? 0 : std::ptrdiff_t(group) * width;
+    }
+    struct Bf16Rows {
+        const std::uint16_t* data;
+        std::ptrdiff_t stride;
+    };
+    Bf16Rows in_bf16(Columns columns, int first, int length, std::uint16_t* memory);
     void quantize(const Step& step, Groups groups, int first, int last, Scratch& scratch);
     void run_attention(const Stage& stage, const Batch& batch, int sequence, int head, Scratch& scratch);
     void check_batch(const Batch& batch) const;
@@ -202,6 +219,7 @@ private:
     int uncounted_ = -1;  // the word that all lookups of positions leave out
     RowsOf rows_of_ = RowsOf::tokens;  // the rows of the next step
     bool selects_ = false;  // a gather takes the rows that the caller selects
+    bool is_laid_out_ = false;
 
     std::vector<Aligned<float>> memory_;  // by buffer
     std::vector<Scratch> scratch_;  // by thread

@@ -50,7 +50,7 @@ const char* refusal() {
 
 constexpr Kernels table() {
     Kernels kernels = Products::table("avx512amx", "tdpbssd");
-    kernels.bf16_attention = &TileAttention<Avx512Bf16, AmxTiles>::table;
+    kernels.bf16_attention = &TileAttention<Avx512, Avx512Bf16, AmxTiles>::table;
     kernels.refusal = refusal;
     return kernels;
 }

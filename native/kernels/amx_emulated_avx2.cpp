@@ -10,7 +10,7 @@ namespace {
 
 constexpr Kernels table() {
     Kernels kernels = TileLoops<Avx2, EmulatedTiles>::table("amx_emulated_avx2", "tdpbssd, emulated");
-    kernels.bf16_attention = &TileAttention<PlainBf16, EmulatedTiles>::table;
+    kernels.bf16_attention = &TileAttention<Avx2, PlainBf16, EmulatedTiles>::table;
     kernels.is_preferred = [] { return false; };
     return kernels;
 }

@@ -9,7 +9,7 @@ namespace {
 
 constexpr Kernels table() {
     Kernels kernels = TileLoops<Avx512, EmulatedTiles>::table("amx_emulated_avx512", "tdpbssd, emulated");
-    kernels.bf16_attention = &TileAttention<Avx512Bf16, EmulatedTiles>::table;
+    kernels.bf16_attention = &TileAttention<Avx512, Avx512Bf16, EmulatedTiles>::table;
     kernels.is_preferred = [] { return false; };
     return kernels;
 }

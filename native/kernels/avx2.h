@@ -22,6 +22,7 @@ struct Avx2 {
     static constexpr int LANES = 8;
     static constexpr int STRIP = 16;    // columns of a tile
     static constexpr int STEP = 4;
+    static constexpr bool ROUNDS_LINES = false;
     static constexpr int ROWS_F32 = 6;  // 12 accumulators, and 4 of 16 registers for weights and a broadcast
 
     // ── memory; `_partial` reads and writes `left` lanes, fewer than all ──
@@ -35,6 +36,15 @@ struct Avx2 {
     }
     static INLINE void store(float* p, Floats x) { _mm256_storeu_ps(p, x); }
     static INLINE void store_partial(float* p, Floats x, int left) { _mm256_maskstore_ps(p, first_lanes(left), x); }
+    static constexpr bool STORES_BF16 = true;
+    static INLINE void store_bf16(std::uint16_t* p, Floats x, int left) {  // to nearest, ties to even; NaN stays NaN
+        const __m256i bits = _mm256_castps_si256(x);
+        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), set_ints(1));
+        __m256i high = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, set_ints(0x7FFF))), 16);
+        high = _mm256_blendv_epi8(high, set_ints(0x7FC0), _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+        const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+        __builtin_memcpy(p, &words, 2 * static_cast<std::size_t>(left < LANES ? left : LANES));
+    }
     static INLINE Floats first(Floats x, int left) {  // zeros in other lanes
         return _mm256_and_ps(x, _mm256_castsi256_ps(first_lanes(left)));
     }

@@ -15,6 +15,7 @@ struct Avx512 {
     using Bytes4 = __m512i;
     static constexpr int LANES = 16, STRIP = PANEL;
     static constexpr int STEP = 4;
+    static constexpr bool ROUNDS_LINES = true;  // has store_rounded_line
     static constexpr int ROWS_F32 = 6,
                          ROWS_S8 = 6;  // 24 accumulators, and 8 of 32 registers for weights and a broadcast
     static constexpr const char* INT8_DOT = "vpdpbusd";
@@ -31,6 +32,14 @@ struct Avx512 {
     }
     static INLINE void store(float* p, Floats x) { _mm512_storeu_ps(p, x); }
     static INLINE void store_partial(float* p, Floats x, int left) { _mm512_mask_storeu_ps(p, first_lanes(left), x); }
+#ifdef __AVX512BF16__
+    static constexpr bool STORES_BF16 = true;
+    static INLINE void store_bf16(std::uint16_t* p, Floats x, int left) {
+        _mm256_mask_storeu_epi16(p, first_lanes(left), (__m256i)_mm512_cvtneps_pbh(x));
+    }
+#else
+    static constexpr bool STORES_BF16 = false;
+#endif
     static INLINE Floats first(Floats x, int left) { return _mm512_maskz_mov_ps(first_lanes(left), x); }
 
     static INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
@@ -43,6 +52,7 @@ struct Avx512 {
     // min and max return the second operand when one is NaN, so NaN in x propagates.
     static INLINE Floats max(Floats limit, Floats x) { return _mm512_max_ps(limit, x); }
     static INLINE Floats min(Floats limit, Floats x) { return _mm512_min_ps(limit, x); }
+    static INLINE Floats abs(Floats x) { return _mm512_abs_ps(x); }
     static INLINE Floats round(Floats x) { return _mm512_roundscale_ps(x, 0); }
     static INLINE Floats times_power_of_two(Floats x, Floats n) { return _mm512_scalef_ps(x, n); }
     static INLINE Floats gelu(Floats x) { return Math<Avx512>::gelu_by_polynomial(x); }
@@ -68,6 +78,19 @@ struct Avx512 {
         if (left >= LANES) _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(n));
         else _mm_mask_storeu_epi8(q, first_lanes(left), _mm512_cvtepi32_epi8(n));
         return n;
+    }
+
+    // 64 values of four vectors, rounded, as one line of bytes, which are added to `sums` by fours: half the instructions of
+    // store_rounded.
+    static INLINE Ints store_rounded_line(std::int8_t* q, const Floats (&x)[4], Ints sums) {
+        const Ints low = _mm512_packs_epi32(_mm512_cvtps_epi32(x[0]), _mm512_cvtps_epi32(x[1]));
+        const Ints high = _mm512_packs_epi32(_mm512_cvtps_epi32(x[2]), _mm512_cvtps_epi32(x[3]));
+        const Ints order =
+            _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);  // packs go by quarters
+        const Ints line = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(low, high));
+        _mm512_storeu_si512(q, line);
+        dot(sums, _mm512_set1_epi8(1), line);
+        return sums;
     }
 
     static INLINE Ints first_sums(std::int32_t sum_of_q) { return set_ints(-128 * sum_of_q); }

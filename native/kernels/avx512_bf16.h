@@ -20,13 +20,14 @@ struct Avx512Bf16 {
         return _mm512_scalef_ps(p, x);
     }
 
-    // The first `left` of 32 floats, zeros behind them, as 16 pairs of bfloat16.
-    static INLINE __m512i pairs_of(const float* x, int left) {
-        const __m512 low = _mm512_maskz_loadu_ps(first_lanes(left), x);
-        const __m512 high = _mm512_maskz_loadu_ps(first_lanes(left - LANES), x + LANES);
-        return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    // The first `left` of 32 numbers, zeros behind them, as 16 pairs.
+    static INLINE __m512i pairs_of(const std::uint16_t* x, int left) {
+        if (left >= 2 * LANES) return _mm512_loadu_si512(x);
+        return _mm512_maskz_loadu_epi16(left <= 0 ? __mmask32(0) : (__mmask32(1) << left) - 1, x);
     }
-    static INLINE void store_pairs(const float* x, int left, void* out) { _mm512_storeu_si512(out, pairs_of(x, left)); }
+    static INLINE void store_pairs(const std::uint16_t* x, int left, void* out) {
+        _mm512_storeu_si512(out, pairs_of(x, left));
+    }
 
     // pairs(i): row i of 16; store(i, column): the pairs i of all rows.
     template <class Pairs, class Store>
@@ -64,14 +65,15 @@ struct Avx512Bf16 {
     // ── for tile_attention.h: `rows` and `left` are those that exist, the rest is zeros ──
 
     // 16 rows of 32 as 16 lines of pairs, line i with pair i of all rows.
-    static INLINE void store_transposed(const float* x, std::ptrdiff_t stride, int rows, int left, std::uint8_t* out) {
+    static INLINE void store_transposed(const std::uint16_t* x, std::ptrdiff_t stride, int rows, int left,
+                                        std::uint8_t* out) {
         transpose([&](int i) { return i < rows ? pairs_of(x + i * stride, left) : _mm512_setzero_si512(); },
                   [&](int i, __m512i column) { _mm512_storeu_si512(out + i * 64, column); });
     }
 
     // Two rows of 32 as pairs of one number from each: of columns 0 to 15, and of the others.
-    static INLINE void store_two_rows(const float* x, std::ptrdiff_t stride, int rows, int left, std::uint8_t* first,
-                                      std::uint8_t* second) {
+    static INLINE void store_two_rows(const std::uint16_t* x, std::ptrdiff_t stride, int rows, int left,
+                                      std::uint8_t* first, std::uint8_t* second) {
         const __m512i a = rows > 0 ? pairs_of(x, left) : _mm512_setzero_si512();
         const __m512i b = rows > 1 ? pairs_of(x + stride, left) : _mm512_setzero_si512();
         const __m512i low = _mm512_unpacklo_epi16(a, b), high = _mm512_unpackhi_epi16(a, b);  // by quarters of 128 bits
@@ -93,23 +95,32 @@ struct Avx512Bf16 {
     // the fp32 values. 32 scores and 16 pairs lie together, `score_step` and `step` behind the ones before.
     static INLINE float exponentials(const float* scores, std::ptrdiff_t score_step, int length, std::uint32_t* out,
                                      std::ptrdiff_t step) {
-        __m512 largest = _mm512_set1_ps(-3.0e38f);
+        const __m512 least = _mm512_set1_ps(-3.0e38f);
+        __m512 low_max = least, high_max = least;
+        const int whole = length / (2 * LANES), left = length % (2 * LANES);
         const float* from = scores;
-        for (int left = length; left > 0; left -= 2 * LANES, from += score_step) {
-            largest = _mm512_mask_max_ps(largest, first_lanes(left), largest, _mm512_loadu_ps(from));
-            largest = _mm512_mask_max_ps(largest, first_lanes(left - LANES), largest, _mm512_loadu_ps(from + LANES));
+        for (int i = 0; i < whole; ++i, from += score_step) {
+            low_max = _mm512_max_ps(low_max, _mm512_loadu_ps(from));
+            high_max = _mm512_max_ps(high_max, _mm512_loadu_ps(from + LANES));
+        }
+        if (left) {
+            low_max = _mm512_mask_max_ps(low_max, first_lanes(left), low_max, _mm512_loadu_ps(from));
+            high_max = _mm512_mask_max_ps(high_max, first_lanes(left - LANES), high_max, _mm512_loadu_ps(from + LANES));
         }
         const __m512 scale = _mm512_set1_ps(1.44269504f);
-        const __m512 shift = _mm512_set1_ps(-1.44269504f * _mm512_reduce_max_ps(largest));
-        const auto power = [&](const float* at, int left) {
-            return _mm512_maskz_mov_ps(first_lanes(left), exp2(_mm512_fmadd_ps(_mm512_loadu_ps(at), scale, shift)));
-        };
-        __m512 sum = _mm512_setzero_ps();
-        for (int left = length; left > 0; left -= 2 * LANES, scores += score_step, out += step) {
-            const __m512 low = power(scores, left), high = power(scores + LANES, left - LANES);
-            sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
+        const __m512 shift = _mm512_set1_ps(-1.44269504f * _mm512_reduce_max_ps(_mm512_max_ps(low_max, high_max)));
+        const auto power = [&](const float* at)
+                               INLINE_LAMBDA { return exp2(_mm512_fmadd_ps(_mm512_loadu_ps(at), scale, shift)); };
+        __m512 low_sum = _mm512_setzero_ps(), high_sum = low_sum;
+        const auto add = [&](__m512 low, __m512 high) INLINE_LAMBDA {
+            low_sum = _mm512_add_ps(low_sum, low), high_sum = _mm512_add_ps(high_sum, high);
             _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-        }
+        };
+        for (int i = 0; i < whole; ++i, scores += score_step, out += step) add(power(scores), power(scores + LANES));
+        if (left)
+            add(_mm512_maskz_mov_ps(first_lanes(left), power(scores)),
+                _mm512_maskz_mov_ps(first_lanes(left - LANES), power(scores + LANES)));
+        const __m512 sum = _mm512_add_ps(low_sum, high_sum);
         return 1.0f / _mm512_reduce_add_ps(sum);
     }
 };

@@ -17,7 +17,7 @@ INLINE __mmask16 first_lanes(int count) { return Avx512::first_lanes(count); }
 INLINE void dot(__m512& sum, __m512i a, __m512i b) { __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
 
 // Keys [length, depth] as panels [length / PANEL][depth / 2][PANEL] of pairs along the depth.
-void pack_keys(const float* keys, std::ptrdiff_t stride, int length, int depth, std::uint32_t* packed) {
+void pack_keys(const std::uint16_t* keys, std::ptrdiff_t stride, int length, int depth, std::uint32_t* packed) {
     const int pairs = (depth + 1) / 2;
     for (int first = 0; first < length; first += PANEL, packed += std::ptrdiff_t(pairs) * PANEL)
         for (int key = 0; key < PANEL; key += LANES)
@@ -34,16 +34,17 @@ void pack_keys(const float* keys, std::ptrdiff_t stride, int length, int depth, 
 }
 
 // Values [length, depth] as panels [depth / PANEL][length / 2][PANEL] of pairs along the length.
-void pack_values(const float* values, std::ptrdiff_t stride, int length, int depth, std::uint32_t* packed) {
-    const auto half = [](__m512 x) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x)); };
+void pack_values(const std::uint16_t* values, std::ptrdiff_t stride, int length, int depth, std::uint32_t* packed) {
+    const auto load = [](const std::uint16_t* from, __mmask16 mask) {
+        return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
+    };
     for (int first = 0; first < depth; first += PANEL)
         for (int row = 0; row < length; row += 2, packed += PANEL)
             for (int v = 0; v < PANEL; v += LANES) {
-                const float* from = values + row * stride + first + v;
+                const std::uint16_t* from = values + row * stride + first + v;
                 const __mmask16 mask = first_lanes(depth - first - v), second = row + 1 < length ? mask : __mmask16(0);
-                const __m512i high = half(_mm512_maskz_loadu_ps(second, second ? from + stride : from));
-                _mm512_store_si512(
-                    packed + v, _mm512_or_si512(half(_mm512_maskz_loadu_ps(mask, from)), _mm512_slli_epi32(high, 16)));
+                const __m512i high = load(second ? from + stride : from, second);
+                _mm512_store_si512(packed + v, _mm512_or_si512(load(from, mask), _mm512_slli_epi32(high, 16)));
             }
 }
 
@@ -85,8 +86,8 @@ struct Memory {  // parts of the scratch, each a whole number of cache lines
 };
 
 template <int M>
-void tile_of_queries(const float* query, std::ptrdiff_t query_stride, int length, int depth, const Memory& memory,
-                     std::uint32_t* scratch, float* out, std::ptrdiff_t out_stride) {
+void tile_of_queries(const std::uint16_t* query, std::ptrdiff_t query_stride, int length, int depth,
+                     const Memory& memory, std::uint32_t* scratch, float* out, std::ptrdiff_t out_stride) {
     const std::uint32_t *keys = scratch, *values = keys + memory.keys;
     float* scores = reinterpret_cast<float*>(scratch + memory.keys + memory.values);
     std::uint32_t* powers = scratch + memory.keys + memory.values + memory.scores;
@@ -121,9 +122,9 @@ std::size_t scratch_bytes(int length, int depth) {
     return 4 * (m.keys + m.values + m.scores + m.powers + m.queries);
 }
 
-void attention(const float* query, std::ptrdiff_t query_stride, const float* key, std::ptrdiff_t key_stride,
-               const float* value, std::ptrdiff_t value_stride, int length, int depth, float* out,
-               std::ptrdiff_t out_stride, void* scratch) {
+void attention(const std::uint16_t* query, std::ptrdiff_t query_stride, const std::uint16_t* key,
+               std::ptrdiff_t key_stride, const std::uint16_t* value, std::ptrdiff_t value_stride, int length,
+               int depth, float* out, std::ptrdiff_t out_stride, void* scratch) {
     const Memory memory(length, depth);
     auto* packed = static_cast<std::uint32_t*>(scratch);
     pack_keys(key, key_stride, length, depth, packed);
@@ -143,7 +144,7 @@ std::int64_t peak_bf16(int rounds) {
 // Intel's processors begin a VDPBF16PS every second cycle only: attention in fp32 takes 0.6 to 0.8 of the time there.
 bool is_preferred() { return !__builtin_cpu_is("intel"); }
 
-constexpr Bf16Attention bf16_attention = {scratch_bytes, attention, 5e-3f};
+constexpr Bf16Attention bf16_attention = {scratch_bytes, attention, Loops<Avx512>::round_to_bf16, 5e-3f};
 
 constexpr Kernels table() {
     Kernels kernels = Loops<Avx512>::table("avx512bf16");

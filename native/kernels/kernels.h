@@ -19,11 +19,11 @@ inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple 
 // gelu_to_int8 is GELU where only rounding to int8 follows, to 2e-4, and far better near 0.
 enum class Activation { none, gelu, gelu_to_int8, gelu_tanh, relu, relu6, silu, tanh };
 
-// Of gelu_to_int8: x (1/2 + a P(a² / 8 - 1)), a being x cut at ±4, where P(1) = 1/8 makes it x and 0 beyond, with the
-// least largest error that this form has.
-constexpr float GELU_TO_INT8_TERMS[] = {5.921362694e-3f, -1.653450894e-2f, 2.414789329e-2f, -3.547607567e-2f,
-                                        5.539511643e-2f, -8.442454895e-2f, 1.759707611e-1f};
-constexpr float GELU_TO_INT8_LIMIT = 4.0f;
+// Of gelu_to_int8: h + |h| a P(a²), h being x / 2 and a being |h| cut at 2, where a P(a²) = 1 makes it x or 0, and does
+// so beyond: exactly, because products with 4 are exact. P has the least largest error that this form has.
+constexpr float GELU_TO_INT8_TERMS[] = {3.700851812e-4f, -6.507835817e-3f, 4.891021922e-2f, -2.079200000e-1f,
+                                        5.608762503e-1f, -1.032870650f,    1.591481686f};
+constexpr float GELU_TO_INT8_LIMIT = 2.0f;
 
 // How results follow from products: out = activation(product + bias) + residual * residual_scale.
 struct Epilogue {
@@ -33,15 +33,19 @@ struct Epilogue {
     const float* residual;  // of the tile's first row and column, or null
     std::ptrdiff_t residual_stride;
     const float* residual_scale;  // [panels * PANEL], or null for ones
+    // Or null: where results go instead of `out`, rounded to bfloat16, with the stride of `out`. Only of kernels with
+    // attention in bfloat16, without an activation or a residual.
+    std::uint16_t* bf16_out = nullptr;
 };
 
-// Attention of one head of one sequence, query, key, value and out [length, depth], all rounded to bfloat16 on the way in.
+// Attention of one head of one sequence, query, key, value and out [length, depth], the first three in bfloat16.
 struct Bf16Attention {
     std::size_t (*scratch_bytes)(int length, int depth);
     // `scratch` starts on a cache line.
-    void (*run)(const float* query, std::ptrdiff_t query_stride, const float* key, std::ptrdiff_t key_stride,
-                const float* value, std::ptrdiff_t value_stride, int length, int depth, float* out,
-                std::ptrdiff_t out_stride, void* scratch);
+    void (*run)(const std::uint16_t* query, std::ptrdiff_t query_stride, const std::uint16_t* key,
+                std::ptrdiff_t key_stride, const std::uint16_t* value, std::ptrdiff_t value_stride, int length,
+                int depth, float* out, std::ptrdiff_t out_stride, void* scratch);
+    void (*round)(const float* x, int k, std::uint16_t* out);  // to bfloat16: to nearest, ties to even
     float tolerance;  // largest difference from the same attention summed exactly, relative to the largest value
 };
 

@@ -13,6 +13,7 @@ struct Neon {
     using Ints = int32x4_t;
     static constexpr int LANES = 4, STRIP = 16;
     static constexpr int STEP = 4;
+    static constexpr bool ROUNDS_LINES = false;
     static constexpr int ROWS_F32 = 6;  // 24 accumulators of 32 registers
 
     static INLINE Floats set(float x) { return vdupq_n_f32(x); }
@@ -30,6 +31,15 @@ struct Neon {
         vst1q_f32(lanes, x);
         for (int i = 0; i < left; ++i) p[i] = lanes[i];
     }
+#ifdef __ARM_FEATURE_BF16
+    static constexpr bool STORES_BF16 = true;
+    static INLINE void store_bf16(std::uint16_t* p, Floats x, int left) {
+        const bfloat16x4_t words = vcvt_bf16_f32(x);
+        __builtin_memcpy(p, &words, 2 * static_cast<std::size_t>(left < LANES ? left : LANES));
+    }
+#else
+    static constexpr bool STORES_BF16 = false;
+#endif
     static INLINE Floats first(Floats x, int left) {
         constexpr std::int32_t NUMBERS[LANES] = {0, 1, 2, 3};
         const uint32x4_t mask = vcltq_s32(vld1q_s32(NUMBERS), vdupq_n_s32(left));

@@ -21,34 +21,41 @@ INLINE float32x4_t exp2(float32x4_t x) {
     return Neon::times_power_of_two(p, n);
 }
 
+INLINE uint16x4_t load(const std::uint16_t* p, int left) {  // zeros beyond the end
+    if (left >= LANES) return vld1_u16(p);
+    std::uint16_t lanes[LANES] = {};
+    for (int i = 0; i < left; ++i) lanes[i] = p[i];
+    return vld1_u16(lanes);
+}
+
+INLINE void store(bfloat16_t* p, uint16x4_t x) { vst1_bf16(p, vreinterpret_bf16_u16(x)); }
+
 // Rows [length, depth] as strips [length / STRIP][depth / DEPTH][STRIP][DEPTH], with zeros behind both ends.
-void pack_keys(const float* keys, std::ptrdiff_t stride, int length, int depth, bfloat16_t* packed) {
+void pack_keys(const std::uint16_t* keys, std::ptrdiff_t stride, int length, int depth, bfloat16_t* packed) {
     for (int first = 0; first < length; first += STRIP)
         for (int i = 0; i < depth; i += DEPTH)
             for (int key = first; key < first + STRIP; ++key, packed += DEPTH)
-                vst1_bf16(packed, vcvt_bf16_f32(key < length ? Loops<Neon>::load(keys + key * stride + i, depth - i)
-                                                             : vdupq_n_f32(0.0f)));
+                store(packed, key < length ? load(keys + key * stride + i, depth - i) : vdup_n_u16(0));
 }
 
 // Rows [length, depth] as strips [depth / STRIP][length / DEPTH][STRIP][DEPTH] of their columns.
-void pack_values(const float* values, std::ptrdiff_t stride, int length, int depth, bfloat16_t* packed) {
+void pack_values(const std::uint16_t* values, std::ptrdiff_t stride, int length, int depth, bfloat16_t* packed) {
     for (int first = 0; first < depth; first += STRIP)
         for (int row = 0; row < length; row += DEPTH)
             for (int i = first; i < first + STRIP; i += LANES, packed += LANES * DEPTH) {
                 uint16x4_t rows[DEPTH];
 #pragma GCC unroll 4
                 for (int r = 0; r < DEPTH; ++r)
-                    rows[r] = vreinterpret_u16_bf16(vcvt_bf16_f32(
-                        row + r < length && i < depth ? Loops<Neon>::load(values + (row + r) * stride + i, depth - i)
-                                                      : vdupq_n_f32(0.0f)));
+                    rows[r] = row + r < length && i < depth ? load(values + (row + r) * stride + i, depth - i)
+                                                            : vdup_n_u16(0);
                 const uint16x4x2_t a = vzip_u16(rows[0], rows[1]), b = vzip_u16(rows[2], rows[3]);
-                const auto store = [&](int column, uint16x4_t x, uint16x4_t y) {
+                const auto store_columns = [&](int column, uint16x4_t x, uint16x4_t y) {
                     const uint32x2x2_t columns = vzip_u32(vreinterpret_u32_u16(x), vreinterpret_u32_u16(y));
                     vst1q_u16(reinterpret_cast<std::uint16_t*>(packed + column * DEPTH),
                               vreinterpretq_u16_u32(vcombine_u32(columns.val[0], columns.val[1])));
                 };
-                store(0, a.val[0], b.val[0]);
-                store(2, a.val[1], b.val[1]);
+                store_columns(0, a.val[0], b.val[0]);
+                store_columns(2, a.val[1], b.val[1]);
             }
 }
 
@@ -123,7 +130,7 @@ struct Memory {  // parts of the scratch, each a whole number of cache lines
 };
 
 template <int P>
-void tile_of_queries(const float* query, std::ptrdiff_t query_stride, int rows, int length, int depth,
+void tile_of_queries(const std::uint16_t* query, std::ptrdiff_t query_stride, int rows, int length, int depth,
                      const Memory& memory, std::uint8_t* scratch, float* out, std::ptrdiff_t out_stride) {
     const auto* keys = reinterpret_cast<const bfloat16_t*>(scratch);
     const auto* values = reinterpret_cast<const bfloat16_t*>(scratch + memory.keys);
@@ -134,7 +141,7 @@ void tile_of_queries(const float* query, std::ptrdiff_t query_stride, int rows, 
     for (int r = 0; r < rows; ++r) {
         bfloat16_t* to = row_of_pairs(queries, r, memory.depth_chunks);
         for (int i = 0; i < depth; i += DEPTH, to += 2 * DEPTH)
-            vst1_bf16(to, vcvt_bf16_f32(Loops<Neon>::load(query + r * query_stride + i, depth - i)));
+            store(to, load(query + r * query_stride + i, depth - i));
     }
     for (int first = 0; first < length; first += STRIP)
         tile<P>(queries, memory.depth_chunks, keys + std::ptrdiff_t(first) * memory.depth_chunks * DEPTH,
@@ -159,9 +166,9 @@ std::size_t scratch_bytes(int length, int depth) {
     return memory.keys + memory.values + memory.scores + memory.powers + memory.queries;
 }
 
-void attention(const float* query, std::ptrdiff_t query_stride, const float* key, std::ptrdiff_t key_stride,
-               const float* value, std::ptrdiff_t value_stride, int length, int depth, float* out,
-               std::ptrdiff_t out_stride, void* scratch) {
+void attention(const std::uint16_t* query, std::ptrdiff_t query_stride, const std::uint16_t* key,
+               std::ptrdiff_t key_stride, const std::uint16_t* value, std::ptrdiff_t value_stride, int length,
+               int depth, float* out, std::ptrdiff_t out_stride, void* scratch) {
     const Memory memory(length, depth);
     auto* const bytes = static_cast<std::uint8_t*>(scratch);
     pack_keys(key, key_stride, length, depth, reinterpret_cast<bfloat16_t*>(bytes));
@@ -183,7 +190,7 @@ std::int64_t peak_bf16(int rounds) {
     });
 }
 
-constexpr Bf16Attention bf16_attention = {scratch_bytes, attention, 5e-3f};
+constexpr Bf16Attention bf16_attention = {scratch_bytes, attention, Loops<Neon>::round_to_bf16, 5e-3f};
 
 constexpr Kernels table() {
     Kernels kernels = I8mm::table("neonbf16");

@@ -17,26 +17,27 @@ struct PlainBf16 {
         if (std::isnan(x)) return 0x7FC0;
         return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
     }
-    static void store_number(void* line, int i, float x) {
-        const std::uint16_t bits = rounded(x);
+    static void store_number(void* line, int i, float x) { copy_number(line, i, rounded(x)); }
+
+    static void copy_number(void* line, int i, std::uint16_t bits) {
         std::memcpy(static_cast<std::uint8_t*>(line) + 2 * i, &bits, sizeof bits);
     }
 
-    static void store_pairs(const float* x, int left, void* out) {
-        for (int i = 0; i < 2 * TILE; ++i) store_number(out, i, i < left ? x[i] : 0.0f);
+    static void store_pairs(const std::uint16_t* x, int left, void* out) {
+        for (int i = 0; i < 2 * TILE; ++i) copy_number(out, i, i < left ? x[i] : std::uint16_t(0));
     }
-    static void store_transposed(const float* x, std::ptrdiff_t stride, int rows, int left, std::uint8_t* out) {
+    static void store_transposed(const std::uint16_t* x, std::ptrdiff_t stride, int rows, int left, std::uint8_t* out) {
         for (int i = 0; i < 2 * TILE; ++i)
             for (int row = 0; row < TILE; ++row)
-                store_number(out + i / 2 * TILE_BYTES, 2 * row + i % 2,
-                             row < rows && i < left ? x[row * stride + i] : 0.0f);
+                copy_number(out + i / 2 * TILE_BYTES, 2 * row + i % 2,
+                            row < rows && i < left ? x[row * stride + i] : std::uint16_t(0));
     }
-    static void store_two_rows(const float* x, std::ptrdiff_t stride, int rows, int left, std::uint8_t* first,
+    static void store_two_rows(const std::uint16_t* x, std::ptrdiff_t stride, int rows, int left, std::uint8_t* first,
                                std::uint8_t* second) {
         for (int i = 0; i < 2 * TILE; ++i)
             for (int row = 0; row < 2; ++row)
-                store_number(i < TILE ? first : second, 2 * (i % TILE) + row,
-                             row < rows && i < left ? x[row * stride + i] : 0.0f);
+                copy_number(i < TILE ? first : second, 2 * (i % TILE) + row,
+                            row < rows && i < left ? x[row * stride + i] : std::uint16_t(0));
     }
     static float exponentials(const float* scores, std::ptrdiff_t score_step, int length, std::uint32_t* out,
                               std::ptrdiff_t step) {

@@ -10,10 +10,10 @@ namespace pocketbert {
 namespace {
 
 float gelu_to_int8(float x) {
-    const float a = std::min(GELU_TO_INT8_LIMIT, std::max(-GELU_TO_INT8_LIMIT, x)), t = a * a * 0.125f - 1.0f;
+    const float half = x * 0.5f, magnitude = std::fabs(half), a = std::min(magnitude, GELU_TO_INT8_LIMIT);
     float p = 0.0f;
-    for (const float term : GELU_TO_INT8_TERMS) p = p * t + term;
-    return x * (a * p + 0.5f);
+    for (const float term : GELU_TO_INT8_TERMS) p = p * (a * a) + term;
+    return half + magnitude * (a * p);
 }
 
 float activate(float x, Activation activation) {

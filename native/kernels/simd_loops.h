@@ -114,7 +114,22 @@ struct Loops {
         else epilogue_of_rows<A>(products, m, to.columns, to);
     }
 
+    static void round_to_bf16(const float* x, int k, std::uint16_t* out) {
+        each_vector(k, [&](int i, auto left) { Simd::store_bf16(out + i, load(x + i, left), left); });
+    }
+
+    static void epilogue_to_bf16(const float (*products)[STRIP], int m, const TileTarget& to) {
+        const float* bias = to.epilogue.bias + to.row * to.epilogue.bias_stride + to.column;
+        std::uint16_t* out = to.epilogue.bf16_out + to.row * to.out_stride + to.column;
+        for (int r = 0; r < m; ++r, bias += to.epilogue.bias_stride, out += to.out_stride)
+            each_vector(to.columns, [&](int i, auto left) {
+                Simd::store_bf16(out + i, Simd::load(products[r] + i) + Simd::load(bias + i), left);
+            });
+    }
+
     static NOINLINE void apply_epilogue(const float (*products)[STRIP], int m, const TileTarget& to) {
+        if constexpr (Simd::STORES_BF16)
+            if (to.epilogue.bf16_out) return epilogue_to_bf16(products, m, to);
         switch (to.epilogue.activation) {
             case Activation::none: return apply_epilogue_as<Activation::none>(products, m, to);
             case Activation::gelu: return apply_epilogue_as<Activation::gelu>(products, m, to);
@@ -255,9 +270,18 @@ struct Loops {
         const Floats inverse = set(max > TINY ? 127.0f / max : 0.0f);
         *scale = max / 127.0f;
         Ints total = Simd::set_ints(0);
-        each_vector(k, [&](int i, auto left) {
-            const Ints rounded = Simd::store_rounded(place(i), load(x + i, left) * inverse, round_up(left, STEP));
-            total = Simd::plus(total, rounded);
+        int begin = 0;
+        if constexpr (Simd::ROUNDS_LINES)
+            for (; begin + 4 * LANES <= k; begin += 4 * LANES) {
+                const float* const from = x + begin;
+                const Floats values[] = {Simd::load(from) * inverse, Simd::load(from + LANES) * inverse,
+                                         Simd::load(from + 2 * LANES) * inverse,
+                                         Simd::load(from + 3 * LANES) * inverse};
+                total = Simd::store_rounded_line(place(begin), values, total);
+            }
+        each_vector(k - begin, [&](int i, auto left) {
+            const Floats values = load(x + begin + i, left) * inverse;
+            total = Simd::plus(total, Simd::store_rounded(place(begin + i), values, round_up(left, STEP)));
         });
         fill_up(round_up(k, STEP));
         *sum = Simd::sum(total);
@@ -290,15 +314,28 @@ struct Loops {
         return count;
     }
 
+    // The sum over the vectors of a row, add(sum, i, left) being a part of it with vector i added: four parts, so that no
+    // addition waits for the one before it.
+    template <class Add>
+    static INLINE float sum_of_vectors(int k, const Add& add) {
+        Floats parts[] = {set(0.0f), set(0.0f), set(0.0f), set(0.0f)};
+        int begin = 0;
+        for (; begin + 4 * LANES <= k; begin += 4 * LANES)
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; ++v) parts[v] = add(parts[v], begin + v * LANES, Whole{});
+        each_vector(k - begin, [&](int i, auto left) { parts[0] = add(parts[0], begin + i, left); });
+        return Simd::sum((parts[0] + parts[1]) + (parts[2] + parts[3]));
+    }
+
     static void layer_norm(const float* x, int k, const float* weight, const float* bias, float eps, float* out) {
-        Floats sum = set(0.0f), squares = set(0.0f);
-        each_vector(k, [&](int i, auto left) { sum = sum + load(x + i, left); });
-        const Floats mean = set(Simd::sum(sum) / static_cast<float>(k));
-        each_vector(k, [&](int i, auto left) {
+        const float count = static_cast<float>(k);
+        const Floats mean =
+            set(sum_of_vectors(k, [&](Floats sum, int i, auto left) { return sum + load(x + i, left); }) / count);
+        const float squares = sum_of_vectors(k, [&](Floats sum, int i, auto left) {
             const Floats d = first(load(x + i, left) - mean, left);
-            squares = Simd::fma(d, d, squares);
+            return Simd::fma(d, d, sum);
         });
-        const Floats inverse = set(1.0f / __builtin_sqrtf(Simd::sum(squares) / static_cast<float>(k) + eps));
+        const Floats inverse = set(1.0f / __builtin_sqrtf(squares / count + eps));
         each_vector(k, [&](int i, auto left) {
             const Floats d = (load(x + i, left) - mean) * inverse;
             store(out + i, Simd::fma(d, load(weight + i, left), load(bias + i, left)), left);

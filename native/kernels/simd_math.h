@@ -5,6 +5,7 @@
 
 #define INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
+#define INLINE_LAMBDA __attribute__((always_inline))
 
 namespace pocketbert {
 namespace {
@@ -61,21 +62,22 @@ struct Math {
                                    6.165429950e-3f, -1.097323280e-2f, 1.649765670e-2f, -2.333673090e-2f,
                                    3.142622858e-2f, -4.043294862e-2f, 5.152142048e-2f, -7.029665262e-2f,
                                    1.413637847e-1f};
-        return gelu_by_terms(x, TERMS, 5.0f, 0.08f);
-    }
-
-    static INLINE Floats gelu_to_int8(Floats x) {
-        return gelu_by_terms(x, GELU_TO_INT8_TERMS, GELU_TO_INT8_LIMIT, 0.125f);
-    }
-
-    template <int N>
-    static INLINE Floats gelu_by_terms(Floats x, const float (&terms)[N], float limit, float scale) {
-        const Floats a = Simd::min(set(limit), Simd::max(set(-limit), x));
-        const Floats t = Simd::fma(a * a, set(scale), set(-1.0f));
-        Floats p = set(terms[0]);
+        const Floats a = Simd::min(set(5.0f), Simd::max(set(-5.0f), x));
+        const Floats t = Simd::fma(a * a, set(0.08f), set(-1.0f));
+        Floats p = set(TERMS[0]);
 #pragma GCC unroll 12
-        for (int i = 1; i < N; ++i) p = Simd::fma(p, t, set(terms[i]));
+        for (int i = 1; i < 13; ++i) p = Simd::fma(p, t, set(TERMS[i]));
         return x * Simd::fma(a, p, set(0.5f));
+    }
+
+    // With few operations that only multipliers do: beside tile registers, a processor has one of them left.
+    static INLINE Floats gelu_to_int8(Floats x) {
+        const Floats half = x * set(0.5f), magnitude = Simd::abs(half);
+        const Floats a = Simd::min(set(GELU_TO_INT8_LIMIT), magnitude), square = a * a;
+        Floats p = set(GELU_TO_INT8_TERMS[0]);
+#pragma GCC unroll 6
+        for (int i = 1; i < 7; ++i) p = Simd::fma(p, square, set(GELU_TO_INT8_TERMS[i]));
+        return Simd::fma(magnitude, a * p, half);
     }
 
     static INLINE Floats gelu_by_tanh(Floats x) {

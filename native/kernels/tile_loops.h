@@ -84,11 +84,12 @@ struct TileLoops {
     };
 
     // A block whose sums are complete, and whose rows are written one by one.
-    template <Activation A, Residual R>
+    template <Activation A, Residual R, bool TO_BF16>
     struct Due {
         const Sums* sums;
         const float *scales, *weight_scales, *bias, *residual, *residual_scale;
         float* out;
+        std::uint16_t* bf16_out;
         std::ptrdiff_t bias_stride, residual_stride, out_stride;
         int next = 0, rows = 0;
 
@@ -105,7 +106,8 @@ struct TileLoops {
             }
             if constexpr (R == Residual::scaled) residual_scale = e.residual_scale + column;
             out_stride = job.out_stride;
-            out = job.out + row * out_stride + column;
+            if constexpr (TO_BF16) bf16_out = e.bf16_out + row * out_stride + column;
+            else out = job.out + row * out_stride + column;
             next = 0;
             rows = std::min(SIDE, job.rows - row);
         }
@@ -121,11 +123,13 @@ struct TileLoops {
                 if constexpr (R == Residual::plain) y = y + Simd::load(residual + i);
                 if constexpr (R == Residual::scaled)
                     y = Simd::add_product(y, Simd::load(residual + i), Simd::load(residual_scale + i));
-                Simd::store(out + i, y);
+                if constexpr (TO_BF16) Simd::store_bf16(bf16_out + i, y, LANES);
+                else Simd::store(out + i, y);
             }
             bias += bias_stride;
             if constexpr (R != Residual::none) residual += residual_stride;
-            out += out_stride;
+            if constexpr (TO_BF16) bf16_out += out_stride;
+            else out += out_stride;
             ++next;
         }
 
@@ -140,10 +144,10 @@ struct TileLoops {
     };
 
     // All blocks of 32 whole columns.
-    template <Activation A, Residual R>
+    template <Activation A, Residual R, bool TO_BF16 = false>
     static NOINLINE void run_blocks(const Job& job) {
         Sums sums[2];
-        Due<A, R> due;
+        Due<A, R, TO_BF16> due;
         int number = 0, last_row = 0, last_column = 0;  // of the block before
         // After each product but the first: so many rows of the 32 that are due, and lines of the next columns' weights. The
         // lower 16 rows of a block are not in memory before the fourth product of the next one.
@@ -152,7 +156,7 @@ struct TileLoops {
         for (int column = 0; column < job.columns; column += SIDE) {
             const Tile* ahead = job.weights(column + SIDE);
             int line = 0;
-            const auto meanwhile = [&]() __attribute__((always_inline)) {
+            const auto meanwhile = [&]() INLINE_LAMBDA {
                 due.some_rows(some);
 #pragma GCC unroll 1
                 for (int i = 0; i < lines_ahead; ++i, ++line) __builtin_prefetch(ahead->bytes[0] + 64 * line, 0, 2);
@@ -303,6 +307,7 @@ struct TileLoops {
 
     // The function for a frequent epilogue, or null.
     static void (*blocks_for(const Epilogue& e))(const Job&) {
+        if (e.bf16_out) return run_blocks<Activation::none, Residual::none, true>;
         if (!e.residual) {
             if (e.activation == Activation::none) return run_blocks<Activation::none, Residual::none>;
             if (e.activation == Activation::gelu_to_int8) return run_blocks<Activation::gelu_to_int8, Residual::none>;

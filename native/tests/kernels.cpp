@@ -104,6 +104,21 @@ private:
         require(same_bits(result, p.result(kernels_, 1, before)) &&
                     same_bits(result, p.result(kernels_, random_.between(2, 40), before)),
                 "a row's bits depend on the batch");
+        if (kernels_.bf16_attention) rounded_product(std::move(p), before);
+    }
+
+    void rounded_product(Product p, const std::vector<float>& before) {
+        constexpr std::uint16_t UNTOUCHED = 0x1234;
+        p.residual.clear(), p.residual_scale.clear(), p.activation = Activation::none, p.in_place = false;
+        std::vector<float> result = p.result(kernels_, 200, before);
+        std::vector<std::uint16_t> expected(result.size()), found(result.size(), UNTOUCHED);
+        kernels_.bf16_attention->round(result.data(), static_cast<int>(result.size()), expected.data());
+        for (std::size_t i = 0; i < result.size(); ++i)
+            if (static_cast<std::ptrdiff_t>(i) % p.out_stride >= p.n) expected[i] = UNTOUCHED;
+        Product::Operands operands{p.packed_for(kernels_), {}, {}};
+        if (p.int8) p.quantize(kernels_, 0, p.m, operands);
+        p.run(kernels_, operands, 0, p.m, result, found.data());
+        require(found == expected, "a product in bfloat16 is not the rounded product");
     }
 
     void rounding() {
@@ -203,8 +218,19 @@ private:
         std::vector<float> out(size, GUARD), expected(size, GUARD);
         std::vector<std::uint8_t> memory(attention.scratch_bytes(length, depth) + 64);
         void* const scratch = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64);
-        attention.run(query.data(), stride, key.data(), stride, value.data(), stride, length, depth, out.data(), stride,
-                      scratch);
+        const auto rounded = [&](const std::vector<float>& x) {
+            std::vector<std::uint16_t> halves(x.size());
+            attention.round(x.data(), static_cast<int>(x.size()), halves.data());
+            for (std::size_t i = 0; i < x.size(); ++i) {
+                const float expected = to_bf16(x[i]);
+                std::uint32_t bits;
+                std::memcpy(&bits, &expected, sizeof bits);
+                require(halves[i] == bits >> 16, "a number is rounded to bfloat16 another way");
+            }
+            return halves;
+        };
+        const std::vector<std::uint16_t> q = rounded(query), k = rounded(key), v = rounded(value);
+        attention.run(q.data(), stride, k.data(), stride, v.data(), stride, length, depth, out.data(), stride, scratch);
         std::vector<double> scores(length);
         for (int row = 0; row < length; ++row) {
             double largest = -INFINITY, sum = 0;

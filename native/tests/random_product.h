@@ -135,8 +135,9 @@ struct Product {
         }
     }
 
-    // Rows `first` to `last` in `out`, whose old values are the residual where it is in place.
-    void run(const Kernels& kernels, const Operands& operands, int first, int last, std::vector<float>& out) const {
+    // Rows `first` to `last` in `out`, whose old values are the residual where it is in place; or, rounded, in `bf16_out`.
+    void run(const Kernels& kernels, const Operands& operands, int first, int last, std::vector<float>& out,
+             std::uint16_t* bf16_out = nullptr) const {
         float* const to = out.data() + first * out_stride;
         Epilogue epilogue{bias.data() + first * bias_stride,
                           bias_stride,
@@ -144,6 +145,7 @@ struct Product {
                           nullptr,
                           0,
                           residual_scale.empty() ? nullptr : residual_scale.data()};
+        if (bf16_out) epilogue.bf16_out = bf16_out + first * out_stride;
         if (in_place) epilogue.residual = to, epilogue.residual_stride = out_stride;
         else if (!residual.empty())
             epilogue.residual = residual.data() + first * residual_stride, epilogue.residual_stride = residual_stride;

@@ -219,13 +219,15 @@ def _gelu(x: Floats) -> Floats:
 
 
 def _gelu_to_int8(x: Floats) -> Floats:
-    cut = np.clip(x, np.float32(-4), np.float32(4))
-    variable = np.square(cut) * np.float32(0.125) - 1
+    """As native/kernels/kernels.h has it."""
+    half = np.float32(0.5) * x
+    magnitude = np.abs(half)
+    cut = np.minimum(magnitude, np.float32(2))
     series: Floats = np.zeros_like(x)
-    first = (5.921362694e-3, -1.653450894e-2, 2.414789329e-2, -3.547607567e-2)
-    for coefficient in (*first, 5.539511643e-2, -8.442454895e-2, 1.759707611e-1):
-        series = series * variable + np.float32(coefficient)
-    return x * (np.float32(0.5) + cut * series)
+    first = (3.700851812e-4, -6.507835817e-3, 4.891021922e-2, -2.079200000e-1)
+    for coefficient in (*first, 5.608762503e-1, -1.032870650, 1.591481686):
+        series = series * np.square(cut) + np.float32(coefficient)
+    return half + magnitude * (cut * series)
 
 
 def _gelu_tanh(x: Floats) -> Floats:
