@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pocketbert.decode import AGGREGATIONS, softmax
 from pocketbert.errors import InputError
+from pocketbert.features import encode_tokens
 from pocketbert.pipelines import pipeline
 from pocketbert.pipelines.arguments import Reading
 from pocketbert.pipelines.explain import Whole, make_design, variants
@@ -112,6 +114,79 @@ def test_pairs_long_words_and_long_texts(models: dict[str, Path]) -> None:
     assert empty["base"] == empty["score"]
 
 
+def added_up(found: dict[str, Any]) -> float:
+    return float(found["base"] + sum(word["score"] for word in found["words"]))
+
+
+@pytest.mark.parametrize("strategy", AGGREGATIONS)
+def test_words_of_entities(models: dict[str, Path], strategy: str) -> None:
+    pipe = pipeline("token-classification", models["tag"], aggregation_strategy=strategy, ignore_labels=())
+    plain, found = pipe(TEXT), pipe(TEXT, explain=True)
+    assert [{name: entity[name] for name in one} for one, entity in zip(plain, found, strict=True)] == plain
+    assert found[0].keys() - plain[0].keys() == {"base", "words"}
+    for entity in found:
+        assert [word["word"] for word in entity["words"]] == TEXT.split()
+        assert added_up(entity) == pytest.approx(entity["score"], abs=1e-6)
+    assert pipe(["dull", TEXT, "marie , warsaw"] * 3, explain=True)[4] == found  # to the bit, whatever else is asked
+
+
+def test_entities_without_a_word(models: dict[str, Path]) -> None:
+    """Against texts in which the word is [MASK]."""
+    pipe = pipeline("token-classification", models["tag"], ignore_labels=())
+    text = "marie curie was born in warsaw"
+    for token in pipe(text, explain="occlusion"):
+        for number, word in enumerate(token["words"]):
+            count = len(pipe.tokenizer.tokenize(word["word"]))
+            words = text.split()
+            words[number] = " ".join(["[MASK]"] * count)
+            [output] = pipe.predictor(encode_tokens(pipe.tokenizer, [" ".join(words)]))
+            label = next(i for i, name in pipe.config.id2label.items() if name == token["entity"])
+            without = softmax(output["logits"])[token["index"], label]
+            assert word["score"] == pytest.approx(token["score"] - without, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["shapley", "occlusion"])
+def test_words_of_answers(models: dict[str, Path], method: str) -> None:
+    pipe = pipeline("question-answering", models["answer"])
+    one = {"question": "  who is great ?", "context": TEXT}
+    options: dict[str, Any] = {"top_k": 3, "handle_impossible_answer": True}
+    plain, found = pipe(one, **options), pipe(one, **options, explain=method)
+    assert [{name: answer[name] for name in plain[0]} for answer in found] == plain
+    for answer in found:
+        asked = [word for word in answer["words"] if "question" in word]
+        assert [word["word"] for word in asked] == ["who", "is", "great", "?"]
+        assert all(one["question"][word["start"] : word["end"]] == word["word"] for word in asked)
+        assert [word["word"] for word in answer["words"] if "question" not in word] == TEXT.split()
+        if method == "shapley":
+            assert added_up(answer) == pytest.approx(answer["score"], abs=1e-6)
+    assert pipe([{"question": "dull ?", "context": "warsaw"}, one], **options, explain=method)[1] == found
+    if method == "occlusion":
+        hidden = {**one, "context": TEXT.replace("warsaw", "[MASK]")}
+        best, word = found[0], next(word for word in found[0]["words"] if word["word"] == "warsaw")
+        [same] = [
+            answer
+            for answer in pipe(hidden, **options | {"top_k": 500})
+            if (answer["start"], answer["end"]) == (best["start"], best["end"])
+        ]
+        assert word["score"] * (same["score"] - best["score"]) <= 0  # its score falls where the word speaks for it
+
+
+def test_questions_keep_their_words_in_long_passages(models: dict[str, Path]) -> None:
+    from pocketbert.features import encode_questions
+    from pocketbert.pipelines.explain import hidden_in_question
+
+    tokenizer = copy.copy(pipeline("question-answering", models["answer"]).tokenizer)
+    tokenizer.model_max_length = 512
+    question, context = "who is great ?", " ".join(["great", "dull"] * 60)
+    [[window]] = encode_questions(tokenizer, [question], [context], max_length=300)
+    whole, *rest = hidden_in_question(tokenizer, question, context, window, "occlusion")
+    assert isinstance(whole, Whole)
+    assert [word.end - word.start for word in whole.words if word.other] == [3, 2, 5, 1]
+    assert [context[word.start : word.end] for word in whole.words if not word.other] == ["great dull"] * 60
+    mask = tokenizer.mask_token_id
+    assert [int((one.input_ids == mask).sum()) for one in rest] == [3, 1, 1, 1] + [2] * 60 + [126]
+
+
 def test_what_is_refused(models: dict[str, Path]) -> None:
     from pocketbert.bulk.columns import form_of
 
@@ -126,28 +201,56 @@ def test_what_is_refused(models: dict[str, Path]) -> None:
     assert isinstance(types, dict)
     assert {"label", "score", "base", "words"} <= types.keys()
     assert pipe(TEXT, min_confidence=1.0, explain=True)[0]["label"] is None
+    tag, answer = pipeline("token-classification", models["tag"]), pipeline("question-answering", models["answer"])
+    with pytest.raises(InputError, match="input 1: explain is of what the model reads at once, 64 tokens"):
+        tag([TEXT, TEXT * 9], explain=True)
+    with pytest.raises(InputError, match="leave is_split_into_words out"):
+        tag([TEXT.split()], explain=True, is_split_into_words=True)
+    with pytest.raises(InputError, match="explain the part of the passage in question"):
+        answer({"question": "who ?", "context": TEXT * 9}, explain=True)
 
 
 def test_shell_and_service(models: dict[str, Path], capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     from helpers.service import Inside
     from pocketbert import cli
+    from pocketbert.bulk.columns import entities, form_of
 
-    [wanted] = pipeline("text-classification", models["classify"])(TEXT, explain=True)
-
-    def run(*flags: str) -> str:
+    def run(*arguments: str) -> str:
         with pytest.raises(SystemExit):
-            cli.app(["classify", "--model", str(models["classify"]), "--explain", *flags, TEXT])
+            cli.app([*arguments, "--explain"])
         return capsysbinary.readouterr().out.decode()
 
-    assert json.loads(run("--json")) == {"text": TEXT, **wanted}
-    table = run("--table")
-    strongest = max(wanted["words"], key=lambda word: abs(word["score"]))
-    assert "Because of" in table
-    assert f"{strongest['word']} {strongest['score']:+.2f}" in table.replace("\n", "")
-    with Inside(("one", models["classify"])) as service:
-        body = {"inputs": TEXT, "top_k": 1, "explain": True}
-        assert asyncio.run(service.ask("/v1/classify", body)).json["results"] == [[wanted]]
-        refused = asyncio.run(service.ask("/v1/classify", {**body, "labels": ["x"]})).json
+    [label] = pipeline("text-classification", models["classify"])(TEXT, explain=True)
+    tagger = pipeline("token-classification", models["tag"], aggregation_strategy="first")
+    found = entities(TEXT, tagger(TEXT, explain=True))
+    question = {"question": "who ?", "context": TEXT}
+    answer = pipeline("question-answering", models["answer"])(question, explain=True)
+    classify = ("classify", "--model", str(models["classify"]), TEXT)
+    tag = ("tag", "--model", str(models["tag"]), TEXT)
+    ask = ("answer", "who ?", "--model", str(models["answer"]), "--context", TEXT)
+    assert json.loads(run(*classify, "--json")) == {"text": TEXT, **label}
+    assert json.loads(run(*tag, "--json")) == {"text": TEXT, "entities": found}
+    assert json.loads(run(*ask, "--json")) == {"question": "who ?", **answer}
+    for arguments, one in ((classify, label), (tag, found[0]), (ask, answer)):
+        strongest = max(one["words"], key=lambda word: abs(word["score"]))
+        table = run(*arguments, "--table")
+        assert "because of" in table.lower()
+        assert f"{strongest['word']} {strongest['score']:+.2f}" in " ".join(table.split())
+    assert form_of("token-classification", {"explain": True}).values(TEXT, tagger(TEXT, explain=True)) == {
+        "entities": found
+    }
+    assert form_of("question-answering", {"explain": True}).values(None, answer) == answer
+    named = [(name, models[name]) for name in ("classify", "tag", "answer")]
+    with Inside(*named) as service:
+
+        def results(path: str, **body: Any) -> Any:
+            return asyncio.run(service.ask(path, {**body, "explain": True})).json["results"][0]
+
+        assert results("/v1/classify", inputs=TEXT, top_k=1) == [label]
+        assert results("/v1/tag", inputs=TEXT) == found
+        assert results("/v1/answer", inputs=question) == [answer]
+        body = {"inputs": TEXT, "top_k": 1, "explain": True, "labels": ["x"]}
+        refused = asyncio.run(service.ask("/v1/classify", body)).json
         assert "explain cannot be combined with labels" in refused["error"]["message"]
 
 

@@ -171,6 +171,7 @@ def entities(
     aggregation_strategy: str = "none",
     ignore_labels: Sequence[str] = ("O",),
     join: Callable[[list[str]], str] = " ".join,
+    others: Sequence[Floats] = (),
 ) -> list[dict[str, Any]]:
     """Entities of one text, as token-classification pipelines publish them.
 
@@ -187,13 +188,15 @@ def entities(
         aggregation_strategy: One of `AGGREGATIONS`.
         ignore_labels: Tags or types to leave out; "O" is what is outside of all entities.
         join: Turns vocabulary entries into the text that `word` shows.
+        others: Further logits of the same tokens. Each entity has its scores by them under `others`, if there are any.
     """
     _one_of("aggregation_strategy", aggregation_strategy, AGGREGATIONS)
     shares = softmax(logits)
     if aggregation_strategy in ("none", "simple"):
-        units = [_Unit([int(i)], shares[i]) for i in np.flatnonzero(tokens.word_ids >= 0)]
+        units = [_Unit.of(shares, [int(i)], "first") for i in np.flatnonzero(tokens.word_ids >= 0)]
     else:
-        units = [_Unit(word, _agree(shares[word], aggregation_strategy)) for word in tokens.tokens_of_words()]
+        units = [_Unit.of(shares, word, aggregation_strategy) for word in tokens.tokens_of_words()]
+    others = [softmax(one) for one in others]
     tags = [id2label[unit.best] for unit in units]
     alone = aggregation_strategy == "none"
     if alone:
@@ -207,11 +210,13 @@ def entities(
             continue
         run = [i for unit in units[start:end] for i in unit.tokens]
         place = {"start": int(tokens.offsets[run[0], 0]), "end": int(tokens.offsets[run[-1], 1])}
-        score = float(np.mean([unit.scores[unit.best] for unit in units[start:end]]))
+        scores = [float(np.mean([unit.score(one) for unit in units[start:end]])) for one in (shares, *others)]
+        more = {"others": scores[1:]} if others else {}
         if alone:
-            found.append({"entity": name, "score": score, "index": run[0], "word": names[run[0]], **place})
+            found.append({"entity": name, "score": scores[0], "index": run[0], "word": names[run[0]], **place, **more})
         else:
-            found.append({"entity_group": name, "score": score, "word": join([names[i] for i in run]), **place})
+            word = join([names[i] for i in run])
+            found.append({"entity_group": name, "score": scores[0], "word": word, **place, **more})
     return found
 
 
@@ -220,18 +225,23 @@ class _Unit:
     """A unit with one tag: a token, or a word of several."""
 
     tokens: list[int]
-    scores: Floats  # [labels]
+    deciding: list[int]  # the tokens of which the mean decides
+    best: int  # the label
 
-    @property
-    def best(self) -> int:
-        return int(self.scores.argmax())
+    @classmethod
+    def of(cls, shares: Floats, tokens: list[int], how: str) -> _Unit:
+        """The unit of some tokens, with [tokens of the text, labels] probabilities."""
+        surest = int(shares[tokens].max(axis=1).argmax())
+        deciding = tokens if how == "average" else [tokens[surest if how == "max" else 0]]
+        return cls(tokens, deciding, int(_mean(shares, deciding).argmax()))
+
+    def score(self, shares: Floats) -> Any:
+        """Of the label, by these probabilities."""
+        return _mean(shares, self.deciding)[self.best]
 
 
-def _agree(scores: Floats, how: str) -> Floats:
-    """Scores of a word, [labels], from those of its tokens, [tokens, labels]."""
-    if how == "average":
-        return np.asarray(scores.mean(axis=0))
-    return np.asarray(scores[0 if how == "first" else scores.max(axis=1).argmax()])
+def _mean(shares: Floats, tokens: list[int]) -> Floats:
+    return shares[tokens[0]] if len(tokens) == 1 else np.asarray(shares[tokens].mean(axis=0))
 
 
 # ── spans ──
@@ -296,12 +306,16 @@ def answers(
     top_k: int | None = 1,
     null: float | None = None,
     null_threshold: float = 0.0,
+    others: Callable[[Span], Sequence[float]] | None = None,
 ) -> list[dict[str, Any]]:
     """`{"score", "start", "end", "answer"}` of a question's spans, best first.
 
     The score is the softmax over `found` (as in the original SQuAD script), "no answer" among them if `null` is given:
     that is `{"start": 0, "end": 0, "answer": ""}`, and it comes first if it beats the best span by more than
     `null_threshold`. Without anything to choose from the answer is empty and its score 0.
+
+    `others` maps a span to its logits by further outputs of the model; each result has its scores by them, among the
+    same spans, under `others`.
     """
     ranked = [(span.logit, span) for span in found]
     if null is not None:
@@ -310,7 +324,12 @@ def answers(
     if not ranked:
         return [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
     shares = softmax(np.array([span.logit for _, span in ranked]))
-    return [
+    results: list[dict[str, Any]] = [
         {"score": float(share), "start": span.start, "end": span.end, "answer": context[span.start : span.end]}
         for share, (_, span) in list(zip(shares, ranked, strict=True))[:top_k]
     ]
+    if others is not None:
+        columns = softmax(np.array([others(span) for _, span in ranked]), axis=0)  # [spans, outputs]
+        for result, row in zip(results, columns, strict=False):
+            result["others"] = row.tolist()
+    return results

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 Type = str | list[Any] | dict[str, Any]
 
 _LABEL: dict[str, Type] = {"label": "string", "score": "double"}
-_CONTRIBUTION: dict[str, Type] = {
-    "word": "string", "start": "bigint", "end": "bigint", "text_pair": "boolean", "score": "double",
-}  # fmt: skip
 _ENTITY: dict[str, Type] = {
     "label": "string", "text": "string", "score": "double", "start": "bigint", "end": "bigint",
 }  # fmt: skip
@@ -82,7 +79,7 @@ def _classified(options: dict[str, Any]) -> Form:
     if options.get("return_all_scores") is not None:
         raise InputError("return_all_scores has no columns: pass top_k=None for all labels")
     several = "top_k" in options or options.get("conformal") is not None
-    label = _LABEL | ({"base": "double", "words": [_CONTRIBUTION]} if options.get("explain") else {})
+    label = _LABEL | _reasons(options, "text_pair")
     types: dict[str, Type] = {"labels": [label]} if several else label
 
     def values(_: Any, result: Any) -> dict[str, Any]:
@@ -116,7 +113,7 @@ def _tagged(options: dict[str, Any]) -> Form:
     def values(text: str, result: Any) -> dict[str, Any]:
         return {"entities": entities(text, result)}
 
-    return Form(("text",), options, {"entities": [_ENTITY]}, values)
+    return Form(("text",), options, {"entities": [_ENTITY | _reasons(options)]}, values)
 
 
 def entities(text: str, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -125,7 +122,7 @@ def entities(text: str, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "label": group["entity_group"],
             "text": text[group["start"] : group["end"]],
-            **{key: group[key] for key in ("score", "start", "end")},
+            **{key: group[key] for key in ("score", "start", "end", "base", "words") if key in group},
         }
         for group in groups
     ]
@@ -133,12 +130,13 @@ def entities(text: str, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _answered(options: dict[str, Any]) -> Form:
     several = options.get("top_k", 1) != 1
-    types: dict[str, Type] = {"answers": [_ANSWER]} if several else _ANSWER
+    answer = _ANSWER | _reasons(options, "question")
+    types: dict[str, Type] = {"answers": [answer]} if several else answer
 
     def values(_: Any, result: Any) -> dict[str, Any]:
         if not several:
-            return _of(_ANSWER, result)
-        return {"answers": [_of(_ANSWER, one) for one in (result if isinstance(result, list) else [result])]}
+            return _of(answer, result)
+        return {"answers": [_of(answer, one) for one in (result if isinstance(result, list) else [result])]}
 
     return Form(("question", "context"), options, types, values)
 
@@ -170,6 +168,13 @@ def _embedded(options: dict[str, Any]) -> Form:
     if options["pooling"] is None or options.get("return_tensors") not in (None, False):
         raise InputError("a column holds one vector per text: leave out return_tensors, and name a pooling")
     return Form(("text",), options, {"embedding": ["float"]}, lambda _, vector: {"embedding": vector})
+
+
+def _reasons(options: Mapping[str, Any], *marks: str) -> dict[str, Type]:
+    """The columns that `explain` adds; `marks` are true of the words of another text."""
+    place = {"word": "string", "start": "bigint", "end": "bigint"}
+    word: dict[str, Type] = {**place, **dict.fromkeys(marks, "boolean"), "score": "double"}
+    return {"base": "double", "words": [word]} if options.get("explain") else {}
 
 
 def _of(types: Mapping[str, Type], result: Mapping[str, Any]) -> dict[str, Any]:

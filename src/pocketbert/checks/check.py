@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pocketbert.calibration import fit_temperature
 from pocketbert.checkpoints import write_text
 from pocketbert.checks.labels import suspects, suspects_of_several
 from pocketbert.checks.options import CheckOptions
 from pocketbert.checks.texts import language_of, near_duplicates, normal, script_of
+from pocketbert.checks.words import Words, joined
 from pocketbert.data.labels import Labels
 from pocketbert.data.memory import as_source
 from pocketbert.data.spellings import Label
@@ -26,7 +26,7 @@ from pocketbert.decode import sigmoid, softmax
 from pocketbert.errors import DataError
 from pocketbert.features import encode_texts
 from pocketbert.frozen.encoder import FrozenEncoder
-from pocketbert.frozen.linear import CLASSES, SEVERAL, out_of_sample
+from pocketbert.frozen.linear import CLASSES, SEVERAL, folds, out_of_sample
 
 _CHUNK = 1024  # texts whose tokens are in memory at a time
 _FEW = 5  # rows of a class, below which its labels are not judged
@@ -285,11 +285,15 @@ def _labels(
     if len(few) >= len(labels.names) - (0 if labels.several else 1):
         return counts, found, f"labels are not checked: too few have {_FEW} rows"
     logits = out_of_sample(vectors, gold, problem, len(labels.names), seed=seed, groups=groups)
+    parts, words, gold = folds(gold, problem, seed, groups), Words(texts), gold.astype(np.int64)
     if labels.several:
-        wrong = [one for one in suspects_of_several(sigmoid(logits), gold.astype(np.int64)) if one.given not in few]
+        for i, own in enumerate(gold.T):
+            no, yes = words.out_of_sample(own, 2, parts).T
+            logits[:, i] = joined(logits[:, i], yes - no, own)
+        wrong = [one for one in suspects_of_several(sigmoid(logits), gold) if one.given not in few]
     else:
-        probabilities = softmax(logits / fit_temperature(logits, gold.astype(np.int64)))
-        wrong = [one for one in suspects(probabilities, gold.astype(np.int64)) if not {one.given, one.other} & {*few}]
+        logits = joined(logits, words.out_of_sample(gold, len(labels.names), parts), gold)
+        wrong = [one for one in suspects(softmax(logits), gold) if not {one.given, one.other} & {*few}]
     for one in wrong:
         name = labels.names[one.other]
         if labels.several:

@@ -15,28 +15,32 @@ _STRONG = 0.5  # … from which on they are bold
 _FOR, _AGAINST = "green", "red"
 
 
-def coloured(text: str, words: Sequence[Mapping[str, Any]], *, second: bool = False) -> Text:
+def coloured(
+    text: str, words: Sequence[Mapping[str, Any]], *, other: bool = False, start: int = 0, end: int | None = None
+) -> Text:
     """A text whose words for the label are green and those against it red, the strong ones bold.
 
     Args:
-        text: the text, or the second one of a pair.
+        text: the text, or the other one of two: the second of a pair, a question.
         words: as the pipeline explains them.
-        second: whether it is the second text.
+        other: whether it is the other text.
+        start: the first character that is shown.
+        end: the last one, exclusive; by default all to the end.
     """
     from rich.text import Text
 
     most = max((abs(word["score"]) for word in words), default=0.0)
-    marked, end = Text(), 0
+    marked, place, end = Text(), start, len(text) if end is None else end
     for word in words:
         share = abs(word["score"]) / most if most else 0.0
-        if word.get("text_pair", False) is not second or share < _WEAKEST:
+        first, last = max(word["start"], place), min(word["end"], end)
+        if bool(word.get("text_pair") or word.get("question")) is not other or share < _WEAKEST or first >= last:
             continue
         colour = _FOR if word["score"] > 0 else _AGAINST
-        marked.append(console.plain(text[end : word["start"]]))
-        style = f"bold {colour}" if share >= _STRONG else colour
-        marked.append(console.plain(text[word["start"] : word["end"]]), style)
-        end = word["end"]
-    return marked.append(console.plain(text[end:]))
+        marked.append(console.plain(text[place:first]))
+        marked.append(console.plain(text[first:last]), f"bold {colour}" if share >= _STRONG else colour)
+        place = last
+    return marked.append(console.plain(text[place:end]))
 
 
 def strongest(words: Sequence[Mapping[str, Any]], count: int = 3) -> str:

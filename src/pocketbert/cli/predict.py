@@ -27,6 +27,10 @@ from pocketbert.cli.text_options import (
 if TYPE_CHECKING:
     from rich.text import Text
 
+_explain_option = click_option(
+    "--explain", is_flag=True, help="Show what each word contributes to the score (Shapley values)."
+)
+
 
 @command(
     examples=[
@@ -64,7 +68,7 @@ if TYPE_CHECKING:
 @click_option(
     "--conformal", metavar="X", type=float, help="Give the labels among which the right one is with such a probability."
 )
-@click_option("--explain", is_flag=True, help="Show what each word contributes to the score (Shapley values).")
+@_explain_option
 @click_option("--labels", metavar="A,B,C", help="Labels for zero-shot classification; needs an NLI model.")
 @click_option(
     "--template", metavar="TEXT", default="This example is {}.", help="Hypothesis for --labels; {} is the label."
@@ -145,7 +149,7 @@ def classify(
             ]
             for rank, (*row, words) in enumerate(rows or [(_NOTHING, "", None)]):
                 shown = [
-                    coloured(value, words, second=number == 1) if words else value if rank == 0 else ""
+                    coloured(value, words, other=number == 1) if words else value if rank == 0 else ""
                     for number, value in enumerate(texts.values())
                 ]
                 add_row([*columns, *(["Because of"] if explain else [])], (*shown, *row, *_reasons(explain, words)))
@@ -171,11 +175,13 @@ def _ranked(result: dict[str, Any]) -> list[dict[str, Any]]:
     examples=[
         'pocketbert tag --model my-tagger "Marie Curie was born in Warsaw."',
         "pocketbert tag -m my-tagger -f sentences.txt | jq -r '.entities[].text'",
+        'pocketbert tag -m my-tagger --explain "Marie Curie was born in Warsaw."',
     ]
 )
 @text_arguments
 @model_option
 @file_option
+@_explain_option
 @text_column_option
 @device_option
 @bulk_options
@@ -184,15 +190,17 @@ def tag(
     text: Sequence[str],
     model: str,
     file: str | None,
+    explain: bool,
     text_column: str | None,
     device: str | None,
     json: bool | None,
     **bulk: Any,
 ) -> None:
     """Find named entities, such as people and places, in texts of any length."""
+    why = {"explain": True} if explain else {}
     if written(
         bulk, texts=text, file=file, device=device, json=json, task="token-classification", model=model,
-        text_column=text_column,
+        text_column=text_column, options=why,
     ):  # fmt: skip
         return
     source = text_source(text, file, text_column=text_column)
@@ -200,13 +208,22 @@ def tag(
     json = console.use_json(json)
     from pocketbert.bulk.columns import entities
 
-    # A word has the label of its first token, as in training.
-    for item, groups in predictions(pipe, source, text_of, json, aggregation_strategy="first"):
-        found = entities(item.text, groups)
-        if json:
-            console.print_json({"text": item.text, "entities": found})
-        else:
-            console.rich_console().print(_with_entities(item.text, found))
+    with console.growing_table(numbers=["Score"]) as add_row:
+        # A word has the label of its first token, as in training.
+        for item, groups in predictions(pipe, source, text_of, json, aggregation_strategy="first", **why):
+            found = entities(item.text, groups)
+            if json:
+                console.print_json({"text": item.text, "entities": found})
+            elif not explain:
+                console.rich_console().print(_with_entities(item.text, found))
+            else:
+                for row in [_explained_entity(item.text, one) for one in found] or [(item.text, "(none)", "", "", "")]:
+                    add_row(["Text", "Entity", "Label", "Score", "Because of"], row)
+
+
+def _explained_entity(text: str, entity: dict[str, Any]) -> tuple[Text | str, ...]:
+    words = entity["words"]
+    return coloured(text, words), entity["text"], entity["label"], f"{entity['score']:.3f}", strongest(words)
 
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -231,6 +248,7 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
         'pocketbert answer "Where?" -m my-reader -c "Marie Curie was born in Warsaw."',
         'pocketbert answer "Who wrote it?" "When?" -m my-reader --file article.txt',
         'man ls | pocketbert answer "What does -a do?" --model my-reader',
+        'pocketbert answer "Where?" -m my-reader --explain -c "Marie Curie was born in Warsaw."',
     ]
 )
 @click_argument("question", nargs=-1, required=True, help="One or more questions.")
@@ -240,6 +258,7 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
 @text_column_option
 @top_k_option(1, "Number of answers per question.")
 @click_option("--allow-empty", is_flag=True, help="Allow the result that there is no answer (SQuAD 2 models).")
+@_explain_option
 @device_option
 @bulk_options
 @console.json_option
@@ -251,6 +270,7 @@ def answer(
     text_column: str | None,
     top_k: int,
     allow_empty: bool,
+    explain: bool,
     device: str | None,
     json: bool | None,
     **bulk: Any,
@@ -265,12 +285,13 @@ def answer(
     for number, text in enumerate(question, start=1):
         check_text(text, f"question {number}")
     several = {} if top_k == 1 else {"top_k": top_k}
+    why = {"explain": True} if explain else {}
     if bulk["output"] is not None and context is not None:
         raise click.UsageError("--output writes the answers in a --file of passages: leave out --context")
     if written(
         bulk, texts=(), file=file, device=device, json=json, task="question-answering", model=model,
         questions=tuple(question), text_column=text_column,
-        options={"handle_impossible_answer": allow_empty, **several},
+        options={"handle_impossible_answer": allow_empty, **several, **why},
     ):  # fmt: skip
         return
     passage = read_passage(context, file)
@@ -280,34 +301,40 @@ def answer(
     too_long = [text for text in question if len(pipe.tokenizer.tokenize(text)) > limit]
     for text in question:
         with console.busy("reading the passage"):
-            result = pipe({"question": text, "context": passage}, top_k=top_k, handle_impossible_answer=allow_empty)
+            one = {"question": text, "context": passage}
+            result = pipe(one, top_k=top_k, handle_impossible_answer=allow_empty, **why)
         answers = result if isinstance(result, list) else [result]
         if json:
             console.print_json({"question": text, **(answers[0] if top_k == 1 else {"answers": answers})})
         else:
             best = answers[0]
+            words = best.get("words", [])
             console.print_facts(
                 [
-                    ("question", text),
+                    ("question", coloured(text, words, other=True)),
                     *(("answer", f"{span['answer'] or '(none)'}  {span['score']:.3f}") for span in answers),
-                    ("passage", _excerpt(passage, best["start"], best["end"])),
+                    ("passage", _excerpt(passage, best["start"], best["end"], words)),
+                    *([("because of", strongest(words, 5))] if explain else []),
                 ]
             )
     if too_long:
         console.print_line(f"only the first {limit} tokens of a question are read: {too_long[0]:.60}…", "note")
 
 
-def _excerpt(passage: str, start: int, end: int, around: int = 200) -> Text:
-    """The answer, highlighted, with `around` characters before and after it."""
+def _excerpt(passage: str, start: int, end: int, words: Sequence[dict[str, Any]], around: int = 200) -> Text:
+    """The answer, highlighted, with `around` characters before and after it; what `words` explain has colours."""
     from rich.text import Text
 
-    before, after = passage[max(0, start - around) : start], passage[end : end + around]
-    if start > around:
-        before = f"…{before[before.find(' ') + 1 :]}"
-    if end + around < len(passage):
-        after = f"{after[: after.rfind(' ')]}…"
-    excerpt = Text(console.plain(before)).append(console.plain(passage[start:end]), "bold reverse")
-    return excerpt.append(console.plain(after))
+    first, last = max(0, start - around), min(len(passage), end + around)
+    if first > 0:
+        first += passage[first:start].find(" ") + 1
+    if last < len(passage) and (space := passage.rfind(" ", end, last)) >= 0:
+        last = space
+    answer = coloured(passage, words, start=start, end=end)
+    answer.stylize("bold reverse")
+    before, after = coloured(passage, words, start=first, end=start), coloured(passage, words, start=end, end=last)
+    dots = [Text("…" if cut else "") for cut in (first > 0, last < len(passage))]
+    return Text.assemble(dots[0], before, answer, after, dots[1])
 
 
 @command(

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from pocketbert.cli import console
 from pocketbert.cli.commands import Function, click_option
 from pocketbert.cli.options import build
+from pocketbert.cli.predictions import spare_numpy_threads
 from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune_options import FinetuneOptions
 
@@ -114,6 +115,7 @@ def run_few_shot(options: FinetuneOptions, json: bool | None, **several: Any) ->
     """Fit a head to frozen vectors, and print the result; `several` are options that this has no use for."""
     if wrong := [name for name, value in several.items() if value is not None]:
         raise click.UsageError(f"--{wrong[0]} trains a model, and --few-shot does not: leave one of them out")
+    spare_numpy_threads()
     from pocketbert.frozen.few_shot import few_shot
 
     terminal = console.rich_console(stderr=True)

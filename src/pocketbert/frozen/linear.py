@@ -119,7 +119,7 @@ def out_of_sample(
     if strength is None:
         strength, temperature = _choose(fit, seed)
     logits = np.empty((len(vectors), labels))
-    for inside, outside in _folds(targets, problem, seed, groups):
+    for inside, outside in folds(targets, problem, seed, groups):
         head = fit.head(fit.solve(inside, strength), strength, temperature)
         logits[outside] = head.logits(vectors[outside])
     return logits
@@ -134,23 +134,28 @@ def _choose(fit: _Fit, seed: int) -> tuple[float, float]:
     chosen = random_order(seed, "strength", 0, len(fit.rows))[:_MOST_CHOSEN_ON]
     # The penalty counts against the sum over all examples, also where fewer are looked at.
     share = len(chosen) / len(fit.rows)
-    logits = np.zeros((len(STRENGTHS), len(chosen), fit.labels))
-    for inside, outside in _folds(fit.written[chosen], fit.problem, seed):
-        solution = None
-        for i, strength in enumerate(STRENGTHS):
-            solution = fit.solve(chosen[inside], strength / share, solution)
-            logits[i, outside] = fit.rows[chosen[outside]] @ solution[:-1] + solution[-1]
+    parts = folds(fit.written[chosen], fit.problem, seed)
+    solutions: list[Wide | None] = [None] * len(parts)
     temperatures = (1.0,) if fit.problem == NUMBER else _TEMPERATURES
-    losses = np.array([[fit.losses(chosen, one / by) for by in temperatures] for one in logits])
-    places = losses.sum(axis=2).argmin(axis=1)  # [strengths] of the best temperature
-    best = losses[np.arange(len(STRENGTHS)), places]  # [strengths, examples]
-    usual, least = STRENGTHS.index(USUAL), int(best.sum(axis=1).argmin())
+    places, best = list[int](), list[Wide]()  # of each strength: its best temperature, and the losses of examples
+    for strength in STRENGTHS:
+        logits = np.zeros((len(chosen), fit.labels))
+        for i, (inside, outside) in enumerate(parts):
+            solutions[i] = solution = fit.solve(chosen[inside], strength / share, solutions[i])
+            logits[outside] = fit.rows[chosen[outside]] @ solution[:-1] + solution[-1]
+        losses = [fit.losses(chosen, logits / by) for by in temperatures]
+        places.append(int(np.argmin([one.sum() for one in losses])))
+        best.append(losses[places[-1]])
+        totals = [float(one.sum()) for one in best]
+        if strength > USUAL and min(totals[-2:]) > min(totals):
+            break  # weaker penalties, which take the most steps, only make it worse
+    usual, least = STRENGTHS.index(USUAL), int(np.argmin(totals))
     gain = best[usual] - best[least]
     found = least if gain.mean() > gain.std() / np.sqrt(len(gain)) else usual
     return STRENGTHS[found], temperatures[places[found]]
 
 
-def _folds(
+def folds(
     targets: npt.NDArray[np.generic], problem: str, seed: int, groups: Groups | None = None
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Indices inside and outside of each of `FOLDS` folds, over which classes are spread evenly."""

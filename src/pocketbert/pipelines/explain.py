@@ -1,14 +1,16 @@
-"""Which words decided: what each word of a text contributes to the score of a label.
+"""Which words decided: what each word of a text contributes to the score of a label, an entity or an answer.
 
-A word is left out by leaving out its tokens, and everything that a text needs is one run of the model without padding.
-The same text has the same contributions, to the bit, whatever else is in the batch.
+Everything that a text needs is one run of the model without padding. The same text has the same contributions, to the
+bit, whatever else is in the batch. For a label a word is left out by leaving out its tokens. An entity or an answer has
+to stay where it is, so there a word is hidden: its tokens become [MASK], those of the entity or answer itself as well.
 
 - Occlusion: the score of the text, less that of the text without the word.
 - Shapley values: the mean change of the score when the word joins some of the others. They add up to the score of the
   text, less the `base`, which is that of a text without words. Up to 8 words all sets of words are computed; for more,
   words join in sampled orders, each with its reverse (Castro and others 2009; antithetic sampling halves the error).
 
-Long texts have parts of several words in place of words, so that there are at most 64.
+Long texts have parts of several words in place of words, so that there are at most 64. Of two texts the shorter one
+keeps its words as long as there are no more than half of that.
 """
 
 from __future__ import annotations
@@ -17,16 +19,22 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pocketbert.errors import InputError
-from pocketbert.features import Features, fit
-from pocketbert.pipelines.arguments import Reading
+from pocketbert.features import Features, Tokens, Window, fit
+from pocketbert.pipelines.arguments import F, Reading
+from pocketbert.shortening import shorten
+
+if TYPE_CHECKING:
+    from pocketbert.tokenization import BertTokenizer
 
 METHODS = ("shapley", "occlusion")
+#: Of a `Job`, as each input is computed hundreds of times.
+FEW: dict[str, int] = {"inputs": 16, "characters": 1 << 12}
 Floats = NDArray[np.floating[Any]]
 Masks = NDArray[np.bool_]
 
@@ -38,17 +46,18 @@ _LONGEST = 30  # characters of a word: more are a text without spaces, whose tok
 
 @dataclass(frozen=True)
 class Word:
-    """Characters `start` to `end` of a text, or of the second text of a pair."""
+    """Characters `start` to `end` of a text, or of the other one of two."""
 
     start: int
     end: int
-    second: bool
+    other: bool
 
 
 @dataclass(frozen=True, eq=False)
-class Whole(Features):
-    """A text with all of its words, before its variants."""
+class Whole(Features, Generic[F]):
+    """An input with all of its words, before its variants."""
 
+    read: F
     words: tuple[Word, ...]
     design: Design
 
@@ -83,27 +92,76 @@ def variants(reading: Reading, text: str, second: str | None, method: str) -> li
     [features] = reading.texts([text], None if second is None else [second])
     cut = reading.truncation or "longest_first"
     length = fit(reading.tokenizer, reading.max_length)
-    encoded = reading.tokenizer(text, second, truncation=cut, max_length=length)
-    words, of_token = _words((text, second or ""), encoded[0])
-    if len(of_token) != len(features):
+    encoding = reading.tokenizer(text, second, truncation=cut, max_length=length)[0]
+    if len(encoding.offsets) != len(features):
         raise InputError("the text cannot be explained: its tokens have no places in it")
+    places = [-1 if place is None else place for place in encoding.sequence_ids]
+    words, of_token = _words((text, second or ""), places, encoding.offsets)
     design = make_design(len(words), method)
-    whole = Whole(features.input_ids, features.token_type_ids, cut=features.cut, words=tuple(words), design=design)
-    made: list[Features] = [whole]
+    made: list[Features] = [_whole(features, words, design)]
     for kept in design.sets[1:]:
         keep = np.append(kept, True)[of_token]  # the last: tokens that belong to no word
         made.append(Features(features.input_ids[keep], features.token_type_ids[keep]))
     return made
 
 
-def _words(texts: tuple[str, str], encoding: Any) -> tuple[list[Word], NDArray[np.intp]]:
-    """Return the parts of the texts, and for each token the number of its part; -1 for special tokens."""
+def hidden_in_text(tokenizer: BertTokenizer, text: str, tokens: Tokens, method: str) -> list[Features]:
+    """Return the input for token classification, a `Whole`, and the inputs with some of its words hidden."""
+    places = np.where(tokens.word_ids >= 0, 0, -1).tolist()
+    return _hidden(tokenizer, tokens, *_words((text, ""), places, tokens.offsets.tolist()), method)
+
+
+def hidden_in_question(
+    tokenizer: BertTokenizer, question: str, context: str, window: Window, method: str
+) -> list[Features]:
+    """Return the input for a question and its context, a `Whole`, and the inputs with some of their words hidden.
+
+    The question is the other text.
+    """
+    short = shorten(tokenizer, question.strip())
+    encoding = tokenizer(short.text, add_special_tokens=False, verbose=False)[0]
+    before = len(question) - len(question.lstrip())
+    asked = short.restored(np.array(encoding.offsets, np.int32).reshape(-1, 2)) + before
+    places, offsets = np.full(len(window), -1), np.zeros((len(window), 2), np.int32)
+    room = slice(1, window.context.start - tokenizer.separators)  # between [CLS] and [SEP]
+    places[room], offsets[room] = 1, asked[: room.stop - room.start]
+    places[window.context], offsets[window.context] = 0, window.offsets
+    words, of_token = _words((context, question), places.tolist(), offsets.tolist())
+    return _hidden(tokenizer, window, words, of_token, method)
+
+
+def _hidden(
+    tokenizer: BertTokenizer, one: Features, words: list[Word], of_token: NDArray[np.intp], method: str
+) -> list[Features]:
+    mask = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+    design = make_design(len(words), method)
+    made: list[Features] = [_whole(one, words, design)]
+    for kept in design.sets[1:]:
+        ids = np.where(np.append(kept, True)[of_token], one.input_ids, mask).astype(np.int32)
+        made.append(Features(ids, one.token_type_ids))
+    return made
+
+
+def _whole(one: F, words: Sequence[Word], design: Design) -> Whole[F]:
+    return Whole(one.input_ids, one.token_type_ids, cut=one.cut, read=one, words=tuple(words), design=design)
+
+
+def _words(
+    texts: tuple[str, str], places: Sequence[int], offsets: Sequence[Sequence[int]]
+) -> tuple[list[Word], NDArray[np.intp]]:
+    """Return the parts of two texts, and for each token the number of its part; -1 for special tokens.
+
+    Args:
+        texts: the text, and the other one.
+        places: of each token: which text it is of, -1 for special tokens.
+        offsets: of each token: its characters in its text.
+    """
     words: list[Word] = []
     numbers: dict[tuple[int, int], int] = {}
     runs = [[(match.start(), match.end()) for match in re.finditer(r"\S+", text)] for text in texts]
-    of_token = np.full(len(encoding.offsets), -1)
-    for token, (place, (start, end)) in enumerate(zip(encoding.sequence_ids, encoding.offsets, strict=True)):
-        if place is None:
+    of_token = np.full(len(offsets), -1)
+    for token, (place, (start, end)) in enumerate(zip(places, offsets, strict=True)):
+        if place < 0:
             continue
         start += len(texts[place][start:end]) - len(texts[place][start:end].lstrip())
         run = next(((a, b) for a, b in runs[place] if start < b), (start, end))
@@ -113,16 +171,27 @@ def _words(texts: tuple[str, str], encoding: Any) -> tuple[list[Word], NDArray[n
             numbers[place, run[0]] = len(words)
             words.append(Word(*run, place == 1))
         of_token[token] = numbers[place, run[0]]
-    size = math.ceil(len(words) / _PARTS) or 1
+    sizes = _sizes(*(sum(word.other is other for word in words) for other in (False, True)))
     parts: list[Word] = []
-    part_of = [-1] * (len(words) + 1)  # the last is what -1 finds
+    part_of, seen = [-1] * (len(words) + 1), [0, 0]  # the last part is what -1 finds
     for number, word in enumerate(words):
-        if number % size and parts[-1].second == word.second:
-            parts[-1] = Word(parts[-1].start, word.end, word.second)
+        if seen[word.other] % sizes[word.other]:
+            parts[-1] = Word(parts[-1].start, word.end, word.other)
         else:
             parts.append(word)
+        seen[word.other] += 1
         part_of[number] = len(parts) - 1
     return parts, np.array(part_of)[of_token]
+
+
+def _sizes(*counts: int) -> list[int]:
+    """Return how many words of each of two texts make a part, so that there are at most `_PARTS`."""
+    if sum(counts) <= _PARTS:
+        return [1, 1]
+    short = min(counts)
+    size = math.ceil(short / (_PARTS // 2)) or 1
+    rest = math.ceil(max(counts) / (_PARTS - math.ceil(short / size)))
+    return [size if count == short else rest for count in counts]
 
 
 def make_design(count: int, method: str) -> Design:
@@ -174,21 +243,25 @@ def _sampled_orders(count: int) -> Design:
 
 
 def explained(
-    answer: dict[str, Any], texts: tuple[str, str | None], whole: Whole, scores: Sequence[Floats], index: int
+    answer: dict[str, Any],
+    texts: tuple[str, str | None],
+    whole: Whole[Any],
+    scores: Sequence[float],
+    other: str = "text_pair",
 ) -> dict[str, Any]:
-    """Return an answer with `base` and `words`: what each contributes to the score of a label.
+    """Return an answer with `base` and `words`: what each contributes to a score.
 
     Args:
         answer: to which they are added.
-        texts: the text, and the second one of a pair.
+        texts: the text, and the other one of two.
         whole: the input.
-        scores: [labels] of each variant.
-        index: of the label.
+        scores: of each variant.
+        other: a name for the other text, under which its words have True.
     """
-    column = np.array([row[index] for row in scores], dtype=np.float64)
+    column = np.array(scores, dtype=np.float64)
     found = []
     for word, contribution in zip(whole.words, whole.design.contributions(column), strict=True):
-        text = texts[word.second] or ""
+        text = texts[word.other] or ""
         place = {"word": text[word.start : word.end], "start": word.start, "end": word.end}
-        found.append({**place, **({"text_pair": True} if word.second else {}), "score": float(contribution)})
+        found.append({**place, **({other: True} if word.other else {}), "score": float(contribution)})
     return {**answer, "base": float(column[-1]), "words": found}

@@ -16,7 +16,7 @@ from pocketbert.errors import InputError, require
 from pocketbert.features import Features, Predictor, TokenIds, encode_ids, encode_texts
 from pocketbert.pipelines.arguments import Reading
 from pocketbert.pipelines.base import Output, Pipeline, Result, alone
-from pocketbert.pipelines.explain import Whole, explained, read_method, variants
+from pocketbert.pipelines.explain import FEW, Whole, explained, read_method, variants
 from pocketbert.pipelines.inputs import fields_of, pair_of, several
 from pocketbert.runtime.stream import Job
 from pocketbert.sentences.declared import Declared
@@ -108,9 +108,11 @@ class TextClassification(Pipeline):
                 pair, whole = self._pair(text, text_pair), features[0]
                 index = {name: i for i, name in self.config.id2label.items()} | {None: int(rows[0].argmax())}
                 found = answer(rows[0])
-                if isinstance(found, list):
-                    return [explained(one, pair, whole, rows, index[one["label"]]) for one in found]
-                return explained(found, pair, whole, rows, index[found["label"]])
+
+                def why(one: Result) -> Result:
+                    return explained(one, pair, whole, [float(row[index[one["label"]]]) for row in rows])
+
+                return [why(one) for one in found] if isinstance(found, list) else why(found)
             return answer(scores_of(mean(features, logits)))
 
         def answer(scores: np.ndarray) -> Result | list[Result]:
@@ -122,8 +124,7 @@ class TextClassification(Pipeline):
             best = decode.labels(scores, self.config.id2label, count)
             return best[0] if top_k == "" else best
 
-        few = {} if method is None else {"inputs": 16, "characters": 1 << 12}  # each is computed hundreds of times
-        return Job(encode, read, **few)
+        return Job(encode, read, **({} if method is None else FEW))
 
     def _rule(self, ranked: bool, **asked: float | None) -> Rule | None:
         """The rule of the decision, if there is one; a call that asks for a ranking or other scores has none."""

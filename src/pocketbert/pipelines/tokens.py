@@ -12,13 +12,14 @@ from pocketbert import decode
 from pocketbert.arguments import plain, whole
 from pocketbert.bundles import ENCODER
 from pocketbert.errors import InputError
-from pocketbert.features import Features, Tokens, Window, encode_questions
+from pocketbert.features import Features, Tokens, encode_questions
 from pocketbert.pipelines.arguments import Reading
 from pocketbert.pipelines.base import Output, Pipeline, Result, alone
+from pocketbert.pipelines.explain import FEW, Whole, explained, hidden_in_question, hidden_in_text, read_method
 from pocketbert.pipelines.inputs import fields_of, several
 from pocketbert.runtime.stream import Job
 from pocketbert.shortening import shorten
-from pocketbert.windows import Part, encode_long_tokens, merge
+from pocketbert.windows import encode_long_tokens, merge
 
 
 class TokenClassification(Pipeline):
@@ -51,6 +52,7 @@ class TokenClassification(Pipeline):
         delimiter: str | None = None,
         grouped_entities: bool | None = None,
         ignore_subwords: bool | None = None,
+        explain: bool | str | None = None,
         reading: Reading | None = None,
     ) -> Job:
         """Entities of each text, as `decode.entities` describes them; of words, in the words joined by `delimiter`.
@@ -58,6 +60,8 @@ class TokenClassification(Pipeline):
         Texts longer than the model's input are read in windows that share `stride` tokens; see `windows`. The delimiter
         is a space by default. `grouped_entities` and `ignore_subwords` are older arguments: both stand for the
         aggregation strategy "first", the first of them alone for "simple".
+        With `explain` (True, "shapley" or "occlusion"), each entity has `words`, what each word of the text contributes
+        to its score, and `base`, its score where all words are hidden; see `pipelines.explain`.
         """
         reading = reading or self.reading()
         older = grouped_entities is not None or ignore_subwords is not None
@@ -71,18 +75,30 @@ class TokenClassification(Pipeline):
         ignored = (ignored,) if isinstance(ignored, str) else ignored
         between = " " if delimiter is None else delimiter
         join = self.tokenizer.join_tokens
+        method = read_method(explain)
+        if method is not None and is_split_into_words:
+            raise InputError("explain is of whole texts: join the words, and leave is_split_into_words out")
 
-        def encode(inputs: list[Any]) -> list[list[Tokens | Part[Tokens]]]:
-            return encode_long_tokens(
+        def encode(inputs: list[Any]) -> Sequence[Sequence[Features]]:
+            windows = encode_long_tokens(
                 reading.tokenizer, inputs, max_length=reading.max_length, overlap=stride, split=is_split_into_words
             )
+            if method is None:
+                return windows
+            whole = _at_once(windows, reading.max_length, "explain the sentence or paragraph in question")
+            return [
+                hidden_in_text(reading.tokenizer, text, tokens, method)
+                for text, tokens in zip(inputs, whole, strict=True)
+            ]
 
-        def read(one: Any, features: Sequence[Tokens | Part[Tokens]], outputs: Sequence[Output]) -> list[Result]:
-            tokens, logits = merge(features, [self.array(output, "logits", 2) for output in outputs])
+        def read(one: Any, features: Sequence[Any], outputs: Sequence[Output]) -> list[Result]:
+            rows = [self.array(output, "logits", 2) for output in outputs]
+            whole = features[0] if isinstance(features[0], Whole) else None
+            tokens, logits = merge(features, rows) if whole is None else (whole.read, rows[0])
             if len(between) != 1:  # the offsets are of words joined by one character
                 shift = (len(between) - 1) * np.maximum(tokens.word_ids, 0)[:, None]
                 tokens = replace(tokens, offsets=tokens.offsets + shift.astype(np.int32))
-            return decode.entities(
+            found = decode.entities(
                 logits,
                 tokens,
                 self._names(between.join(one) if is_split_into_words else one, tokens),
@@ -90,9 +106,11 @@ class TokenClassification(Pipeline):
                 aggregation_strategy=strategy,
                 ignore_labels=ignored,
                 join=join,
+                others=() if whole is None else rows[1:],
             )
+            return found if whole is None else [_because(entity, (one, None), whole) for entity in found]
 
-        return Job(encode, read)
+        return Job(encode, read, **({} if method is None else FEW))
 
     def _names(self, text: str, tokens: Tokens) -> list[str]:
         """The vocabulary entry of each token; of an unknown one, its text."""
@@ -157,6 +175,7 @@ class QuestionAnswering(Pipeline):
         max_question_len: int | None = None,
         align_to_words: bool = True,
         topk: int | None = None,
+        explain: bool | str | None = None,
     ) -> Job:
         """The best `{"score", "start", "end", "answer"}` of each question, or a list of the `top_k` best if over 1.
 
@@ -165,33 +184,58 @@ class QuestionAnswering(Pipeline):
         windows [default: 128] and `max_question_len` the maximum length of a question [default: 64], both less for
         models that read less than 384 tokens. With `align_to_words` an answer begins and ends with a word, and those
         that become the same are one, with the sum of their scores. `topk` is an older name of `top_k`.
+        With `explain` (True, "shapley" or "occlusion"), each answer has `words`, what each word of the question, which
+        has `question` True, and of the passage contributes to its score, and `base`, its score where all are hidden;
+        see `pipelines.explain`.
         """
+        method = read_method(explain)
         count = top_k if topk is None else topk
         for name, value in {"top_k": count, "max_answer_len": max_answer_len}.items():
             if value is None or not whole(1)(value):
                 raise InputError(f"{name}={value!r} must be a whole number of at least 1")
 
-        def encode(inputs: list[Any]) -> list[list[Window]]:
-            return encode_questions(
+        length = min(max_seq_len, self.max_length)
+
+        def encode(inputs: list[Any]) -> Sequence[Sequence[Features]]:
+            windows = encode_questions(
                 self.tokenizer,
                 [one["question"] for one in inputs],
                 [one["context"] for one in inputs],
-                max_length=min(max_seq_len, self.max_length),
+                max_length=length,
                 doc_stride=doc_stride,
                 max_question_length=max_question_len,
             )
+            if method is None:
+                return windows
+            whole = _at_once(windows, length, "explain the part of the passage in question")
+            return [
+                hidden_in_question(self.tokenizer, one["question"], one["context"], window, method)
+                for one, window in zip(inputs, whole, strict=True)
+            ]
 
-        def read(one: Any, windows: Sequence[Window], outputs: Sequence[Output]) -> Result | list[Result]:
+        def read(one: Any, features: Sequence[Any], outputs: Sequence[Output]) -> Result | list[Result]:
             found = [
                 {name: self.array(output, name, 1) for name in ("start_logits", "end_logits")} for output in outputs
             ]
-            spans = decode.spans(windows, found, n_best=max(20, count), max_answer_length=max_answer_len)
-            null = decode.null_logit(found) if handle_impossible_answer else None
-            best = decode.answers(spans, one["context"], top_k=None, null=null, null_threshold=null_threshold)
+            whole = features[0] if isinstance(features[0], Whole) else None
+            windows, read_all = (features, found) if whole is None else ([whole.read], found[:1])
+            spans = decode.spans(windows, read_all, n_best=max(20, count), max_answer_length=max_answer_len)
+            null = decode.null_logit(read_all) if handle_impossible_answer else None
+
+            def others(span: decode.Span) -> list[float]:
+                start, end = windows[0].locate(span.start, span.end)
+                return [float(output["start_logits"][start] + output["end_logits"][end]) for output in found[1:]]
+
+            best = decode.answers(
+                spans, one["context"], top_k=None, null=null, null_threshold=null_threshold,
+                others=None if whole is None else others,
+            )  # fmt: skip
             best = (self._aligned(best, one["context"]) if align_to_words else best)[:count]
+            if whole is not None:
+                best = [_because(answer, (one["context"], one["question"]), whole, "question") for answer in best]
             return best[0] if count == 1 else best
 
-        return Job(encode, read)
+        return Job(encode, read, **({} if method is None else FEW))
 
     def _aligned(self, answers: list[Result], context: str) -> list[Result]:
         """Answers that begin and end with a word of the tokenizer, those of the same place as one."""
@@ -200,6 +244,9 @@ class QuestionAnswering(Pipeline):
             start, end = self._words(context, one["start"], one["end"])
             if (start, end) in found:
                 found[start, end]["score"] += one["score"]
+                if "others" in one:
+                    sums = zip(found[start, end]["others"], one["others"], strict=True)
+                    found[start, end]["others"] = [ours + more for ours, more in sums]
             else:
                 found[start, end] = {**one, "start": start, "end": end, "answer": context[start:end]}
         ranked = sorted(found.values(), key=lambda one: -one["score"])
@@ -223,6 +270,21 @@ class QuestionAnswering(Pipeline):
             found.append(None if span is None else first + short.restored(np.array([span], np.int32))[0])
         left, right = found
         return start if left is None else int(left[0]), end if right is None else int(right[1])
+
+
+def _at_once(windows: Sequence[Sequence[Any]], length: int, remedy: str) -> list[Any]:
+    """The only window of each input; raises `InputError` where there are several."""
+    for position, several_windows in enumerate(windows):
+        if len(several_windows) > 1:
+            message = f"explain is of what the model reads at once, {length} tokens, and the text has more: {remedy}"
+            raise InputError(message, position)
+    return [window for [window] in windows]
+
+
+def _because(found: Result, texts: tuple[str, str | None], whole: Whole[Any], other: str = "text_pair") -> Result:
+    """An entity or answer with what words contribute, in place of its scores by the variants."""
+    scores = [found["score"], *found.pop("others", [])]
+    return explained(found, texts, whole, scores, other)
 
 
 _SPACES = " \n\t\r"

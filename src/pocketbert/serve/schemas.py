@@ -48,6 +48,12 @@ Windows = Annotated[
 ]
 
 
+Explain = Annotated[
+    bool | Literal["shapley", "occlusion"],
+    Field(description="Contributions of words to the score; true is shapley."),
+]
+
+
 def _describe_nulls(schema: dict[str, Any]) -> None:
     """Say in the OpenAPI document that every field that may be left out may be null as well."""
     for name, described in schema.get("properties", {}).items():
@@ -122,10 +128,7 @@ class ClassifyRequest(TaskRequest):
     conformal: Annotated[
         Share | None, Field(description="Give the labels among which the right one is with such a probability.")
     ] = None
-    explain: Annotated[
-        bool | Literal["shapley", "occlusion"],
-        Field(description="Contributions of words to the score; true is shapley."),
-    ] = False
+    explain: Explain = False
     labels: Annotated[
         Many[Text] | None,
         Field(min_length=1, max_length=100, description="Labels of your own, for a model of language inference."),
@@ -140,6 +143,7 @@ class TagRequest(TaskRequest):
 
     inputs: Text | Many[Text]
     aggregation: Literal["simple", "first", "average", "max"] = "first"
+    explain: Explain = False
 
 
 class AnswerRequest(TaskRequest):
@@ -148,6 +152,7 @@ class AnswerRequest(TaskRequest):
     inputs: QuestionInput | Many[QuestionInput]
     top_k: Count = 1
     allow_empty: Annotated[bool, Field(description='Consider "no answer" as well.')] = False
+    explain: Explain = False
 
 
 class FillMaskRequest(TaskRequest):
@@ -206,25 +211,31 @@ class TaskResponse(BaseModel, Generic[T]):
 
 
 class WordScore(BaseModel):
-    """What a word, or a part of a long text, contributes to the score of a label, and its position in characters."""
+    """What a word, or a part of a long text, contributes to a score, and its position in characters."""
 
     word: str
     start: int
     end: int
     text_pair: Annotated[bool, Field(description="Whether it is of the second text.")] = False
+    question: Annotated[bool, Field(description="Whether it is of the question.")] = False
     score: float
 
 
-class LabelScore(BaseModel):
-    """A label and its probability, or the predicted number of a regression; the label null is no answer."""
+class Explained(BaseModel):
+    """What a request with `explain` gets beside a score."""
 
-    label: str | None
-    score: float
     base: Annotated[float | None, Field(description="With `explain`: the score of a text without words.")] = None
     words: Annotated[list[WordScore] | None, Field(description="With `explain`.")] = None
 
 
-class Entity(BaseModel):
+class LabelScore(Explained):
+    """A label and its probability, or the predicted number of a regression; the label null is no answer."""
+
+    label: str | None
+    score: float
+
+
+class Entity(Explained):
     """An entity and its position in the text, in characters."""
 
     label: str
@@ -234,7 +245,7 @@ class Entity(BaseModel):
     score: float
 
 
-class AnswerSpan(BaseModel):
+class AnswerSpan(Explained):
     """An answer and its position in the context, in characters."""
 
     answer: str

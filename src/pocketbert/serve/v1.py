@@ -45,7 +45,7 @@ router = APIRouter(prefix="/v1", responses=ERROR_RESPONSES)
 def _entities(text: str, entities: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"label": entity["entity_group"], "text": text[entity["start"] : entity["end"]]}
-        | {key: entity[key] for key in ("start", "end", "score")}
+        | {key: entity[key] for key in ("start", "end", "score", "base", "words") if key in entity}
         for entity in entities
     ]
 
@@ -83,15 +83,19 @@ class TaskEndpoint:
         self.path, self.task, self.body, self.options, self.result = path, task, body, options, result
 
 
+def _why(body: Any) -> dict[str, Any]:
+    return {"explain": body.explain} if body.explain else {}
+
+
 def _classify_options(body: schemas.ClassifyRequest) -> dict[str, Any]:
     rules = ("min_confidence", "answer_share", "conformal")
-    beside = {"windows": body.windows} | ({"explain": body.explain} if body.explain else {})
+    beside = {"windows": body.windows} | _why(body)
     decisions = {name: getattr(body, name) for name in rules if getattr(body, name) is not None}
     if body.labels is None:
         if decisions:
             return {**beside, **decisions, **({} if body.top_k is None else {"top_k": body.top_k})}
         return {**beside, "top_k": body.top_k or "chosen"}
-    given = [*decisions, *(["explain"] if body.explain else [])]
+    given = [*decisions, *_why(body)]
     if given:
         raise RequestError(422, f"{', '.join(given)} cannot be combined with labels")
     return {
@@ -126,14 +130,14 @@ ENDPOINTS = {
             "tag",
             "token-classification",
             schemas.TagRequest,
-            lambda body: {"aggregation_strategy": body.aggregation},
+            lambda body: {"aggregation_strategy": body.aggregation} | _why(body),
             _entities,
         ),
         TaskEndpoint(
             "answer",
             "question-answering",
             schemas.AnswerRequest,
-            lambda body: {"top_k": body.top_k, "handle_impossible_answer": body.allow_empty},
+            lambda body: {"top_k": body.top_k, "handle_impossible_answer": body.allow_empty} | _why(body),
             lambda _, value: _as_list(value),
         ),
         TaskEndpoint(
