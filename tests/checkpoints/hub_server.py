@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -23,6 +24,7 @@ class Repo:
     sha: str = SHA
     revisions: tuple[str, ...] = ("main",)
     gated: bool = False
+    private: bool = False
 
 
 @dataclass
@@ -34,6 +36,8 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)  # those that came with requests, "" for none
     broken: bool = False
+    writers: set[str] = field(default_factory=set)  # tokens that may push
+    large: dict[str, bytes] = field(default_factory=dict)  # content of large files, by their hash
 
     def downloaded(self) -> list[str]:
         """Names of the files that were fetched."""
@@ -69,20 +73,42 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self.answer()
 
+        def do_POST(self) -> None:
+            self.answer()
+
+        def do_PUT(self) -> None:
+            self.answer()
+
         def log_message(self, *_: Any) -> None:
             pass
 
         def answer(self) -> None:
             path = unquote(urlsplit(self.path).path)
             hub.asked.append(f"{self.command} {path}")
-            hub.tokens.add((self.headers.get("Authorization") or "").removeprefix("Bearer "))
-            status, body, headers = _route(hub, path)
+            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+            hub.tokens.add(token)
+            length = int(self.headers.get("Content-Length") or 0)
+            given = self.rfile.read(length) if length else self.chunks()
+            status, body, headers = (
+                _push(hub, path, token, given) if self.command in ("POST", "PUT") else _route(hub, path)
+            )
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(body)
+
+        def chunks(self) -> bytes:
+            """The body of a request that states no length."""
+            parts = []
+            while self.headers.get("Transfer-Encoding") == "chunked":
+                size = int(self.rfile.readline(), 16)
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+                if not size:
+                    break
+            return b"".join(parts)
 
     return Handler
 
@@ -112,6 +138,52 @@ def _route(hub: Hub, path: str) -> Answer:
         return _problem(404, "EntryNotFound", "Entry not found")
     data = repo.files[file]
     return 200, data, {"ETag": f'"{_hash(data)}"', "X-Repo-Commit": repo.sha, "Accept-Ranges": "bytes"}
+
+
+def _push(hub: Hub, path: str, token: str, body: bytes) -> Answer:
+    """The routes of `create_repo` and `upload_folder`: small files are part of a commit, large ones go before it."""
+    if hub.broken:
+        return _problem(503, "", "the hub rests")
+    if path.startswith("/large/"):  # the address itself is the permission
+        hub.large[path.removeprefix("/large/")] = body
+        return 200, b"", {}
+    if token not in hub.writers:
+        return _problem(401 if not token else 403, "", "Forbidden: you may not push here")
+    if path == "/api/repos/create":
+        given = json.loads(body)
+        name = f"{given['organization'] or 'me'}/{given['name']}"
+        if name in hub.repos:
+            return 409, json.dumps({"error": "exists", "url": f"{hub.endpoint}/{name}"}).encode(), {}
+        hub.repos[name] = Repo({}, private=given.get("visibility") == "private" or given.get("private") is True)
+        return _json({"url": f"{hub.endpoint}/{name}", "name": name})
+    if path == "/api/validate-yaml":  # the metadata of a card
+        return _json({"errors": [], "warnings": []})
+    if path.endswith(".git/info/lfs/objects/batch"):
+        objects = [
+            {**one, "actions": {"upload": {"href": f"{hub.endpoint}/large/{one['oid']}"}}}
+            for one in json.loads(body)["objects"]
+        ]
+        return _json({"objects": objects, "transfer": "basic"})
+    name = path.removeprefix("/api/models/").rsplit("/", 2)[0]
+    if name not in hub.repos:
+        return _problem(404, "RepoNotFound", "Repository Not Found")
+    if path.endswith("/preupload/main"):
+        files = [
+            {"path": one["path"], "uploadMode": _mode(one["path"]), "shouldIgnore": False}
+            for one in json.loads(body)["files"]
+        ]
+        return _json({"files": files})
+    for line in map(json.loads, body.splitlines()):
+        value = line["value"]
+        if line["key"] == "file":
+            hub.repos[name].files[value["path"]] = base64.b64decode(value["content"])
+        elif line["key"] == "lfsFile":
+            hub.repos[name].files[value["path"]] = hub.large[value["oid"]]
+    return _json({"success": True, "commitOid": SHA, "commitUrl": f"{hub.endpoint}/{name}/commit/{SHA}"})
+
+
+def _mode(path: str) -> str:
+    return "lfs" if path.endswith(".safetensors") else "regular"
 
 
 def _hash(data: bytes) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pocketbert.checkpoints.push import prepare_push, push
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.data.bad_rows import describe_bad_rows, write_bad_rows
 from pocketbert.data.batches import Batches
@@ -138,6 +139,8 @@ class EpochRun(TrainingRun):
         """Train the model, or resume."""
         previous = self.open_folder()
         self.read()
+        if self.options.push is not None and self.processes.first:
+            prepare_push(self.options.push)
         with self.recording(previous):
             self.log(self.data.describe())
             self._report_bad_rows()
@@ -279,6 +282,8 @@ class EpochRun(TrainingRun):
             latency = None if self.measure_latency is None else self.measure_latency(self.folder)
             write_reports(self.folder, self.log, latency)
             self.report(latency)
+            if self.options.push is not None:
+                self.log(f"pushed to {push(self.folder, self.options.push)}")
         return FinetuneResult(
             folder=self.folder,
             metrics=metrics_of(best),

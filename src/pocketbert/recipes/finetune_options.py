@@ -249,6 +249,13 @@ class FinetuneOptions(Options):
             default="a new run",
         ),
     )
+    push: str | None = field(
+        default=None,
+        metadata=RUN.option(
+            "Push the finished model to the hub under this name, which is private if it is new.", "NAME",
+            default="it stays here",
+        ),
+    )  # fmt: skip
     tensorboard: bool = field(default=True, metadata=RUN.option("Write learning curves for TensorBoard."))
 
     def __post_init__(self) -> None:
@@ -312,8 +319,9 @@ class FinetuneOptions(Options):
             object.__setattr__(self, name, as_source(data))
             self._check(name, self.glue is None, "is in memory: --glue reads a folder")
             self._check(name, self.task in TASKS, f"is in memory: --task {self.task} reads a folder")
+        self._check("push", self.push is None or not self.few_shot, "is not for --few-shot: use `hf upload`")
         if self.output is None:
-            for name in ("resume", "resume_from"):
+            for name in ("push", "resume", "resume_from"):
                 self._check(name, not getattr(self, name), "needs an output folder")
 
     def _check_weights(self) -> None:
@@ -364,3 +372,9 @@ class FinetuneOptions(Options):
             self._check("decay_now", self.resume_from is not None, "needs --resume-from, the run whose rate decays")
             for name, unused in (("decay_last", 0.0), ("max_steps", None)):
                 self._check(name, getattr(self, name) == unused, "is not for --decay-now, which ends after its steps")
+
+
+def refuse_push(options: FinetuneOptions) -> None:
+    """Raise `ConfigError` where each of several runs would push its model under the same name."""
+    if options.push is not None:
+        raise ConfigError("--push is for one run: of several, push the best one with `hf upload`")

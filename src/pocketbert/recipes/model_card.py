@@ -8,12 +8,15 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pocketbert.checkpoints import write_text
 from pocketbert.checkpoints.files import atomic_write, read_json
 from pocketbert.metrics import smaller_is_better
 from pocketbert.recipes.calibrated import calibration_section, plot_reliability
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
 
 
 def write_reports(folder: Path, log: Callable[[str], None], latency: Mapping[str, float] | None = None) -> None:
@@ -44,32 +47,44 @@ def _metrics(run: Mapping[str, Any]) -> dict[str, float]:
 
 def write_card(folder: Path, latency: Mapping[str, float] | None = None) -> None:
     """Write the `README.md` of a model, from the `run.json` of its run; arguments as of `write_reports`."""
+    from huggingface_hub import ModelCard
+
     name, run, config = folder.resolve().name, read_json(folder / "run.json"), read_json(folder / "config.json")
-    parts = [_front_matter(name, run), _summary(name, run, config), _results(run), _sizes(folder, run, latency or {})]
+    parts = [_summary(name, run, config), _results(run), _sizes(folder, run, latency or {})]
     if "calibration" in run:
         parts.append(calibration_section(run["calibration"], (folder / "reliability.png").exists()))
     parts.append(_reproduction(run))
-    write_text(folder / "README.md", "\n\n".join(part for part in parts if part) + "\n")
+    body = "\n\n".join(part for part in parts if part)
+    card = ModelCard(f"---\n{_metadata(name, run).to_yaml()}\n---\n\n{body}\n")
+    write_text(folder / "README.md", str(card))
 
 
-def _front_matter(name: str, run: Mapping[str, Any]) -> str:
-    """Return the metadata for the hub; strings and numbers of JSON are valid YAML."""
-    options, task = run["options"], run["options"]["task"]
-    data = _data_set(run)
-    lines = ["---", "library_name: pocketbert", f"pipeline_tag: {task}", "tags:", "- pocketbert"]
-    if options["model"] is not None and not Path(options["model"]).exists():
-        lines.append(f"base_model: {json.dumps(options['model'])}")
-    lines += ["model-index:", f"- name: {json.dumps(name, ensure_ascii=False)}", "  results:", "  - task:"]
-    lines += [
-        f"      type: {task}",
-        "    dataset:",
-        *(f"      {key}: {json.dumps(text)}" for key, text in data.items()),
+def _metadata(name: str, run: Mapping[str, Any]) -> ModelCardData:
+    """Return the metadata for the hub, with the metrics as results on a data set."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    options, data = run["options"], _data_set(run)
+    base = options["model"] if options["model"] is not None and not Path(options["model"]).exists() else None
+    results = [
+        EvalResult(
+            task_type=options["task"],
+            dataset_name=data["name"],
+            dataset_type=data["type"],
+            dataset_config=data.get("config"),
+            metric_type=metric,
+            metric_value=round(value, 4),
+        )
+        for metric, value in _metrics(run).items()
+        if math.isfinite(value)
     ]
-    lines.append("    metrics:")
-    for metric, value in _metrics(run).items():
-        if math.isfinite(value):
-            lines += [f"    - type: {metric}", f"      value: {round(value, 4)}"]
-    return "\n".join([*lines, "---"])
+    return ModelCardData(
+        library_name="pocketbert",
+        pipeline_tag=options["task"],
+        tags=["pocketbert"],
+        base_model=base,
+        model_name=name,
+        eval_results=results,
+    )
 
 
 def _data_set(run: Mapping[str, Any]) -> dict[str, str]:

@@ -29,7 +29,7 @@ from pocketbert.training.state import latest_state
 # corpora and teachers are compared by their hashes.
 _WITHOUT_EFFECT = (
     "data", "eval_data", "unlabelled", "teacher", "output", "cache", "resume", "device", "tensorboard", "corpus",
-    "save_minutes", "sharded", "similarity_data", "teacher_logits",
+    "push", "save_minutes", "sharded", "similarity_data", "teacher_logits",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from pocketbert.checkpoints import write_text
 from pocketbert.errors import CheckpointError, ConfigError, TrainingError, require
 from pocketbert.metrics import smaller_is_better
 from pocketbert.recipes.epoch_run import FinetuneResult
-from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions, refuse_push
 from pocketbert.training.progress import print_line
 from pocketbert.training.state import latest_state
 
@@ -104,6 +104,7 @@ def search(
     """
     if trials < 1:
         raise ConfigError(f"--search {trials} must be at least 1")
+    refuse_push(options)
     require("search")
     import optuna
     from optuna.storages import JournalStorage

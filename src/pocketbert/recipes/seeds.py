@@ -18,7 +18,7 @@ from pocketbert.checkpoints import write_text
 from pocketbert.errors import ConfigError
 from pocketbert.metrics import smaller_is_better
 from pocketbert.recipes.epoch_run import FinetuneResult
-from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.recipes.finetune_options import FinetuneOptions, refuse_push
 from pocketbert.training.callbacks import Callback
 from pocketbert.training.progress import print_line
 
@@ -67,6 +67,7 @@ def over_seeds(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds} must be at least 1")
+    refuse_push(options)
     results: dict[int, FinetuneResult] = {}
     for number, seed in enumerate(range(options.seed, options.seed + seeds), start=1):
         print_line(console, f"── seed {seed}, {number} of {seeds}")

@@ -87,7 +87,7 @@ class Evaluation(ABC, Generic[E, P]):
         """Make a metric the main one: a function of labels and predictions, the task's own, or scikit-learn's.
 
         Raises:
-            ConfigError: there is none of this name, or it has no value for these examples.
+            ConfigError: there is not one of this name, or it has no value for these examples.
             MissingExtraError: its name may be one of scikit-learn's, which is not installed.
         """
         self.custom = None
