@@ -20,7 +20,7 @@ os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_VNNI"  # runs train in fp32 on e
 
 
 hypothesis.settings.register_profile(  # a machine with much to do is slow, and nothing else
-    "no clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "no clock", deadline=None, max_examples=50, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("no clock")
 
@@ -90,7 +90,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return task_models(tmp_path_factory.mktemp("models"))
 
 
+#: What imports TensorFlow, which takes seconds; from the front of the line, one process takes all of it.
+FIRST = (
+    "tests/tf/",
+    "tests/exporters/",
+    "tests/test_docs.py",
+    "tests/test_families.py",
+    "tests/checkpoints/test_keras",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
     if "POCKETBERT_DATA" not in os.environ:
         for item in items:
             if item.get_closest_marker("data"):

@@ -1,14 +1,18 @@
 """Models in PyTorch and TensorFlow with the same weights, their inputs, and when their outputs agree."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from helpers.families import CONFIGS, our_class, randomise
 from pocketbert import PreTrainedConfig
-from pocketbert import tf as pocketbert_tf
 from pocketbert.families import FAMILIES
+
+if find_spec("tensorflow") is None:
+    pytest.skip("the extra 'tf' is not installed", allow_module_level=True)
 
 RELATIVE = 1e-5
 OURS = {name: config for name, config in CONFIGS.items() if FAMILIES[config.model_type].tensorflow}
@@ -19,6 +23,8 @@ LABELS = (IDS[:, 0] > SHALLOW.vocab_size // 2).astype(np.int64)
 
 
 def tf_class(config: PreTrainedConfig, head: str) -> Any:
+    from pocketbert import tf as pocketbert_tf
+
     return getattr(pocketbert_tf, f"TF{FAMILIES[config.model_type].class_name(head)}")
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow takes seconds to import, so only where these tests run; quietly, and for Keras."""
+"""TensorFlow takes seconds to import, so tests do it, and no module; quietly, and for Keras."""
 
 import os
 

@@ -8,12 +8,6 @@ import pytest
 
 from helpers.families import HEADS, batch
 from helpers.seeds import SEED
-
-pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
-
-import keras
-import tensorflow as tf
-
 from pocketbert import InputError
 
 from .cases import IDS, LABELS, OURS, RELATIVE, SHALLOW, SQUEEZED, close, pair, published, tf_class
@@ -47,8 +41,10 @@ def test_the_loss_that_keras_sees(head: str) -> None:
 @pytest.mark.learning
 def test_fit_evaluate_predict() -> None:
     """In a graph."""
+    import keras
+
     keras.utils.set_random_seed(SEED)
-    model = tf_class(SHALLOW, "ForSequenceClassification")(SHALLOW)
+    model = tf_class(SQUEEZED, "ForSequenceClassification")(SQUEEZED)
     model.compile(optimizer=keras.optimizers.Adam(5e-3), metrics=["accuracy"], jit_compile=False)
     inputs = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
     losses = model.fit(inputs, LABELS, epochs=15, batch_size=8, verbose=0).history["loss"]
@@ -63,6 +59,8 @@ def test_fit_evaluate_predict() -> None:
 @pytest.mark.parametrize(("config", "head"), [(SHALLOW, "ForPreTraining"), (SQUEEZED, "ForTokenClassification")])
 def test_fit_with_labels_among_the_inputs(config: Any, head: str) -> None:
     """The first epoch's loss is that of the weights before it; the second's is lower. Once with XLA."""
+    import keras
+
     model = tf_class(config, head)(config)
     inputs = published(batch(head, seed=5), head)
     expected = model(inputs).loss
@@ -88,6 +86,8 @@ def test_fit_with_labels_among_the_inputs(config: Any, head: str) -> None:
 )
 def test_gradients(name: str, head: str, tmp_path: Path) -> None:
     """PyTorch's, of every weight; what has none there does not train here, so Keras has nothing to warn of."""
+    import tensorflow as tf
+
     model, other = pair(OURS[name].replace(num_hidden_layers=1), head, tmp_path)
     inputs = batch(head, seed=5)
     inputs["input_ids"][:, -2:] = 0  # padding, which learns nothing but as a word to be guessed

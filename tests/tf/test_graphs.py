@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.families import batch
-
-pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
-
-import keras
-import tensorflow as tf
-
 import pocketbert
+from helpers.families import batch
 
 from .cases import IDS, SHALLOW, SQUEEZED, assert_close_outputs, assert_same, pair, published, tf_class
 
@@ -24,6 +18,8 @@ CASES = [(SHALLOW, "ForPreTraining"), (SQUEEZED, "ForQuestionAnswering")]
 @pytest.mark.parametrize(("config", "head"), CASES)
 def test_compiled_by_xla(config: Any, head: str, tmp_path: Path) -> None:
     """PyTorch's numbers, the loss among them, and all that can be asked for."""
+    import tensorflow as tf
+
     model, other = pair(config, head, tmp_path)
     inputs = batch(head, seed=5)
     compiled = tf.function(other, jit_compile=True)
@@ -35,6 +31,8 @@ def test_compiled_by_xla(config: Any, head: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("config", "head"), [*CASES, (SHALLOW, "ForMultipleChoice")])
 def test_any_batch_and_length_in_one_graph(config: Any, head: str) -> None:
+    import tensorflow as tf
+
     model = tf_class(config, head)(config)
     axes = model.axes
     traced = tf.function(
@@ -50,6 +48,8 @@ def test_any_batch_and_length_in_one_graph(config: Any, head: str) -> None:
 
 def test_functional_models() -> None:
     """A model of Keras around one of ours."""
+    import keras
+
     encoder = tf_class(SQUEEZED, "Model")(SQUEEZED)
     ids = keras.Input((None,), dtype="int32")
     whole = keras.Model(ids, keras.layers.Dense(3)(encoder(ids).last_hidden_state))

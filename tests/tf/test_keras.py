@@ -10,12 +10,6 @@ import pytest
 import torch
 
 from helpers.families import batch
-
-pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
-
-import keras
-
-import pocketbert.tf
 from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert import InputError
 from pocketbert.errors import CheckpointError, ConfigError, MissingExtraError
@@ -84,6 +78,8 @@ def test_bad_inputs(inputs: dict[str, Any], says: str) -> None:
 
 
 def test_bad_construction(tmp_path: Path) -> None:
+    import pocketbert.tf
+
     with pytest.raises(ConfigError, match="TFMobileBertModel needs a MobileBertConfig, not a SqueezeBertConfig"):
         pocketbert.tf.TFMobileBertModel(OURS["squeezebert"])
     with pytest.raises(ConfigError, match="num_labels=3 must be 2 to find spans"):
@@ -97,6 +93,10 @@ def test_bad_construction(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "float16", "bfloat16", "float64"])
 def test_another_precision(policy: str) -> None:
+    import keras
+
+    import pocketbert.tf
+
     keras.config.set_dtype_policy(policy)
     try:
         with pytest.raises(ConfigError, match=f"policy is {policy}, but TFMobileBertModel computes in float32: build"):
@@ -106,6 +106,8 @@ def test_another_precision(policy: str) -> None:
 
 
 def test_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pocketbert.tf
+
     monkeypatch.setattr("keras.backend.backend", lambda: "torch")
     with pytest.raises(MissingExtraError, match=r"Keras runs on torch here: set .* KERAS_BACKEND=tensorflow"):
         importlib.reload(pocketbert.tf)
@@ -114,6 +116,8 @@ def test_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, when it writes weights
 def test_keras_files(tmp_path: Path) -> None:
     """A `.keras` file holds the configuration and the weights, and loads by name."""
+    import keras
+
     model = tf_class(SHALLOW, "ForSequenceClassification")(SHALLOW.replace(num_labels=3))
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")

@@ -8,8 +8,6 @@ import torch
 
 from helpers.families import all_that_matter, batch
 
-pytest.importorskip("tensorflow", reason="the extra 'tf' is not installed")
-
 from .cases import OURS, assert_same, pair, published
 
 
