@@ -12,18 +12,50 @@
 namespace pocketbert {
 namespace {
 
-// Instruction sets whose names not every compiler's __builtin_cpu_supports knows; see CMakeLists.txt.
+// The instruction sets that CMakeLists.txt names, asked of the processor itself: not every compiler's __builtin_cpu_supports
+// knows all of them, and that of zig denies all of them without a word.
 
 #if defined(__x86_64__) || defined(__i386__)
-[[maybe_unused]] bool has_avxvnni() {
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+struct Registers {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Registers cpuid(unsigned leaf, unsigned subleaf) {
+    Registers r;
+    if (!__get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx)) return {};
+    return r;
 }
+
+constexpr unsigned AVX_REGISTERS = 0x06, AVX512_REGISTERS = 0xE6;
+
+// Whether the system saves these registers when it changes threads.
+bool saves(unsigned registers) {
+    constexpr unsigned XGETBV = 1u << 27;
+    if (!(cpuid(1, 0).ecx & XGETBV)) return false;
+    unsigned low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+#ifdef __APPLE__
+    registers &= AVX_REGISTERS;  // the others from their first use on
+#endif
+    return (low & registers) == registers;
+}
+
+bool has_avx_and(unsigned bits, unsigned bit) { return saves(AVX_REGISTERS) && (bits & 1u << bit); }
+bool has_avx512_and(unsigned bits, unsigned bit) { return saves(AVX512_REGISTERS) && (bits & 1u << bit); }
+
+[[maybe_unused]] bool has_fma() { return has_avx_and(cpuid(1, 0).ecx, 12); }
+[[maybe_unused]] bool has_avx2() { return has_avx_and(cpuid(7, 0).ebx, 5); }
+[[maybe_unused]] bool has_avxvnni() { return has_avx_and(cpuid(7, 1).eax, 4); }
+[[maybe_unused]] bool has_avx512f() { return has_avx512_and(cpuid(7, 0).ebx, 16); }
+[[maybe_unused]] bool has_avx512dq() { return has_avx512_and(cpuid(7, 0).ebx, 17); }
+[[maybe_unused]] bool has_avx512bw() { return has_avx512_and(cpuid(7, 0).ebx, 30); }
+[[maybe_unused]] bool has_avx512vl() { return has_avx512_and(cpuid(7, 0).ebx, 31); }
+[[maybe_unused]] bool has_avx512vnni() { return has_avx512_and(cpuid(7, 0).ecx, 11); }
+[[maybe_unused]] bool has_avx512bf16() { return has_avx512_and(cpuid(7, 1).eax, 5); }
 
 [[maybe_unused]] bool has_amx() {  // tiles, their products of bytes and of bfloat16
     constexpr unsigned ALL = 1u << 24 | 1u << 25 | 1u << 22;
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & ALL) == ALL;
+    return (cpuid(7, 0).edx & ALL) == ALL;
 }
 #elif defined(__aarch64__)
 #ifdef __linux__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import platform
 import re
 import shutil
 import subprocess
@@ -116,6 +117,27 @@ def test_without_a_library_numpy_computes(
     with caplog.at_level(logging.WARNING, "pocketbert"):
         assert native_core.__wrapped__() is None
     assert re.fullmatch(rf"the native core {message} \(.*\): NumPy runs the model, more slowly", caplog.messages[0])
+
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@native
+@pytest.mark.skipif(platform.machine() != "x86_64" or not CPUINFO.exists(), reason="Linux tells it of x86-64")
+def test_all_kernels_for_this_processor_are_found() -> None:
+    """What Linux says of the processor, beside what the core found out: no set is left out without a word."""
+    build = (NATIVE / "CMakeLists.txt").read_text(encoding="utf-8")
+    flags = {
+        flag.replace("_", "") for flag in re.findall(r"^flags\s*: (.*)", CPUINFO.read_text(), re.MULTILINE)[0].split()
+    }
+    flags |= {"amx"} if {"amxtile", "amxint8", "amxbf16"} <= flags else set()
+    several = dict(re.findall(r"^ *set\((avx512) (.*)\)$", build, re.MULTILINE))
+    found = {*core.available_kernels(), *(name for name, _ in core.refused_kernels())}
+    for name, needs in re.findall(r"^ *add_kernels\((\w+) \w+\.cpp ?(.*?)\)", build, re.MULTILINE):
+        instructions = re.sub(r"\$\{(\w+)\}", lambda match: several[match[1]], needs).split()
+        assert (name in found) == (flags.issuperset(instructions)), (
+            f"{name} needs {instructions}, of the processor and of the compiler"
+        )
 
 
 # ── programs ──
