@@ -135,6 +135,7 @@ def test_which_way_is_better() -> None:
     assert not any(map(smaller_is_better, ("neg_log_loss", "dev_neg_mean_absolute_error", "r2", "d2_log_loss_score")))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_and_an_evaluation(tmp_path: Path) -> None:
     result = finetune(options_in(tmp_path, metric="balanced_accuracy", epochs=1))
     assert list(result.metrics)[:2] == ["balanced_accuracy", "accuracy"]

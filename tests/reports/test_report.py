@@ -86,6 +86,7 @@ def test_every_text_of_the_user_is_escaped(tmp_path: Path) -> None:
     assert "<script>alert(1)</script> on held.csv" in page.text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_report_of_a_run(tmp_path: Path) -> None:
     data = tmp_path / "reviews.csv"
     options = options_in(tmp_path, epochs=2, data=write_csv(data, reviews(80)), eval_data=data, learning_rate=1e-5)
@@ -142,3 +143,61 @@ def test_ticks_are_round_and_inside() -> None:
     plot.line([(2.0, 1.0), (2.0, float("nan"))], 0, "<name>")
     assert "a &lt; b" in plot.html()
     assert "&lt;name&gt;" in plot.html()
+
+
+CONTEXT = "marie curie was born in warsaw ."
+FILES = {
+    "tag": ("a.txt", "marie I-PER\ncurie I-PER\nwas O\nborn O\n\nin O\nwarsaw O\n"),
+    "answer": (
+        "a.json",
+        json.dumps(
+            {"data": [{"paragraphs": [{"context": CONTEXT, "qas": [
+                {"id": "a", "question": "was marie born ?", "answers": [{"text": "warsaw", "answer_start": 24}]},
+                {"id": "b", "question": "was curie born ?", "answers": [{"text": ".", "answer_start": 31}]},
+            ]}]}]}
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_words_of_tags_and_answers(models: dict[str, Path], tmp_path: Path, task: str) -> None:
+    name, content = FILES[task]
+    (tmp_path / name).write_text(content)
+    evaluate(EvaluateOptions(model=models[task], data=tmp_path / name, output=tmp_path / "out"))
+    source = (tmp_path / "out" / "report.html").read_text()
+    errors = source.partition("<h2>Errors")[2].partition("</section>")[0]
+    assert "<mark class=" in errors
+    assert 'class="error"' in errors
+    Page(tmp_path / "out" / "report.html")
+
+
+def test_a_model_that_explains_nothing(tmp_path: Path) -> None:
+    classes(pairs=True, sure=0.5).write(tmp_path)
+    write_evaluation_report(tmp_path, "my-model", {}, [], explained=str(tmp_path))
+    page = Page(tmp_path / "report.html")
+    assert "They are not explained: " in page.text
+    assert "mark" not in page.tags
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_report_of_next_to_nothing(kind: str, count: int, tmp_path: Path) -> None:
+    EVALUATIONS[kind](count).write(tmp_path)
+    write_evaluation_report(tmp_path, "my-model", {}, [], explained=None)
+    Page(tmp_path / "report.html")
+
+
+def test_several_sets_and_one_class(tmp_path: Path) -> None:
+    evaluation = classes(30)
+    evaluation.gold[id(evaluation.sets["dev"])][:] = 1  # type: ignore[attr-defined]
+    rows = evaluation.sets.pop("dev")
+    for name in ("matched", "mismatched"):
+        evaluation.sets[name] = rows
+        evaluation.predicted[name] = evaluation.predicted["dev"]
+    del evaluation.predicted["dev"]
+    evaluation.write(tmp_path)
+    write_evaluation_report(tmp_path, "my-model", {}, [], explained=None)
+    page = Page(tmp_path / "report.html")
+    assert "Scores (matched)" in page.text
+    assert "Scores (mismatched)" in page.text

@@ -62,7 +62,7 @@ def _fail(name: str, error: Exception, then: str = "") -> NoReturn:
     from huggingface_hub import errors
 
     if isinstance(error, errors.HFValidationError):
-        problem = f"is no name that a model on the hub can have: {_first_line(error)}"
+        problem = f"is not a name that a model on the hub can have: {_first_line(error)}"
     elif isinstance(error, errors.OfflineModeIsEnabled):
         problem = "needs the hub, and HF_HUB_OFFLINE is set"
     elif isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):

@@ -137,7 +137,7 @@ class FinetuneRun(EpochRun):
         from pocketbert.reports.report import write_run_report
 
         evaluation = self.encoded.evaluation
-        notes = {} if evaluation.cut_note is None else {"cut": evaluation.cut_note}
-        if isinstance(self.data, TextClassification) and (shared := self.data.shared()):
-            notes["leaks"] = f"{shared:,} evaluation texts are in the training data as well: scores are too good"
+        notes = self.data.text_facts() if isinstance(self.data, TextClassification) else {}
+        if evaluation.cut_note is not None:
+            notes["cut"] = evaluation.cut_note
         write_run_report(self.folder, latency, notes)

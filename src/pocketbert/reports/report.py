@@ -15,10 +15,17 @@ from pocketbert.errors import PocketBertError
 from pocketbert.reports import sections
 from pocketbert.reports.page import facts, page, section, table, text, tiles
 from pocketbert.reports.sections import Explanation
-from pocketbert.tasks.outcomes import FILE, Outcomes, read_outcomes
+from pocketbert.tasks.outcomes import FILE, Outcomes, Shown, read_outcomes
 
 REPORT = "report.html"
-_EXPLAINED = 6  # errors: each takes as many passes as it has words
+#: Kind of outcomes → the pipeline that explains errors, and of how many: each takes as many passes as it has words.
+_EXPLAINED = {
+    "classes": ("text-classification", 6),
+    "several": ("text-classification", 6),
+    "numbers": ("text-classification", 6),
+    "tags": ("token-classification", 4),
+    "answers": ("question-answering", 2),
+}
 
 
 def write_run_report(
@@ -103,19 +110,44 @@ def _of_sets(model: Path | None, sets: Mapping[str, Outcomes], run: Mapping[str,
 
 
 def explain(model: Path, outcomes: Outcomes) -> tuple[dict[int, Explanation], str | None]:
-    """Return explanations of the first errors of a text classifier, on the engine; or why there are none."""
-    if outcomes.kind not in ("classes", "several", "numbers") or not outcomes.errors:
+    """Return explanations of the first errors, by occlusion on the engine; or why there are none."""
+    if outcomes.kind not in _EXPLAINED or not outcomes.errors:
         return {}, None
     from pocketbert.pipelines import pipeline
 
-    some = outcomes.errors[:_EXPLAINED]
-    inputs = [one.text if one.second is None else {"text": one.text, "text_pair": one.second} for one in some]
+    task, count = _EXPLAINED[outcomes.kind]
+    found: dict[int, Explanation] = {}
+    why_not = None
     try:
-        classify = pipeline("text-classification", model=str(model))
-        answers = classify(inputs, top_k=1, explain="occlusion")
+        answer = pipeline(task, model=str(model))
     except PocketBertError as error:
         return {}, f"They are not explained: {error}"
-    return {i: answer[0] for i, answer in enumerate(answers)}, None
+    for number, one in enumerate(outcomes.errors[:count]):
+        try:
+            explanation = _explained(answer, outcomes.kind, one)
+        except PocketBertError as error:  # a passage of several windows, for example
+            why_not = f"Not all of them are explained: {error}"
+            continue
+        if explanation is not None:
+            found[number] = explanation
+    return found, why_not
+
+
+def _explained(answer: Any, kind: str, one: Shown) -> Explanation | None:
+    """Return what the words contribute to the score of the prediction: of tags, of the first entity that is wrong."""
+    how = {"explain": "occlusion"}
+    if kind == "answers":
+        found = answer(question=one.text, context=one.second, **how)
+        return {"words": [{**word, "text_pair": not word.get("question", False)} for word in found["words"]]}
+    if kind == "tags":
+        for entity in answer(one.text, aggregation_strategy="first", **how):
+            first = one.text[entity["start"] : entity["end"]].split()[0]
+            known = {part.rpartition(" ")[0] for part in one.label.split(", ") if part.endswith(entity["entity_group"])}
+            if first not in known:
+                return {"words": entity["words"], "of": f"{entity['word']} {entity['entity_group']}"}
+        return None
+    given = one.text if one.second is None else {"text": one.text, "text_pair": one.second}
+    return dict(answer([given], top_k=1, **how)[0][0])
 
 
 # ── what a run tells ──

@@ -213,8 +213,8 @@ def errors(outcomes: Outcomes, explanations: Mapping[int, Explanation], why_not:
     about = "The surest first." if outcomes.errors[0].score is not None else "The worst first."
     if explanations:
         about += (
-            " Green words speak for the prediction and red ones against it: its probability would change so much "
-            "without them (occlusion)."
+            " Green words speak for the prediction and red ones against it: its score would change so much without "
+            "them (occlusion)."
         )
     return section("Errors", note(about + ("" if why_not is None else f" {why_not}")), *shown)
 
@@ -229,7 +229,8 @@ def _error(one: Shown, explanation: Explanation | None) -> str:
     sure = "" if one.score is None else f" ({one.score:.3f})"
     line = f"line {one.line}: " if one.line else ""
     answer = f"{line}label <b>{escape(one.label) or '(none)'}</b>, predicted <b>{escape(one.predicted) or '(none)'}</b>"
-    return f'<div class="error">{body}<p class="soft">{answer}{sure}</p></div>'
+    of = "" if explanation is None or "of" not in explanation else f"; in colours: {escape(explanation['of'])}"
+    return f'<div class="error">{body}<p class="soft">{answer}{sure}{of}</p></div>'
 
 
 def _coloured(content: str, words: Sequence[Mapping[str, Any]]) -> str:

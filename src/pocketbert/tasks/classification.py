@@ -398,10 +398,17 @@ class TextClassification(Task[Example]):
         """Whether the examples are pairs of texts."""
         return self.train.columns.text_pair is not None
 
-    def shared(self) -> int:
-        """Return how many evaluation texts are training texts as well."""
+    def text_facts(self) -> dict[str, str]:
+        """Return lengths of the training texts, and how many texts are there twice, for the report."""
+        lengths = [len(text.split()) for text in table_texts(self.train)]
+        facts = {"words per text": f"median {np.median(lengths):.0f}, longest {max(lengths):,}"}
         known = {(example.text, example.text_pair) for example in self.train.examples}
-        return sum((one.text, one.text_pair) in known for table in self.sets.values() for one in table.examples)
+        if twice := len(self.train) - len(known):
+            facts["duplicates"] = f"{twice:,} training texts are repetitions of others"
+        both = sum((one.text, one.text_pair) in known for table in self.sets.values() for one in table.examples)
+        if both:
+            facts["leaks"] = f"{both:,} evaluation texts are in the training data as well: scores are too good"
+        return facts
 
     def label_names(self, config: PreTrainedConfig) -> tuple[str, ...]:
         """Return the labels in the order of the model's outputs; () for a number."""
