@@ -46,7 +46,8 @@ code{font-size:.92em}
 @media (max-width:520px){body{padding:16px 12px 32px}h1{font-size:22px}.tile{flex:1 1 40%}}
 @media print{:root{--paper:#fff;--ink:#000;--soft:#444;--rule:#bbb;--tint:#f2f2f2;--c0:#0b7285;--c1:#c2540a;
 --c2:#7048e8;--c3:#666;--for:34,139,90;--against:206,60,60}body{max-width:none;padding:0;font-size:11pt}
-h2,h3{break-after:avoid}figure,tr,.error,.tile{break-inside:avoid}.scroll{overflow:visible}
+h2,h3{break-after:avoid}figure,tr,.matrix,.error,.tile{break-inside:avoid}.scroll{overflow:visible}
+.plots{grid-template-columns:1fr 1fr}
 mark,.matrix td,.bar,.key,.tile,pre{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 
