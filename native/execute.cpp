@@ -89,7 +89,8 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
         if (stage.kind == Stage::rows) {
             // Blocks as even as they can be, and a whole number of them for every thread.
             const int threads = pool_->threads(), unit = kernels_.row_multiple, units = (rows + unit - 1) / unit;
-            const int blocks = std::min(units, round_up(std::max(1, (rows + BLOCK - 1) / BLOCK), threads));
+            const int blocks =
+                std::min(units, round_up(std::max(1, (rows + kernels_.row_block - 1) / kernels_.row_block), threads));
             pool_->run(blocks, [&](int block, int thread) {
                 const KernelScope scope(kernels_);
                 const int first = unit * static_cast<int>(std::int64_t(units) * block / blocks);
@@ -137,14 +138,14 @@ void Program::make_scratch(const Batch& batch) {
         if (memory.size() < size) memory.resize(size);
     };
     for (Scratch& scratch : scratch_) {
-        grow(scratch.local, local_width_ * BLOCK + 1);
+        grow(scratch.local, local_width_ * kernels_.row_block + 1);
         grow(scratch.q, quantized_bytes_);
-        grow(scratch.scales, most_groups_ * BLOCK);
-        grow(scratch.sums, most_groups_ * BLOCK);
-        grow(scratch.biases, widest_outlier_step_ * BLOCK);
+        grow(scratch.scales, most_groups_ * kernels_.row_block);
+        grow(scratch.sums, most_groups_ * kernels_.row_block);
+        grow(scratch.biases, widest_outlier_step_ * kernels_.row_block);
         grow(scratch.row, widest_outlier_step_);
-        grow(scratch.outliers, most_outliers_ * BLOCK);
-        grow(scratch.outlier_counts, BLOCK);
+        grow(scratch.outliers, most_outliers_ * kernels_.row_block);
+        grow(scratch.outlier_counts, kernels_.row_block);
         grow(scratch.packed, packed);
         grow(scratch.zeros, widest);
         grow(scratch.attention, attention);
@@ -157,7 +158,8 @@ void Program::make_scratch(const Batch& batch) {
 float* Program::at(Columns c, int row, int first_row, Scratch& scratch) {
     const Buffer& buffer = buffers_[static_cast<std::size_t>(c.buffer)];
     if (buffer.local)
-        return scratch.local.data() + buffer.offset * BLOCK + std::ptrdiff_t(row - first_row) * buffer.stride + c.start;
+        return scratch.local.data() + buffer.offset * kernels_.row_block +
+               std::ptrdiff_t(row - first_row) * buffer.stride + c.start;
     return memory_[static_cast<std::size_t>(c.buffer)].data() + std::ptrdiff_t(row) * buffer.stride + c.start;
 }
 

@@ -255,7 +255,7 @@ void Program::linear_s8(Columns source, Columns target, View<std::int8_t> weight
     for (int g = 0; g < groups; ++g)
         kernels_.pack_s8(weight.data + std::ptrdiff_t(g) * n * k, n, k, step.packed_s8 + packed * g);
     step.weight_scales = padded(weight_scales);
-    quantized_bytes_ = std::max(quantized_bytes_, groups * kernels_.quantized_bytes(BLOCK, k));
+    quantized_bytes_ = std::max(quantized_bytes_, groups * kernels_.quantized_bytes(kernels_.row_block, k));
     most_groups_ = std::max(most_groups_, static_cast<std::size_t>(groups));
     add_step(std::move(step));
 }

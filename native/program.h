@@ -114,8 +114,6 @@ public:
     void reset_after_fork(std::shared_ptr<Pool> pool);
 
 private:
-    static constexpr int BLOCK = 96;  // rows that go through a row program together
-
     struct Buffer {
         int width;
         bool local;

@@ -85,7 +85,8 @@ struct Kernels {
     float tolerance;  // largest difference from the portable kernels in fp32, relative to the largest value
     const char* int8_dot;  // the instruction that multiplies bytes, for reports
     PeakLoop peak_f32, peak_bf16, peak_s8;  // null where no instruction multiplies such numbers
-    int row_multiple;  // `linear_s8` is fastest with a multiple of so many rows; a divisor of 96
+    int row_multiple;  // `linear_s8` is fastest with a multiple of so many rows; a divisor of `row_block`
+    int row_block;  // the rows that go through several steps together: more read weights less often, and need more cache
     void (*enter_thread)();  // or null: called in every thread before each of its tasks; must be cheap
     void (*leave_thread)();  // or null: called after the task
     // Of a processor that has the instructions:

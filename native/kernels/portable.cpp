@@ -153,6 +153,7 @@ constexpr Kernels table() {
     kernels.peak_f32 = peak_f32;
     kernels.peak_s8 = peak_s8;
     kernels.row_multiple = 1;
+    kernels.row_block = 96;
     return kernels;
 }
 

@@ -408,6 +408,7 @@ struct Loops {
         kernels.tolerance = 1e-5f;
         kernels.peak_f32 = peak_f32;
         kernels.row_multiple = 1;
+        kernels.row_block = 96;
         return kernels;
     }
 };

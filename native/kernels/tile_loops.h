@@ -27,8 +27,6 @@ struct TileLoops {
     static constexpr int VECTORS = SIDE / LANES;
     // With so few rows a product by vectors is done before tiles are: both wait for the weights, and tiles take 16 rows.
     static constexpr int FEW_ROWS = 3;
-    // With so many, the weights of the next columns are fetched ahead of their use.
-    static constexpr int MANY_ROWS = 64;
 
     // ── layouts: all tiles are dense ──
 
@@ -152,7 +150,7 @@ struct TileLoops {
         // After each product but the first: so many rows of the 32 that are due, and lines of the next columns' weights. The
         // lower 16 rows of a block are not in memory before the fourth product of the next one.
         const int products = 4 * job.steps - 1, some = std::min(TILE / 2, (SIDE + products - 1) / products);
-        const int lines_ahead = job.rows < MANY_ROWS ? 0 : (8 * SIDE + job.rows - 1) / job.rows;
+        const int lines_ahead = (8 * SIDE + job.rows - 1) / job.rows;
         for (int column = 0; column < job.columns; column += SIDE) {
             const Tile* ahead = job.weights(column + SIDE);
             int line = 0;
@@ -357,6 +355,7 @@ struct TileLoops {
         kernels.peak_s8 = peak_s8;
         kernels.peak_bf16 = peak_bf16;
         kernels.row_multiple = TILE;
+        kernels.row_block = 192;
         kernels.enter_thread = configure;
         kernels.leave_thread = release;
         return kernels;

@@ -57,14 +57,14 @@ def test_no_sequence_sees_another(name: str) -> None:
 
 
 def test_the_folds_are_there() -> None:
-    """The published MobileBERT: one linear step where the model has five linears and two norms, and no norm at all."""
+    """The published MobileBERT: two linear steps where the model has five linears and two norms, and no norm at all."""
     config = CONFIGS["mobilebert"]
     model = our_class(config, "Model")(config)
     steps = str(lower(config, tensors(model), "Model"))
     assert "LayerNorm " not in steps
     assert steps.count("Attention") == config.num_hidden_layers
-    # A layer: one step into attention; after it the output, four networks of two, the way back.
-    assert steps.count("Linear ") == 1 + config.num_hidden_layers * (1 + 1 + 2 * 4 + 1) + 1
+    # A layer: two steps into attention; after it the output, four networks of two, the way back.
+    assert steps.count("Linear ") == 1 + config.num_hidden_layers * (2 + 1 + 2 * 4 + 1) + 1
 
 
 def test_what_a_file_lacks_is_named() -> None:

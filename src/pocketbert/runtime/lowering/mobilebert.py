@@ -1,7 +1,7 @@
 """MobileBERT and IB-BERT → a plan, whatever the variant.
 
 All NoNorms fold into the linear layers and tables around them. Then the shared bottleneck, the query, key and value of
-a layer and the layer's input are all affine in the stream: one linear step (512 to 4 × 128 in the published model).
+a layer and the layer's input are all affine in the stream (512 to 4 × 128 in the published model).
 `layer_norm` stays a step.
 """
 
@@ -59,7 +59,7 @@ def lower_encoder(build: Builder, config: MobileBertConfig) -> Columns:
         value_width = true if config.use_bottleneck_attention else width
         value = build.dense(f"{at}attention.self.value", true, value_width)
         if config.use_bottleneck and folds:
-            # All four are affine in the stream: one step of four blocks.
+            # All four are affine in the stream: two steps, because the engine keeps what only attention reads in bf16.
             entry = narrowed(f"{at}bottleneck.input")
             read = narrowed(f"{at}bottleneck.attention") if shares else entry if bottleneck_attention else None
             maps = [
@@ -69,9 +69,10 @@ def lower_encoder(build: Builder, config: MobileBertConfig) -> Columns:
                 composed(value, entry) if bottleneck_attention else value,
             ]
             weights, biases = zip(*maps, strict=True)
-            x = Columns("xqkv", true)
-            q, k, v = (Columns("xqkv", true, part * true) for part in (1, 2, 3))
-            build.linear(hidden, Columns("xqkv", 4 * true), f"{at}xqkv", stacked(list(weights)), np.concatenate(biases))
+            build.linear(hidden, x, f"{at}x", weights[0], biases[0])
+            build.linear(
+                hidden, Columns("qkv", 3 * true), f"{at}qkv", stacked(list(weights[1:])), np.concatenate(biases[1:])
+            )
         else:
             reads = hidden
             if config.use_bottleneck:
