@@ -154,10 +154,12 @@ def _print_run(result: FinetuneResult | PretrainResult, json: bool | None) -> No
         console.print_json(line)
         return
     console.print_metrics({column: result.metrics})
+    report = result.folder / "report.html"
     console.print_facts(
         [
             ("steps", f"{result.steps:,} in {timedelta(seconds=round(result.seconds))}"),
             ("model", f"{result.folder}"),
+            *([("report", f"{report}")] if report.exists() else []),
             ("next", command.format(folder=shlex.quote(str(result.folder)))),
         ]
     )

@@ -77,6 +77,8 @@ class EpochRun(TrainingRun):
     data: TrainingData
     encoded: EncodedData
     _whole: PreTrainedModel | None = None  # of a model with sharded weights
+    kept = True
+    """Whether the folder outlives the run."""
     evaluate_first: frozenset[int] = frozenset()
     """{0} where the model is evaluated before the first step."""
 
@@ -280,8 +282,9 @@ class EpochRun(TrainingRun):
             self.end(best)
             seconds = self.seconds
             latency = None if self.measure_latency is None else self.measure_latency(self.folder)
-            write_reports(self.folder, self.log, latency)
-            self.report(latency)
+            if self.kept:
+                write_reports(self.folder, self.log, latency)
+                self.report(latency)
             if self.options.push is not None:
                 self.log(f"pushed to {push(self.folder, self.options.push)}")
         return FinetuneResult(
@@ -331,7 +334,9 @@ def carry_out(run: type[EpochRun], options: FinetuneOptions, **context: Any) -> 
         with distributed() as processes:
             return run(options, processes=processes, **context).run()
     with tempfile.TemporaryDirectory(prefix="pocketbert-") as folder:
-        result = run(replace(options, output=folder, tensorboard=False), **context).run()
+        in_memory = run(replace(options, output=folder, tensorboard=False), **context)
+        in_memory.kept = False
+        result = in_memory.run()
         tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
         model = model_class(config, config.saved_head).from_pretrained(folder)
     return replace(result, model=model, tokenizer=tokenizer)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pocketbert.errors import PocketBertError
 from pocketbert.frozen.few_shot import proposal
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
@@ -140,4 +141,7 @@ class FinetuneRun(EpochRun):
         notes = self.data.text_facts() if isinstance(self.data, TextClassification) else {}
         if evaluation.cut_note is not None:
             notes["cut"] = evaluation.cut_note
-        write_run_report(self.folder, latency, notes)
+        try:
+            write_run_report(self.folder, latency, notes)
+        except PocketBertError as error:  # the best model is of a version that wrote no outcomes, for example
+            self.log(f"there is no report.html: {error}")

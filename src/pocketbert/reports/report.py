@@ -102,7 +102,7 @@ def _of_sets(model: Path | None, sets: Mapping[str, Outcomes], run: Mapping[str,
             sections.scores(outcomes, found, baseline, f"Scores{several}"),
             sections.per_class(outcomes, found),
             sections.confusion(outcomes),
-            sections.plots(outcomes, run.get("calibration"), run.get("history", ()) if not several else ()),
+            sections.plots(outcomes, *((None, ()) if several else (run.get("calibration"), run.get("history", ())))),
             sections.errors(outcomes, explanations, why_not),
             sections.suspects(outcomes),
         ]

@@ -146,10 +146,14 @@ def _reliability(outcomes: Outcomes, calibration: Mapping[str, Any] | None) -> s
         confidence, right = outcomes.array("confidence"), outcomes.array("right")
         bins = [(float(confidence[part].mean()), float(right[part].mean())) for part in mass_bins(confidence)]
         plot.line(bins, 0)
-    return captioned(
-        plot.html(),
-        "Reliability: bins of as many predictions each; on the diagonal, a probability is the share that is right.",
-    )
+    about = "Reliability: bins of as many predictions each; on the diagonal, a probability is the share that is right."
+    if calibration is not None:
+        before, after = (calibration[name]["calibration_error"] for name in ("before", "after"))
+        about += (
+            f" Calibration error {before:.3f} before, {after:.3f} after; up to {calibration['chance']:.3f} is chance "
+            f"on {calibration['examples']:,} examples."
+        )
+    return captioned(plot.html(), about)
 
 
 def _risk_coverage(outcomes: Outcomes) -> str:
