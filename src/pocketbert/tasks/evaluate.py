@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pocketbert
+from pocketbert.bundles import local_folder
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.data.bad_rows import describe_bad_rows, write_bad_rows
 from pocketbert.data.choices import read_choices
@@ -122,6 +123,7 @@ def _write_report(
     total = sum(map(len, evaluation.sets.values()))
     facts = {
         "model": str(options.model),
+        **_size(Path(options.model) if Path(options.model).is_file() else local_folder(model)),
         **{f"{name} data": f"{rows.path.name}, SHA-256 {rows.sha256()}" for name, rows in evaluation.sets.items()},
         "speed": f"{total:,} examples in {seconds:.2f} s, {total / max(seconds, 1e-9):,.0f} a second",
         "runs on": "the engine, or the library of the file" if options.device is None else f"PyTorch, {options.device}",
@@ -130,6 +132,14 @@ def _write_report(
         **({"notes": "; ".join(notes)} if notes else {}),
     }
     write_evaluation_report(Path(options.output or ""), str(options.model), facts, argv, explained=model)
+
+
+def _size(place: Path | None) -> dict[str, str]:
+    """Return the size of an exported file, or of the weights in a folder."""
+    if place is None:
+        return {}
+    files = [place] if place.is_file() else [*place.glob("*.safetensors"), *place.glob("pytorch_model*.bin")]
+    return {"size": f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"} if files else {}
 
 
 def _load_predictor(model: str, head: str, device: str | None) -> Predictor:
