@@ -125,7 +125,7 @@ private:
         const std::int32_t buffer = widths_.empty() ? 0 : static_cast<std::int32_t>(in_.byte() % widths_.size());
         if (in_.byte() < 4) return {in_.number(0, 8), in_.number(0, MOST), in_.number(1, MOST)};
         const std::int32_t most = widths_.empty() ? 8 : widths_[static_cast<std::size_t>(buffer)];
-        return {buffer, most > width && in_.one_in(4) ? most - width : 0, width};
+        return {buffer, width > 0 && most > width && in_.one_in(4) ? most - width : 0, width};
     }
 
     // Within the pool, whatever shape is claimed.
@@ -142,7 +142,7 @@ private:
 
     void add_buffer() {
         std::int32_t number = -1;
-        const std::int32_t width = in_.one_in(2) ? 4 * in_.number(1, 12) : in_.number(1, MOST);
+        const std::int32_t width = in_.one_in(2) ? 8 * (1 + in_.byte() % 6) : in_.number(1, MOST);
         if (!took(pb_add_buffer(program_.get(), width, in_.one_in(5), &number))) return;
         require(number == static_cast<std::int32_t>(widths_.size()), "buffers are not numbered in order");
         widths_.push_back(width);
@@ -194,7 +194,7 @@ private:
         pb_attention step{};
         step.query = place(width), step.key = in_.one_in(2) ? step.query : place(width), step.value = place(width);
         step.target = place(width), step.heads = in_.one_in(2) ? 1 : in_.number(1, 8), step.bfloat16 = in_.one_in(2);
-        if (in_.one_in(4)) step.bias = floats(step.heads, 2 * in_.number(0, 20) + 1);
+        if (in_.one_in(4)) step.bias = floats(step.heads, 1 + 2 * (in_.byte() % 20));
         took(pb_add_attention(program_.get(), &step));
     }
 
