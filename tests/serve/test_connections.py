@@ -147,14 +147,14 @@ def test_headers_have_a_time_limit(first: bytes, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_body_has_no_part_in_these_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)  # for the head of a busy machine
 
     async def talk(connect: Callable[[], Awaitable[Streams]]) -> None:
         reader, writer = await connect()
         for _ in range(2):
             writer.write(REQUEST.replace(b"5\r", b"9\r"))
             for byte in b"123456789":
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(0.04)
                 writer.write(bytes([byte]))
             assert (await reader.readuntil(b"\r\n\r\n9")).startswith(b"HTTP/1.1 200 ")
         writer.close()
