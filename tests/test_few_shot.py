@@ -72,6 +72,35 @@ def test_several_labels_and_numbers() -> None:
     assert regression.metrics["pearson"] > 0.3
 
 
+def test_probabilities_are_calibrated_and_decided_on(tmp_path: Path) -> None:
+    """By the answers of cross-validation, as after a training run."""
+    rng, lines = np.random.default_rng(0), list[str]()
+    rows = [(f"{text} {int(rng.integers(100))}", label) for text, label in ROWS for _ in range(8)]
+    wrong = rng.choice(len(rows), 20, replace=False)
+    for i in wrong:
+        rows[i] = (rows[i][0], "bug" if rows[i][1] == "billing" else "billing")
+    found = few_shot(FinetuneOptions(data=rows, output=tmp_path / "one"), log=lines.append)
+    stated = found.config.extra["calibration"]
+    assert stated["examples"] == len(rows)
+    assert any(line.startswith("calibration: ") for line in lines)
+    answers = np.loadtxt(tmp_path / "one/evaluation/predictions.tsv", str, delimiter="\t", skiprows=1)
+    assert len(answers) == len(rows)
+    facts = json.loads((tmp_path / "one/few-shot.json").read_text())
+    assert facts["calibration"]["after"]["log_loss"] <= facts["calibration"]["before"]["log_loss"]
+    assert found.metrics["loss"] == pytest.approx(facts["metrics"]["loss"])
+    pipe = pipeline("text-classification", str(tmp_path / "one"))
+    assert len(pipe(FRESH[0], conformal=0.99)) == 2
+    share = np.mean([one["label"] is not None for one in pipe([text for text, _ in rows], answer_share=0.5)])
+    assert 0.3 < share < 0.8
+    several = [(text, [label, "any"] if i % 3 else [label]) for i, (text, label) in enumerate(rows)]
+    options = FinetuneOptions(data=several, thresholds="0.8", output=tmp_path / "several")
+    thresholds = few_shot(options).config.extra["thresholds"]
+    assert set(thresholds) == {"any", "billing", "bug"}
+    assert pipeline("text-classification", str(tmp_path / "several")).config.extra["thresholds"] == thresholds
+    with pytest.raises(ConfigError, match="--thresholds is for data in which a text may have several labels"):
+        few_shot(FinetuneOptions(data=ROWS, thresholds="f1"))
+
+
 def test_what_was_not_learned_is_logged() -> None:
     """Labels that have nothing to do with the texts."""
     lines: list[str] = []

@@ -6,7 +6,7 @@ several. All numbers are fitted on held-out examples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,3 +220,32 @@ def described(calibration: Calibration, names: Sequence[str], *, short: bool = F
         "chance": calibration.chance,
         "kept": [f"{names[index]}: {reason}" if index >= 0 else reason for index, reason in calibration.kept],
     }
+
+
+def in_words(record: Mapping[str, Any], *, examples: str = "dev examples") -> str:
+    """Return a line for the log.
+
+    Args:
+        record: as of `described`, with `thresholds`: label → threshold, or None.
+        examples: what it was fitted to.
+    """
+    temperature, kept = record["temperature"], record["kept"]
+    if temperature == 1.0:
+        return f"calibration: the temperature stays 1: {kept[0]}{_never(record)}"
+    before, after = record["before"], record["after"]
+    numbers = ", ".join(
+        f"{name.replace('_', ' ')} {before[name]:.3f} → {after[name]:.3f}"
+        for name in ("calibration_error", "brier_loss", "log_loss")
+    )
+    if isinstance(temperature, dict):
+        fitted = sum(value != 1.0 for value in temperature.values())
+        shown = f"a temperature for {fitted} of {len(temperature)} labels"
+    else:
+        shown = f"temperature {temperature:.3g}"
+    return f"calibration: {shown}, fitted on {record['examples']:,} {examples}; {numbers}{_never(record)}"
+
+
+def _never(record: Mapping[str, Any]) -> str:
+    """Return a note on labels for which no threshold reaches the precision that was asked for."""
+    names = [name for name, threshold in (record["thresholds"] or {}).items() if threshold is None]
+    return f"; no threshold is precise enough for {', '.join(names)}: no text gets it" if names else ""

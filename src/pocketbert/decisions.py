@@ -24,7 +24,16 @@ Floats = NDArray[np.floating[Any]]
 #: Shares of answered texts, and coverages of sets, for which `config.json` states thresholds.
 LEVELS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 
+#: What `config.json` states about decisions, which belongs to one head and its labels.
+DECISION_KEYS = ("calibration", "thresholds")
+
 _ENOUGH = 10  # examples with a label, and texts that get it, for a threshold of its own
+
+
+def without_decisions(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the configuration for another head."""
+    extra = {key: value for key, value in config.extra.items() if key not in DECISION_KEYS}
+    return config if len(extra) == len(config.extra) else config.replace(extra=extra)
 
 
 # ── fitted to held-out examples ──

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pocketbert.calibration import described, in_words
 from pocketbert.checkpoints import write_text
 from pocketbert.checkpoints.files import new_folder, refuse_existing
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.data.tables import Table
+from pocketbert.decisions import without_decisions
 from pocketbert.errors import ConfigError
 from pocketbert.frozen.encoder import FrozenClassifier, FrozenEncoder
 from pocketbert.frozen.linear import LinearHead, fit_head, out_of_sample
@@ -81,7 +83,7 @@ def few_shot(options: FinetuneOptions, *, log: Log | None = None) -> FewShotResu
     table = data.train if options.eval_data is not None else _joined(data)
     data.train = table
     encoder = FrozenEncoder(options.model, max_length=options.max_length)
-    config, _ = data.configure(encoder.config)
+    config, _ = data.configure(without_decisions(encoder.config))
     evaluation = TextEvaluation({"dev": table}, data.labels, encoder.tokenizer, encoder.max_length)
     log(f"{len(table):,} examples; {_described(data)}")
 
@@ -89,6 +91,7 @@ def few_shot(options: FinetuneOptions, *, log: Log | None = None) -> FewShotResu
     targets, weights = evaluation.gold[id(table)], data.weights(data.labels)
     weights = None if weights is None else weights if weights.ndim == 1 else weights.mean(axis=1)
     assert config.problem_type is not None
+    record: dict[str, Any] | None = None
     heads: dict[str, LinearHead] = {}
     compared: dict[str, dict[str, float]] = {}
     answers: dict[str, npt.NDArray[np.float32]] = {}
@@ -109,6 +112,17 @@ def few_shot(options: FinetuneOptions, *, log: Log | None = None) -> FewShotResu
     if options.eval_data is not None:
         evaluation = data.evaluation(encoder.tokenizer, config, encoder.max_length)
         metrics = evaluation(model)
+    head, calibration = heads[chosen], evaluation.calibrate()
+    if calibration is not None:
+        evaluation.divide(calibration.temperatures)
+        thresholds = None if options.thresholds is None else evaluation.fit_thresholds(options.thresholds)
+        metrics, head = evaluation.rescored(), head.divided(calibration.temperatures)
+        stated = described(calibration, data.labels.names, short=True) | evaluation.levels()
+        decisions = {"calibration": stated} | ({} if thresholds is None else {"thresholds": thresholds})
+        config = config.replace(extra=config.extra | decisions)
+        record = described(calibration, data.labels.names) | {"thresholds": thresholds}
+        log(in_words(record, examples="held-out examples"))
+    model = FrozenClassifier(encoder, head)
     if (note := evaluation.chance_note(metrics)) is not None:
         log(note)
     if options.baseline and options.eval_data is None:
@@ -120,7 +134,7 @@ def few_shot(options: FinetuneOptions, *, log: Log | None = None) -> FewShotResu
     folder = None if options.output is None else Path(options.output)
     facts = {
         "data": data.facts(), "encoder": str(options.model), "reads": chosen, "strength": heads[chosen].strength,
-        "metrics": metrics, "compared": compared, "baseline": baseline,
+        "metrics": metrics, "compared": compared, "baseline": baseline, "calibration": record,
     }  # fmt: skip
     if folder is not None:
         with new_folder(folder) as unfinished:

@@ -9,7 +9,7 @@ Shapes: n examples, H numbers of a vector, L labels (1 of a number).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,11 @@ class LinearHead:
     def logits(self, vectors: Floats) -> Wide:
         """[n, L] from [n, H]; of a number, the number itself."""
         return vectors.astype(np.float64) @ self.weight.T + self.bias
+
+    def divided(self, temperatures: Sequence[float]) -> LinearHead:
+        """The head with its logits divided by temperatures, of all labels or of each."""
+        by = np.array(temperatures)
+        return replace(self, weight=self.weight / by.reshape(-1, 1), bias=self.bias / by)
 
     def probabilities(self, vectors: Floats) -> Wide:
         """[n, L] probabilities, which of classes add up to 1."""

@@ -18,21 +18,12 @@ from torch import Tensor
 from pocketbert.calibration import Calibration, described
 from pocketbert.checkpoints import write_text
 from pocketbert.checkpoints.files import atomic_write, read_json
-from pocketbert.configs import PreTrainedConfig
 from pocketbert.models.heads import Head
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.tasks.evaluation import Scores
 
 #: In the folder of a run.
 RECORD = Path("evaluation") / "calibration.json"
-#: What `config.json` states about decisions, which belongs to one head and its labels.
-DECISION_KEYS = ("calibration", "thresholds")
-
-
-def without_decisions(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Return the configuration for another head."""
-    extra = {key: value for key, value in config.extra.items() if key not in DECISION_KEYS}
-    return config if len(extra) == len(config.extra) else config.replace(extra=extra)
 
 
 def save_calibrated(
@@ -82,30 +73,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """Return the record of the best model of a run, if it is a classifier."""
     path = folder / RECORD
     return read_json(path) if path.exists() else None
-
-
-def describe_calibration(record: Mapping[str, Any]) -> str:
-    """Return a line for the log."""
-    temperature, kept = record["temperature"], record["kept"]
-    if temperature == 1.0:
-        return f"calibration: the temperature stays 1: {kept[0]}{_never(record)}"
-    before, after = record["before"], record["after"]
-    numbers = ", ".join(
-        f"{name.replace('_', ' ')} {before[name]:.3f} → {after[name]:.3f}"
-        for name in ("calibration_error", "brier_loss", "log_loss")
-    )
-    if isinstance(temperature, dict):
-        fitted = sum(value != 1.0 for value in temperature.values())
-        shown = f"a temperature for {fitted} of {len(temperature)} labels"
-    else:
-        shown = f"temperature {temperature:.3g}"
-    return f"calibration: {shown}, fitted on {record['examples']:,} dev examples; {numbers}{_never(record)}"
-
-
-def _never(record: Mapping[str, Any]) -> str:
-    """Return a note on labels for which no threshold reaches the precision that was asked for."""
-    names = [name for name, threshold in (record["thresholds"] or {}).items() if threshold is None]
-    return f"; no threshold is precise enough for {', '.join(names)}: no text gets it" if names else ""
 
 
 def calibration_section(record: Mapping[str, Any], picture: bool) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pocketbert.calibration import in_words
 from pocketbert.checkpoints.push import prepare_push, push
 from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.data.bad_rows import describe_bad_rows, write_bad_rows
@@ -26,7 +27,7 @@ from pocketbert.errors import ConfigError
 from pocketbert.features import fit
 from pocketbert.models.auto import model_class
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.recipes.calibrated import describe_calibration, read_record
+from pocketbert.recipes.calibrated import read_record
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.model_card import write_reports
 from pocketbert.recipes.processes import SharedBatches, distributed
@@ -278,7 +279,7 @@ class EpochRun(TrainingRun):
             facts = {} if calibration is None else {"calibration": calibration}
             self.record(finished=True, best=best, history=state.history, **facts)
             if calibration is not None:
-                self.log(describe_calibration(calibration))
+                self.log(in_words(calibration))
             self.end(best)
             seconds = self.seconds
             latency = None if self.measure_latency is None else self.measure_latency(self.folder)

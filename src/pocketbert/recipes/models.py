@@ -9,11 +9,11 @@ from pocketbert.bundles import bundled_models
 from pocketbert.checkpoints.files import read_json
 from pocketbert.configs import PRESETS, AutoConfig, PreTrainedConfig
 from pocketbert.corpus.vocabulary import train_vocabulary
+from pocketbert.decisions import without_decisions
 from pocketbert.errors import ConfigError
 from pocketbert.models.auto import model_class
 from pocketbert.models.ops import init_parameters
 from pocketbert.models.pretrained import PreTrainedModel
-from pocketbert.recipes.calibrated import without_decisions
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.frozen_start import begins_frozen, reading_tokens
 from pocketbert.tasks.base import TrainingData
