@@ -1,6 +1,6 @@
-"""What the words of a text say about its label: naive Bayes on words and pairs of words, without the text itself.
+"""What the words of a text tell about its label: naive Bayes on words and pairs of words, of other texts.
 
-A frozen vector says what a text is about, and single words say what it is like; the two err on different rows.
+A frozen vector and single words err on different rows, so that both together find more.
 """
 
 from __future__ import annotations

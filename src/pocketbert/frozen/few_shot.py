@@ -20,6 +20,7 @@ from pocketbert.calibration import described, in_words
 from pocketbert.checkpoints import write_text
 from pocketbert.checkpoints.files import new_folder, refuse_existing
 from pocketbert.configs import PreTrainedConfig
+from pocketbert.data.bad_rows import describe_bad_rows, write_bad_rows
 from pocketbert.data.tables import Table
 from pocketbert.decisions import without_decisions
 from pocketbert.errors import ConfigError
@@ -85,6 +86,8 @@ def few_shot(options: FinetuneOptions, *, log: Log | None = None) -> FewShotResu
     encoder = FrozenEncoder(options.model, max_length=options.max_length)
     config, _ = data.configure(without_decisions(encoder.config))
     evaluation = TextEvaluation({"dev": table}, data.labels, encoder.tokenizer, encoder.max_length)
+    for name, rows in (bad := data.bad_rows()):
+        log(f"{name}: {describe_bad_rows(rows)}")
     log(f"{len(table):,} examples; {_described(data)}")
 
     vectors = _vectors(encoder, table)
@@ -140,6 +143,8 @@ def few_shot(options: FinetuneOptions, *, log: Log | None = None) -> FewShotResu
         with new_folder(folder) as unfinished:
             model.save(unfinished, config)
             evaluation.write(unfinished / "evaluation")
+            if bad:
+                write_bad_rows(unfinished / "bad-rows.jsonl", bad)
             write_text(
                 unfinished / "few-shot.json", json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
             )
