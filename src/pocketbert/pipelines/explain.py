@@ -1,8 +1,9 @@
 """Which words decided: what each word of a text contributes to the score of a label, an entity or an answer.
 
 Everything that a text needs is one run of the model without padding. The same text has the same contributions, to the
-bit, whatever else is in the batch. Where a label is explained, a word is left out by leaving out its tokens. An entity or an answer has
-to stay where it is, so there a word is hidden: its tokens become [MASK], those of the entity or answer itself as well.
+bit, whatever else is in the batch. Where a label is explained, a word is left out by leaving out its tokens. An entity
+or an answer has to stay where it is, so there a word is hidden: its tokens become [MASK], also those of the entity or
+answer itself.
 
 - Occlusion: the score of the text, less that of the text without the word.
 - Shapley values: the mean change of the score when the word joins some of the others. They add up to the score of the
