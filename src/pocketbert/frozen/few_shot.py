@@ -86,8 +86,8 @@ def few_shot(options: FinetuneOptions, *, log: Log | None = None) -> FewShotResu
     encoder = FrozenEncoder(options.model, max_length=options.max_length)
     config, _ = data.configure(without_decisions(encoder.config))
     evaluation = TextEvaluation({"dev": table}, data.labels, encoder.tokenizer, encoder.max_length)
-    for name, rows in (bad := data.bad_rows()):
-        log(f"{name}: {describe_bad_rows(rows)}")
+    for name, skipped in (bad := data.bad_rows()):
+        log(f"{name}: {describe_bad_rows(skipped)}")
     log(f"{len(table):,} examples; {_described(data)}")
 
     vectors = _vectors(encoder, table)
