@@ -25,6 +25,8 @@ from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.configs import SqueezeBertConfig
 from pocketbert.data.glue import GLUE
 from pocketbert.models.squeezebert import SqueezeBertForSequenceClassification
+from pocketbert.runtime.core import library
+from pocketbert.runtime.engine import native_core
 
 ROOT = Path(__file__).parents[1]
 WORDS = ("one", "two", "three", "four")
@@ -286,6 +288,24 @@ def test_a_package_without_its_core_is_not_tried(script: str, tmp_path: Path) ->
     assert run.returncode == 1
     [line] = run.stderr.splitlines()
     assert line.startswith(f"{script}: {tmp_path / 'pocketbert'} has no native core")
+
+
+@pytest.mark.skipif(not (shutil.which("nm") and shutil.which("readelf")), reason="there are no binutils")
+@pytest.mark.skipif(native_core() is None, reason="the native core was not built")
+def test_a_wheel_is_refused_for_what_its_library_needs(tmp_path: Path) -> None:
+    script: Any = load("scripts/wheels")
+    target = script.TARGETS["linux-x86_64"]._replace(processor="none")
+    wheel = tmp_path / f"pocketbert-1-py3-none-{target.tag}.whl"
+    wheel.write_bytes(zipped({"pocketbert/__init__.py": ""}))
+    with pytest.raises(SystemExit, match="has no native core"):
+        script.check("here", target, wheel)
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.write(library()._name, "pocketbert/_core.so")
+    with pytest.raises(SystemExit, match=r"here: the library needs .*libc\.so\.6"):
+        script.check("here", target._replace(needs=frozenset()), wheel)
+    script.LARGEST = 1
+    with pytest.raises(SystemExit, match="bytes, and 1 are enough"):
+        script.check("here", target, wheel)
 
 
 def test_check_native_names_what_is_missing_first(tmp_path: Path) -> None:
