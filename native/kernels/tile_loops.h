@@ -157,7 +157,8 @@ struct TileLoops {
             const auto meanwhile = [&]() INLINE_LAMBDA {
                 due.some_rows(some);
 #pragma GCC unroll 1
-                for (int i = 0; i < lines_ahead; ++i, ++line) __builtin_prefetch(ahead->bytes[0] + 64 * line, 0, 2);
+                for (int i = 0; i < lines_ahead; ++i, ++line)
+                    __builtin_prefetch(reinterpret_cast<const char*>(ahead) + 64 * line, 0, 2);
             };
             for (int row = 0; row < job.rows; row += SIDE, ++number) {
                 const Tile *a = job.row_tiles(row), *b = job.weights(column);
