@@ -72,6 +72,28 @@ def write_evaluation_report(
     write_text(folder / REPORT, page(f"{_last(model)} on {_files(sets)}", "An evaluation with PocketBERT.", *parts))
 
 
+def write_few_shot_report(folder: Path, name: str, *, held_out: bool) -> None:
+    """Write the report of a head on frozen vectors, from its `few-shot.json` and the outcomes in `evaluation/`.
+
+    Args:
+        folder: the folder of the model, complete but for this.
+        name: what it will be called.
+        held_out: whether the outcomes are for evaluation data, and not of cross-validation.
+    """
+    facts_of = read_json(folder / "few-shot.json")
+    _, sets = read_outcomes(folder / "evaluation" / FILE)
+    below = (
+        f"A head on the vectors of {_last(facts_of['encoder'])}, which is not trained "
+        f"(strength {facts_of['strength']:g})."
+        + ("" if held_out else " Every example is answered by a head that was fitted without it.")
+    )
+    megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
+    parts = _of_sets(folder, sets, {"baseline": facts_of["baseline"], "calibration": facts_of.get("calibration")})
+    data = facts_of["data"] if held_out else {"train": facts_of["data"]["train"]}
+    parts += [_data({"data": data}, {}), section("Size", facts({"weights": f"{megabytes:.1f} MB"}))]
+    write_text(folder / REPORT, page(name, below, *parts))
+
+
 def _last(name: str) -> str:
     """Return the name of a folder without its place, which is the user's; names on the hub as they are."""
     return Path(name).name if Path(name).exists() else name
@@ -99,7 +121,7 @@ def _of_sets(model: Path | None, sets: Mapping[str, Outcomes], run: Mapping[str,
                 values.append(("labels", f"{len(outcomes.labels):,}", ""))
             parts.append(tiles(values))
         parts += [
-            sections.scores(outcomes, found, baseline, f"Scores{several}"),
+            sections.scores(outcomes, found, baseline, f"Scores{several}", selected=len(run.get("history", ())) > 1),
             sections.per_class(outcomes, found),
             sections.confusion(outcomes),
             sections.plots(outcomes, *((None, ()) if several else (run.get("calibration"), run.get("history", ())))),

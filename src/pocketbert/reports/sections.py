@@ -38,8 +38,18 @@ def _between(found: Limits, name: str) -> str:
     return f"{score(found[name][0])} – {score(found[name][1])}" if name in found else ""
 
 
-def scores(outcomes: Outcomes, found: Limits, baseline: Mapping[str, float], title: str = "Scores") -> str:
-    """Return all metrics with their intervals, beside those of the baseline if there is one."""
+def scores(
+    outcomes: Outcomes, found: Limits, baseline: Mapping[str, float], title: str = "Scores", *, selected: bool = False
+) -> str:
+    """Return all metrics with their intervals, beside those of the baseline if there is one.
+
+    Args:
+        outcomes: of the evaluation.
+        found: the intervals.
+        baseline: metrics of the baseline.
+        title: of the section.
+        selected: whether the model is the best of several on these examples.
+    """
     header = ["metric", "value", "95 % interval", *(["TF-IDF, logistic regression"] if baseline else [])]
     rows = []
     for name, value in outcomes.metrics.items():
@@ -51,6 +61,7 @@ def scores(outcomes: Outcomes, found: Limits, baseline: Mapping[str, float], tit
         f"{len(outcomes):,} examples of {outcomes.file}. An interval covers the central 95 % of the scores in "
         f"{draws(len(outcomes)):,} resamples of these examples: another evaluation set of the same size and kind would "
         "give such scores."
+        + (" The model is the best of a run on the same examples, so they are slightly optimistic." if selected else "")
     )
     return section(title, table(header, rows, numbers=(1, 2, 3)), note(about))
 
