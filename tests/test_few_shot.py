@@ -49,6 +49,9 @@ def test_a_dozen_examples_are_told_apart(result: pocketbert.FewShotResult) -> No
     ]  # fmt: skip
     facts = json.loads((result.folder / "few-shot.json").read_text())
     assert facts["data"]["train"]["examples"] == 12
+    report = (result.folder / "report.html").read_text()
+    assert "Every example is answered by a head that was fitted without it." in report
+    assert "<td>dev</td>" not in report
     predictions = (result.folder / "evaluation/predictions.tsv").read_text().splitlines()
     assert len(predictions) == 13
     assert evaluate(EvaluateOptions(model=result.folder, data=ROWS)).metrics["accuracy"] == 1.0

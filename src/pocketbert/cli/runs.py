@@ -126,7 +126,14 @@ def run_few_shot(options: FinetuneOptions, json: bool | None, **several: Any) ->
         return
     console.print_metrics({"Held out" if options.eval_data else "Cross-validated": result.metrics})
     command = _next_command(result).format(folder=shlex.quote(str(result.folder)))
-    console.print_facts([("seconds", f"{result.seconds:.1f}"), ("model", f"{result.folder}"), ("next", command)])
+    console.print_facts(
+        [
+            ("seconds", f"{result.seconds:.1f}"),
+            ("model", f"{result.folder}"),
+            ("report", f"{result.folder}/report.html"),
+            ("next", command),
+        ]
+    )
 
 
 def _measure_latency(folder: Path) -> dict[str, float]:

@@ -27,6 +27,7 @@ from pocketbert.errors import ConfigError
 from pocketbert.frozen.encoder import FrozenClassifier, FrozenEncoder
 from pocketbert.frozen.linear import LinearHead, fit_head, out_of_sample
 from pocketbert.recipes.finetune_options import FinetuneOptions
+from pocketbert.reports.report import write_few_shot_report
 from pocketbert.tasks.classification import TextClassification, TextEvaluation
 
 SMALL = 64
@@ -148,6 +149,7 @@ def few_shot(options: FinetuneOptions, *, log: Log | None = None) -> FewShotResu
             write_text(
                 unfinished / "few-shot.json", json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
             )
+            write_few_shot_report(unfinished, folder.name, held_out=options.eval_data is not None)
     return FewShotResult(
         folder=folder, metrics=metrics, chosen=chosen, compared=compared, strength=heads[chosen].strength,
         seconds=time.monotonic() - started, task=data.name, pairs=data.pairs, model=model, config=config,
