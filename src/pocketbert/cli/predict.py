@@ -248,7 +248,7 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
         'pocketbert answer "Where?" -m my-reader -c "Marie Curie was born in Warsaw."',
         'pocketbert answer "Who wrote it?" "When?" -m my-reader --file article.txt',
         'man ls | pocketbert answer "What does -a do?" --model my-reader',
-        'pocketbert answer "Where?" -m my-reader --explain -c "Marie Curie was born in Warsaw."',
+        'pocketbert answer "Where?" -m my-reader --explain -c "She lived in Paris."',
     ]
 )
 @click_argument("question", nargs=-1, required=True, help="One or more questions.")
