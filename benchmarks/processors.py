@@ -28,7 +28,7 @@ RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "results.md"
 BEGIN, END = "<!-- processors: written by benchmarks/processors.py -->\n", "<!-- /processors -->\n"
 # File names contain the processor's own name, family and model. Older ones lack the latter two: virtual machines call
 # all of these "AMD EPYC", and docs/results.md states which one a run was on.
-NAMES = {"AMD-EPYC-25-17": "AMD EPYC (Zen 4)"}
+NAMES = {"AMD-EPYC-25-17": "AMD EPYC (Zen 4)", "Intel-Xeon-Processor-6-167": "Intel Xeon (AMX)"}
 OLD = {
     "AMD-EPYC_2026-11-21": "AMD EPYC (Zen 5)", "AMD-EPYC_2026-11-30": "AMD EPYC (Zen 4)",
     "bundled_AMD-EPYC_2026-11-30": "AMD EPYC (Zen 3)", "soak_AMD-EPYC_2026-11-30": "AMD EPYC (Zen 3)",
