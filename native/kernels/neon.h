@@ -31,7 +31,7 @@ struct Neon {
         vst1q_f32(lanes, x);
         for (int i = 0; i < left; ++i) p[i] = lanes[i];
     }
-#ifdef __ARM_FEATURE_BF16
+#ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
     static constexpr bool STORES_BF16 = true;
     static INLINE void store_bf16(std::uint16_t* p, Floats x, int left) {
         const bfloat16x4_t words = vcvt_bf16_f32(x);
