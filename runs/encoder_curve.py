@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from common import write_results
 
-MEASURES = ("loss", "hidden_loss", "sentence_loss", "masked_loss", "masked_accuracy", "dev_spearman")
+MEASURES = ("loss", "hidden_loss", "sentence_loss", "masked_loss", "masked_accuracy", "pair_loss", "dev_spearman")
 
 
 def rows(folders: list[Path]) -> list[dict[str, Any]]:

@@ -103,16 +103,17 @@ class Pipeline(ABC):
         return answers(inputs, job, self.predictor)
 
     def noting_cut(self, answers: Iterable[Answer]) -> Iterator[Answer]:
-        """Pass answers on; after the last one, log in one line how many inputs were cut, if any were."""
+        """Pass answers on; after the last one, log in one line how many inputs were cut, if any were.
+
+        Not where somebody stops before, in an error: what is left of it may be closed at any time later.
+        """
         count = cut = 0
-        try:
-            for answer in answers:
-                count += 1
-                cut += any(features.cut for features in answer.features)
-                yield answer
-        finally:
-            if cut:
-                logger.warning("%s", self.cut_note(cut, count))
+        for answer in answers:
+            count += 1
+            cut += any(features.cut for features in answer.features)
+            yield answer
+        if cut:
+            logger.warning("%s", self.cut_note(cut, count))
 
     def cut_note(self, cut: int, count: int, remedy: str | None = None) -> str:
         """Return a line that says that `cut` of `count` inputs were cut; `remedy` reads them whole."""
