@@ -105,7 +105,7 @@ class Pipeline(ABC):
     def noting_cut(self, answers: Iterable[Answer]) -> Iterator[Answer]:
         """Pass answers on; after the last one, log in one line how many inputs were cut, if any were.
 
-        Not where somebody stops before, in an error: what is left of it may be closed at any time later.
+        Not where somebody stops before, in an error: the rest may be closed at any time later.
         """
         count = cut = 0
         for answer in answers:
