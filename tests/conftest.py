@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
@@ -32,6 +33,15 @@ def one_thread() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_listener() -> Iterator[None]:
+    """What a command of one test listens with, the next does not hear."""
+    logger = logging.getLogger("pocketbert")
+    listeners = list(logger.handlers)
+    yield
+    logger.handlers[:] = listeners
 
 
 @pytest.fixture(scope="session", autouse=True)
