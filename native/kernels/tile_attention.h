@@ -1,6 +1,6 @@
-// Attention in bfloat16 on tile registers. `Vectors` does all else (avx512_bf16.h, plain_bf16.h); `Simd` and
-// `Tiles` as in tile_loops.h. Scores, the softmax and all sums are fp32. 32 queries go through it at a time: their scores of all keys,
-// the exponentials of these as tiles of rows, and the sums of the values.
+// Attention in bfloat16 on tile registers. `Vectors` does all else (avx512_bf16.h, plain_bf16.h); `Simd` and `Tiles` as
+// in tile_loops.h. Scores, the softmax and all sums are fp32. 32 queries go through it at a time: their scores of all
+// keys, the exponentials of these as tiles of rows, and the sums of the values.
 #pragma once
 
 #include <algorithm>

@@ -10,7 +10,7 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
-from hub_server import SHA, Hub, Repo, serve
+from hub_server import SHA, Hub, Repo, only_hub
 from huggingface_hub import constants
 from safetensors.numpy import save
 
@@ -35,15 +35,9 @@ TINY = {
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A hub with one model; huggingface_hub has read the environment when it was imported, hence the patches."""
-
-    with serve() as hub:
+    """A hub with one model."""
+    with only_hub(monkeypatch, tmp_path / "cache") as hub:
         hub.repos["acme/tiny"] = Repo(dict(TINY), revisions=("main", "v1"))
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         yield hub
 
 

@@ -15,7 +15,7 @@ from pocketbert.recipes.finetune import finetune
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.recipes.seeds import over_seeds
 
-from hub_server import Hub, Repo, serve  # isort: skip
+from hub_server import Hub, Repo, only_hub  # isort: skip
 
 # huggingface_hub uploads large files by an argument that its HTTP library is giving up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -25,12 +25,7 @@ MODEL = ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with serve() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with only_hub(monkeypatch, tmp_path / "cache") as hub:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", "secret")
         hub.writers = {"secret"}

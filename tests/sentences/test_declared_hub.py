@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import constants
 
 sys.path.append(str(Path(__file__).parents[1] / "checkpoints"))
 
-from hub_server import Hub, Repo, serve
+from hub_server import Hub, Repo, only_hub
 
 from helpers.sentences import copy, declare, modules
 from pocketbert import pipeline
@@ -19,12 +18,7 @@ from pocketbert.sentences.declared import read_declared
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with serve() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with only_hub(monkeypatch, tmp_path / "cache") as hub:
         yield hub
 
 
