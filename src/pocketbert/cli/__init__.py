@@ -45,7 +45,7 @@ COMMANDS = {
         "evaluate": ("pocketbert.cli.evaluate", "Evaluate a model on labelled data of its task."),
         "compare": ("pocketbert.cli.compare", "Compare two models on the same examples: is one of them better?"),
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller and faster."),
-        "export": ("pocketbert.cli.export", "Export a model to ONNX, LiteRT or SavedModel, and verify it."),
+        "export": ("pocketbert.cli.export", "Export a model to ONNX, LiteRT, SavedModel or the web, and verify it."),
     },
     "Serving": {
         "serve": ("pocketbert.cli.serve", "Serve models over HTTP, with a web page to try them."),

@@ -28,6 +28,7 @@ MOST = 1000  # texts to compare or calibrate on
         "pocketbert export my-model phone --format litert --precision int8",
         "pocketbert export m n --format litert --precision integer --calibrate t.txt",
         "pocketbert export my-model serving --format savedmodel",
+        "pocketbert export my-model page --format web",
     ]
 )
 @options_of(ExportOptions)
@@ -40,7 +41,7 @@ MOST = 1000  # texts to compare or calibrate on
 )  # fmt: skip
 @console.json_option
 def export(calibrate: Path | None, text: Path | None, json: bool | None, **values: Any) -> None:
-    """Export a model to ONNX, LiteRT or SavedModel, and verify it.
+    """Export a model to ONNX, LiteRT, SavedModel or the web, and verify it.
 
     Each file is run and compared with the model before it appears.
     """

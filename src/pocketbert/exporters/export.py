@@ -53,7 +53,9 @@ def export(
         require(extra)
     refuse_existing(output)
     texts = SENTENCES if options.texts is None else options.texts
-    writer = format_.load_writer()(read_source(options.model, texts, revision=options.revision), options)
+    writer = format_.load_writer()(
+        read_source(options.model, texts, head=options.head, revision=options.revision), options
+    )
     source = writer.source
     if measure is None and options.eval_data is not None:
         measure = _evaluation(options, writer.fixed_length, advance)

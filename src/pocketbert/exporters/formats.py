@@ -23,6 +23,7 @@ class Format:
         predictor: module and name of its `FilePredictor`, with a colon between.
         extras: keys of `errors.EXTRAS` that writing needs.
         files: path of each file in an export, by precision.
+        precision: that is written unless others are chosen.
         options: fields of `ExportOptions` that not every format has.
         suffix: of a file; empty if the format is a folder.
         marker: name of a file by which such a folder is recognized.
@@ -33,6 +34,7 @@ class Format:
     predictor: str
     extras: tuple[str, ...]
     files: Mapping[str, str]
+    precision: str = "fp32"
     options: tuple[str, ...] = ()
     suffix: str = ""
     marker: str = ""
@@ -102,6 +104,15 @@ FORMATS = {
             extras=("tf",),
             files={"fp32": "saved_model/1"},  # TensorFlow Serving expects a version
             marker="saved_model.pb",
+        ),
+        Format(
+            "web",
+            writer="pocketbert.exporters.web.writer:WebWriter",
+            predictor="pocketbert.exporters.web.predictor:WebPredictor",
+            extras=(),
+            files={"fp32": "web_fp32", "int8": "web"},
+            precision="int8",
+            marker="model.json",
         ),
     )
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pocketbert.errors import ConfigError
 from pocketbert.exporters.formats import FORMATS
+from pocketbert.families.family import HEADS
 from pocketbert.options import Options, argument, option
 
 
@@ -22,10 +23,11 @@ class ExportOptions(Options):
     output: Path | str = field(metadata=argument("Output folder: new."))
     format: str = field(default="onnx", metadata=option("File format.", choices=tuple(FORMATS)))
     precisions: tuple[str, ...] = field(
-        default=("fp32",),
+        default=(),
         metadata=option(
             "Precision of the weights; integer, for litert, is 8-bit integers throughout. Repeat it for several files.",
             names=["--precision"],
+            default="fp32; int8 for web",
             choices=tuple(dict.fromkeys(name for format_ in FORMATS.values() for name in format_.files)),
             repeated=True,
         ),
@@ -53,12 +55,20 @@ class ExportOptions(Options):
         default=False,
         metadata=option("Accept any difference of 8-bit files, and a loss of more than a point of the first metric."),
     )
+    head: str | None = field(
+        default=None,
+        metadata=option(
+            "Head of a model that has several: Model is the encoder alone.", choices=tuple(HEADS), default="its own"
+        ),
+    )
     revision: str | None = None
     """Branch, tag or commit on the hub."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         chosen = FORMATS[self.format]
+        if not self.precisions:
+            object.__setattr__(self, "precisions", (chosen.precision,))
         self._check(
             "precisions",
             set(self.precisions) <= chosen.files.keys(),

@@ -12,6 +12,7 @@ import numpy as np
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
+from pocketbert.families import family_of
 from pocketbert.features import Features, encode_texts, fit
 from pocketbert.runtime.load import load_plan
 from pocketbert.runtime.plan import LayerNorm, Linear, Plan, Step
@@ -43,7 +44,7 @@ class Source:
 
     @property
     def head(self) -> str:
-        """The model's own head: the part of a class name after the family."""
+        """The head that is exported: the part of a class name after the family."""
         return self.config.saved_head
 
     @cached_property
@@ -61,22 +62,28 @@ class Source:
         return list(encode_texts(self.tokenizer, list(texts), max_length=self.max_tokens))
 
 
-def read_source(model: str | Path, texts: Sequence[str], *, revision: str | None = None) -> Source:
-    """Read a model with its own head.
+def read_source(
+    model: str | Path, texts: Sequence[str], *, head: str | None = None, revision: str | None = None
+) -> Source:
+    """Read a model.
 
     Args:
         model: a folder or a hub name.
         texts: to run exported files on.
+        head: a key of `families.family.HEADS` [default: the model's own].
         revision: a branch, tag or commit on the hub.
 
     Raises:
-        CheckpointError: the model cannot be read, is damaged, or has a head that cannot be exported.
+        CheckpointError: the model cannot be read, is damaged, has a head that cannot be exported, or lacks `head`.
         InputError: there are no texts.
     """
     if not texts:
         raise InputError("there are no texts to compare the outputs on: give at least one")
     declared = read_declared(model, revision=revision)
     config = declared.read_config(revision=revision)
+    if head is not None:
+        config.refuse_other_head(head, model)
+        config = config.replace(extra=config.extra | {"architectures": [family_of(config).class_name(head)]})
     tokenizer = declared.read_tokenizer(revision=revision)
     if tokenizer.stated_max_length is None:  # the limit is that of the model, and is written with it
         tokenizer.model_max_length = config.max_tokens

@@ -257,16 +257,26 @@ class Vocabulary:
         return str(decoders.WordPiece(prefix=self.wordpieces_prefix).decode(list(tokens)))
 
     @property
+    def splits_as_bert(self) -> bool:
+        """Whether texts become words by BERT's own steps, with any of their options, and words become WordPieces."""
+        return (
+            self.knows_words
+            and isinstance(self._normalizer, BertNormalizer)
+            and isinstance(self._pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        )
+
+    @property
+    def added_words(self) -> list[str]:
+        """The added tokens that are not special ones."""
+        return [token.content for token in self._added if not token.special]
+
+    @property
     def longest_word(self) -> int | None:
         """Characters of the longest word that has pieces: longer ones are unknown as a whole. None: no such limit.
 
         That is so where texts are split as by BERT, and no added token could be found inside of a word.
         """
-        if not (
-            self.knows_words
-            and isinstance(self._normalizer, BertNormalizer)
-            and isinstance(self._pre_tokenizer, pre_tokenizers.BertPreTokenizer)
-        ):
+        if not self.splits_as_bert:
             return None
         longest = int(self._model.max_input_chars_per_word)
         apart = all(len(one.content) <= longest and any(map(is_split, one.content)) for one in self._added)
