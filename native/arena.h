@@ -28,7 +28,11 @@ public:
     }
 
 private:
+#ifdef __wasm__  // where all memory is in use
+    static constexpr std::size_t PAGE = 64, CHUNK = std::size_t(1) << 20;
+#else
     static constexpr std::size_t PAGE = std::size_t(2) << 20, CHUNK = 16 * PAGE;
+#endif
 
     void add_chunk(std::size_t bytes) {
         const std::size_t size = bytes > CHUNK ? (bytes + PAGE - 1) / PAGE * PAGE : CHUNK;

@@ -30,7 +30,7 @@ namespace {
 thread_local char message[1001] = "";
 
 std::int32_t failure(std::int32_t status, const char* reason) {
-    std::snprintf(message, sizeof message, "%s", reason);
+    std::strncpy(message, reason, sizeof message - 1);
     return status;
 }
 
@@ -54,7 +54,7 @@ std::int32_t guarded(const Body& body) noexcept {
 
 // Guards what programs share, and the reset of a program in the child of a fork. A fork waits for it, so that in the child
 // it is free and nothing is half reset.
-std::mutex process;
+Mutex process;
 
 #if defined(__unix__) || defined(__APPLE__)
 [[maybe_unused]] const int registered =
@@ -74,7 +74,7 @@ std::shared_ptr<Pool> shared_pool(int threads) {
 // Some ask the system for permission when they are first looked for, one at a time.
 const Kernels& named_kernels(const char* name) {
     require(name, "kernels need a name");
-    const std::lock_guard<std::mutex> turn(process);
+    const std::lock_guard<Mutex> turn(process);
     if (const Kernels* const kernels = find_kernels(name)) return *kernels;
     std::string names;
     for (const Kernels* kernels : available_kernels()) names += std::string(names.empty() ? "" : ", ") + kernels->name;
@@ -82,21 +82,21 @@ const Kernels& named_kernels(const char* name) {
 }
 
 const Kernels& fastest_kernels() {
-    const std::lock_guard<std::mutex> turn(process);
+    const std::lock_guard<Mutex> turn(process);
     return *available_kernels().front();
 }
 
 // Held by a call: calls for the same program take turns.
-std::unique_lock<std::mutex> turn_of(pb_program* handle) {
+std::unique_lock<Mutex> turn_of(pb_program* handle) {
     require(handle, "there is no program");
     Program& program = handle->program;
-    std::mutex* mutex;
+    Mutex* mutex;
     {
-        const std::lock_guard<std::mutex> turn(process);
+        const std::lock_guard<Mutex> turn(process);
         if (!program.pool()->is_of_this_process()) program.reset_after_fork(shared_pool(program.pool()->threads()));
         mutex = &program.mutex();
     }
-    return std::unique_lock<std::mutex>(*mutex);
+    return std::unique_lock<Mutex>(*mutex);
 }
 
 // ── arguments ──
@@ -230,7 +230,7 @@ const char* pb_message() { return message; }
 
 std::int32_t pb_list_kernels(pb_kernels* sets, std::int32_t capacity, std::int32_t* count) {
     return guarded([&] {
-        const std::lock_guard<std::mutex> turn(process);
+        const std::lock_guard<Mutex> turn(process);
         std::vector<pb_kernels> all;
         for (const Kernels* kernels : available_kernels()) all.push_back(told(*kernels));
         for (const Refusal& each : refused_kernels()) all.push_back({each.kernels, each.reason, nullptr, 0, 0, 0});
@@ -252,7 +252,7 @@ std::int32_t pb_measure_peak(const char* name, const char* arithmetic, std::int3
         const PeakLoop loop = kernels.*named(PEAK_LOOPS, arithmetic, "arithmetic");
         std::shared_ptr<Pool> pool;
         {
-            const std::lock_guard<std::mutex> turn(process);
+            const std::lock_guard<Mutex> turn(process);
             pool = shared_pool(threads);
         }
         *rate = loop ? operations_per_second(*pool, kernels, loop) : 0;
@@ -264,7 +264,7 @@ std::int32_t pb_create(const char* name, std::int32_t threads, std::int32_t is_t
         require(program, "there is no room for the result");
         require(!is_timed || threads == 1, "a timed program has one thread");
         const Kernels& kernels = name ? named_kernels(name) : fastest_kernels();
-        const std::lock_guard<std::mutex> turn(process);
+        const std::lock_guard<Mutex> turn(process);
         const std::shared_ptr<Pool> pool = shared_pool(threads);
         *program = new pb_program{{is_timed ? timed(kernels) : kernels, pool}};
     });

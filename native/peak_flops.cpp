@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "work_clock.h"
+#include "clocks.h"
 
 namespace pocketbert {
 

@@ -13,6 +13,8 @@
 #include <system_error>
 #include <utility>
 
+#include "clocks.h"
+
 namespace pocketbert {
 namespace {
 

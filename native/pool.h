@@ -3,6 +3,10 @@
 // that is too much (thread_limit.h), threads go off duty for a while.
 #pragma once
 
+#ifdef __wasm__
+#include "wasm/pool.h"  // of one thread
+#else
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -15,6 +19,8 @@
 #include "work_clock.h"
 
 namespace pocketbert {
+
+using Mutex = std::mutex;
 
 // The number of this process, on every system.
 int process_id();
@@ -82,3 +88,5 @@ private:
 };
 
 }  // namespace pocketbert
+
+#endif

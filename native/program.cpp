@@ -30,7 +30,7 @@ Program::~Program() {
 void Program::start(std::shared_ptr<Pool> pool) {
     memory_.resize(buffers_.size());
     scratch_.resize(static_cast<std::size_t>(pool->threads()));
-    mutex_ = std::make_unique<std::mutex>();
+    mutex_ = std::make_unique<Mutex>();
     pool_ = std::move(pool);
 }
 

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <vector>
 
@@ -109,7 +108,7 @@ public:
     std::size_t workspace_bytes() const;
     const char* kernels() const { return kernels_.name; }
     const std::shared_ptr<Pool>& pool() const { return pool_; }
-    std::mutex& mutex() { return *mutex_; }  // to be held while building, running and reading
+    Mutex& mutex() { return *mutex_; }  // to be held while building, running and reading
     // For the child of a fork, which has other threads. What a run of the parent may have left half done is abandoned.
     void reset_after_fork(std::shared_ptr<Pool> pool);
 
@@ -209,7 +208,7 @@ private:
 
     const Kernels& kernels_;
     std::shared_ptr<Pool> pool_;
-    std::unique_ptr<std::mutex> mutex_;
+    std::unique_ptr<Mutex> mutex_;
     std::vector<Buffer> buffers_;
     std::vector<Stage> stages_;
     Arena weights_;

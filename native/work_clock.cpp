@@ -1,8 +1,8 @@
 #include "work_clock.h"
 
 #include <algorithm>
-#include <chrono>
-#include <ctime>
+
+#include "clocks.h"
 
 namespace pocketbert {
 namespace {
@@ -11,20 +11,6 @@ namespace {
 constexpr std::int64_t BETWEEN_CHECKS = 200'000;
 
 }  // namespace
-
-std::int64_t wall_nanoseconds() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
-
-std::int64_t processor_nanoseconds() {
-#ifdef CLOCK_THREAD_CPUTIME_ID
-    timespec time;
-    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time) == 0)
-        return std::int64_t(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
-#endif
-    return wall_nanoseconds();
-}
 
 std::int64_t WorkClock::lost_since_check(std::int64_t now) {
     const std::int64_t processor = processor_nanoseconds();

@@ -7,10 +7,6 @@
 
 namespace pocketbert {
 
-std::int64_t wall_nanoseconds();
-// Of the calling thread; where the system counts it too coarsely, the wall time, as if nothing was ever lost.
-std::int64_t processor_nanoseconds();
-
 class WorkClock {
 public:
     void begin();  // by the thread that works, around its tasks of a loop

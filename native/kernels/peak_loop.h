@@ -15,6 +15,8 @@ INLINE void hide(T& value) {  // from the compiler, which could otherwise multip
 
 #ifdef __aarch64__
 #define VECTOR_REGISTER "w"
+#elif defined(__wasm__)
+#define VECTOR_REGISTER "r"
 #else
 #define VECTOR_REGISTER "x"
 #endif

@@ -1,0 +1,16 @@
+// What the runtime of exceptions needs beside its own sources.
+#include <__verbose_abort>
+
+// The tag of C++'s exceptions, by which WebAssembly tells them from others.
+__asm__(
+    ".globl __cpp_exception\n"
+    ".tagtype __cpp_exception i32\n"
+    "__cpp_exception:\n");
+
+// What the C++ library calls where it can go on no longer. Its own functions would first write to a standard error, which a
+// page does not have.
+extern "C" [[noreturn]] void __abort_message(const char*, ...) { __builtin_trap(); }
+
+_LIBCPP_BEGIN_NAMESPACE_STD
+[[noreturn]] void __libcpp_verbose_abort(const char*, ...) noexcept { __builtin_trap(); }
+_LIBCPP_END_NAMESPACE_STD
