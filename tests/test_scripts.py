@@ -1,8 +1,7 @@
 """The scripts beside the package: GLUE downloaded from a server of this test, and the model card's own command."""
 
 import hashlib
-import importlib.machinery
-import importlib.util
+import importlib
 import io
 import json
 import os
@@ -14,13 +13,13 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.scripts import load
 from helpers.tokenizers import SPECIAL, tokenizer_of
 from pocketbert.configs import SqueezeBertConfig
 from pocketbert.data.glue import GLUE
@@ -30,16 +29,6 @@ from pocketbert.runtime.engine import native_core
 
 ROOT = Path(__file__).parents[1]
 WORDS = ("one", "two", "three", "four")
-
-
-def load(path: str) -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader(Path(path).stem, str(ROOT / path))  # also without the ending .py
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # ── utils/download_glue_data.py ──
