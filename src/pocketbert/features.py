@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pocketbert.errors import CheckpointError, InputError, TokenizerError
 from pocketbert.shortening import Shortened, shorten
+from pocketbert.words import with_marks
 
 if TYPE_CHECKING:
     from pocketbert.tokenization import BertTokenizer
@@ -265,10 +266,11 @@ def _part(tokenizer: BertTokenizer, text: str, length: int) -> str:
     while size < len(text):
         if left:
             start = len(text) - size
-            part = text[text.find(" ", start) if " " in text[start:] else start :]
+            space = text.find(" ", start, start + size // 2)
+            part = text[start if space < 0 else space :]
         else:
-            part = text[: text.rfind(" ", 0, size) + 1 or size]
-        # Without a space in it, the part may be cut inside a word, which has at most 100 tokens.
+            part = text[: text.rfind(" ", size // 2, size) + 1 or size]
+        # Without a space there, the part may be cut inside a word, which has at most 100 tokens.
         if len(tokenizer(part, **_BARE)["input_ids"]) > length + 100:
             return part
         size *= 2
@@ -353,6 +355,7 @@ def _encode_tokens(
         if split:  # the tokenizer counts from the start of each word
             lengths = [0, *(len(word) + 1 for word in text)]
             offsets = offsets + np.where(word_ids >= 0, np.cumsum(lengths)[word_ids], 0)[:, None].astype(np.int32)
+        offsets = with_marks(" ".join(text) if split else text, offsets)
         words = len(text) if split else int(word_ids.max(initial=-1)) + 1
         ids, types = _ints(encoded["input_ids"][row]), _ints(encoded["token_type_ids"][row])
         yield Tokens(ids, types, offsets, word_ids, words, cut=_is_cut(encoded, row))
@@ -426,7 +429,7 @@ def encode_questions(
     tokens = {
         text: (
             _ints(read["input_ids"][row]),
-            short[row].restored(_ints(read["offset_mapping"][row]).reshape(-1, 2)),
+            with_marks(text, short[row].restored(_ints(read["offset_mapping"][row]).reshape(-1, 2))),
         )
         for row, text in enumerate(texts)
     }

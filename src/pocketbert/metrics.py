@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pocketbert.errors import InputError
 from pocketbert.tags import chunks
+from pocketbert.words import bare_words, is_right_to_left, is_unspaced
 
 Scores = dict[str, float]
 Metrics = Mapping[str, float]
@@ -151,7 +152,13 @@ def _ranks(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, no ASCII punctuation, no English articles, single spaces: as the official SQuAD scripts compare."""
+    """Lower case, no ASCII punctuation, no English articles, single spaces: as the official SQuAD scripts compare.
+
+    Where a script has no spaces between words, and in Arabic and Hebrew, bare words in place of that: characters count
+    as words, as for CMRC 2018 (Cui et al. 2019), and neither marks nor punctuation of any script count.
+    """
+    if is_unspaced(text) or is_right_to_left(text):
+        return " ".join(bare_words(text))
     text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 

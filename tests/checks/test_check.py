@@ -171,7 +171,18 @@ def test_texts() -> None:
     assert language_of("the cat and the dog that were with you") == "English"
     assert language_of("der Hund und die Katze sind nicht auf dem Dach") == "German"
     assert language_of("pizza") is None
+    assert normal("الكتـــابُ، هُنا!") == normal("الكتاب هنا") == "الكتاب هنا"
+    assert script_of("东京で買った本") == script_of("这本书") == "CJK"
+    assert script_of("ＡＢＣ 1") == "LATIN"
+    assert script_of("BERT模型很好") == "CJK"  # a name has more letters, and is one word
+    assert language_of("这本书我很喜欢，真的不在图书馆") == "Chinese"
+    assert language_of("この本はとても好きです") == "Japanese"
+    assert language_of("هذا الكتاب في المكتبة التي على الشارع") == "Arabic"
+    assert language_of("این کتاب را از کتابخانه گرفتم که در شهر است") == "Persian"
     rng = np.random.default_rng(0)
+    pair = [normal("这部电影的故事非常感人，演员的表演也很精彩"), normal("这部电影的故事非常感人！演员的表演也精彩。")]
+    same = np.ones((2, 1), np.float32)
+    assert [(i, j) for i, j, _ in near_duplicates(pair, same, pair, same)] == [(1, 0)]
     texts = ["a b c d e f g h i j k l m n", "a b c d e f g h i j k l m o", "x y z", "a b c d e f g h i j k l m n"]
     vectors = rng.normal(size=(4, 8)).astype(np.float32)
     vectors[1] = vectors[3] = vectors[0]

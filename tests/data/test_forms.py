@@ -136,6 +136,12 @@ def test_numbers_as_people_write_them() -> None:
         assert number(text) == value
     for text in ("4/5", "5 stars", "1.000.5", "1,00,5", "%", "1_000", ""):
         assert number(text) is None
+    for text, expected in {
+        "٣٫٥": 3.5, "٣،٥": 3.5, "١٬٢٣٤٫٥": 1234.5, "١٬٢٣٤": 1234, "۴٫۲": 4.2, "٪٥٠": None, "٥٠٪": 50,
+        "３．５": 3.5, "３，５": 3.5, "５０％": 50, "－２": -2, "१२": 12, "三": None,
+    }.items():  # fmt: skip
+        assert number(text) == expected
+    assert Labels.of(labelled("٣", "٤")).encode(labelled("4", "３")).tolist() == [1, 0]
     labels = Labels.of(labelled("\N{MINUS SIGN}1", "+1", "\N{MINUS SIGN}1"))
     assert labels.names == ("\N{MINUS SIGN}1", "+1")
     assert labels.encode(labelled("-1", "1")).tolist() == [0, 1]
@@ -151,6 +157,7 @@ def test_truth_values() -> None:
         False,
         True,
     ]
+    assert [truth(value) for value in ("是", "否", "１", "نعم", "لا", "٠")] == [True, False, True, True, False, False]
     assert [truth(value) for value in ("x", "", None, 2, "maybe")] == [None] * 5
     assert [truth(value, marked=True) for value in ("x", "", None, "\N{CHECK MARK}", "y")] == [
         True,
@@ -176,6 +183,11 @@ def test_spellings_of_one_label() -> None:
         "Billing": "billing", "BILLING": "billing", "sign  up": "sign up", "sign\u00a0up": "sign up",
         "cafe\u0301": "café",
     }  # fmt: skip
+    assert merged({"退款": 2, "退款 ": 1, "ＶＩＰ": 1, "VIP": 3, "٣": 1, "3": 2}) == {
+        "退款 ": "退款",
+        "ＶＩＰ": "VIP",
+        "٣": "3",
+    }
     named = merged(counts, ["Billing"])
     assert (named["billing"], named["BILLING"], "Billing" in named) == ("Billing", "Billing", False)
     assert merged({"a": 1, "b": 2}) == {}

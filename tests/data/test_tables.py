@@ -69,6 +69,9 @@ def test_line_separators_inside_a_text_do_not_end_the_line(tmp_path: Path) -> No
         ("premise,hypothesis,gold_label", Columns("premise", "hypothesis", "gold_label")),
         ("question,sentence,label", Columns("question", "sentence", "label")),
         ("sentiment,review,title", Columns("review", None, "sentiment")),
+        ("序号,标签,文本", Columns("文本", None, "标签")),
+        ("م,النص,التصنيف", Columns("النص", None, "التصنيف")),
+        ("前提,假设,标签", Columns("前提", "假设", "标签")),
     ],
 )
 def test_columns_are_recognised(tmp_path: Path, header: str, columns: Columns) -> None:
@@ -259,6 +262,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         "text\tlabel\na, b\tx\nc\ty\n",
         'text;label\n"a, b";x\n"c";y\n;\n ; \n',
         'text,label\n"a, b",x\n,\n\nc,y\n,\n',
+        "text，label\na, b，x\nc，y\n",
+        "text،label\na, b،x\nc،y\n",
+        "text؛label\na, b؛x\nc؛y\n",
     ],
 )
 def test_separators_and_rows_without_content(tmp_path: Path, content: str) -> None:
@@ -273,6 +279,10 @@ def test_a_separator_in_a_text_does_not_count(tmp_path: Path) -> None:
     """Every row has one semicolon, and the header none."""
     path = write(tmp_path / "a.csv", "text,label\nyes; no,x\nboth; neither,y\n")
     assert [one.text for one in read_table(path).examples] == ["yes; no", "both; neither"]
+    full_width = write(tmp_path / "c.csv", "文本，原文,标签\n很好，值得,好\n很差，失望,差\n")
+    assert [one.text for one in read_table(full_width, text="文本，原文").examples] == ["很好，值得", "很差，失望"]
+    alone = write(tmp_path / "d.csv", "文本\n很好，值得\n很差，失望\n")
+    assert [one.text for one in read_table(alone, labelled=False).examples] == ["很好，值得", "很差，失望"]
     quoted = write(tmp_path / "b.csv", "text,label\n" + '"first\nsecond; third",x\n' * 100)
     assert {one.text for one in read_table(quoted).examples} == {"first\nsecond; third"}
 

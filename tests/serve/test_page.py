@@ -139,6 +139,26 @@ def test_errors_are_shown_and_disappear(page: Page) -> None:
 
 
 @needs_browser
+def test_texts_have_the_direction_of_their_script(page: Page) -> None:
+    def edges(selector: str) -> tuple[float, float]:
+        """How far a text is from the left and the right edge of its element."""
+        script = """
+            const element = document.querySelector(arguments[0]), range = document.createRange();
+            range.selectNodeContents(element);
+            const [text, box] = [range.getBoundingClientRect(), element.getBoundingClientRect()];
+            return [text.left - box.left, box.right - text.right];"""
+        left, right = page.driver.execute_script(script, selector)
+        return float(left), float(right)
+
+    page.choose("answer")
+    for text, right_to_left in (("وُلِدَتْ في warsaw", True), ("生于 warsaw 🙂", False)):
+        page.type("context", text)
+        page.until(lambda text=text: text in page.texts("#answer .text"))  # type: ignore[misc]
+        left, right = edges("#answer .text")
+        assert (left > right) is right_to_left
+
+
+@needs_browser
 def test_texts_are_not_html(page: Page) -> None:
     page.choose("tag")
     page.type("text", "<img src=x onerror=alert(1)> & <b>warsaw</b>")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+
+from pocketbert.words import bare_words
 
 _NEAR = 0.7  # of the pairs of words that two texts have, how many both must have
 _CLOSE = 0.85  # cosine of the vectors of texts that are compared
@@ -19,21 +20,26 @@ _BLOCK = 1024  # rows of the matrix of cosines that are in memory at a time
 _COMMON = {
     "English": "the and is of that it was with this are not be have you they which from were",
     "German": "und der die das ist nicht ein eine ich mit den auf für sich auch wird dem",  # codespell:ignore
-    "French": "le les et est des une pas pour dans qui sur avec vous nous je du c'est",
+    "French": "le les et est des une pas pour dans qui sur avec vous nous je du cette",
     "Spanish": "el los las y una por con para está pero muy su como más lo del",  # codespell:ignore
     "Italian": "il che di è non sono gli della anche per una questo più ho nel",  # codespell:ignore
     "Portuguese": "o os não uma é com para mais foi muito são isso você ao da",  # codespell:ignore
     "Dutch": "het een van niet dat ik zijn op te voor met maar ook wel heeft",  # codespell:ignore
     "Polish": "i w nie się na że jest to do jak co ale tak po",
     "Turkish": "ve bir bu için çok ile değil ben ama da daha gibi",  # codespell:ignore
+    "Arabic": "في من على أن إلى هذا هذه التي الذي لا عن مع كان ذلك لم قد ما كل بعد",
+    "Persian": "در به از که این را است با برای آن می ها شد کرد تا بود یک",
+    "Urdu": "کے میں کی ہے اور سے کا کو نے پر یہ ہیں تھا نہیں",
+    "Chinese": "的 了 是 不 我 在 有 这 那 他 她 们 就 也 很 和 都 吗 呢 這 來 個 們",
+    "Japanese": "の に は を た が で て と し れ さ も な す る い",
 }
-_WORDS: dict[str, set[str]] = {language: set(words.split()) for language, words in _COMMON.items()}
+_WORDS: dict[str, set[str]] = {language: set(bare_words(words)) for language, words in _COMMON.items()}
 _SHARED = {word for word, count in Counter(w for words in _WORDS.values() for w in words).items() if count > 1}
 
 
 def normal(text: str) -> str:
-    """Return a text by which equal ones are found: Unicode's compatible form, lower case, words with single spaces."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())) or " ".join(text.split())
+    """Return a text by which equal ones are found: its bare words with single spaces between them."""
+    return " ".join(bare_words(text)) or " ".join(text.split())
 
 
 def near_duplicates(
@@ -76,14 +82,18 @@ def _pairs(text: str) -> set[str]:
 
 
 def script_of(text: str) -> str | None:
-    """Return the script of most letters of a text, such as LATIN; None without letters."""
-    counts = Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())
+    """Return the script of most words of a text, such as LATIN; None without letters. Kana count as CJK."""
+    letters = (letter for word in bare_words(text) if (letter := word[0]).isalpha())
+    counts = Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in letters)
+    for kana in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"):  # Japanese is written in all of them
+        if kana in counts:
+            counts["CJK"] += counts.pop(kana)
     return counts.most_common(1)[0][0] if counts else None
 
 
 def language_of(text: str) -> str | None:
     """Return the language of a text by its commonest words; None where these do not tell."""
-    words = [word for word in re.findall(r"[\w']+", text.casefold()) if word not in _SHARED]
+    words = [word for word in bare_words(text) if word not in _SHARED]
     counts = Counter(language for word in words for language, common in _WORDS.items() if word in common)
     ranked = [*counts.most_common(2), ("", 0), ("", 0)]
     (language, most), (_, second) = ranked[:2]

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pocketbert.cli.commands import bold, click_option
+from pocketbert.words import is_right_to_left
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
 json_option = click_option(
     "--json/--table",
@@ -34,6 +37,7 @@ _INTERVAL = 0.1  # seconds between two updates of a progress bar
 _PAGE = 1000  # rows of a table that are printed together
 _CELL = 300  # characters of a text in a table
 _NARROWEST, _USUAL = 40, 80  # columns: in less than the first, a table loses its texts
+_ISOLATE, _END_OF_ISOLATE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -174,8 +178,44 @@ def print_table(
     """Print a table with long texts truncated; `numbers` as for `table`."""
     filled = table(columns, numbers=numbers)
     for row in rows:
-        filled.add_row(*(plain(cell, _CELL) if isinstance(cell, str) else cell for cell in row))
+        filled.add_row(*(isolated(plain(cell, _CELL) if isinstance(cell, str) else cell) for cell in row))
     rich_console().print(filled)
+
+
+def directed(text: str) -> str:
+    """A text with its own direction inside of a line of a terminal, if it is written from right to left."""
+    return f"{_ISOLATE}{text}{_END_OF_ISOLATE}" if sys.stdout.isatty() and is_right_to_left(text) else text
+
+
+def isolated(cell: RenderableType) -> RenderableType:
+    """A cell that stays in its column where a terminal orders its lines by the directions of scripts."""
+    from rich.text import Text
+
+    text = Text(cell) if isinstance(cell, str) else cell
+    return Isolated(text) if isinstance(text, Text) and is_right_to_left(text.plain) else cell
+
+
+class Isolated:
+    """A text that is isolated from its neighbours, line by line, with the direction of its first letter.
+
+    Otherwise a number or bracket after Arabic moves to its left, by Unicode's bidirectional algorithm (annex 9).
+    """
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render the lines."""
+        lines = self.text.wrap(console, options.max_width, overflow=options.overflow, no_wrap=options.no_wrap)
+        for line in lines:
+            line.rstrip()
+            yield line.assemble(_ISOLATE, line, _END_OF_ISOLATE) if console.is_terminal else line
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Measure the text."""
+        from rich.measure import Measurement
+
+        return Measurement.get(console, options, self.text)
 
 
 def print_metrics(columns: Mapping[str, Mapping[str, float]]) -> None:
@@ -214,7 +254,7 @@ def facts(rows: Sequence[tuple[str, RenderableType]]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, plain(value) if isinstance(value, str) else value)
+        table.add_row(name, isolated(plain(value) if isinstance(value, str) else value))
     return table
 
 

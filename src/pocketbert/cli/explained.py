@@ -46,4 +46,4 @@ def coloured(
 def strongest(words: Sequence[Mapping[str, Any]], count: int = 3) -> str:
     """The words that contribute most, with signs, for terminals without colours."""
     ranked = sorted(words, key=lambda word: -abs(word["score"]))[:count]
-    return ", ".join(f"{word['word']} {word['score']:+.2f}" for word in ranked)
+    return ", ".join(f"{console.directed(word['word'])} {word['score']:+.2f}" for word in ranked)

@@ -215,7 +215,7 @@ def tag(
             if json:
                 console.print_json({"text": item.text, "entities": found})
             elif not explain:
-                console.rich_console().print(_with_entities(item.text, found))
+                console.rich_console().print(console.isolated(_with_entities(item.text, found)))
             else:
                 for row in [_explained_entity(item.text, one) for one in found] or [(item.text, "(none)", "", "", "")]:
                     add_row(["Text", "Entity", "Label", "Score", "Because of"], row)
@@ -312,7 +312,10 @@ def answer(
             console.print_facts(
                 [
                     ("question", coloured(text, words, other=True)),
-                    *(("answer", f"{span['answer'] or '(none)'}  {span['score']:.3f}") for span in answers),
+                    *(
+                        ("answer", f"{console.directed(span['answer']) or '(none)'}  {span['score']:.3f}")
+                        for span in answers
+                    ),
                     ("passage", _excerpt(passage, best["start"], best["end"], words)),
                     *([("because of", strongest(words, 5))] if explain else []),
                 ]

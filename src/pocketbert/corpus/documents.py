@@ -6,7 +6,6 @@ puts no spaces between words.
 """
 
 import hashlib
-import re
 import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pocketbert.data.words import count_words, words_of
+from pocketbert.words import bare_words, count_words
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -42,8 +41,7 @@ def sentences(paragraphs: list[str], language: str) -> list[str]:
 
 def signature(paragraphs: list[str]) -> npt.NDArray[np.uint32]:
     """Return [PERMUTATIONS] the MinHash of five-word shingles, ignoring case and punctuation, by `datasketch`."""
-    runs = (run for line in paragraphs for run in re.findall(r"\w+", line.lower()))
-    words = [word for run in runs for _, word in words_of(run)]
+    words = [word for line in paragraphs for word in bare_words(line)]
     hashes = _empty_hash().copy()
     last = max(1, len(words) - _SHINGLE + 1)
     for start in range(0, last, _AT_ONCE):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pocketbert.data.batches import random_words
-from pocketbert.data.words import words_of
+from pocketbert.words import words_of
 
 MASKED, RUN, LONGEST_RUN = 0.1, 0.25, 5
 

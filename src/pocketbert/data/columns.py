@@ -19,16 +19,25 @@ PAIRS = (
     ("text_a", "text_b"),
     ("text1", "text2"),
     ("query", "passage"),
+    ("文本1", "文本2"),
+    ("句子1", "句子2"),
+    ("前提", "假设"),
+    ("النص1", "النص2"),
+    ("الجملة1", "الجملة2"),
 )
 TEXTS = (
     "text", "sentence", "review", "content", "comment", "document", "body", "message", "tweet", "question", "utterance",
     "sentence1", "premise", "title",
+    "文本", "内容", "句子", "评论", "正文", "留言", "问题", "标题",
+    "النص", "نص", "المحتوى", "الجملة", "التعليق", "المراجعة", "الرسالة", "السؤال", "العنوان",
 )  # fmt: skip
 LABELS = (
     "label", "labels", "label_text", "gold_label", "class", "category", "target", "sentiment", "intent", "score",
     "rating", "stars", "topic", "queue", "team", "department", "emotion", "tag",
+    "标签", "类别", "分类", "情感", "意图", "评分", "主题", "部门",
+    "التصنيف", "تصنيف", "الفئة", "التسمية", "الوسم", "المشاعر", "التقييم", "الموضوع", "القسم",
 )  # fmt: skip
-_NUMBERS_OF_ROWS = re.compile(r"|(unnamed: ?)?\d+|id|idx|index|row|no\.?|nr\.?|#", re.IGNORECASE)
+_NUMBERS_OF_ROWS = re.compile(r"|(unnamed: ?)?\d+|id|idx|index|row|no\.?|nr\.?|#|序号|编号|رقم|م", re.IGNORECASE)
 
 
 class Columns(NamedTuple):

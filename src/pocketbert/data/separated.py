@@ -15,6 +15,9 @@ from pocketbert.errors import DataError
 Rows = Iterator[tuple[int, list[str]]]
 
 _SEPARATORS = ",;\t|"  # in the order in which they are preferred
+_OTHER_SEPARATORS = "，；،؛"  # of full width, and Arabic: also what texts are full of
+_FITTING = 0.9  # of the rows, that must have as many columns as the header for one of these
+_SENTENCE_ENDS = re.compile("[。！？؟]")
 _LOOKED_AT = 64  # lines that decide the separator
 _DECLARED = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # as Excel writes and obeys it
 _SPACED_QUOTE = re.compile(r'[,;|] +"')  # which opens a quoted cell in files that people write by hand
@@ -72,13 +75,13 @@ def _as_shown(cell: str) -> str:
 def _separator(lines: Sequence[str]) -> str:
     """Return the separator of a file that begins with these lines."""
     best, most = _SEPARATORS[0], -1.0
-    for separator in _SEPARATORS:
+    for separator in _SEPARATORS + _OTHER_SEPARATORS:
         rows: list[list[str]] = []
         with suppress(csv.Error):  # another separator, or the excerpt ends within quotes
             rows.extend(row for row in csv.reader(lines, delimiter=separator, strict=True) if any(row))
         if rows and len(rows[0]) > 1:
             fitting = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
-            if fitting > most:
+            if fitting > most and (separator in _SEPARATORS or (most < 0 and fitting >= _FITTING)):
                 best, most = separator, fitting
     return best
 
@@ -117,7 +120,10 @@ def title_above(names: Sequence[str], following: Sequence[object]) -> str | None
 
 def looks_like_example(names: Sequence[str]) -> bool:
     """Whether a first row holds texts or numbers rather than names of columns."""
-    return any(number(name) is not None or len(name) > 60 or len(name.split()) > 5 for name in names)
+    return any(
+        number(name) is not None or len(name) > 60 or len(name.split()) > 5 or _SENTENCE_ENDS.search(name)
+        for name in names
+    )
 
 
 def no_header() -> str:

@@ -11,6 +11,9 @@ from pocketbert.errors import DataError
 
 Label = str | tuple[str, ...] | None
 
+_SEPARATORS = ";|,；，、،؛"  # of labels in one cell
+# Full width, Arabic; an Arabic thousands separator can be nothing else.
+_SIGNS = str.maketrans("％٪．，＋－٫،", "%%.,+-.,", "٬")
 _WHOLE = re.compile(r"[+\N{MINUS SIGN}-]?\d+")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _LIST = re.compile(r"[\[({].*[\])}]|set\(\)", re.DOTALL)
@@ -18,6 +21,7 @@ _TRUTH = {
     "0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "no": False, "yes": True,
 }  # fmt: skip
 _HOT = ("0", "1", "0.0", "1.0", "false", "true")
+_TRUTH |= {"否": False, "是": True, "لا": False, "نعم": True}
 _MARKS = {"": False, "x": True, "✓": True, "✔": True}  # of columns that people fill in by hand
 _MISSING = ("nan", "na", "n/a", "null", "none", "-", "?")
 _GROUPED = {  # thousands separators, and what they are with a decimal point
@@ -26,9 +30,17 @@ _GROUPED = {  # thousands separators, and what they are with a decimal point
 }
 
 
+def with_ascii_digits(text: str) -> str:
+    """Return a text with ASCII digits in place of those of other scripts, and their signs alike."""
+    if text.isascii():
+        return text
+    digits = ((letter, unicodedata.decimal(letter, None)) for letter in text)
+    return "".join(letter if digit is None else str(digit) for letter, digit in digits).translate(_SIGNS)
+
+
 def is_whole(label: str) -> bool:
     """Whether a label is a whole number, with or without a sign."""
-    return _WHOLE.fullmatch(label) is not None
+    return _WHOLE.fullmatch(with_ascii_digits(label)) is not None
 
 
 def truth(value: Any, *, marked: bool = False) -> bool | None:
@@ -36,13 +48,17 @@ def truth(value: Any, *, marked: bool = False) -> bool | None:
 
     With `marked` a cross or tick is true, and nothing is false.
     """
-    written = "" if value is None else str(value).strip().casefold()
+    written = "" if value is None else with_ascii_digits(str(value)).strip().casefold()
     found = _TRUTH.get(written)
     return _MARKS.get(written) if found is None and marked else found
 
 
 def number(label: str) -> float | None:
-    """Return the number that a label is, with a decimal point or comma, or in percent; None for anything else."""
+    """Return the number that a label is, with a decimal point or comma, or in percent; None for anything else.
+
+    Digits may be those of any script, and signs of full width or Arabic.
+    """
+    label = with_ascii_digits(label)
     label = label.removesuffix("%").rstrip() if label.endswith("%") else label
     label = "-" + label[1:] if label[:1] == "\N{MINUS SIGN}" else label
     for pattern, (thousands, decimal) in _GROUPED.items():
@@ -63,6 +79,7 @@ def is_class_number(label: str) -> bool:
 
 def whole(label: str) -> int:
     """Return the value of a label that is a whole number, perhaps written as a float."""
+    label = with_ascii_digits(label)
     try:
         return int(label.replace("\N{MINUS SIGN}", "-"))
     except ValueError:
@@ -86,8 +103,8 @@ def are_numbers(labels: Collection[str]) -> bool:
     """
     if all(map(is_whole, labels)) or not all(number(label) is not None for label in labels):
         return False
-    commas = [label for label in labels if _COMMA.fullmatch(label)]
-    if commas and all(len(label.partition(",")[2]) == 3 for label in commas):
+    commas = [label for label in labels if _COMMA.fullmatch(with_ascii_digits(label))]
+    if commas and all(len(with_ascii_digits(label).partition(",")[2]) == 3 for label in commas):
         raise DataError(
             f"the label {commas[0]!r} may be a number with a decimal comma or one with a thousands separator; write it "
             "with a decimal point, or without a separator"
@@ -135,7 +152,7 @@ def merged(counts: Mapping[str, int], names: Sequence[str] = ()) -> dict[str, st
 
 
 def _alike(label: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+    return " ".join(with_ascii_digits(unicodedata.normalize("NFKC", label)).casefold().split())
 
 
 def joined(labels: Collection[str]) -> str | None:
@@ -144,12 +161,12 @@ def joined(labels: Collection[str]) -> str | None:
     Such is a;b beside a and b, or 0,1,1 where all labels are as many truth values.
     """
     known = set(labels)
-    values = [re.split("[;|, ]+", label) for label in labels]
+    values = [re.split(f"[{_SEPARATORS} ]+", label) for label in labels]
     # Of two values, 0,1 may be a number with a decimal comma.
     if values and all(len(values[0]) == len(parts) > 2 and set(parts) <= set(_HOT) for parts in values):
         return min(known)
     for label in labels:
-        for separator in ";|,":
+        for separator in _SEPARATORS:
             parts = [part.strip() for part in label.split(separator)]
             if len(parts) > 1 and all(part in known for part in parts):
                 return label

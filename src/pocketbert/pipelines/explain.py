@@ -17,7 +17,6 @@ keeps its words as long as there are no more than half of that.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
@@ -29,6 +28,7 @@ from pocketbert.errors import InputError
 from pocketbert.features import Features, Tokens, Window, fit
 from pocketbert.pipelines.arguments import F, Reading
 from pocketbert.shortening import shorten
+from pocketbert.words import word_places
 
 if TYPE_CHECKING:
     from pocketbert.tokenization import BertTokenizer
@@ -159,14 +159,14 @@ def _words(
     """
     words: list[Word] = []
     numbers: dict[tuple[int, int], int] = {}
-    runs = [[(match.start(), match.end()) for match in re.finditer(r"\S+", text)] for text in texts]
+    runs = [word_places(text) for text in texts]
     of_token = np.full(len(offsets), -1)
     for token, (place, (start, end)) in enumerate(zip(places, offsets, strict=True)):
         if place < 0:
             continue
         start += len(texts[place][start:end]) - len(texts[place][start:end].lstrip())
         run = next(((a, b) for a, b in runs[place] if start < b), (start, end))
-        if run[1] - run[0] > _LONGEST:
+        if run[1] - run[0] > _LONGEST or end > run[1]:  # of several characters that count as words
             run = (start, end)
         if (place, run[0]) not in numbers:
             numbers[place, run[0]] = len(words)

@@ -23,7 +23,8 @@ p{margin:6px 0 10px}.soft,figcaption{color:var(--soft)}.note{color:var(--soft);f
 .tile b{display:block;font-size:24px;line-height:1.3;font-variant-numeric:tabular-nums}
 .tile span{color:var(--soft);font-size:13px}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:6px 0;overflow-wrap:normal}
-th,td{text-align:left;padding:4px 14px 4px 0;border-bottom:1px solid var(--rule);vertical-align:top}
+p,td,th,.tile span,.tile b{unicode-bidi:plaintext}b{unicode-bidi:isolate}
+th,td{text-align:start;padding:4px 14px 4px 0;border-bottom:1px solid var(--rule);vertical-align:top}
 th{font-weight:600;color:var(--soft);font-size:13px}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 td.wide{min-width:200px;overflow-wrap:anywhere}
 .matrix td,.matrix th{padding:5px 10px;text-align:center;border:1px solid var(--rule)}.matrix th.row{text-align:right}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pocketbert.data.labels import Labels
 from pocketbert.data.tables import Table
 from pocketbert.errors import ConfigError, require
+from pocketbert.words import bare_words, is_unspaced
 
 Logits = npt.NDArray[np.float64]
 
@@ -33,7 +34,8 @@ def baseline_logits(train: Table, test: Table, labels: Labels, seed: int) -> Log
     from sklearn.pipeline import make_union
 
     pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
-    vectorizer = make_union(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), pieces)
+    words = TfidfVectorizer(tokenizer=_words, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True)
+    vectorizer = make_union(words, pieces)
     try:
         known = vectorizer.fit_transform(_texts(train))
     except ValueError as error:
@@ -57,6 +59,11 @@ def baseline_logits(train: Table, test: Table, labels: Labels, seed: int) -> Log
         both = [shares(column.astype(int), 2) for column in gold.T]
         return np.stack([np.log(one[:, 1]) - np.log(one[:, 0]) for one in both], axis=1)
     return np.log(shares(gold, len(labels.names)))
+
+
+def _words(text: str) -> list[str]:
+    """The words of two letters or more, and characters that count as words."""
+    return [word for word in bare_words(text) if len(word) > 1 or is_unspaced(word)]
 
 
 def _texts(table: Table) -> list[str]:

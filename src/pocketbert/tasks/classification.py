@@ -44,6 +44,7 @@ from pocketbert.tasks.evaluation import Advance, Evaluation, Scores, cross_entro
 from pocketbert.tasks.named_metrics import Judged
 from pocketbert.tasks.outcomes import SHOWN, Outcomes, Shown, digest, rounded, worst
 from pocketbert.tokenization import BertTokenizer
+from pocketbert.words import word_places
 
 logger = logging.getLogger("pocketbert")
 
@@ -400,7 +401,7 @@ class TextClassification(Task[Example]):
 
     def text_facts(self) -> dict[str, str]:
         """Return lengths of the training texts, and how many texts are there twice, for the report."""
-        lengths = [len(text.split()) for text in table_texts(self.train)]
+        lengths = [len(word_places(text)) for text in table_texts(self.train)]
         facts = {"words per text": f"median {np.median(lengths):.0f}, longest {max(lengths):,}"}
         known = {(example.text, example.text_pair) for example in self.train.examples}
         if twice := len(self.train) - len(known):
