@@ -378,7 +378,7 @@ struct Loops {
         hide(bytes);
         const auto w = Simd::load_weights(bytes.weights);
         auto a = Simd::load_bytes4(bytes.q);
-        return peak_loop(rounds, 4 * LANES, Simd::set_ints(0), [&](Ints& sums) {
+        return peak_loop(rounds, STEP * LANES, Simd::set_ints(0), [&](Ints& sums) {
             hide_vector(a);
             Simd::peak_dot(sums, w, a);
         });

@@ -16,4 +16,4 @@ target_compile_definitions(exceptions PRIVATE _LIBCXXABI_BUILDING_LIBRARY _LIBCP
                                               _LIBCXXABI_HAS_NO_THREADS _LIBUNWIND_HIDE_SYMBOLS)
 target_include_directories(exceptions PRIVATE "${zig_library}/libcxxabi/include" "${zig_library}/libcxx/src"
                                               "${zig_library}/libunwind/include")
-set(exceptions $<TARGET_OBJECTS:exceptions>) # of every program, and first: before libraries have their own
+set(exceptions $<TARGET_OBJECTS:exceptions>) # to be linked first, before libraries have their own

@@ -1,3 +1,5 @@
+target_compile_options(kernels_test PRIVATE -fno-exceptions) # it needs none, and wasmtime knows only a later form of them
+
 # The core as a WebAssembly module: the functions of include/pocketbert.h, malloc and free. It imports a clock, no more.
 add_executable(pocketbert ${exceptions} ${core})
 set_target_properties(pocketbert PROPERTIES SUFFIX .wasm)
