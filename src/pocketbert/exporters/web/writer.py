@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,18 +55,19 @@ class WebWriter(Writer):
     def write(self, path: Path, precision: str) -> None:
         """Write the model in one precision."""
         plan = self._plan(precision)
+        vocabulary = self.source.tokenizer.get_vocab()
+        words = "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__))
+        write_text(path / VOCABULARY, words)
+        write_tensors_in_order(path / TENSORS, {name: plan.tensors[name] for name in _order(plan)})
         written = {
             "format": "pocketbert web",
             "version": VERSION,
             "written_by": pocketbert.__version__,
             "precision": precision,
+            "files": {name: _identity(path / name) for name in (TENSORS, VOCABULARY)},
             **self.described,
             "plan": as_json(plan),
         }
-        vocabulary = self.source.tokenizer.get_vocab()
-        words = "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__))
-        write_text(path / VOCABULARY, words)
-        write_tensors_in_order(path / TENSORS, {name: plan.tensors[name] for name in _order(plan)})
         write_text(path / MODEL, json.dumps(written, ensure_ascii=False, separators=(",", ":")) + "\n")
 
     def _plan(self, precision: str) -> Plan:
@@ -73,6 +75,12 @@ class WebWriter(Writer):
         if precision == "fp32":
             return source.fp32_plan
         return source.plan if source.config.quantized else quantize(source.fp32_plan)
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """Size and digest of a file, by which caches tell its versions apart."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _order(plan: Plan) -> list[str]:
