@@ -14,21 +14,41 @@ ROOT = Path(__file__).parents[1]
 NPM = ROOT / "npm"
 
 
-@pytest.mark.slow
-def test_answers_as_python_does(tmp_path: Path) -> None:
-    """Results of all tasks, plans of all families, tokens; and errors with their reasons."""
+def node_tests(environment: dict[str, str], *names: str) -> str:
+    """What Node reports of tests in `npm/test`, which must pass."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
     missing = [name for name in ("index.js", "pocketbert.wasm") if not (NPM / "dist" / name).exists()]
     if missing:
         pytest.skip(f"npm/dist lacks {missing[0]}: scripts/wasm && cd npm && npm ci && npm run build")
+    tests = [str(NPM / "test" / f"{name}.test.mjs") for name in names]
+    found = subprocess.run(
+        [node, "--test", *tests], env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert found.returncode == 0, found.stdout[-6000:]
+    return found.stdout
+
+
+@pytest.mark.slow
+def test_answers_as_python_does(tmp_path: Path) -> None:
+    """Results of all tasks, plans of all families, tokens; and errors with their reasons."""
     # Where two values are as near to a whole number, kernels round them either way; these round as those of the web do.
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    environment = os.environ | {"POCKETBERT_KERNEL": "portable", "PYTHONPATH": paths, "POCKETBERT_CASES": str(tmp_path)}
+    environment = {"POCKETBERT_KERNEL": "portable", "PYTHONPATH": paths, "POCKETBERT_CASES": str(tmp_path)}
     made = [sys.executable, "-W", "ignore", "-m", "helpers.web", str(tmp_path)]
-    subprocess.run(made, env=environment, check=True, capture_output=True, timeout=300)
-    tests = sorted(map(str, (NPM / "test").glob("*.test.mjs")))
-    found = subprocess.run([node, "--test", *tests], env=environment, capture_output=True, text=True, timeout=300)
-    assert found.returncode == 0, found.stdout[-6000:]
-    assert "\n# skipped 0" in found.stdout
+    subprocess.run(made, env=os.environ | environment, check=True, capture_output=True, timeout=300)
+    assert "\n# skipped 0" in node_tests(environment, "parity", "errors")
+
+
+@pytest.mark.slow
+def test_page_in_browsers(tmp_path: Path) -> None:
+    """The page of the documentation, and the package in pages and service workers: by keyboard, narrow, offline."""
+    if not (NPM / "node_modules" / "puppeteer-core").exists():
+        pytest.skip("puppeteer-core is not installed: cd npm && npm ci")
+    shutil.copytree(ROOT / "docs" / "try", tmp_path / "try")
+    made = [sys.executable, str(ROOT / "scripts" / "try_page"), str(tmp_path)]
+    subprocess.run(made, check=True, capture_output=True, timeout=300)
+    found = node_tests({"POCKETBERT_SITE": str(tmp_path)}, "browser")
+    if "\n# skipped 10" in found:
+        pytest.skip("neither /usr/bin/chromium nor /usr/bin/firefox-esr is installed")
