@@ -15,11 +15,16 @@
 #include "kernel_times.h"
 #include "peak_flops.h"
 #include "program.h"
+#include "wordpiece.h"
 
 using namespace pocketbert;
 
 struct pb_program {
     Program program;
+};
+
+struct pb_wordpiece {
+    WordPiece wordpiece;
 };
 
 namespace {
@@ -353,6 +358,42 @@ std::int32_t pb_run(pb_program* program, const pb_batch* batch, const pb_output*
         require(output_count == 0 || (output_count > 0 && outputs), "there are no outputs");
         const auto turn = turn_of(program);
         run(program->program, *batch, outputs, output_count);
+    });
+}
+
+std::int32_t pb_create_wordpiece(const pb_vocabulary* vocabulary, pb_wordpiece** wordpiece) {
+    return guarded([&] {
+        require(vocabulary && wordpiece, "there is no vocabulary, or no room for the result");
+        const pb_vocabulary& v = *vocabulary;
+        require(v.tokens && v.bytes > 0, "a vocabulary has no tokens");
+        require(v.unknown && v.prefix, "a vocabulary needs a token for unknown words, and a prefix");
+        *wordpiece = new pb_wordpiece{{v.tokens,
+                                       static_cast<std::size_t>(v.bytes),
+                                       {v.unknown, v.prefix, v.longest_word, v.clean_text != 0,
+                                        v.handle_chinese_chars != 0, v.strip_accents != 0, v.lowercase != 0}}};
+    });
+}
+
+void pb_free_wordpiece(pb_wordpiece* wordpiece) { delete wordpiece; }
+
+std::int32_t pb_add_token(pb_wordpiece* wordpiece, const pb_added_token* token) {
+    return guarded([&] {
+        require(wordpiece && token && token->content, "there is no tokeniser, or no token");
+        require(token->id >= 0, "an id is not negative");
+        wordpiece->wordpiece.add(
+            {token->content, token->id, token->normalized != 0, token->takes_left != 0, token->takes_right != 0});
+    });
+}
+
+std::int32_t pb_tokenize(const pb_wordpiece* wordpiece, const std::uint16_t* text, std::int32_t length,
+                         pb_token* tokens, std::int32_t capacity, std::int32_t* count) {
+    return guarded([&] {
+        require(wordpiece, "there is no tokeniser");
+        const auto units = view(text, 1, length);
+        std::vector<pb_token> found;
+        for (const WordPiece::Token& t : wordpiece->wordpiece.tokenize(units.data, units.width))
+            found.push_back({t.id, t.start, t.end});
+        fill(found, tokens, capacity, count);
     });
 }
 

@@ -8,12 +8,14 @@
  * its pointers, and pb_message() says why. No exception leaves a function, and whatever it is given is refused or
  * right, as long as its pointers lead to as much memory as they claim.
  *
+ * Texts become token ids by a tokeniser, which is independent of programs.
+ *
  * Ownership. Steps copy what they are given, except tables of lookups, which stay where they are: their memory must live,
  * unchanged, as long as the program. Strings that are returned live as long as the library, messages until the thread's
  * next call that fails. Arrays may start at any address.
  *
- * Threads. Every function may be called from any thread at any time, with two exceptions: nothing may use a program while
- * or after it is freed, and a timed program runs in one thread at a time. Calls for the same program take turns. Programs
+ * Threads. Every function may be called from any thread at any time, with two exceptions: nothing may use a program or a
+ * tokeniser while or after it is freed, and a timed program runs in one thread at a time. Calls for the same program take turns. Programs
  * with the same number of threads share them. In the child of a fork, programs of the parent go on working.
  */
 #ifndef POCKETBERT_H
@@ -34,7 +36,7 @@ extern "C" {
 #endif
 
 /* The version of this header. It changes with every struct, parameter or meaning, so both sides must have the same. */
-#define PB_VERSION 1
+#define PB_VERSION 2
 
 PB_API int32_t pb_version(void); /* PB_VERSION of the library */
 
@@ -194,6 +196,46 @@ typedef struct pb_output {
 } pb_output;
 
 PB_API int32_t pb_run(pb_program* program, const pb_batch* batch, const pb_output* outputs, int32_t output_count);
+
+/* ── BERT's tokeniser ── */
+
+typedef struct pb_wordpiece pb_wordpiece;
+
+/* Strings are in UTF-8. What the normaliser does, and in which order, are the four steps at the end. */
+typedef struct pb_vocabulary {
+    const char* tokens; /* a zero byte behind each; the first has the id 0, and an empty one is none */
+    int32_t bytes; /* of all tokens, with their zero bytes */
+    const char* unknown; /* the token for words that the vocabulary cannot express, "[UNK]" */
+    const char* prefix; /* of tokens within a word, "##" */
+    int32_t longest_word; /* characters, 100; longer ones are unknown */
+    int32_t clean_text, handle_chinese_chars, strip_accents, lowercase; /* or not */
+} pb_vocabulary;
+
+PB_API int32_t pb_create_wordpiece(const pb_vocabulary* vocabulary, pb_wordpiece** wordpiece);
+PB_API void pb_free_wordpiece(pb_wordpiece* wordpiece); /* or NULL */
+
+/* A token that is found in a text as it is, such as "[SEP]". Of those that start at the same place, the longest. */
+typedef struct pb_added_token {
+    const char* content;
+    int32_t id;
+    int32_t normalized; /* found in the text after it was normalised, as the content is */
+    int32_t takes_left, takes_right; /* the whitespace beside it */
+} pb_added_token;
+
+/* Nothing else may use the tokeniser meanwhile. */
+PB_API int32_t pb_add_token(pb_wordpiece* wordpiece, const pb_added_token* token);
+
+/* `start` and `end` are counted in units of the text: two for a character beyond U+FFFF. */
+typedef struct pb_token {
+    int32_t id, start, end;
+} pb_token;
+
+/* The tokens of a text in UTF-16, without those that a model wants around it. Fills in as many as `capacity` allows, and sets
+ * `count` to how many there are, perhaps more than units: a syllable of Hangul may be three. Half a character is U+FFFD. */
+PB_API int32_t pb_tokenize(const pb_wordpiece* wordpiece, const uint16_t* text, int32_t length, pb_token* tokens,
+                           int32_t capacity, int32_t* count);
+
+/* ── times ── */
 
 /* What a kind of kernel took since the last call of pb_take_times(), in timed programs. */
 typedef struct pb_time {

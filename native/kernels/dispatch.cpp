@@ -76,6 +76,8 @@ bool has_feature([[maybe_unused]] const char* name) {
 [[maybe_unused]] bool has_i8mm() { return has_feature("hw.optional.arm.FEAT_I8MM"); }
 [[maybe_unused]] bool has_bf16() { return has_feature("hw.optional.arm.FEAT_BF16"); }
 #endif
+#elif defined(__wasm__)
+[[maybe_unused]] bool has_simd128() { return true; }  // other engines refuse the whole module
 #endif
 
 const char* refusal_of(const CompiledKernels& each) {

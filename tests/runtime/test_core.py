@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import wordpiece
 from helpers.core import ask, f, program
 from pocketbert.errors import ConfigError
 from pocketbert.runtime import core
@@ -22,6 +23,7 @@ from pocketbert.runtime.engine import native_core
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 HEADER = (NATIVE / "include" / "pocketbert.h").read_text(encoding="utf-8")
+FUNCTIONS = core._PARAMETERS.keys() | wordpiece.PARAMETERS.keys() | {"pb_version", "pb_message", "pb_free"}
 COMPILER = shutil.which("cc")
 native = pytest.mark.skipif(native_core() is None, reason="the native core was not built")
 compiles = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
@@ -39,7 +41,7 @@ def compiled(source: Path, *arguments: str | Path) -> None:
 
 def test_every_function_of_the_header_is_declared() -> None:
     in_header = set(re.findall(r"^PB_API .*?\b(pb_\w+)\(", HEADER, re.MULTILINE))
-    assert in_header == core._PARAMETERS.keys() | {"pb_version", "pb_message", "pb_free"}
+    assert in_header == FUNCTIONS
     assert f"#define PB_VERSION {core.VERSION}\n" in HEADER
 
 
@@ -49,7 +51,8 @@ def test_structs_are_laid_out_as_in_the_header(tmp_path: Path) -> None:
         "kernels": core._Kernels, "description": core._Description, "columns": core._Columns, "floats": core._Array,
         "bytes": core._Array, "lookup": core._Lookup, "linear": core._Linear, "layer_norm": core._LayerNorm,
         "attention": core._Attention, "gather": core._Gather, "batch": core._Batch, "output": core._Output,
-        "time": core._Time,
+        "time": core._Time, "vocabulary": wordpiece.CVocabulary, "added_token": wordpiece.CAddedToken,
+        "token": wordpiece.CToken,
     }  # fmt: skip
     lines = ["#include <pocketbert.h>", "#include <stddef.h>"]
     for name, struct in ours.items():
@@ -72,7 +75,7 @@ def test_nothing_but_the_interface_can_be_seen() -> None:
     """So another library with C++ of the same names in the same process is not mixed up with this one."""
     listed = subprocess.run(["nm", "-D", "--defined-only", core.library()._name], capture_output=True, text=True)
     names = {line.split()[-1] for line in listed.stdout.splitlines()}
-    assert names == core._PARAMETERS.keys() | {"pb_version", "pb_message", "pb_free"}
+    assert names == FUNCTIONS
 
 
 @native

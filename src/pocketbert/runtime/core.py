@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from pocketbert.errors import ConfigError
 
-VERSION = 1  # PB_VERSION
+VERSION = 2  # PB_VERSION
 LIBRARY = "_core.pyd" if os.name == "nt" else "_core.so"
 ColumnsOf = tuple[int, int, int]  # buffer, start, width
 Floats = npt.NDArray[np.float32]
