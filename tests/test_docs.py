@@ -9,7 +9,7 @@ that the pages name stands in as a tiny one of the same class, with random weigh
 
 Some pages train for minutes. `<!-- reduced: --epochs 8 → --epochs 1 -->` on a page is a replacement in its blocks, and
 `<!-- reduced: POCKETBERT_FINETUNE_EPOCHS=1 -->` a variable, that shorten the page for the tests; any number then stands
-for any other in its outputs. With POCKETBERT_DOCS=full, as scripts/docs --full sets it, nothing is shortened.
+for any other in its outputs. With DOCS_AT_FULL_SIZE=1, as scripts/docs --full sets it, nothing is shortened.
 """
 
 import ast
@@ -17,6 +17,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import json
 import os
 import re
 import shlex
@@ -31,6 +32,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import pocketbert
+from helpers.scripts import load
 from helpers.tokenizers import spelling
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +48,7 @@ OUTPUT = r"\n+```text\n(?P<printed>.*?)^```$"
 FENCE = re.compile(rf"^```(?P<language>\w*)\n(?P<body>.*?)^```$(?:{OUTPUT})?", re.MULTILINE | re.DOTALL)
 
 REDUCED = re.compile(r"^<!-- reduced: (?P<rule>.*?) -->$", re.MULTILINE)
-FULL = os.environ.get("POCKETBERT_DOCS") == "full"
+FULL = "DOCS_AT_FULL_SIZE" in os.environ
 
 MODELS = {  # what stands in for it, and its labels
     "squeezebert/squeezebert-uncased": ("SqueezeBertForMaskedLM", ()),
@@ -345,3 +347,49 @@ def test_run_command_prints_what_the_readme_shows() -> None:
     status, printed = pocketbert_says(run["command"].partition(".venv/bin/pocketbert ")[2])
     assert status == 0
     compare(printed, run["printed"], "README.md")
+
+
+# ── notebooks ──
+
+docs = load("scripts/docs")
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_notebooks_are_those_of_the_pages(page: Path) -> None:
+    """scripts/docs --notebooks writes them."""
+    assert page.with_suffix(".ipynb").read_text(encoding="utf-8") == docs.notebook(page.read_text(encoding="utf-8"))
+
+
+def test_blocks_become_cells() -> None:
+    page = (
+        "# A\n\n<!-- reduced: A=1 -->\nText.\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n\n"
+        "```console\n$ echo a \\\n      b\na b\n$ echo c\nc\n```\n\nEnd.\n"
+    )
+    cells = json.loads(docs.notebook(page))["cells"]
+    assert [(cell["cell_type"], cell["source"]) for cell in cells] == [
+        ("markdown", "# A\n\nText."),
+        ("code", "print(1)"),
+        ("code", "%%bash\nset -e\necho a \\\n      b\necho c"),
+        ("markdown", "End."),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_notebook_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell, in a kernel of its own, with the shorter runs and the stand-ins of the page's own test."""
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    text = shorter = page.read_text(encoding="utf-8")
+    for old, new in replacements(text).items():
+        shorter = shorter.replace(old, new)
+    notebook = nbformat.reads(docs.notebook(shorter), as_version=4)
+    nbformat.validate(notebook)
+    for name, value in variables(text).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
+    assert all(cell["execution_count"] for cell in notebook.cells if cell["cell_type"] == "code")

@@ -25,6 +25,7 @@ ARABIC = """
 name = "العربية"
 untranslated = "لم تُترجم هذه الصفحة بعد."
 full_run = "آخر تنفيذ كامل: {date}."
+notebook = "دفتر"
 [titles]
 "Guides" = "أدلة"
 """
