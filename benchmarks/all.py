@@ -68,6 +68,8 @@ def steps(work: Path, data: Path, models: Path) -> Iterator[Step]:
     yield Step("bundled", [work / "sentences.txt"], paths=[work / "sentences.txt"])
     yield Step("time_shares")
     yield Step("startup", [exports], ["--rounds", "2", "--no-install"])
+    web = [work / "peers", Path(__file__).parents[1] / "npm" / "dist" / "pocketbert.wasm"]
+    yield Step("web", web[:1], ["--rounds", "2"], web)
     yield Step("neighbour", [exports], ["--rounds", "1", "--seconds", "0.5"], packages=peers)
     yield Step("exports", [exports], ["--seconds", "0.5", "--models", "SqueezeBERT"], packages=peers)
     yield Step("litert", ["--files", exports], ["--seconds", "0.5"], packages=("tensorflow", "ai_edge_litert"))

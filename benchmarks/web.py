@@ -68,7 +68,9 @@ def prepare(work: Path) -> None:
         write_tensors(folder / "model.safetensors", subject.tensors)
         AutoTokenizer.from_pretrained(ROOT / "src/pocketbert/bundled/squeezebert-small").save_pretrained(folder)
         quantize_folder(folder, work / "squeezebert-int8")
-        export(ExportOptions(model=work / "squeezebert-int8", output=work / "squeezebert-out", format="web", force=True))
+        export(
+            ExportOptions(model=work / "squeezebert-int8", output=work / "squeezebert-out", format="web", force=True)
+        )
         (work / "squeezebert-out" / "web").rename(work / "squeezebert-web")
     site = work / "site"
     if not site.exists():
@@ -95,7 +97,9 @@ def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
         ("JavaScript heap, bundled model", found["memory"]["heap"] / 1e6, "mb"),
         ("memory of WebAssembly, SqueezeBERT", found["node_memory"] / 1e6, "mb"),
     ]
-    return [{"measure": name, "value": value, "unit": unit, "kernels": found["kernels"]} for name, value, unit in values]
+    return [
+        {"measure": name, "value": value, "unit": unit, "kernels": found["kernels"]} for name, value, unit in values
+    ]
 
 
 PEERS = ("ours", "transformers", "onnxruntime")

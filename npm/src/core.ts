@@ -6,7 +6,7 @@
  */
 import { PocketBertError, messageOf } from "./errors.js";
 
-const VERSION = 1; // PB_VERSION
+const VERSION = 2; // PB_VERSION
 const INVALID = 1;
 const NO_MEMORY = 2;
 
@@ -247,7 +247,96 @@ class Struct {
   }
 }
 
-const SIZES = { lookup: 104, linear: 184, norm: 80, attention: 80, gather: 28, batch: 48, output: 32 };
+const SIZES = { vocabulary: 36, added: 20, token: 12, lookup: 104, linear: 184, norm: 80, attention: 80, gather: 28, batch: 48, output: 32 };
+
+/** Vocabulary and options of BERT's tokeniser. */
+export interface Vocabulary {
+  /** Tokens by id, in UTF-8, a zero byte behind each. */
+  tokens: Uint8Array;
+  unknown: string;
+  prefix: string;
+  longestWord: number;
+  cleanText: boolean;
+  chinese: boolean;
+  stripAccents: boolean;
+  lowerCase: boolean;
+}
+
+/** A token that is found in a text as it is. */
+export interface AddedToken {
+  content: string;
+  id: number;
+  normalized: boolean;
+  takesLeft: boolean;
+  takesRight: boolean;
+}
+
+/** BERT's tokeniser, which lives as long as its instance. */
+export class Tokeniser {
+  readonly #handle: number;
+
+  constructor(
+    readonly core: Core,
+    vocabulary: Vocabulary,
+  ) {
+    const { tokens } = vocabulary;
+    const unknown = new TextEncoder().encode(`${vocabulary.unknown}\0`);
+    const prefix = new TextEncoder().encode(`${vocabulary.prefix}\0`);
+    const head = SIZES.vocabulary + 4;
+    this.#handle = core.borrow(head + tokens.length + unknown.length + prefix.length, (place) => {
+      const at = place + head;
+      core.bytesAt(at, tokens.length).set(tokens);
+      core.bytesAt(at + tokens.length, unknown.length).set(unknown);
+      core.bytesAt(at + tokens.length + unknown.length, prefix.length).set(prefix);
+      new Struct(core, place, SIZES.vocabulary)
+        .int(at)
+        .int(tokens.length)
+        .int(at + tokens.length)
+        .int(at + tokens.length + unknown.length)
+        .int(vocabulary.longestWord)
+        .int(vocabulary.cleanText ? 1 : 0)
+        .int(vocabulary.chinese ? 1 : 0)
+        .int(vocabulary.stripAccents ? 1 : 0)
+        .int(vocabulary.lowerCase ? 1 : 0);
+      core.check("pb_create_wordpiece", place, place + SIZES.vocabulary);
+      return core.view(place + SIZES.vocabulary, 4).getUint32(0, true);
+    });
+  }
+
+  add(token: AddedToken): void {
+    const content = new TextEncoder().encode(`${token.content}\0`);
+    this.core.borrow(SIZES.added + content.length, (place) => {
+      this.core.bytesAt(place + SIZES.added, content.length).set(content);
+      new Struct(this.core, place, SIZES.added)
+        .int(place + SIZES.added)
+        .int(token.id)
+        .int(token.normalized ? 1 : 0)
+        .int(token.takesLeft ? 1 : 0)
+        .int(token.takesRight ? 1 : 0);
+      this.core.check("pb_add_token", this.#handle, place);
+    });
+  }
+
+  /** The id of each token of a text, and where it starts and ends in UTF-16, one after the other. */
+  tokens(text: string): Int32Array {
+    const units = text.length + (text.length & 1); // an even number, behind which integers may lie
+    for (let capacity = (text.length >> 1) + 16; ; ) {
+      const found = this.core.borrow(4 + 2 * units + SIZES.token * capacity, (place) => {
+        const written = new Uint16Array(this.core.bytesAt(place + 4, 2 * units).buffer, place + 4, text.length);
+        for (let i = 0; i < text.length; i++) written[i] = text.charCodeAt(i);
+        const at = place + 4 + 2 * units;
+        this.core.check("pb_tokenize", this.#handle, place + 4, text.length, at, capacity, place);
+        const count = this.core.view(place, 4).getInt32(0, true);
+        if (count > capacity) {
+          capacity = count;
+          return null;
+        }
+        return this.core.intsAt(at, 3 * count).slice();
+      });
+      if (found) return found;
+    }
+  }
+}
 
 /** A program of the core: built step by step, then run on batches. It lives as long as its instance. */
 export class Program {

@@ -85,7 +85,7 @@ export class Encoder {
 
   /** A whole text for token classification, and its windows. */
   tokens(text: string): [Tokens, Part[]] {
-    const found = this.#whole(checked(text));
+    const found = withMarks(text, this.#whole(checked(text)));
     const whole = {
       ...this.#framed(found.ids),
       cut: false,
@@ -111,7 +111,7 @@ export class Encoder {
       );
     }
     const asked = this.#whole(checked(question).trim()).ids.slice(0, longest);
-    const { ids, starts, ends } = this.#whole(checked(context));
+    const { ids, starts, ends } = withMarks(context, this.#whole(checked(context)));
     const room = length - asked.length - 3;
     const parts: [number, number][] = [];
     for (let start = 0; start < Math.max(ids.length - room, 0) + stride; start += stride) {
@@ -146,12 +146,14 @@ export class Encoder {
     for (let size = LONG * room; size < text.length; size *= 2) {
       let part;
       if (left) {
-        const space = text.indexOf(" ", text.length - size);
-        part = text.slice(space >= 0 ? space : text.length - size);
+        const start = text.length - size;
+        const space = text.indexOf(" ", start);
+        part = text.slice(space >= 0 && space < start + size / 2 ? space : start);
       } else {
-        part = text.slice(0, text.lastIndexOf(" ", size - 1) + 1 || size);
+        const space = text.lastIndexOf(" ", size - 1);
+        part = text.slice(0, space >= Math.floor(size / 2) ? space + 1 : size);
       }
-      // Without a space in it, the part may be cut inside a word, which has at most 100 tokens.
+      // Without a space there, the part may be cut inside a word, which has at most 100 tokens.
       const found = this.pieces.pieces(part);
       if (found.ids.length > room + 100) return found;
     }
@@ -179,6 +181,20 @@ export interface QuestionOptions {
   stride?: number;
   /** Tokens of a question; more are dropped. */
   maxQuestionLength?: number;
+}
+
+const MARKS = /\p{M}*/uy;
+
+/** The pieces of a text, each with the combining marks that follow it, which a tokeniser may have dropped. */
+function withMarks(text: string, pieces: Pieces): Pieces {
+  if (!/\p{M}/u.test(text)) return pieces;
+  const { starts, ends } = pieces;
+  const longer = ends.map((end, i) => {
+    MARKS.lastIndex = end;
+    MARKS.exec(text);
+    return end > starts[i] ? Math.min(Math.max(end, MARKS.lastIndex), starts[i + 1] ?? text.length) : end;
+  });
+  return { ...pieces, ends: longer };
 }
 
 function alone(whole: Features): Part {

@@ -4,6 +4,7 @@ import { PocketBertError, checkAborted, messageOf } from "./errors.js";
 import { ByteReader, folderAt, type Progress } from "./files.js";
 import { Model, describe } from "./model.js";
 import { Asker } from "./tasks.js";
+import { WordPiece } from "./wordpiece.js";
 
 export interface Loading {
   signal?: AbortSignal | undefined;
@@ -34,10 +35,10 @@ export async function loadHere(where: string | URL, loading: Loading): Promise<A
     const reader = new ByteReader(`${name} of ${folder.where}`, await folder.open(name, description.files[name]), () => undefined);
     const bytes = await reader.bytes(description.files[name].bytes);
     await reader.end();
-    return new TextDecoder().decode(bytes);
+    return new WordPiece(core, bytes, description.tokenizer);
   };
-  const [model, words] = await Promise.all([Model.read(core, folder, description, onProgress), vocabulary()]);
-  return new Asker(model, words);
+  const [model, pieces] = await Promise.all([Model.read(core, folder, description, onProgress), vocabulary()]);
+  return new Asker(model, pieces);
 }
 
 /** The compiled core, once per address in this process. */

@@ -49,7 +49,9 @@ export interface TokenizerOptions {
   pad: number;
   mask: number;
   unknown: number;
+  words: number;
   special: number[];
+  added: { id: number; normalized: boolean; takes_left: boolean; takes_right: boolean }[];
   max_length: number;
   truncation_side: string;
 }

@@ -93,16 +93,12 @@ interface Task<Input, Options, Result, State = any> {
 /** A model that is asked, in this thread. */
 export class Asker {
   readonly encoder: Encoder;
-  readonly pieces: WordPiece;
 
   constructor(
     readonly model: Model,
-    vocabulary: string,
+    readonly pieces: WordPiece,
   ) {
-    const words = vocabulary.split("\n");
-    if (words[words.length - 1] === "") words.pop();
     const { tokenizer } = model.description;
-    this.pieces = new WordPiece(words, tokenizer);
     this.encoder = new Encoder(this.pieces, Math.min(tokenizer.max_length, model.maxTokens));
   }
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import AddedToken
 
 from exporters.cases import export_to, model_of, save
 from helpers.families import CONFIGS, each_in_turn
@@ -62,6 +63,7 @@ TEXTS = [
     "x" * 150 + " man",
     "the [MASK] likes [SEP] paris",
     "don't, 'tis “dull” (great)…",
+    "The man LIKES  paris <br> or likes paris [mask]",
     "the man " * 3000,
 ]
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -250,6 +252,8 @@ def tokens(folder: Path) -> list[dict[str, Any]]:
     ]  # fmt: skip
     for number, options in enumerate(unusual):
         tokenizer: BertTokenizer = tokenizer_of(spelling(*WORDS), SqueezeBertTokenizer, model_max_length=64, **options)
+        if number == 0:
+            tokenizer.add_tokens(["likes paris", AddedToken("<br>", lstrip=True, normalized=False)])
         model = _model("ForSequenceClassification", ["a", "b"])
         model.save_pretrained(folder / "tokens" / str(number) / "model")
         tokenizer.save_pretrained(folder / "tokens" / str(number) / "model")

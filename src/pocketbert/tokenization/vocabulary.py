@@ -266,9 +266,14 @@ class Vocabulary:
         )
 
     @property
-    def added_words(self) -> list[str]:
-        """The added tokens that are not special ones."""
-        return [token.content for token in self._added if not token.special]
+    def added_tokens(self) -> list[AddedToken]:
+        """The added tokens, special ones included, in the order in which they were added."""
+        return list(self._added)
+
+    @property
+    def most_characters(self) -> int:
+        """Characters of the longest word that has pieces: longer ones are unknown as a whole."""
+        return int(self._model.max_input_chars_per_word)
 
     @property
     def longest_word(self) -> int | None:
@@ -278,7 +283,7 @@ class Vocabulary:
         """
         if not self.splits_as_bert:
             return None
-        longest = int(self._model.max_input_chars_per_word)
+        longest = self.most_characters
         apart = all(len(one.content) <= longest and any(map(is_split, one.content)) for one in self._added)
         return longest if apart else None
 

@@ -120,13 +120,23 @@ def _tokenizer(source: Source) -> dict[str, Any]:
         "chinese": bool(tokenizer.tokenize_chinese_chars),
         "clean_text": bool(tokenizer.clean_text),
         "prefix": tokenizer.wordpieces_prefix,
-        "longest_word": tokenizer.longest_word,
+        "longest_word": tokenizer.most_characters,
         "cls": tokenizer.cls_token_id,
         "sep": tokenizer.sep_token_id,
         "pad": tokenizer.pad_token_id,
         "mask": tokenizer.mask_token_id,
         "unknown": tokenizer.unk_token_id,
+        "words": tokenizer.vocab_size,  # of the vocabulary; the added tokens behind them are none of its
         "special": [vocabulary[token] for token in tokenizer.all_special_tokens],
+        "added": [
+            {
+                "id": vocabulary[token.content],
+                "normalized": token.normalized,
+                "takes_left": token.lstrip,
+                "takes_right": token.rstrip,
+            }
+            for token in tokenizer.added_tokens
+        ],
         "max_length": source.max_tokens,
         "truncation_side": tokenizer.truncation_side,
     }
@@ -143,9 +153,16 @@ def _refuse_tokenizer(model: str | Path, tokenizer: BertTokenizer) -> None:
         )
     if max(tokenizer.get_vocab().values()) >= len(tokenizer):
         raise ConfigError(f"{model} has a {name} whose ids have gaps, which the web format lacks")
-    if tokenizer.added_words or tokenizer.longest_word is None:
-        example = repr([*tokenizer.added_words, *tokenizer.all_special_tokens][0])
-        raise ConfigError(f"{model} has a {name} with added words such as {example}, which the web format lacks")
+    if tokenizer.wordpieces_prefix != "##":  # by which the package knows where words begin
+        raise ConfigError(
+            f"{model} has a {name} with pieces that begin with {tokenizer.wordpieces_prefix!r}, and the web format has "
+            "## alone: export it to onnx"
+        )
+    if alone := [token.content for token in tokenizer.added_tokens if token.single_word]:
+        raise ConfigError(
+            f"{model} has a {name} with added tokens that must be separate words, such as {alone[0]!r}, which the web "
+            "format lacks: export it to onnx"
+        )
 
 
 def _sentences(source: Source) -> dict[str, Any]:
