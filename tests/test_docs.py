@@ -207,7 +207,7 @@ def pocketbert_says(arguments: str, given: str = "", *, terminal: bool = True) -
 def run_console(block: Block) -> None:
     for command, promised in commands(block.body):
         status, printed = shell(command)
-        if (status == 0) == promised.startswith(("error:", "Usage:")):
+        if (status == 0) == bool(re.match(r"error:|Usage:.*^Error:", promised, re.MULTILINE | re.DOTALL)):
             pytest.fail(f"{block.place}: {command}\nends with status {status}\n{printed}", pytrace=False)
         if promised.strip():
             compare(printed, promised, f"{block.place}: {command}", any_number=block.any_number)

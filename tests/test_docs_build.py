@@ -83,6 +83,22 @@ def test_every_language_has_every_page(root: Path) -> None:
     assert 'dir="ltr"' in english
 
 
+def test_pictures_of_results_are_copied(root: Path) -> None:
+    """Benchmarks lie beside the documentation, not in it."""
+    picture = root / "benchmarks" / "results" / "x.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"a picture")
+    page = root / "docs" / "guides" / "ask.md"
+    page.write_text("# Asking\n\n![Bars](../../benchmarks/results/x.png)\n", encoding="utf-8")
+    assert build(root) == []
+    for home in (root / "site", root / "site" / "ar"):
+        shown = re.search(
+            r'<img alt="Bars" src="([^"]+)"', (home / "guides/ask/index.html").read_text(encoding="utf-8")
+        )
+        assert shown
+        assert (home / "guides" / "ask" / shown[1]).read_bytes() == b"a picture"
+
+
 def test_list_for_programs(root: Path) -> None:
     assert build(root) == []
     listed = (root / "site" / "llms.txt").read_text(encoding="utf-8").splitlines()
