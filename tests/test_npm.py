@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
+import pocketbert
+from pocketbert.exporters.web import writer
+from pocketbert.runtime import core
+
 ROOT = Path(__file__).parents[1]
 NPM = ROOT / "npm"
+BUILD = "scripts/wasm && cd npm && npm ci && npm run build"
 
 
 def node_tests(environment: dict[str, str], *names: str) -> str:
@@ -21,13 +28,27 @@ def node_tests(environment: dict[str, str], *names: str) -> str:
         pytest.skip("node is not installed")
     missing = [name for name in ("index.js", "pocketbert.wasm") if not (NPM / "dist" / name).exists()]
     if missing:
-        pytest.skip(f"npm/dist lacks {missing[0]}: scripts/wasm && cd npm && npm ci && npm run build")
+        pytest.skip(f"npm/dist lacks {missing[0]}: {BUILD}")
+    newest = max(file.stat().st_mtime for file in (NPM / "src").iterdir())
+    if newest > (NPM / "dist" / "index.js").stat().st_mtime:
+        pytest.skip(f"npm/dist is older than npm/src: {BUILD}")
     tests = [str(NPM / "test" / f"{name}.test.mjs") for name in names]
     found = subprocess.run(
         [node, "--test", *tests], env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert found.returncode == 0, found.stdout[-6000:]
     return found.stdout
+
+
+def test_versions_agree() -> None:
+    """Of the package, of the format that Python writes, and of the interface to the core."""
+    assert json.loads((NPM / "package.json").read_text())["version"] == pocketbert.__version__
+    stated = {name: re.search(r"^const VERSION = (\d+)", (NPM / "src" / name).read_text(), re.MULTILINE) for name in
+              ("model.ts", "core.ts")}  # fmt: skip
+    assert {name: found and int(found[1]) for name, found in stated.items()} == {
+        "model.ts": writer.VERSION,
+        "core.ts": core.VERSION,
+    }
 
 
 @pytest.mark.slow
