@@ -100,7 +100,8 @@ def with_marks(text: str, offsets: NDArray[np.int32]) -> NDArray[np.int32]:
 @cache
 def _marks() -> NDArray[np.bool_]:
     """Whether each character is a combining mark; the last entry is for all characters beyond."""
-    return np.array([unicodedata.category(chr(code))[0] == "M" for code in range(0x1F000)] + [False])
+    categories = "".join(map(unicodedata.category, map(chr, range(0x1F000)))) + "Cn"  # two letters each
+    return np.frombuffer(categories.encode()[::2], np.uint8) == ord("M")
 
 
 @cache
