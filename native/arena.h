@@ -7,7 +7,6 @@
 #endif
 
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <vector>
@@ -34,9 +33,14 @@ private:
     static constexpr std::size_t PAGE = std::size_t(2) << 20, CHUNK = 16 * PAGE;
 #endif
 
+    struct Free {
+        void operator()(void* chunk) const { ::operator delete(chunk, std::align_val_t(PAGE)); }
+    };
+    using Chunk = std::unique_ptr<void, Free>;
+
     void add_chunk(std::size_t bytes) {
         const std::size_t size = bytes > CHUNK ? (bytes + PAGE - 1) / PAGE * PAGE : CHUNK;
-        std::unique_ptr<void, decltype(&std::free)> chunk(std::aligned_alloc(PAGE, size), &std::free);
+        Chunk chunk(::operator new(size, std::align_val_t(PAGE), std::nothrow));
         if (!chunk) throw std::bad_alloc();
 #ifdef __linux__
         madvise(chunk.get(), size, MADV_HUGEPAGE);  // pages that nothing touches stay unused
@@ -46,7 +50,7 @@ private:
         chunks_.push_back(std::move(chunk));
     }
 
-    std::vector<std::unique_ptr<void, decltype(&std::free)>> chunks_;
+    std::vector<Chunk> chunks_;
     std::uint8_t* next_ = nullptr;
     std::size_t left_ = 0;
 };

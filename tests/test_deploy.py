@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import click
 import pytest
 import yaml
 
+import pocketbert
 from pocketbert import cli
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -180,3 +182,24 @@ def test_options_of_the_service(folder: str) -> None:
     values = command.make_context("serve", arguments, parent=click.Context(cli.app)).params
     [container] = deployment()["spec"]["template"]["spec"]["containers"]
     assert (values["host"], values["port"]) == ("0.0.0.0", container["ports"][0]["containerPort"])
+
+
+# ── packages ──
+
+
+def test_packages_have_the_version_and_the_dependencies() -> None:
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    recipe = yaml.safe_load((DEPLOY / "conda/recipe.yaml").read_text())
+    needed = {need.replace("-", "_") for need in project["dependencies"]}
+    run = {need.replace(" ", "").replace("-", "_") for need in recipe["requirements"]["run"]}
+    assert run == needed | {f"python{project['requires-python']}"}
+    assert recipe["context"]["version"] == pocketbert.__version__
+    assert f"/pocketbert-{pocketbert.__version__}.tar.gz" in (DEPLOY / "homebrew/pocketbert.rb").read_text()
+
+
+def test_the_image_has_no_compiler_and_no_rights() -> None:
+    lines = (DEPLOY / "Containerfile").read_text().splitlines()
+    instructions = "\n".join(line for line in lines if not line.startswith("#"))
+    assert "--only-binary :all:" in instructions
+    assert "HF_HUB_OFFLINE" not in instructions  # hub names work
+    assert "\nUSER 10001\n" in instructions

@@ -282,11 +282,19 @@ def test_extras() -> None:
     assert all({name.replace(".", "_") for name in modules} <= set(brought[extra]) for extra, modules in EXTRAS.items())
 
 
-def test_constraints_cover_what_pyproject_asks_for() -> None:
+def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads(text("pyproject.toml"))["project"]
+    section = text("docs/architecture.md").partition("## Dependencies")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|[^|]*\| (.+) \|$", section, re.MULTILINE))
+    assert rows.keys() == {re.split(r"[>=<]", need)[0] for need in project["dependencies"]}
+
+
+def test_constraints_cover_what_pyproject_asks_for() -> None:
+    settings = tomllib.loads(text("pyproject.toml"))
+    project, groups = settings["project"], settings["dependency-groups"]
     asked = {
         re.split(r"[\[>=<]", need)[0].strip()
-        for needs in [project["dependencies"], *project["optional-dependencies"].values()]
+        for needs in [project["dependencies"], *project["optional-dependencies"].values(), *groups.values()]
         for need in needs
     }
     pinned = re.findall(r"^([\w-]+)==\d[\w.]*$", text("constraints.txt"), re.MULTILINE)

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -279,22 +280,37 @@ def test_a_package_without_its_core_is_not_tried(script: str, tmp_path: Path) ->
     assert line.startswith(f"{script}: {tmp_path / 'pocketbert'} has no native core")
 
 
-@pytest.mark.skipif(not (shutil.which("nm") and shutil.which("readelf")), reason="there are no binutils")
 @pytest.mark.skipif(native_core() is None, reason="the native core was not built")
 def test_a_wheel_is_refused_for_what_its_library_needs(tmp_path: Path) -> None:
+    pytest.importorskip("lief", reason="what reads libraries is not installed")
     script: Any = load("scripts/wheels")
     target = script.TARGETS["linux-x86_64"]._replace(processor="none")
     wheel = tmp_path / f"pocketbert-1-py3-none-{target.tag}.whl"
-    wheel.write_bytes(zipped({"pocketbert/__init__.py": ""}))
-    with pytest.raises(SystemExit, match="has no native core"):
-        script.check("here", target, wheel)
+    stated = f"Root-Is-Purelib: false\nTag: py3-none-{target.tag}\n"
+    wheel.write_bytes(zipped({"pocketbert/__init__.py": "", "pocketbert-1.dist-info/WHEEL": stated}))
+
+    def refusal(target: Any) -> str:
+        with pytest.raises(SystemExit) as refused:
+            script.check("here", target, wheel, tmp_path)
+        return str(refused.value)
+
+    assert refusal(target) == f"{wheel.name} has no native core"
     with zipfile.ZipFile(wheel, "a") as archive:
-        archive.write(library()._name, "pocketbert/_core.so")
-    with pytest.raises(SystemExit, match=r"here: the library needs .*libc\.so\.6"):
-        script.check("here", target._replace(needs=frozenset()), wheel)
+        archive.write(library()._name, target.library)
+    assert "states another platform" in refusal(target._replace(tag="win_amd64"))
+    assert re.match(r"here: the library needs .*libc\.so\.6", refusal(target._replace(needs=frozenset())))
+    needs = target.needs | script.read_library(Path(library()._name)).needed
+    assert "asks for version 2." in refusal(target._replace(needs=needs, oldest=(2, 1)))
     script.LARGEST = 1
-    with pytest.raises(SystemExit, match="bytes, and 1 are enough"):
-        script.check("here", target, wheel)
+    assert refusal(target).endswith("bytes, and 1 are enough")
+
+
+def test_kernels_of_a_processor_are_those_that_the_build_names() -> None:
+    script: Any = load("scripts/wheels")
+    build = (ROOT / "native" / "CMakeLists.txt").read_text(encoding="utf-8")
+    built = re.findall(r"^ *add_kernels\((\w+) \w+\.cpp (?!simd128).+\)", build, re.MULTILINE)  # of processors
+    of_arm = set().union(*script.ARM_PROCESSORS.values())
+    assert {name for name in built if not name.startswith("amx_emulated")} == of_arm | script.X86_FLAGS.keys()
 
 
 def test_check_native_names_what_is_missing_first(tmp_path: Path) -> None:

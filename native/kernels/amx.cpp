@@ -1,9 +1,13 @@
 // AMX: int8 products and attention in bfloat16 on tile registers, and all else as AVX-512 does it. Measured on an Emerald
 // Rapids, a layer of SqueezeBERT in int8 takes 0.4 of the time that it takes with VNNI.
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
+#endif
 
 #include "avx512_bf16.h"
 #include "illegal_instructions.h"
@@ -35,11 +39,27 @@ bool multiplies() {
            right;
 }
 
+constexpr int TILE_DATA = 18;  // the number of the registers, for the system
+
+// Asks for the tile registers, for the whole process; why not, or null.
+#ifdef _WIN32
+const char* ask_permission() {
+    using Ask = BOOL(WINAPI*)(DWORD64 registers);  // not in systems before Windows 11
+    const auto ask = reinterpret_cast<Ask>(reinterpret_cast<void*>(
+        GetProcAddress(GetModuleHandleW(L"kernel32.dll"), "EnableProcessOptionalXStateFeatures")));
+    return ask && ask(DWORD64(1) << TILE_DATA) ? nullptr : "the system does not permit AMX's tile registers";
+}
+#else
+const char* ask_permission() {
+    constexpr long REQUEST_PERMISSION = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    if (syscall(SYS_arch_prctl, REQUEST_PERMISSION, long(TILE_DATA)) == 0) return nullptr;
+    return errno == ENOSPC ? "a thread has a signal stack that is too small for AMX's tile registers"
+                           : "the system does not permit AMX's tile registers";
+}
+#endif
+
 const char* find_refusal() {
-    constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM, of the whole process
-    if (syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) != 0)
-        return errno == ENOSPC ? "a thread has a signal stack that is too small for AMX's tile registers"
-                               : "the system does not permit AMX's tile registers";
+    if (const char* const reason = ask_permission()) return reason;
     return multiplies() ? nullptr : "the system permits AMX's instructions, but they do not work";
 }
 

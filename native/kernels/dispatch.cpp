@@ -7,6 +7,8 @@
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
 #include <sys/sysctl.h>
+#elif defined(__aarch64__) && defined(_WIN32)
+#include <windows.h>
 #endif
 
 namespace pocketbert {
@@ -58,23 +60,28 @@ bool has_avx512_and(unsigned bits, unsigned bit) { return saves(AVX512_REGISTERS
     return (cpuid(7, 0).edx & ALL) == ALL;
 }
 #elif defined(__aarch64__)
-#ifdef __linux__
 // By number: headers of older systems do not name all of them.
+#if defined(__linux__)
 [[maybe_unused]] bool has_dotprod() { return getauxval(AT_HWCAP) & 1ul << 20; }
 [[maybe_unused]] bool has_i8mm() { return getauxval(AT_HWCAP2) & 1ul << 13; }
 [[maybe_unused]] bool has_bf16() { return getauxval(AT_HWCAP2) & 1ul << 14; }
-#else
-bool has_feature([[maybe_unused]] const char* name) {
+#elif defined(_WIN32)
+[[maybe_unused]] bool has_dotprod() { return IsProcessorFeaturePresent(43); }
+[[maybe_unused]] bool has_i8mm() { return IsProcessorFeaturePresent(66); }
+[[maybe_unused]] bool has_bf16() { return IsProcessorFeaturePresent(68); }
+#elif defined(__APPLE__)
+bool has_feature(const char* name) {
     int value = 0;
-#ifdef __APPLE__
     std::size_t size = sizeof value;
-    if (sysctlbyname(name, &value, &size, nullptr, 0) != 0) value = 0;
-#endif
-    return value != 0;
+    return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
 }
-[[maybe_unused]] bool has_dotprod() { return true; }  // every arm64 processor of Apple's has it
+[[maybe_unused]] bool has_dotprod() { return true; }  // of every Mac; older systems do not tell
 [[maybe_unused]] bool has_i8mm() { return has_feature("hw.optional.arm.FEAT_I8MM"); }
 [[maybe_unused]] bool has_bf16() { return has_feature("hw.optional.arm.FEAT_BF16"); }
+#else
+[[maybe_unused]] bool has_dotprod() { return false; }
+[[maybe_unused]] bool has_i8mm() { return false; }
+[[maybe_unused]] bool has_bf16() { return false; }
 #endif
 #elif defined(__wasm__)
 [[maybe_unused]] bool has_simd128() { return true; }  // other engines refuse the whole module

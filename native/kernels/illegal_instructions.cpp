@@ -1,5 +1,42 @@
 #include "illegal_instructions.h"
 
+#ifdef _WIN32
+#include <windows.h>
+
+namespace pocketbert {
+namespace {
+
+thread_local const CONTEXT* volatile back = nullptr;  // where the thread that tries goes on
+
+LONG CALLBACK handle(EXCEPTION_POINTERS* exception) {
+    const DWORD code = exception->ExceptionRecord->ExceptionCode;
+    if (!back || (code != EXCEPTION_ILLEGAL_INSTRUCTION && code != EXCEPTION_ACCESS_VIOLATION))
+        return EXCEPTION_CONTINUE_SEARCH;
+    *exception->ContextRecord = *back;
+    return EXCEPTION_CONTINUE_EXECUTION;
+}
+
+}  // namespace
+
+bool runs_legally(void (*body)()) {
+    void* const handler = AddVectoredExceptionHandler(1, handle);
+    CONTEXT here;
+    volatile bool tried = false, done = false;
+    RtlCaptureContext(&here);  // returns a second time if an instruction is illegal
+    if (!tried) {
+        tried = true;
+        back = &here;
+        body();
+        done = true;
+    }
+    back = nullptr;
+    RemoveVectoredExceptionHandler(handler);
+    return done;
+}
+
+}  // namespace pocketbert
+
+#else
 #include <setjmp.h>
 #include <signal.h>
 
@@ -41,3 +78,4 @@ bool runs_legally(void (*body)()) {
 }
 
 }  // namespace pocketbert
+#endif

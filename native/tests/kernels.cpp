@@ -317,7 +317,7 @@ void speed(const std::vector<const Kernels*>& all) {
     std::printf("\n");
 }
 
-#if defined(__linux__) && defined(__x86_64__)
+#if (defined(__linux__) || defined(_WIN32)) && defined(__x86_64__)
 void check_illegal_instructions() {
     static volatile int runs;
     runs = 0;
