@@ -15,6 +15,7 @@
 #include "kernel_times.h"
 #include "peak_flops.h"
 #include "program.h"
+#include "training.h"
 #include "wordpiece.h"
 
 using namespace pocketbert;
@@ -405,5 +406,114 @@ std::int32_t pb_take_times(pb_time* times, std::int32_t capacity, std::int32_t* 
             if (*count < capacity) times[*count] = {name, seconds};
             ++*count;
         }
+    });
+}
+
+// ── training ──
+
+namespace {
+
+void check_rows(std::int64_t rows, std::int64_t width) {
+    require(rows >= 0 && width >= 1, "there are rows of at least one number");
+    require(rows <= std::numeric_limits<int>::max() / width, "an array is too large");
+}
+
+void check_dropped(std::int32_t dropped) {
+    require(dropped >= 0 && dropped < 65536, "dropout leaves out 0 to 65535 of 65536");
+}
+
+void check(const pb_norm_pass& p, bool derivative) {
+    check_rows(p.rows, p.width), check_dropped(p.dropped);
+    require(p.x && p.weight && p.shift && p.sum && (p.stats || !p.centres), "an array of the norm is missing");
+    if (derivative)
+        require(p.grad_out && p.grad_x && p.grad_weight && p.grad_shift, "a gradient of the norm is missing");
+    else require(p.out, "an array of the norm is missing");
+}
+
+void check(const pb_activation_pass& p, bool derivative) {
+    check_rows(p.rows, p.width);
+    require(p.x && p.bias, "an array of the activation is missing");
+    require(derivative ? p.grad_out && p.grad_x && p.grad_bias : p.out != nullptr,
+            "an array of the activation is missing");
+}
+
+void check(const pb_attention_pass& p, bool derivative) {
+    check_dropped(p.dropped);
+    require(p.examples >= 0 && p.starts && p.keys, "attention needs examples");
+    require(p.heads >= 1 && p.depth >= 1 && p.depth <= 4096 && p.heads <= 65536, "attention needs heads");
+    for (std::int64_t e = 0; e < p.examples; ++e) {
+        const std::int64_t length = std::int64_t(p.starts[e + 1]) - p.starts[e];
+        require(p.starts[e] >= 0 && length >= 1 && length <= 65536,
+                "examples have 1 to 65536 rows and follow each other");
+        require(p.keys[e] >= 1 && p.keys[e] <= length, "an example has from one key to as many as rows");
+    }
+    if (p.examples) check_rows(p.starts[p.examples], std::int64_t(p.heads) * p.depth);
+    require(p.query && p.key && p.value && p.scales, "an array of attention is missing");
+    require(derivative ? p.grad_out && p.grad_query && p.grad_key && p.grad_value : p.out != nullptr,
+            "an array of attention is missing");
+}
+
+void check(const pb_adamw_pass& p, bool moves) {
+    require(p.count >= 0 && (p.count == 0 || (p.sizes && p.gradients)), "there are no tensors");
+    require(!moves || p.count == 0 || (p.weights && p.means && p.squares), "there are no weights");
+    for (std::int32_t i = 0; i < p.count; ++i)
+        require(p.sizes[i] >= 0 && p.gradients[i] && (!moves || (p.weights[i] && p.means[i] && p.squares[i])),
+                "a tensor is missing");
+}
+
+template <class Pass, class Body>
+std::int32_t training(const pb_team* team, const Pass* pass, bool second, const Body& body) {
+    return guarded([&] {
+        require(team && pass, "there is no team, or nothing to do");
+        require(team->threads >= 1 && team->threads <= 1024, "threads must be from 1 to 1024");
+        require(team->training, "there is no training");
+        check(*pass, second);
+        body(*reinterpret_cast<const TrainingLoops*>(team->training));
+    });
+}
+
+}  // namespace
+
+std::int32_t pb_find_training(const char* kernels, const pb_training** training) {
+    return guarded([&] {
+        require(training, "there is no room for the result");
+        const TrainingLoops* const loops = named_kernels(kernels).training;
+        require(loops, "these kernels have no training");
+        *training = reinterpret_cast<const pb_training*>(loops);
+    });
+}
+
+std::int32_t pb_train_norm(const pb_team* team, const pb_norm_pass* pass) {
+    return training(team, pass, false, [&](const TrainingLoops& loops) { loops.norm(*team, *pass); });
+}
+
+std::int32_t pb_train_norm_gradient(const pb_team* team, const pb_norm_pass* pass) {
+    return training(team, pass, true, [&](const TrainingLoops& loops) { loops.norm_gradient(*team, *pass); });
+}
+
+std::int32_t pb_train_activation(const pb_team* team, const pb_activation_pass* pass) {
+    return training(team, pass, false, [&](const TrainingLoops& loops) { loops.activation(*team, *pass); });
+}
+
+std::int32_t pb_train_activation_gradient(const pb_team* team, const pb_activation_pass* pass) {
+    return training(team, pass, true, [&](const TrainingLoops& loops) { loops.activation_gradient(*team, *pass); });
+}
+
+std::int32_t pb_train_attention(const pb_team* team, const pb_attention_pass* pass) {
+    return training(team, pass, false, [&](const TrainingLoops& loops) { loops.attention(*team, *pass); });
+}
+
+std::int32_t pb_train_attention_gradient(const pb_team* team, const pb_attention_pass* pass) {
+    return training(team, pass, true, [&](const TrainingLoops& loops) { loops.attention_gradient(*team, *pass); });
+}
+
+std::int32_t pb_train_adamw(const pb_team* team, const pb_adamw_pass* pass) {
+    return training(team, pass, true, [&](const TrainingLoops& loops) { loops.adamw(*team, *pass); });
+}
+
+std::int32_t pb_train_square_sum(const pb_team* team, const pb_adamw_pass* pass, double* sum) {
+    return training(team, pass, false, [&](const TrainingLoops& loops) {
+        require(sum, "there is no room for the result");
+        *sum = loops.square_sum(*team, *pass);
     });
 }

@@ -246,6 +246,103 @@ typedef struct pb_time {
 /* Fills in as many as `capacity` allows, and sets `count` to how many there are; then all clocks are 0. */
 PB_API int32_t pb_take_times(pb_time* times, int32_t capacity, int32_t* count);
 
+/* ── training ── */
+
+/* The parts of a training step in bfloat16 that are not products of weights, each in one pass over its rows, forward and
+ * back; sums are fp32 and do not depend on the number of threads. Arrays of rows are contiguous, numbers of 16 bits are
+ * bfloat16, and results overlap nothing else. Dropout leaves out `dropped` of 65536 numbers, as functions of `seed`, so that
+ * the same values repeat it in the derivative, and multiplies the others accordingly. */
+
+typedef struct pb_training pb_training;
+
+/* The passes of the kernels of this name, which live as long as the library; PB_INVALID where they have none. */
+PB_API int32_t pb_find_training(const char* kernels, const pb_training** training);
+
+/* Who computes. `run` calls its first argument with its second in so many threads at once, as GOMP_parallel of an OpenMP
+ * library does, so that threads are shared with whoever has it; NULL is the caller alone. */
+typedef struct pb_team {
+    const pb_training* training;
+    void (*run)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+    int32_t threads; /* 1 to 1024 */
+} pb_team;
+
+/* out = norm(dropout(x + bias) + residual), and its derivative: with `centres` a layer norm, (sum - mean) / deviation ·
+ * weight + shift, and else sum · weight + shift. */
+typedef struct pb_norm_pass {
+    int64_t rows;
+    int32_t width, centres, dropped;
+    float eps;
+    uint64_t seed;
+    int32_t wide; /* whether residual, out and their gradients are floats, and not bfloat16 */
+    const uint16_t* x; /* [rows, width] */
+    const float* bias; /* [width], or NULL */
+    const void* residual; /* [rows, width], or NULL */
+    const float *weight, *shift; /* [width] */
+    void* out; /* [rows, width] */
+    uint16_t* sum; /* [rows, width], for the derivative: what the norm reads, */
+    float* stats; /* [rows, 2], and with `centres` each row's mean and 1 / deviation */
+    /* Of the derivative alone: */
+    const void* grad_out; /* [rows, width] */
+    uint16_t* grad_x; /* [rows, width] */
+    void* grad_residual; /* [rows, width], or NULL */
+    float *grad_weight, *grad_shift; /* [width] */
+    float* grad_bias; /* [width], or NULL */
+} pb_norm_pass;
+
+PB_API int32_t pb_train_norm(const pb_team* team, const pb_norm_pass* pass);
+PB_API int32_t pb_train_norm_gradient(const pb_team* team, const pb_norm_pass* pass);
+
+/* out = activation(x + bias), and its derivative: GELU or ReLU. */
+typedef struct pb_activation_pass {
+    int64_t rows;
+    int32_t width, is_gelu;
+    const uint16_t* x; /* [rows, width] */
+    const float* bias; /* [width] */
+    uint16_t* out; /* [rows, width] */
+    /* Of the derivative alone: */
+    const uint16_t* grad_out; /* [rows, width] */
+    uint16_t* grad_x; /* [rows, width] */
+    float* grad_bias; /* [width] */
+} pb_activation_pass;
+
+PB_API int32_t pb_train_activation(const pb_team* team, const pb_activation_pass* pass);
+PB_API int32_t pb_train_activation_gradient(const pb_team* team, const pb_activation_pass* pass);
+
+/* Attention within examples, and its derivative, with dropout on the probabilities. Of an example's rows, which are
+ * queries, the first ones are keys. */
+typedef struct pb_attention_pass {
+    int64_t examples;
+    const int32_t* starts; /* [examples + 1] where each example starts among the rows, from 0, and their number */
+    const int32_t* keys; /* [examples] how many keys, from 1 to the rows of the example */
+    int32_t heads, depth, dropped;
+    uint64_t seed;
+    const uint16_t *query, *key, *value; /* [rows, heads * depth] */
+    uint16_t* out; /* [rows, heads * depth] */
+    float* scales; /* [rows, heads], for the derivative: the logarithm of the sum of the powers, to base 2 */
+    /* Of the derivative alone, [rows, heads * depth]: */
+    const uint16_t* grad_out;
+    uint16_t *grad_query, *grad_key, *grad_value;
+} pb_attention_pass;
+
+PB_API int32_t pb_train_attention(const pb_team* team, const pb_attention_pass* pass);
+PB_API int32_t pb_train_attention_gradient(const pb_team* team, const pb_attention_pass* pass);
+
+/* A step of AdamW: m = beta1 · m + (1 - beta1) · g, v = beta2 · v + (1 - beta2) · g², weight = weight · (1 - rate · decay) -
+ * rate · (m / correction1) / (sqrt(v / correction2) + eps), where g is the gradient times `scale`. */
+typedef struct pb_adamw_pass {
+    int32_t count; /* of tensors */
+    const int64_t* sizes; /* [count] */
+    const float* const* gradients; /* [count], each of `size` numbers, as the following */
+    float *const *weights, *const *means, *const *squares;
+    uint16_t* const* copies; /* [count], each NULL or where the new weights go in bfloat16 as well; or NULL */
+    double rate, decay, beta1, beta2, eps, correction1, correction2, scale;
+} pb_adamw_pass;
+
+PB_API int32_t pb_train_adamw(const pb_team* team, const pb_adamw_pass* pass);
+
+/* `sum` becomes the sum of the squares of the gradients, of which nothing else of the pass is read. */
+PB_API int32_t pb_train_square_sum(const pb_team* team, const pb_adamw_pass* pass, double* sum);
+
 #ifdef __cplusplus
 }
 #endif

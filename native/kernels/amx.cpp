@@ -9,6 +9,7 @@
 #include <cerrno>
 #endif
 
+#include "../training.h"
 #include "avx512_bf16.h"
 #include "illegal_instructions.h"
 #include "tile_attention.h"
@@ -71,6 +72,7 @@ const char* refusal() {
 constexpr Kernels table() {
     Kernels kernels = Products::table("avx512amx", "tdpbssd");
     kernels.bf16_attention = &TileAttention<Avx512, Avx512Bf16, AmxTiles>::table;
+    kernels.training = &training_on_tiles;
     kernels.refusal = refusal;
     return kernels;
 }

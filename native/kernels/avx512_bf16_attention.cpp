@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "../training.h"
 #include "avx512_bf16.h"
 
 namespace pocketbert {
@@ -154,6 +155,7 @@ constexpr Bf16Attention bf16_attention = {scratch_bytes, attention, Loops<Avx512
 constexpr Kernels table() {
     Kernels kernels = Loops<Avx512>::table("avx512bf16");
     kernels.bf16_attention = &bf16_attention;
+    kernels.training = &training_on_vectors;
     kernels.peak_bf16 = peak_bf16;
     kernels.is_preferred = is_preferred;
     return kernels;

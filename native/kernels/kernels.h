@@ -53,6 +53,8 @@ struct Bf16Attention {
 // and an addition are two.
 using PeakLoop = std::int64_t (*)(int rounds);
 
+struct TrainingLoops;  // of training.h
+
 // A set of kernels: functions for one instruction set, and what the engine, tests and benchmarks need to know of them.
 // Nothing else depends on which set it is, so nobody compares names.
 struct Kernels {
@@ -82,6 +84,7 @@ struct Kernels {
     void (*softmax)(float* x, int k);
 
     const Bf16Attention* bf16_attention;  // or null: attention is computed in fp32
+    const TrainingLoops* training;  // or null
     float tolerance;  // largest difference from the portable kernels in fp32, relative to the largest value
     const char* int8_dot;  // the instruction that multiplies bytes, for reports
     PeakLoop peak_f32, peak_bf16, peak_s8;  // null where no instruction multiplies such numbers

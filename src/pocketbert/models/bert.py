@@ -11,7 +11,18 @@ from torch import Tensor, nn
 from pocketbert.families.bert import FAMILY, BertConfig
 from pocketbert.families.config import PreTrainedConfig
 from pocketbert.models import heads
-from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Linear, Packing, attend, init_parameters
+from pocketbert.models.bf16 import narrow
+from pocketbert.models.ops import (
+    ACTIVATIONS,
+    Dropout,
+    LayerNorm,
+    Linear,
+    Packing,
+    activate,
+    add_norm,
+    attend,
+    init_parameters,
+)
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 
@@ -72,7 +83,7 @@ class BertOutput(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Join [B, S, width] and the residual [B, S, H] into [B, S, H]."""
-        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+        return add_norm(self.dense, self.LayerNorm, x, residual, self.dropout)
 
 
 class BertLayer(nn.Module):
@@ -89,9 +100,10 @@ class BertLayer(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | Packing | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Map [B, S, H] to [B, S, H]."""
+        x = narrow(x)
         context, weights = self.attention["self"](x, keep, with_weights)
         x = self.attention["output"](context, x)
-        inner = self.activation(self.intermediate["dense"](x))  # [B, S, I]
+        inner = activate(self.intermediate["dense"], self.activation, x)  # [B, S, I]
         return self.output(inner, x), weights
 
 

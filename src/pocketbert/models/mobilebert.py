@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pocketbert.errors import InputError
 from pocketbert.families.mobilebert import FAMILY, MobileBertConfig
 from pocketbert.models import heads
+from pocketbert.models.bf16 import narrow
 from pocketbert.models.ops import (
     ACTIVATIONS,
     Dropout,
@@ -26,6 +27,8 @@ from pocketbert.models.ops import (
     Linear,
     NoNorm,
     Packing,
+    activate,
+    add_norm,
     attend,
     init_parameters,
     wide_linear,
@@ -43,9 +46,9 @@ def norm(config: MobileBertConfig, width: int, eps: float | None = None) -> nn.M
     return LayerNorm(width, config.layer_norm_eps if eps is None else eps)
 
 
-def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Apply `layer` inside the bottleneck, in the type of its weights."""
-    return layer(x.to(layer.weight.dtype))
+def typed(layer: nn.Module, x: Tensor) -> Tensor:
+    """What `layer`, inside the bottleneck, reads: `x` in the type of its weights, unless autocast converts it."""
+    return x if torch.is_autocast_enabled(x.device.type) else x.to(layer.weight.dtype)  # type: ignore[arg-type]
 
 
 class MobileBertEmbeddings(nn.Module):
@@ -95,7 +98,7 @@ class MobileBertEmbeddings(nn.Module):
                 previous = previous.index_fill(1, borders, 0.0)
             words = torch.cat([following, words, previous], dim=-1)  # [B, S, 3E], in the published order
         if self.widens:
-            words = linear(self.embedding_transformation, words)  # [B, S, H]
+            words = self.embedding_transformation(typed(self.embedding_transformation, words))  # [B, S, H]
         x = words + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # the stream begins
         return self.dropout(self.LayerNorm(x))
@@ -134,7 +137,7 @@ class MobileBertAttentionOutput(nn.Module):
 
     def forward(self, context: Tensor, layer_input: Tensor) -> Tensor:
         """Join two [B, S, T] into one."""
-        return self.LayerNorm(self.dropout(linear(self.dense, context)) + layer_input)
+        return add_norm(self.dense, self.LayerNorm, typed(self.dense, context), layer_input, self.dropout)
 
 
 class Bottleneck(nn.Module):
@@ -147,7 +150,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, stream: Tensor) -> Tensor:
         """Map [B, S, H] to [B, S, T]."""
-        return self.LayerNorm(wide_linear(self.dense, stream))
+        return add_norm(self.dense, self.LayerNorm, stream, None, wide=True)
 
 
 class OutputBottleneck(nn.Module):
@@ -161,7 +164,7 @@ class OutputBottleneck(nn.Module):
 
     def forward(self, x: Tensor, stream: Tensor) -> Tensor:
         """Join [B, S, T] and the stream [B, S, H] into [B, S, H]."""
-        return self.LayerNorm(self.dropout(wide_linear(self.dense, x)) + stream)
+        return add_norm(self.dense, self.LayerNorm, x, stream, self.dropout, wide=True)
 
 
 class FeedForward(nn.Module):
@@ -209,15 +212,16 @@ class MobileBertLayer(nn.Module):
         self, stream: Tensor, keep: Tensor | Packing | None, with_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Map [B, S, H] to [B, S, H]."""
-        x = query_key = value = stream
+        read = narrow(stream)
+        x = query_key = value = read
         if self.use_bottleneck:
-            x = self.bottleneck["input"](stream)  # [B, S, T]
+            x = self.bottleneck["input"](read)  # [B, S, T]
             if self.bottleneck_attention:
                 query_key = value = x
             elif self.shared:
-                query_key = self.bottleneck["attention"](stream)  # [B, S, T]
+                query_key = self.bottleneck["attention"](read)  # [B, S, T]
         context, weights = self.attention["self"](query_key, value, keep, with_weights)
-        x = self.attention["output"](context, x)
+        x = self.attention["output"](context, x if self.use_bottleneck else stream)
         for network in self.ffn:
             x = network(x)
         x = feed_forward(self, x)
@@ -226,9 +230,9 @@ class MobileBertLayer(nn.Module):
 
 def feed_forward(network: FeedForward | MobileBertLayer, x: Tensor) -> Tensor:
     """Linear, activation, linear, dropout, add, normalise: [B, S, T] to [B, S, T]."""
-    inner = network.activation(linear(network.intermediate["dense"], x))  # type: ignore[arg-type]  # [B, S, I]
-    out: Tensor = linear(network.output["dense"], inner)  # type: ignore[arg-type]
-    return network.output["LayerNorm"](network.dropout(out) + x)
+    first, second = network.intermediate["dense"], network.output["dense"]
+    inner = activate(first, network.activation, typed(first, x))  # [B, S, I]
+    return add_norm(second, network.output["LayerNorm"], typed(second, inner), x, network.dropout)
 
 
 class MobileBertPooler(nn.Module):

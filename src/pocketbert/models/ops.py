@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketbert.errors import InputError
+from pocketbert.models import bf16
 from pocketbert.models.cpu import PackedAttention, drop_out, linear
 
 Activation = Callable[[Tensor], Tensor]
@@ -112,6 +113,9 @@ def attend(
         The context [B, S, h·d], and the probabilities [B, h, S, S] (before dropout) or None; for a packed batch those
         of the padded examples.
     """
+    in_pass = not with_weights and position_bias is None and query.dtype == torch.bfloat16 and bf16.applies(query)
+    if in_pass and (examples := _examples(query, keep)) is not None:
+        return bf16.attention(query, key, value, heads, *examples, dropout), None
     if isinstance(keep, Packing):
         trains_in_bf16 = query.dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_grad_enabled()
         if trains_in_bf16 and dropout == 0 and not with_weights and not torch.compiler.is_compiling():
@@ -143,6 +147,23 @@ def attend(
     return context.transpose(1, 2).flatten(-2), weights if with_weights else None  # [B, S, h·d]
 
 
+def _examples(query: Tensor, keep: Tensor | Packing | None) -> tuple[list[int], list[int]] | None:
+    """Where each example starts among the rows of [B, S, H], and how many keys it has; None if not its first tokens."""
+    if isinstance(keep, Packing):
+        return keep.starts.tolist(), keep.lengths
+    batch, length, _ = query.shape
+    starts = list(range(0, batch * length + 1, length))
+    if keep is None:
+        return starts, [length] * batch
+    if keep.shape != (batch, 1, 1, length):
+        return None
+    real = keep[:, 0, 0]
+    counts = real.sum(-1)
+    if not torch.equal(real, torch.arange(length) < counts[:, None]) or int(counts.min()) == 0:
+        return None
+    return starts, counts.tolist()
+
+
 # ── layers ──
 
 
@@ -159,7 +180,13 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., I] to [..., O]."""
+        if bf16.applies(x) and self.weight.dtype == torch.float32:
+            return bf16.product(x, self.weight, self.bias)
         return linear(x, self.weight, self.bias)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Map [..., I] to [..., O] in bf16, without the bias."""
+        return bf16.product(x, self.weight)
 
 
 def wide_linear(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -171,7 +198,7 @@ def wide_linear(layer: nn.Linear, x: Tensor) -> Tensor:
     device = x.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     if torch.float16 not in (layer.weight.dtype, autocast):
-        return layer(x.to(layer.weight.dtype))
+        return layer(x.to(layer.weight.dtype) if autocast is None else x)
     with torch.autocast(device, enabled=False):
         return linear(x.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float())
 
@@ -195,6 +222,46 @@ class NoNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., width] to the same shape."""
         return x * self.weight + self.bias
+
+
+def activate(dense: nn.Module, activation: Activation, x: Tensor) -> Tensor:
+    """activation(dense(x)), [..., I] to [..., O]."""
+    name = _PASSES.get(activation)
+    if name is not None and _in_passes(x, dense):
+        return bf16.activated(dense.product(x), dense.bias, name)  # type: ignore[operator, arg-type]
+    return activation(dense(x))
+
+
+def add_norm(
+    dense: nn.Module, norm: nn.Module, x: Tensor, residual: Tensor | None, dropout: nn.Dropout | None = None,
+    *, wide: bool = False,
+) -> Tensor:  # fmt: skip
+    """norm(dropout(dense(x)) + residual), [..., I] and [..., O] to [..., O]; `wide` as `wide_linear` is."""
+    if type(norm) in (LayerNorm, NoNorm) and _in_passes(x, dense, norm):
+        rate = dropout.p if dropout is not None and dropout.training else 0.0
+        eps = norm.eps if isinstance(norm, nn.LayerNorm) else None
+        return bf16.normed(dense.product(x), dense.bias, residual, norm.weight, norm.bias, eps, rate)  # type: ignore[operator, arg-type]
+    out: Tensor = wide_linear(dense, x) if wide else dense(x)  # type: ignore[arg-type]
+    if dropout is not None:
+        out = dropout(out)
+    return norm(out if residual is None else out + residual)
+
+
+#: The activations that have a pass of their own in bf16.
+_PASSES: dict[Activation, str] = {F.gelu: "gelu", F.relu: "relu"}
+
+
+def _in_passes(x: Tensor, dense: nn.Module, *norms: nn.Module) -> bool:
+    """Whether these modules compute in `bf16`: with weights in fp32, and as they are, without hooks."""
+    return (
+        hasattr(dense, "product")
+        and bf16.applies(x)
+        and all(
+            module.weight.dtype == torch.float32
+            and not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+            for module in (dense, *norms)
+        )
+    )
 
 
 class WordTable(nn.Module):

@@ -18,23 +18,29 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from pocketbert.families.squeezebert import FAMILY, SqueezeBertConfig
-from pocketbert.models import heads
+from pocketbert.models import bf16, heads
 from pocketbert.models.bert import BertEmbeddings, BertPooler
 from pocketbert.models.cpu import linear
-from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Packing, attend, init_parameters
+from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Packing, activate, add_norm, attend, init_parameters
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 # ── the block-diagonal product ──
 
 
-def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     """Multiply [..., C] by the block-diagonal matrix of `weight` [C', C/G, 1], add `bias` [C']: [..., C']."""
     if groups == 1:
+        if bf16.applies(x) and weight.dtype == torch.float32:
+            return bf16.product(x, weight.squeeze(-1), bias)
         return linear(x, weight.squeeze(-1), bias)
     device = x.device.type
+    if bf16.applies(x) and weight.dtype == torch.float32:
+        rows = x.to(torch.bfloat16).reshape(-1, x.size(-1))
+        out: Tensor = _NhwcProduct.apply(rows, weight, bias, groups)  # type: ignore[no-untyped-call]
+        return out.view(*x.shape[:-1], weight.size(0))
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     rows = x.reshape(-1, x.size(-1))  # [N, C]
     if device != "cpu" or not rows.numel() or torch.compiler.is_compiling():  # Inductor would compile for every N
         product = _batched_product
@@ -43,10 +49,11 @@ def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
     return product(rows, weight, bias, groups).view(*x.shape[:-1], weight.size(0))
 
 
-def _batched_product(rows: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+def _batched_product(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     """The product on other devices and for compilers: one of matrices for each group, side by side."""
     blocks = weight.view(groups, -1, weight.size(1)).transpose(1, 2)  # [G, C/G, C'/G]
-    parts = torch.baddbmm(bias.view(groups, 1, -1), _grouped(rows, groups), blocks)  # [G, N, C'/G]
+    start = rows.new_zeros(1) if bias is None else bias.view(groups, 1, -1)
+    parts = torch.baddbmm(start, _grouped(rows, groups), blocks)  # [G, N, C'/G]
     return parts.transpose(0, 1).reshape(rows.size(0), weight.size(0))
 
 
@@ -60,7 +67,7 @@ def _nhwc(rows: Tensor) -> Tensor:
     return rows.view(1, -1, 1, rows.size(-1)).permute(0, 3, 1, 2)
 
 
-def _nhwc_product(rows: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+def _nhwc_product(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     out = F.conv2d(_nhwc(rows.contiguous()), weight.unsqueeze(-1), bias, groups=groups)  # [1, C', N, 1]
     return out.permute(0, 2, 3, 1).reshape(rows.size(0), -1)
 
@@ -73,9 +80,11 @@ class _NhwcProduct(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        ctx.groups, ctx.precision = groups, weight.dtype
+        if rows.dtype != weight.dtype:
+            weight, bias = bf16.copy_of(weight), None if bias is None else bias.to(rows.dtype)
         ctx.save_for_backward(rows, weight)
-        ctx.groups = groups
         return _nhwc_product(rows, weight, bias, groups)
 
     @staticmethod
@@ -92,9 +101,9 @@ class _NhwcProduct(Function):
         if ctx.needs_input_grad[1]:
             # Products of their own: of strided bf16, bmm makes copies.
             pairs = zip(grad.chunk(ctx.groups, 1), rows.chunk(ctx.groups, 1), strict=True)
-            grad_weight = torch.cat([g.t() @ x for g, x in pairs]).view(weight.shape)  # [C', C/G, 1]
+            grad_weight = torch.cat([g.t() @ x for g, x in pairs]).view(weight.shape).to(ctx.precision)  # [C', C/G, 1]
         if ctx.needs_input_grad[2]:
-            grad_bias = grad.sum(0)
+            grad_bias = grad.sum(0).to(ctx.precision)
         return grad_rows, grad_weight, grad_bias, None
 
 
@@ -110,6 +119,10 @@ class GroupedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., C] to [..., C']."""
         return block_diagonal(x, self.weight, self.bias, self.groups)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Map [..., C] to [..., C'] in bf16, without the bias."""
+        return block_diagonal(x, self.weight, None, self.groups)
 
 
 # ── the layer ──
@@ -142,7 +155,7 @@ class SqueezeBertOutput(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Join [B, S, width] and the residual [B, S, H] into [B, S, H]."""
-        return self.layernorm(self.dropout(self.conv1d(x)) + residual)
+        return add_norm(self.conv1d, self.layernorm, x, residual, self.dropout)
 
 
 class SqueezeBertLayer(nn.Module):
@@ -162,9 +175,10 @@ class SqueezeBertLayer(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | Packing | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Map [B, S, H] to [B, S, H]."""
+        x = bf16.narrow(x)
         context, weights = self.attention(x, keep, with_weights)
         x = self.post_attention(context, x)
-        inner = self.activation(self.intermediate["conv1d"](x))  # [B, S, I]
+        inner = activate(self.intermediate["conv1d"], self.activation, x)  # [B, S, I]
         return self.output(inner, x), weights
 
 

@@ -9,7 +9,19 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p, pointer
+from ctypes import (
+    POINTER,
+    Structure,
+    byref,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int32,
+    c_int64,
+    c_uint64,
+    c_void_p,
+    pointer,
+)
 from functools import cache
 from importlib.util import find_spec
 from operator import index as whole
@@ -103,6 +115,55 @@ class _Time(Structure):
     _fields_: ClassVar = [("name", c_char_p), ("seconds", c_double)]
 
 
+class Team(Structure):
+    """pb_team: who computes a pass of a training step."""
+
+    _fields_: ClassVar = [("training", c_void_p), ("run", c_void_p), ("threads", c_int32)]
+
+
+class NormPass(Structure):
+    """pb_norm_pass: a norm of a sum, forward or back."""
+
+    _fields_: ClassVar = [
+        ("rows", c_int64), ("width", c_int32), ("centres", c_int32), ("dropped", c_int32), ("eps", c_float),
+        ("seed", c_uint64), ("wide", c_int32), ("x", c_void_p), ("bias", c_void_p), ("residual", c_void_p),
+        ("weight", c_void_p), ("shift", c_void_p), ("out", c_void_p), ("sum", c_void_p), ("stats", c_void_p),
+        ("grad_out", c_void_p), ("grad_x", c_void_p), ("grad_residual", c_void_p), ("grad_weight", c_void_p),
+        ("grad_shift", c_void_p), ("grad_bias", c_void_p),
+    ]  # fmt: skip
+
+
+class ActivationPass(Structure):
+    """pb_activation_pass: an activation, forward or back."""
+
+    _fields_: ClassVar = [
+        ("rows", c_int64), ("width", c_int32), ("is_gelu", c_int32), ("x", c_void_p), ("bias", c_void_p),
+        ("out", c_void_p), ("grad_out", c_void_p), ("grad_x", c_void_p), ("grad_bias", c_void_p),
+    ]  # fmt: skip
+
+
+class AttentionPass(Structure):
+    """pb_attention_pass: attention within examples, forward or back."""
+
+    _fields_: ClassVar = [
+        ("examples", c_int64), ("starts", c_void_p), ("keys", c_void_p), ("heads", c_int32), ("depth", c_int32),
+        ("dropped", c_int32), ("seed", c_uint64), ("query", c_void_p), ("key", c_void_p), ("value", c_void_p),
+        ("out", c_void_p), ("scales", c_void_p), ("grad_out", c_void_p), ("grad_query", c_void_p),
+        ("grad_key", c_void_p), ("grad_value", c_void_p),
+    ]  # fmt: skip
+
+
+class AdamwPass(Structure):
+    """pb_adamw_pass: a step of AdamW."""
+
+    _fields_: ClassVar = [
+        ("count", c_int32), ("sizes", c_void_p), ("gradients", c_void_p), ("weights", c_void_p), ("means", c_void_p),
+        ("squares", c_void_p), ("copies", c_void_p), ("rate", c_double), ("decay", c_double), ("beta1", c_double),
+        ("beta2", c_double), ("eps", c_double), ("correction1", c_double), ("correction2", c_double),
+        ("scale", c_double),
+    ]  # fmt: skip
+
+
 _PARAMETERS: dict[str, list[Any]] = {
     "pb_list_kernels": [POINTER(_Kernels), c_int32, POINTER(c_int32)],
     "pb_find_kernels": [c_char_p, POINTER(_Kernels)],
@@ -118,6 +179,15 @@ _PARAMETERS: dict[str, list[Any]] = {
     "pb_rows_of": [c_void_p, POINTER(_Columns), POINTER(c_int32)],
     "pb_run": [c_void_p, POINTER(_Batch), POINTER(_Output), c_int32],
     "pb_take_times": [POINTER(_Time), c_int32, POINTER(c_int32)],
+    "pb_find_training": [c_char_p, POINTER(c_void_p)],
+    "pb_train_norm": [POINTER(Team), POINTER(NormPass)],
+    "pb_train_norm_gradient": [POINTER(Team), POINTER(NormPass)],
+    "pb_train_activation": [POINTER(Team), POINTER(ActivationPass)],
+    "pb_train_activation_gradient": [POINTER(Team), POINTER(ActivationPass)],
+    "pb_train_attention": [POINTER(Team), POINTER(AttentionPass)],
+    "pb_train_attention_gradient": [POINTER(Team), POINTER(AttentionPass)],
+    "pb_train_adamw": [POINTER(Team), POINTER(AdamwPass)],
+    "pb_train_square_sum": [POINTER(Team), POINTER(AdamwPass), POINTER(c_double)],
 }
 
 
@@ -279,6 +349,30 @@ def take_kernel_times() -> list[tuple[str, float]]:
     core, times, count = library(), (_Time * 32)(), c_int32()
     _check(core, core.pb_take_times(times, len(times), byref(count)))
     return [(each.name.decode(), each.seconds) for each in times[: count.value]]
+
+
+# ── training ──
+
+Pass = NormPass | ActivationPass | AttentionPass | AdamwPass
+
+
+def find_training(kernels: str) -> int | None:
+    """The passes of a training step in bfloat16 that the set of this name has, for a `Team`; None where it has none."""
+    found = c_void_p()
+    return None if library().pb_find_training(_text(kernels), byref(found)) else found.value
+
+
+def train(name: str, team: Team, one: Pass) -> None:
+    """Run a pass, pb_train_NAME, of arrays that live as long; raises `ValueError` for what makes no sense."""
+    core = library()
+    _check(core, getattr(core, f"pb_train_{name}")(team, one))
+
+
+def square_sum(team: Team, one: AdamwPass) -> float:
+    """The sum of the squares of the gradients of a step."""
+    core, total = library(), c_double()
+    _check(core, core.pb_train_square_sum(team, one, byref(total)))
+    return total.value
 
 
 # ── programs ──

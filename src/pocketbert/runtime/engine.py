@@ -56,7 +56,7 @@ def native_core() -> type[core.Program] | None:
     return core.Program
 
 
-def _chosen_kernels() -> str | None:
+def chosen_kernels() -> str | None:
     """The kernels that POCKETBERT_KERNEL names; None lets the core choose the fastest."""
     name = os.environ.get("POCKETBERT_KERNEL") or None
     if name is not None:
@@ -82,7 +82,7 @@ def backend() -> Backend:
     threads = usable_threads()
     if program is None:
         return Backend(None, threads, {})
-    name = _chosen_kernels()
+    name = chosen_kernels()
     return Backend(program(threads, name).kernels, threads, {} if name else dict(core.refused_kernels()))
 
 
@@ -119,7 +119,7 @@ class Engine:
         if program is None:
             self.run = partial(reference.run, plan)
         else:
-            self.run = NativeRunner(plan, program(self.threads, _chosen_kernels()))
+            self.run = NativeRunner(plan, program(self.threads, chosen_kernels()))
 
     @classmethod
     def from_pretrained(

@@ -27,7 +27,7 @@ from pocketbert.errors import TrainingInterrupted
 from pocketbert.training.callbacks import Callback
 from pocketbert.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from pocketbert.training.objectives import Batch, Objective
-from pocketbert.training.optim import all_finite, clip_gradients
+from pocketbert.training.optim import all_finite, clip_and_step
 from pocketbert.training.progress import Progress, RunningMeans, Writer, diverged
 from pocketbert.training.state import Saver, State, latest_state, load_state
 
@@ -214,8 +214,9 @@ class _Runner:
         if self.processes.count > 1:
             sums = self.processes.sum(torch.stack([value.float() for value in scalars.values()]))
             scalars = dict(zip(scalars, sums.unbind(), strict=True))
-        scalars["gradient_norm"] = clip_gradients(self.objective.parameters(), self.schedule.clip)
-        self.optimizer.step()
+        scalars["gradient_norm"] = clip_and_step(
+            self.optimizer, self.objective.parameters(), self.schedule.clip, narrow=self.schedule.bf16
+        )
         return scalars, totals["examples"]
 
     def _seed(self, seed: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pocketbert.training.distributed import norms_of, part
+from pocketbert.models import bf16
+from pocketbert.training.distributed import is_sharded, norms_of, part
 from pocketbert.training.lamb import Lamb
 
 
@@ -84,6 +85,71 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float | None) -> Tensor:
     if limit is not None:
         torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm
+
+
+@torch.no_grad()
+def clip_and_step(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], limit: float | None, *, narrow: bool
+) -> Tensor:
+    """Carry out a step with gradients scaled down to this norm over all of them; return the norm before.
+
+    Args:
+        optimizer: of these parameters.
+        parameters: what may have gradients, sharded or not.
+        limit: the largest norm; None for any.
+        narrow: whether the model trains in bf16. AdamW then scales gradients while it reads them, and writes what the
+            products of the next step read, where the core has a pass for that.
+    """
+    moving = [parameter for parameter in parameters if parameter.grad is not None]
+    if not (narrow and type(optimizer) is torch.optim.AdamW and _has_pass(moving)):
+        norm = clip_gradients(moving, limit)
+        optimizer.step()
+        return norm
+    size = bf16.norm([parameter.grad for parameter in moving if parameter.grad is not None])
+    scale = 1.0 if limit is None else min(1.0, limit / (size + 1e-6))
+    for group in optimizer.param_groups:
+        beta1, beta2 = group["betas"]
+        for count, weights in _counted(optimizer, group["params"]).items():
+            states = [optimizer.state[weight] for weight in weights]
+            bf16.step(
+                weights, [weight.grad for weight in weights if weight.grad is not None],
+                [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states], rate=group["lr"],
+                decay=group["weight_decay"], beta1=beta1, beta2=beta2, eps=group["eps"],
+                correction1=1 - beta1**count, correction2=1 - beta2**count, scale=scale,
+            )  # fmt: skip
+    return torch.tensor(size)
+
+
+def _has_pass(moving: Sequence[Tensor]) -> bool:
+    """Return whether the core can step with these weights and their gradients."""
+    return bf16.is_there() and all(
+        tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and tensor.is_contiguous()
+        and not is_sharded(tensor)
+        for weight in moving
+        for tensor in (weight, weight.grad)
+        if tensor is not None
+    )
+
+
+def _counted(optimizer: torch.optim.Optimizer, weights: Iterable[Tensor]) -> dict[int, list[Tensor]]:
+    """Count this step for the weights with gradients; return them by their numbers of steps.
+
+    The state is that of `torch.optim.AdamW`.
+    """
+    moving = [weight for weight in weights if weight.grad is not None]
+    for weight in moving:
+        if not (state := optimizer.state[weight]):
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+    found: dict[int, list[Tensor]] = {}
+    if moving:
+        counters = [optimizer.state[weight]["step"] for weight in moving]
+        torch._foreach_add_(counters, 1)
+        for weight, count in zip(moving, torch.stack(counters).tolist(), strict=True):
+            found.setdefault(int(count), []).append(weight)
+    return found
 
 
 @torch.no_grad()
