@@ -441,16 +441,26 @@ void check(const pb_attention_pass& p, bool derivative) {
     check_dropped(p.dropped);
     require(p.examples >= 0 && p.starts && p.keys, "attention needs examples");
     require(p.heads >= 1 && p.depth >= 1 && p.depth <= 4096 && p.heads <= 65536, "attention needs heads");
+    require(p.group_heads >= 1 && p.heads % p.group_heads == 0, "heads are divided among groups");
+    const std::int64_t groups = p.heads / p.group_heads, of_group = std::int64_t(p.group_heads) * p.depth;
+    require(p.group_stride >= (groups > 1 ? of_group : 0) && p.group_stride <= p.stride &&
+                (groups - 1) * p.group_stride + of_group <= p.stride,
+            "a row has room for all heads");
     for (std::int64_t e = 0; e < p.examples; ++e) {
         const std::int64_t length = std::int64_t(p.starts[e + 1]) - p.starts[e];
         require(p.starts[e] >= 0 && length >= 1 && length <= 65536,
                 "examples have 1 to 65536 rows and follow each other");
         require(p.keys[e] >= 1 && p.keys[e] <= length, "an example has from one key to as many as rows");
     }
-    if (p.examples) check_rows(p.starts[p.examples], std::int64_t(p.heads) * p.depth);
+    if (p.examples) check_rows(p.starts[p.examples], p.stride);
     require(p.query && p.key && p.value && p.scales, "an array of attention is missing");
     require(derivative ? p.grad_out && p.grad_query && p.grad_key && p.grad_value : p.out != nullptr,
             "an array of attention is missing");
+}
+
+void check(const pb_difference_pass& p, bool) {
+    check_rows(p.rows, p.width);
+    require(p.own && p.other && p.loss, "an array of the difference is missing");
 }
 
 void check(const pb_adamw_pass& p, bool moves) {
@@ -505,6 +515,10 @@ std::int32_t pb_train_attention(const pb_team* team, const pb_attention_pass* pa
 
 std::int32_t pb_train_attention_gradient(const pb_team* team, const pb_attention_pass* pass) {
     return training(team, pass, true, [&](const TrainingLoops& loops) { loops.attention_gradient(*team, *pass); });
+}
+
+std::int32_t pb_train_difference(const pb_team* team, const pb_difference_pass* pass) {
+    return training(team, pass, false, [&](const TrainingLoops& loops) { loops.difference(*team, *pass); });
 }
 
 std::int32_t pb_train_adamw(const pb_team* team, const pb_adamw_pass* pass) {

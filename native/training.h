@@ -12,6 +12,7 @@ struct TrainingLoops {
     void (*activation_gradient)(const pb_team&, const pb_activation_pass&);
     void (*attention)(const pb_team&, const pb_attention_pass&);
     void (*attention_gradient)(const pb_team&, const pb_attention_pass&);
+    void (*difference)(const pb_team&, const pb_difference_pass&);
     double (*square_sum)(const pb_team&, const pb_adamw_pass&);
     void (*adamw)(const pb_team&, const pb_adamw_pass&);
 };

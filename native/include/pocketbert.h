@@ -309,23 +309,41 @@ PB_API int32_t pb_train_activation(const pb_team* team, const pb_activation_pass
 PB_API int32_t pb_train_activation_gradient(const pb_team* team, const pb_activation_pass* pass);
 
 /* Attention within examples, and its derivative, with dropout on the probabilities. Of an example's rows, which are
- * queries, the first ones are keys. */
+ * queries, the first ones are keys. Queries, keys and values, and their gradients, have rows of `stride` numbers, in which
+ * heads lie by groups, `group_stride` numbers from one to the next: all three may be columns of one array. */
 typedef struct pb_attention_pass {
     int64_t examples;
     const int32_t* starts; /* [examples + 1] where each example starts among the rows, from 0, and their number */
     const int32_t* keys; /* [examples] how many keys, from 1 to the rows of the example */
     int32_t heads, depth, dropped;
     uint64_t seed;
-    const uint16_t *query, *key, *value; /* [rows, heads * depth] */
+    int64_t stride, group_stride;
+    int32_t group_heads; /* of a group, a divisor of `heads` */
+    const uint16_t *query, *key, *value;
     uint16_t* out; /* [rows, heads * depth] */
     float* scales; /* [rows, heads], for the derivative: the logarithm of the sum of the powers, to base 2 */
-    /* Of the derivative alone, [rows, heads * depth]: */
-    const uint16_t* grad_out;
+    /* Of the derivative alone: */
+    const uint16_t* grad_out; /* [rows, heads * depth] */
     uint16_t *grad_query, *grad_key, *grad_value;
 } pb_attention_pass;
 
 PB_API int32_t pb_train_attention(const pb_team* team, const pb_attention_pass* pass);
 PB_API int32_t pb_train_attention_gradient(const pb_team* team, const pb_attention_pass* pass);
+
+/* The squared difference of two rows, each normalised as a layer norm does it without weights, summed over all numbers and
+ * divided by the width, and its derivative with respect to the first. */
+typedef struct pb_difference_pass {
+    int64_t rows;
+    int32_t width;
+    float eps;
+    int32_t wide; /* whether `own` and its gradient are floats, and not bfloat16 */
+    const void* own; /* [rows, width] */
+    const float* other; /* [rows, width] */
+    void* gradient; /* [rows, width], or NULL */
+    double* loss; /* one number */
+} pb_difference_pass;
+
+PB_API int32_t pb_train_difference(const pb_team* team, const pb_difference_pass* pass);
 
 /* A step of AdamW: m = beta1 · m + (1 - beta1) · g, v = beta2 · v + (1 - beta2) · g², weight = weight · (1 - rate · decay) -
  * rate · (m / correction1) / (sqrt(v / correction2) + eps), where g is the gradient times `scale`. */

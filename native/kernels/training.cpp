@@ -386,9 +386,17 @@ struct Head {
           blocks((length + BLOCK - 1) / BLOCK), depth_tiles((pass.depth + BLOCK - 1) / BLOCK),
           dropout(pass.dropped, pass.seed) {}
 
+    // Where the head begins among the queries, keys or values, and their gradients; and in what attention returns.
+    std::int64_t place() const {
+        return first * p.stride + head / p.group_heads * p.group_stride + std::int64_t(head % p.group_heads) * p.depth;
+    }
     std::int64_t width() const { return std::int64_t(p.heads) * p.depth; }
+    std::int64_t place_out() const { return first * width() + std::int64_t(head) * p.depth; }
     HeadRows rows_of(const std::uint16_t* all) const {
-        return {all + first * width() + std::int64_t(head) * p.depth, width(), length, p.depth, blocks, depth_tiles};
+        return {all + place(), p.stride, length, p.depth, blocks, depth_tiles};
+    }
+    HeadRows rows_of_out(const std::uint16_t* all) const {
+        return {all + place_out(), width(), length, p.depth, blocks, depth_tiles};
     }
     float factor() const { return 1.44269504f / std::sqrt(static_cast<float>(p.depth)); }  // of scores as powers of 2
     float& scale_of(int row) const { return p.scales[(first + row) * p.heads + head]; }
@@ -397,24 +405,24 @@ struct Head {
         return dropout.kept(static_cast<std::uint64_t>(number));
     }
     // Rows `row` and the following of sums of `depth`, as bfloat16.
-    void store_rows(Sums* sums, int row, const float* factors, std::uint16_t* all) const {
-        std::uint16_t* const to = all + (first + row) * width() + std::int64_t(head) * p.depth;
+    void store_rows(Sums* sums, int row, const float* factors, std::uint16_t* first_row, std::ptrdiff_t stride) const {
+        std::uint16_t* const to = first_row + row * stride;
         for (int r = 0; r < std::min(BLOCK, length - row); ++r)
             for (int d = 0; d < p.depth; d += LANES)
-                store(to + r * width() + d, lanes(p.depth - d),
+                store(to + r * stride + d, lanes(p.depth - d),
                       _mm512_mul_ps(_mm512_loadu_ps(numbers(sums[d / BLOCK], r) + d % BLOCK),
                                     _mm512_set1_ps(factors[r])));
     }
     // The same of sums [depth, tokens], one block of 32 of each.
     void store_columns(Sums& sums, int row, int column, std::uint16_t* all) const {
-        std::uint16_t* const to = all + (first + row) * width() + std::int64_t(head) * p.depth + column;
+        std::uint16_t* const to = all + place() + row * p.stride + column;
         for (int r = 0; r < BLOCK; r += TILE)
             for (int d = 0; d < BLOCK && column + d < p.depth; d += TILE)
                 Avx512Bf16::transpose(
                     [&](int i) { return _mm512_loadu_si512(sums.bytes[d + i] + r / TILE * TILE_BYTES); },
                     [&](int i, __m512i line) {
                         if (row + r + i < length)
-                            store(to + (r + i) * width() + d, lanes(p.depth - column - d), _mm512_castsi512_ps(line));
+                            store(to + (r + i) * p.stride + d, lanes(p.depth - column - d), _mm512_castsi512_ps(line));
                     });
     }
 };
@@ -469,7 +477,7 @@ void attend(const Head& h, Tile* scratch) {
             factors[r] = h.dropout.scale / sum;
         }
         Products::multiply(powers, values, blocks, sums, depth);
-        h.store_rows(sums, row, factors, h.p.out);
+        h.store_rows(sums, row, factors, h.p.out + h.place_out(), h.width());
     }
 }
 
@@ -485,7 +493,7 @@ void attend_gradient(const Head& h, Tile* scratch) {
     Tile* const slope_rows = places.take(2 * blocks);
     Sums *const scores = places.take_sums(blocks), *const of_weights = places.take_sums(blocks);
     Sums* const sums = places.take_sums(depth);
-    const HeadRows query = h.rows_of(h.p.query), key = h.rows_of(h.p.key), grad = h.rows_of(h.p.grad_out);
+    const HeadRows query = h.rows_of(h.p.query), key = h.rows_of(h.p.key), grad = h.rows_of_out(h.p.grad_out);
     query.rows(queries), query.transposed_rows(query_columns);
     grad.rows(grads), grad.transposed_rows(grad_columns);
     key.transposed(keys), key.columns(key_columns);
@@ -546,7 +554,7 @@ void attend_gradient(const Head& h, Tile* scratch) {
             }
         }
         Products::multiply(slope_rows, key_columns, blocks, sums, depth);
-        h.store_rows(sums, row, ones, h.p.grad_query);
+        h.store_rows(sums, row, ones, h.p.grad_query + h.place(), h.p.stride);
     }
     for (int d = 0; d < depth; ++d) {
         Products::multiply(grad_columns + 2 * d * blocks, weights, blocks, scores, blocks);
@@ -574,6 +582,65 @@ void for_heads(const pb_team& team, const pb_attention_pass& p, void (*run)(cons
             scratch.data() + tiles * static_cast<std::size_t>(worker));
         Products::leave();
     });
+}
+
+// ── differences ──
+
+// The mean of a row, and 1 / deviation.
+template <class Number>
+INLINE std::pair<float, float> moments(const Number* x, std::int64_t width, float eps) {
+    __m512 total = _mm512_setzero_ps(), squares = total;
+    for_vectors(width, [&](std::int64_t j, auto m) INLINE_LAMBDA { total = _mm512_add_ps(total, load(x + j, m)); });
+    const float mean = _mm512_reduce_add_ps(total) / static_cast<float>(width);
+    for_vectors(width, [&](std::int64_t j, auto m) INLINE_LAMBDA {
+        const __m512 d = only(m, _mm512_sub_ps(load(x + j, m), _mm512_set1_ps(mean)));
+        squares = _mm512_fmadd_ps(d, d, squares);
+    });
+    return {mean, 1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / static_cast<float>(width) + eps)};
+}
+
+template <class Number>
+void difference(const pb_team& team, const pb_difference_pass& p) {
+    constexpr std::int64_t ROWS = 64;
+    const std::int64_t width = p.width, parts = (p.rows + ROWS - 1) / ROWS;
+    std::vector<double> losses(static_cast<std::size_t>(parts));
+    for_parts(team, parts, [&](std::int64_t part, int) {
+        double loss = 0.0;
+        for (std::int64_t row = part * ROWS; row < std::min(p.rows, (part + 1) * ROWS); ++row) {
+            const Number* const own = static_cast<const Number*>(p.own) + row * width;
+            const float* const other = p.other + row * width;
+            const auto [mean, inverse] = moments(own, width, p.eps);
+            const auto [other_mean, other_inverse] = moments(other, width, p.eps);
+            const __m512 scale = _mm512_set1_ps(inverse), shift = _mm512_set1_ps(-mean * inverse);
+            const __m512 other_scale = _mm512_set1_ps(other_inverse),
+                         other_shift = _mm512_set1_ps(-other_mean * other_inverse);
+            const auto normal = [&](std::int64_t j, auto m)
+                                    INLINE_LAMBDA { return only(m, _mm512_fmadd_ps(load(own + j, m), scale, shift)); };
+            const auto off = [&](std::int64_t j, auto m) INLINE_LAMBDA {
+                return _mm512_sub_ps(normal(j, m),
+                                     only(m, _mm512_fmadd_ps(load(other + j, m), other_scale, other_shift)));
+            };
+            __m512 squares = _mm512_setzero_ps(), sum = squares, product = squares;
+            for_vectors(width, [&](std::int64_t j, auto m) INLINE_LAMBDA {
+                const __m512 d = off(j, m);
+                squares = _mm512_fmadd_ps(d, d, squares), sum = _mm512_add_ps(sum, d);
+                product = _mm512_fmadd_ps(d, normal(j, m), product);
+            });
+            loss += static_cast<double>(_mm512_reduce_add_ps(squares)) / static_cast<double>(width);
+            if (!p.gradient) continue;
+            Number* const gradient = static_cast<Number*>(p.gradient) + row * width;
+            const __m512 mean_sum = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / static_cast<float>(width));
+            const __m512 mean_product = _mm512_set1_ps(_mm512_reduce_add_ps(product) / static_cast<float>(width));
+            const __m512 factor = _mm512_set1_ps(2.0f * inverse / static_cast<float>(width));
+            for_vectors(width, [&](std::int64_t j, auto m) INLINE_LAMBDA {
+                const __m512 g = _mm512_fnmadd_ps(normal(j, m), mean_product, _mm512_sub_ps(off(j, m), mean_sum));
+                store(gradient + j, m, _mm512_mul_ps(g, factor));
+            });
+        }
+        losses[static_cast<std::size_t>(part)] = loss;
+    });
+    *p.loss = 0.0;
+    for (const double loss : losses) *p.loss += loss;
 }
 
 // ── AdamW ──
@@ -656,6 +723,9 @@ constexpr TrainingLoops table() {
     };
     loops.attention_gradient = [](const pb_team& team, const pb_attention_pass& p) {
         for_heads<Products>(team, p, attend_gradient<Products>);
+    };
+    loops.difference = [](const pb_team& team, const pb_difference_pass& p) {
+        (p.wide ? difference<float> : difference<std::uint16_t>)(team, p);
     };
     loops.square_sum = square_sum;
     loops.adamw = adamw;

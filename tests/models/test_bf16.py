@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocketbert.models import bf16
+from pocketbert.models.squeezebert import block_diagonal
 from pocketbert.runtime import core
 from pocketbert.runtime.engine import native_core
 
@@ -132,6 +133,28 @@ def test_attention(lengths: list[int], heads: int, depth: int, hides: bool) -> N
     compare([out, *gradients(out, weights, ours)], [expected, *gradients(expected, weights, theirs)], 0.02)
 
 
+@pytest.mark.parametrize(("heads", "groups"), [(4, 1), (4, 4), (6, 2)])
+def test_self_attention(heads: int, groups: int) -> None:
+    """One product, and the same as three."""
+    width, lengths = heads * 16, [9, 40, 1]
+    starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
+    x, weights = rows(starts[-1], width), rows(starts[-1], width)
+    matrices = [rows(width, width // groups, 1, scale=0.3) for _ in range(3)]
+    biases = [rows(width) for _ in range(3)]
+
+    def leaves(kind: torch.dtype) -> list[Tensor]:
+        return [x.to(kind, copy=True).requires_grad_(), *(one.clone().requires_grad_() for one in matrices + biases)]
+
+    ours, theirs = leaves(torch.bfloat16), leaves(torch.float32)
+    out = bf16.self_attention(ours[0], ours[1:4], ours[4:], groups, heads, starts, lengths, 0.0)
+    qkv = [block_diagonal(theirs[0], theirs[1 + i], theirs[4 + i], groups) for i in range(3)]
+    expected = attend(qkv, heads, starts, lengths, [torch.ones(()) for _ in lengths])
+    mine, others = gradients(out, weights, ours), gradients(expected, weights, theirs)
+    # Those of the biases together: what is added to all keys changes nothing, so their exact gradient is zero.
+    mine, others = ([*one[:4], torch.cat(one[4:])] for one in (mine, others))
+    compare([out, *mine], [expected, *others], 0.03)
+
+
 @pytest.mark.parametrize("lengths", [[20], [37, 64, 9]])
 def test_dropout_of_attention(lengths: list[int]) -> None:
     """What it leaves is seen in values of one each, and repeated in the derivative."""
@@ -156,3 +179,19 @@ def test_dropout_of_attention(lengths: list[int]) -> None:
     theirs = [x.clone().requires_grad_() for x in (q, k, v)]
     expected = attend(theirs, heads, starts, lengths, masks)
     compare([out, *gradients(out, weights, ours)], [expected, *gradients(expected, weights, theirs)], 0.02)
+
+
+@pytest.mark.parametrize(("count", "width"), [(1, 5), (70, 33), (129, 48), (33, 384)])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_difference(count: int, width: int, kind: torch.dtype) -> None:
+    own, other = rows(count, width), torch.randn(count, width)
+    mine, theirs = own.to(kind, copy=True).requires_grad_(), own.clone().requires_grad_()
+    loss = bf16.difference(mine, other, 1e-5)
+    expected = F.mse_loss(F.layer_norm(theirs, [width]), F.layer_norm(other, [width]), reduction="sum") / width
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    (3 * loss).backward()
+    (3 * expected).backward()
+    assert mine.grad is not None
+    assert theirs.grad is not None
+    assert mine.grad.dtype == kind
+    compare([mine.grad], [theirs.grad])

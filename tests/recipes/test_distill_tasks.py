@@ -242,6 +242,32 @@ def test_the_words_are_there_and_masks_in_copies_alone(text: Make, copies: float
             np.testing.assert_array_equal(b[name], array)
 
 
+def test_kinds_of_texts_merged_into_one_micro_batch(text: Make) -> None:
+    """The same examples, and the same masked copies, which are of the first ones."""
+    from pocketbert.tasks.raw_text import RawText
+
+    options = text()
+    raw = RawText(options)
+    words = AutoTokenizer.from_pretrained(options.data)
+    encoded = replace(raw.encode(words, BertConfig(), 24), short=0.25, pairs=0.4, copies=0.5)
+
+    def examples(part: dict[str, Any], ids: str, starts: str) -> list[tuple[Any, ...]]:
+        names = (ids, "token_type_ids", "position_ids")
+        return [tuple(map(tuple, (part[n][a:b].tolist() for n in names))) for a, b in pairwise(part[starts].tolist())]
+
+    for step in range(3):
+        apart = encoded.batches(batch_size=20, parts=1, seed=SEED)(step)
+        [one] = replace(encoded, merges=True).batches(batch_size=20, parts=1, seed=SEED)(step)
+        assert len(apart) > 2
+        wanted = sorted(example for part in apart for example in examples(part, "input_ids", "starts"))
+        assert sorted(examples(one, "input_ids", "starts")) == wanted
+        copies = [copy for part in apart if "copy_ids" in part for copy in examples(part, "copy_ids", "copy_starts")]
+        assert examples(one, "copy_ids", "copy_starts") == copies
+        restored = one["copy_ids"].copy()
+        restored[one["masked_positions"]] = one["masked_labels"]
+        np.testing.assert_array_equal(restored, one["input_ids"][: len(restored)])
+
+
 def test_short_sentences_among_the_long_examples(text: Make) -> None:
     from pocketbert.tasks.raw_text import RawText
 

@@ -54,7 +54,8 @@ def test_structs_are_laid_out_as_in_the_header(tmp_path: Path) -> None:
         "time": core._Time, "vocabulary": wordpiece.CVocabulary, "added_token": wordpiece.CAddedToken,
         "token": wordpiece.CToken,
         "team": core.Team, "norm_pass": core.NormPass, "activation_pass": core.ActivationPass,
-        "attention_pass": core.AttentionPass, "adamw_pass": core.AdamwPass,
+        "attention_pass": core.AttentionPass, "difference_pass": core.DifferencePass,
+        "adamw_pass": core.AdamwPass,
     }  # fmt: skip
     lines = ["#include <pocketbert.h>", "#include <stddef.h>"]
     for name, struct in ours.items():

@@ -20,7 +20,7 @@ from pocketbert.models.ops import (
     Packing,
     activate,
     add_norm,
-    attend,
+    attend_to_itself,
     init_parameters,
 )
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
@@ -69,7 +69,7 @@ class BertSelfAttention(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | Packing | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Mix tokens: [B, S, H] to [B, S, H]."""
         rate = self.dropout if self.training else 0.0
-        return attend(self.query(x), self.key(x), self.value(x), self.heads, keep, rate, with_weights)
+        return attend_to_itself(self.query, self.key, self.value, x, self.heads, keep, rate, with_weights)
 
 
 class BertOutput(nn.Module):

@@ -22,6 +22,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakIdKeyDictionary
 
+from pocketbert.models.cpu import block_weight_gradient, nhwc_input_gradient, nhwc_product
+
 #: The activations that have a pass.
 ACTIVATIONS = ("gelu", "relu")
 
@@ -166,34 +168,79 @@ def _sizes(tensors: Sequence[Tensor]) -> Any:
 # ── products ──
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """[..., I] in any precision by `weight` [O, I] in bf16: [..., O]."""
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
+    """[..., I] in any precision by `weight` [O, I/groups], block-diagonal of that, in bf16: [..., O]."""
     rows = x.to(torch.bfloat16).reshape(-1, x.size(-1))
-    out: Tensor = _Product.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+    out: Tensor = _Product.apply(rows, weight, bias, groups)  # type: ignore[no-untyped-call]
     return out.view(*x.shape[:-1], weight.size(0))
 
 
 class _Product(Function):
-    """Rows [N, I] by a matrix [O, I], which is converted once."""
+    """Rows [N, I] by a matrix, which is converted once; [O, I/groups, 1] is a matrix as well."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        narrow_weight = copy_of(weight)
-        ctx.save_for_backward(rows, narrow_weight)
-        if bias is None:
-            return rows @ narrow_weight.t()
-        return torch.ops.mkldnn._linear_pointwise(rows, narrow_weight, bias.to(torch.bfloat16), "none", [], "")
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        matrix = copy_of(weight).view(len(weight), -1)
+        ctx.save_for_backward(rows, matrix)
+        ctx.groups, ctx.shape = groups, weight.shape
+        return _multiply(rows, matrix, bias, groups)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        rows, weight = ctx.saved_tensors
-        grad = grad.contiguous()
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        rows, matrix = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        grad_rows, grad_matrix = _gradients(grad.contiguous(), rows, matrix, ctx.groups, wanted[0], wanted[1])
+        grad_weight = None if grad_matrix is None else grad_matrix.view(ctx.shape)
+        return grad_rows, grad_weight, grad.sum(0).float() if wanted[2] else None, None
+
+
+def _multiply(rows: Tensor, matrix: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    if bias is not None:
+        bias = bias.to(torch.bfloat16)
+    if groups > 1:
+        return nhwc_product(rows, matrix, bias, groups)
+    if bias is None:
+        return rows @ matrix.t()
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, matrix, bias, "none", [], "")
+    return out
+
+
+def _gradients(
+    grad: Tensor, rows: Tensor, matrix: Tensor, groups: int, of_rows: bool, of_matrix: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Those of rows, in bf16, and of the matrix, in fp32."""
+    if groups > 1:
         return (
-            grad @ weight if ctx.needs_input_grad[0] else None,
-            (grad.t() @ rows).float() if ctx.needs_input_grad[1] else None,
-            grad.sum(0, dtype=torch.float32) if ctx.needs_input_grad[2] else None,
+            nhwc_input_gradient(grad, rows, matrix, groups) if of_rows else None,
+            block_weight_gradient(grad, rows, groups).float() if of_matrix else None,
         )
+    return grad @ matrix if of_rows else None, (grad.t() @ rows).float() if of_matrix else None
+
+
+#: Of the first of several weights: their versions and places when they were converted, and what came of it.
+_joined: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _joined_copy(weights: Sequence[Tensor], groups: int) -> Tensor:
+    """Weights [O, I/groups] in bf16 as one, [groups · len(weights) · O/groups, I/groups], converted once."""
+    found = _joined.get(weights[0])
+    states = tuple((weight._version, weight.data_ptr()) for weight in weights)
+    if found is None or found[0] != states:
+        _joined[weights[0]] = found = states, _join([weight.to(torch.bfloat16) for weight in weights], groups)
+    return found[1]
+
+
+def _join(parts: Sequence[Tensor], groups: int) -> Tensor:
+    """[O, …] several times as one, [len(parts) · O, …]: of every group, the rows of the first, the second and so on."""
+    joined = torch.stack([part.reshape(groups, len(part) // groups, -1) for part in parts], dim=1)
+    return joined.view(-1, joined.size(-1))
+
+
+def _part(joined: Tensor, count: int, groups: int) -> list[Tensor]:
+    """The reverse: `count` parts."""
+    parts = joined.view(groups, count, -1, joined.size(-1)).unbind(1)
+    return [part.reshape(-1, joined.size(-1)) for part in parts]
 
 
 # ── passes ──
@@ -305,6 +352,15 @@ def attention(
     return out
 
 
+def _attention_fields(
+    heads: int, width: int, starts: Sequence[int], keys: Sequence[int], rate: float
+) -> dict[str, Any]:
+    return {
+        "examples": len(keys), "starts": torch.tensor(starts, dtype=torch.int32),
+        "keys": torch.tensor(keys, dtype=torch.int32), "heads": heads, "depth": width // heads, **_drawn(rate),
+    }  # fmt: skip
+
+
 class _Attention(Function):
     @staticmethod
     def forward(
@@ -312,11 +368,10 @@ class _Attention(Function):
         rate: float,
     ) -> Tensor:  # fmt: skip
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        out, scales = torch.empty_like(query), torch.empty(starts[-1], heads)
+        out, scales, width = torch.empty_like(query), torch.empty(starts[-1], heads), query.size(-1)
         ctx.fields = {
-            "examples": len(keys), "starts": torch.tensor(starts, dtype=torch.int32),
-            "keys": torch.tensor(keys, dtype=torch.int32), "heads": heads, "depth": query.size(-1) // heads,
-            **_drawn(rate),
+            **_attention_fields(heads, width, starts, keys, rate), "stride": width, "group_stride": 0,
+            "group_heads": heads,
         }  # fmt: skip
         ctx.save_for_backward(query, key, value, scales)
         arrays = {"query": query, "key": key, "value": value, "out": out, "scales": scales}
@@ -332,3 +387,95 @@ class _Attention(Function):
         arrays |= zip(("grad_query", "grad_key", "grad_value"), grads, strict=True)
         _run("attention_gradient", "AttentionPass", **arrays, **ctx.fields)
         return *grads, None, None, None, None
+
+
+def self_attention(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], groups: int, heads: int, starts: Sequence[int],
+    keys: Sequence[int], rate: float,
+) -> Tensor:  # fmt: skip
+    """`attention` with the queries, keys and values that three products of `x` are, as one product.
+
+    Args:
+        x: [..., I] in bf16, N rows in all.
+        weights: of queries, keys and values, [O, I/groups] or [O, I/groups, 1].
+        biases: [O] each.
+        groups: of the block-diagonal products; a divisor of `heads`.
+        heads: as in `attention`, as are the following.
+        starts: where examples start.
+        keys: how many each has.
+        rate: of dropout.
+    """
+    rows = x.reshape(-1, x.size(-1))
+    given = (groups, heads, starts, keys, rate)
+    out: Tensor = _SelfAttention.apply(rows, *weights, *biases, *given)  # type: ignore[no-untyped-call]
+    return out.view(*x.shape[:-1], -1)
+
+
+class _SelfAttention(Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, *given: Any) -> Tensor:
+        weights, biases, (groups, heads, starts, keys, rate) = given[:3], given[3:6], given[6:]
+        width = len(weights[0])
+        matrix, bias = _joined_copy(weights, groups), _join(biases, groups)[:, 0]
+        joined = _multiply(rows, matrix, bias, groups)  # [N, 3 · O]
+        out, scales = torch.empty(len(rows), width, dtype=joined.dtype), torch.empty(len(rows), heads)
+        ctx.fields = {
+            **_attention_fields(heads, width, starts, keys, rate), "stride": 3 * width,
+            "group_stride": 3 * width // groups, "group_heads": heads // groups,
+        }  # fmt: skip
+        ctx.groups, ctx.shape = groups, weights[0].shape
+        ctx.save_for_backward(rows, matrix, joined, scales)
+        parts = dict(zip(("query", "key", "value"), _places(joined, width // groups), strict=True))
+        _run("attention", "AttentionPass", out=out, scales=scales, **parts, **ctx.fields)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, matrix, joined, scales = ctx.saved_tensors
+        names, apart = ("query", "key", "value"), ctx.shape[0] // ctx.groups
+        of_joined = torch.empty_like(joined)
+        parts = dict(zip(names, _places(joined, apart), strict=True))
+        parts |= zip((f"grad_{name}" for name in names), _places(of_joined, apart), strict=True)
+        _run("attention_gradient", "AttentionPass", scales=scales, grad_out=grad.contiguous(), **parts, **ctx.fields)
+        of_rows, of_matrix = _gradients(of_joined, rows, matrix, ctx.groups, ctx.needs_input_grad[0], True)
+        assert of_matrix is not None
+        of_weights = [part.view(ctx.shape) for part in _part(of_matrix, 3, ctx.groups)]
+        of_biases = [part[:, 0] for part in _part(of_joined.sum(0).float()[:, None], 3, ctx.groups)]
+        return of_rows, *of_weights, *of_biases, None, None, None, None, None
+
+
+def _places(joined: Tensor, apart: int) -> list[int]:
+    """The addresses of queries, keys and values in [N, 3 · O], so many numbers apart."""
+    return [joined.data_ptr() + number * apart * joined.element_size() for number in range(3)]
+
+
+def difference(own: Tensor, other: Tensor, eps: float) -> Tensor:
+    """The squared difference of rows [N, W], each normalised without weights: a mean over W, summed over N.
+
+    Args:
+        own: in bf16 or fp32; the derivative is with respect to it alone.
+        other: in any precision.
+        eps: of the norms.
+    """
+    loss: Tensor = _Difference.apply(own, other, eps)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _Difference(Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, other: Tensor, eps: float) -> Tensor:
+        own, other, loss = own.contiguous(), other.float().contiguous(), torch.empty((), dtype=torch.float64)
+        gradient = torch.empty_like(own) if ctx.needs_input_grad[0] else None
+        _run(
+            "difference", "DifferencePass", rows=len(own), width=own.size(-1), eps=eps, own=own, other=other,
+            wide=own.dtype == torch.float32, gradient=gradient, loss=loss,
+        )  # fmt: skip
+        ctx.save_for_backward(gradient)
+        return loss.float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return None if gradient is None else gradient * grad, None, None

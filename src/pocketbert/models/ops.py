@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -145,6 +146,21 @@ def attend(
     else:
         context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
     return context.transpose(1, 2).flatten(-2), weights if with_weights else None  # [B, S, h·d]
+
+
+def attend_to_itself(
+    query: nn.Module, key: nn.Module, value: nn.Module, x: Tensor, heads: int, keep: Tensor | Packing | None,
+    dropout: float, with_weights: bool,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """`attend` with the queries, keys and values that three linear layers make of `x` [B, S, H]."""
+    layers = (query, key, value)
+    groups: set[int] = {getattr(layer, "groups", 1) for layer in layers}
+    one = x.dtype == torch.bfloat16 and len(groups) == 1 and all(heads % count == 0 for count in groups)
+    if one and not with_weights and _in_passes(x, *layers) and (examples := _examples(x, keep)) is not None:
+        weights: list[Any] = [layer.weight for layer in layers]
+        biases: list[Any] = [layer.bias for layer in layers]
+        return bf16.self_attention(x, weights, biases, groups.pop(), heads, *examples, dropout), None
+    return attend(query(x), key(x), value(x), heads, keep, dropout, with_weights)
 
 
 def _examples(query: Tensor, keep: Tensor | Packing | None) -> tuple[list[int], list[int]] | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -20,41 +19,49 @@ from torch.autograd.function import once_differentiable
 from pocketbert.families.squeezebert import FAMILY, SqueezeBertConfig
 from pocketbert.models import bf16, heads
 from pocketbert.models.bert import BertEmbeddings, BertPooler
-from pocketbert.models.cpu import linear
-from pocketbert.models.ops import ACTIVATIONS, Dropout, LayerNorm, Packing, activate, add_norm, attend, init_parameters
+from pocketbert.models.cpu import block_weight_gradient, linear, nhwc_input_gradient, nhwc_product
+from pocketbert.models.ops import (
+    ACTIVATIONS,
+    Dropout,
+    LayerNorm,
+    Packing,
+    activate,
+    add_norm,
+    attend_to_itself,
+    init_parameters,
+)
 from pocketbert.models.pretrained import EncoderModel, PreTrainedModel
 
 # ── the block-diagonal product ──
 
 
-def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+def block_diagonal(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """Multiply [..., C] by the block-diagonal matrix of `weight` [C', C/G, 1], add `bias` [C']: [..., C']."""
+    if bf16.applies(x) and weight.dtype == torch.float32:
+        return bf16.product(x, weight, bias, groups)
     if groups == 1:
-        if bf16.applies(x) and weight.dtype == torch.float32:
-            return bf16.product(x, weight.squeeze(-1), bias)
         return linear(x, weight.squeeze(-1), bias)
     device = x.device.type
-    if bf16.applies(x) and weight.dtype == torch.float32:
-        rows = x.to(torch.bfloat16).reshape(-1, x.size(-1))
-        out: Tensor = _NhwcProduct.apply(rows, weight, bias, groups)  # type: ignore[no-untyped-call]
-        return out.view(*x.shape[:-1], weight.size(0))
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     rows = x.reshape(-1, x.size(-1))  # [N, C]
     if device != "cpu" or not rows.numel() or torch.compiler.is_compiling():  # Inductor would compile for every N
         product = _batched_product
     else:
-        product = _NhwcProduct.apply if torch.is_grad_enabled() else _nhwc_product
+        product = _NhwcProduct.apply if torch.is_grad_enabled() else _nhwc
     return product(rows, weight, bias, groups).view(*x.shape[:-1], weight.size(0))
 
 
-def _batched_product(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+def _batched_product(rows: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """The product on other devices and for compilers: one of matrices for each group, side by side."""
     blocks = weight.view(groups, -1, weight.size(1)).transpose(1, 2)  # [G, C/G, C'/G]
-    start = rows.new_zeros(1) if bias is None else bias.view(groups, 1, -1)
-    parts = torch.baddbmm(start, _grouped(rows, groups), blocks)  # [G, N, C'/G]
+    parts = torch.baddbmm(bias.view(groups, 1, -1), _grouped(rows, groups), blocks)  # [G, N, C'/G]
     return parts.transpose(0, 1).reshape(rows.size(0), weight.size(0))
+
+
+def _nhwc(rows: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    return nhwc_product(rows, weight[..., 0], bias, groups)
 
 
 def _grouped(rows: Tensor, groups: int) -> Tensor:
@@ -62,49 +69,26 @@ def _grouped(rows: Tensor, groups: int) -> Tensor:
     return rows.unflatten(-1, (groups, -1)).transpose(0, 1)
 
 
-def _nhwc(rows: Tensor) -> Tensor:
-    """View [N, C] as an image of N pixels, [1, C, N, 1], whose memory is channels-last: nothing is copied."""
-    return rows.view(1, -1, 1, rows.size(-1)).permute(0, 3, 1, 2)
-
-
-def _nhwc_product(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    out = F.conv2d(_nhwc(rows.contiguous()), weight.unsqueeze(-1), bias, groups=groups)  # [1, C', N, 1]
-    return out.permute(0, 2, 3, 1).reshape(rows.size(0), -1)
-
-
 class _NhwcProduct(Function):
-    """The product on a CPU, as a channels-last convolution, which oneDNN runs twice as fast as a batched product.
-
-    Its own derivative with respect to the weights is slow (a third of the speed of the batched product), hence a
-    backward pass of our own: oneDNN for the input, a product for each group's weights.
-    """
+    """The product on a CPU, with a backward pass of our own."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        ctx.groups, ctx.precision = groups, weight.dtype
-        if rows.dtype != weight.dtype:
-            weight, bias = bf16.copy_of(weight), None if bias is None else bias.to(rows.dtype)
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
         ctx.save_for_backward(rows, weight)
-        return _nhwc_product(rows, weight, bias, groups)
+        ctx.groups = groups
+        return nhwc_product(rows, weight[..., 0], bias, groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         rows, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_rows = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_rows = torch.ops.aten.convolution_backward(
-                _nhwc(grad), _nhwc(rows.contiguous()), weight.unsqueeze(-1), None,
-                [1, 1], [0, 0], [1, 1], False, [0, 0], ctx.groups, [True, False, False],
-            )[0].permute(0, 2, 3, 1).reshape(rows.shape)  # fmt: skip
-        if ctx.needs_input_grad[1]:
-            # Products of their own: of strided bf16, bmm makes copies.
-            pairs = zip(grad.chunk(ctx.groups, 1), rows.chunk(ctx.groups, 1), strict=True)
-            grad_weight = torch.cat([g.t() @ x for g, x in pairs]).view(weight.shape).to(ctx.precision)  # [C', C/G, 1]
-        if ctx.needs_input_grad[2]:
-            grad_bias = grad.sum(0).to(ctx.precision)
-        return grad_rows, grad_weight, grad_bias, None
+        return (
+            nhwc_input_gradient(grad, rows, weight[..., 0], ctx.groups) if ctx.needs_input_grad[0] else None,
+            block_weight_gradient(grad, rows, ctx.groups).view(weight.shape) if ctx.needs_input_grad[1] else None,
+            grad.sum(0) if ctx.needs_input_grad[2] else None,
+            None,
+        )
 
 
 class GroupedLinear(nn.Module):
@@ -122,7 +106,7 @@ class GroupedLinear(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """Map [..., C] to [..., C'] in bf16, without the bias."""
-        return block_diagonal(x, self.weight, None, self.groups)
+        return bf16.product(x, self.weight, groups=self.groups)
 
 
 # ── the layer ──
@@ -141,7 +125,7 @@ class SqueezeBertSelfAttention(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | Packing | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Mix tokens: [B, S, H] to [B, S, H]."""
         rate = self.dropout if self.training else 0.0
-        return attend(self.query(x), self.key(x), self.value(x), self.heads, keep, rate, with_weights)
+        return attend_to_itself(self.query, self.key, self.value, x, self.heads, keep, rate, with_weights)
 
 
 class SqueezeBertOutput(nn.Module):

@@ -28,6 +28,7 @@ from pocketbert.data.logit_tables import LogitTable
 from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.errors import ConfigError
 from pocketbert.features import IGNORED, fit
+from pocketbert.models import bf16
 from pocketbert.models.predict import TorchPredictor
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.recipes.distill_options import DistillOptions
@@ -243,7 +244,10 @@ class EncoderDistillationRun(EpochRun):
         self.pairs = [similarity.encode(tokenizer, length) for similarity in self.similarities]
         encoded = self.data.encode(tokenizer, config, self.max_length(config))
         copies = options.word_share if options.word_weight > 0 else 0.0
-        return replace(encoded, copies=copies, short=options.short_share, pairs=options.pair_share)
+        # Where anything computes with all tokens of an example at once, short texts would be padded to the longest.
+        padded = not bf16.is_there() or options.attention_weight > 0 or options.relation_weight > 0
+        merges = self.bf16 and self.device.type == "cpu" and self.processes.count == 1 and not padded
+        return replace(encoded, copies=copies, short=options.short_share, pairs=options.pair_share, merges=merges)
 
     def objective(self, model: PreTrainedModel) -> Objective:
         """Return all losses; the teachers run with the student, as their outputs on a corpus are not cached."""

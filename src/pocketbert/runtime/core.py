@@ -147,9 +147,19 @@ class AttentionPass(Structure):
 
     _fields_: ClassVar = [
         ("examples", c_int64), ("starts", c_void_p), ("keys", c_void_p), ("heads", c_int32), ("depth", c_int32),
-        ("dropped", c_int32), ("seed", c_uint64), ("query", c_void_p), ("key", c_void_p), ("value", c_void_p),
-        ("out", c_void_p), ("scales", c_void_p), ("grad_out", c_void_p), ("grad_query", c_void_p),
-        ("grad_key", c_void_p), ("grad_value", c_void_p),
+        ("dropped", c_int32), ("seed", c_uint64), ("stride", c_int64), ("group_stride", c_int64),
+        ("group_heads", c_int32), ("query", c_void_p), ("key", c_void_p), ("value", c_void_p), ("out", c_void_p),
+        ("scales", c_void_p), ("grad_out", c_void_p), ("grad_query", c_void_p), ("grad_key", c_void_p),
+        ("grad_value", c_void_p),
+    ]  # fmt: skip
+
+
+class DifferencePass(Structure):
+    """pb_difference_pass: the difference of normalised rows, with its derivative."""
+
+    _fields_: ClassVar = [
+        ("rows", c_int64), ("width", c_int32), ("eps", c_float), ("wide", c_int32), ("own", c_void_p),
+        ("other", c_void_p), ("gradient", c_void_p), ("loss", c_void_p),
     ]  # fmt: skip
 
 
@@ -186,6 +196,7 @@ _PARAMETERS: dict[str, list[Any]] = {
     "pb_train_activation_gradient": [POINTER(Team), POINTER(ActivationPass)],
     "pb_train_attention": [POINTER(Team), POINTER(AttentionPass)],
     "pb_train_attention_gradient": [POINTER(Team), POINTER(AttentionPass)],
+    "pb_train_difference": [POINTER(Team), POINTER(DifferencePass)],
     "pb_train_adamw": [POINTER(Team), POINTER(AdamwPass)],
     "pb_train_square_sum": [POINTER(Team), POINTER(AdamwPass), POINTER(c_double)],
 }
@@ -353,7 +364,7 @@ def take_kernel_times() -> list[tuple[str, float]]:
 
 # ── training ──
 
-Pass = NormPass | ActivationPass | AttentionPass | AdamwPass
+Pass = NormPass | ActivationPass | AttentionPass | DifferencePass | AdamwPass
 
 
 def find_training(kernels: str) -> int | None:

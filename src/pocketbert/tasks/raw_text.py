@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from pocketbert.configs import PreTrainedConfig
@@ -104,6 +105,8 @@ class EncodedText:
     """Fraction of the tokens of a batch in single short sentences."""
     pairs: float = 0.0
     """Fraction of the tokens of a batch in pairs of texts."""
+    merges: bool = False
+    """Whether a batch of one part is one micro-batch, and not one for each kind of text, whose lengths differ."""
 
     def batches(self, *, batch_size: int, parts: int, seed: int) -> Batches:
         """Return the training batches, each divided into `parts` micro-batches."""
@@ -167,6 +170,34 @@ class EncodedText:
         )
 
 
+def merged(batches: Sequence[Batch]) -> Batch:
+    """Return one packed batch of the examples of several, first those that have masked copies."""
+    copied = [len(one.get("copy_ids", ())) for one in batches]
+    halves = [(one, slice(0, count)) for one, count in zip(batches, copied, strict=True)]
+    halves += [(one, slice(count, None)) for one, count in zip(batches, copied, strict=True)]
+    result = {
+        name: np.concatenate([one[name][where] for one, where in halves])
+        for name in ("input_ids", "token_type_ids", "position_ids")
+    }
+    lengths = [np.diff(one["starts"]) for one in batches]
+    with_copies = [max(0, len(one.get("copy_starts", ())) - 1) for one in batches]
+    lengths = [one[:n] for one, n in zip(lengths, with_copies, strict=True)] + [
+        one[n:] for one, n in zip(lengths, with_copies, strict=True)
+    ]
+    result["starts"] = np.cumsum([0, *np.concatenate(lengths)])
+    if any(copied):
+        having = [one for one in batches if "copy_ids" in one]
+        before = np.cumsum([0, *(len(one["copy_ids"]) for one in having)])
+        result["copy_ids"] = np.concatenate([one["copy_ids"] for one in having])
+        result["copy_starts"] = np.cumsum([0, *np.concatenate([np.diff(one["copy_starts"]) for one in having])])
+        result["masked_labels"] = np.concatenate([one["masked_labels"] for one in having])
+        places = [
+            one["masked_positions"] + start for one, start in zip(having, before, strict=False)
+        ]  # without the end
+        result["masked_positions"] = np.concatenate(places)
+    return result
+
+
 class _TextBatches:
     """step → micro-batches: those of each reader, which divides its batches into so many."""
 
@@ -174,11 +205,13 @@ class _TextBatches:
         self.text, self.readers = text, readers
 
     def __call__(self, step: int) -> list[Batch]:
-        return [
+        batches = [
             self.text.packed(reading, reader, step, part, parts)
             for reading, reader, parts in self.readers
             for part in range(parts)
         ]
+        _, _, parts = self.readers[0]
+        return [merged(batches)] if self.text.merges and parts == 1 and len(batches) > 1 else batches
 
     def batches_before(self, epoch: int) -> int:
         _, reader, _ = self.readers[0]

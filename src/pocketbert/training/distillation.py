@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from pocketbert.errors import ConfigError
 from pocketbert.features import IGNORED
+from pocketbert.models import bf16
 from pocketbert.models.heads import ForQuestionAnswering, ForTokenClassification
 from pocketbert.models.pretrained import PreTrainedModel
 from pocketbert.outputs import ModelOutput
@@ -264,6 +265,8 @@ def hidden_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Without the norm the loss would depend on the scale of a residual stream, which reaches 2.5e7 in MobileBERT.
     """
     width = student.size(-1)
+    if bf16.applies(student) and student.dtype in (torch.bfloat16, torch.float32) and not teacher.requires_grad:
+        return bf16.difference(student, teacher, 1e-5)
     own, other = (F.layer_norm(states.float(), [width]) for states in (student, teacher))
     return F.mse_loss(own, other, reduction="sum") / width
 

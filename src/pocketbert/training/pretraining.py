@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocketbert.features import IGNORED
+from pocketbert.models.cpu import largest
 from pocketbert.models.heads import ForPreTraining
 from pocketbert.models.ops import Packing
 from pocketbert.models.pretrained import PreTrainedModel
@@ -70,7 +71,7 @@ class Pretraining(Objective):
         masked = max(1, totals["masked"])
         shares = {
             "masked_loss": F.cross_entropy(words, labels, reduction="sum") / masked,
-            "masked_accuracy": (words.argmax(-1) == labels).sum() / masked,
+            "masked_accuracy": (largest(words) == labels).sum() / masked,
         }
         loss = shares["masked_loss"]
         if "pair_labels" in batch:
