@@ -3,7 +3,7 @@
 Products with AMX take so little time that what surrounds them was most of a step: PyTorch has an operation, forward
 and back, for each conversion, bias, dropout, sum, norm and activation, and each reads and writes its operands. Here
 they are three passes: `attention`, `activated` and `normed`. Activations stay in bf16 from product to product, and sums
-are fp32. The layers in `ops` take these passes where `applies` says so, and otherwise compute as they are written.
+are fp32. The layers in `ops` take these passes where `applies` is true, and otherwise compute as they are written.
 
 Shapes: N rows, one per token; W width.
 """
