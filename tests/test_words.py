@@ -8,6 +8,7 @@ import numpy as np
 
 from pocketbert.data.augment import augment, augment_all
 from pocketbert.words import (
+    _marks,
     bare_words,
     count_words,
     is_right_to_left,
@@ -92,3 +93,8 @@ def test_tokens_with_the_marks_that_follow_them() -> None:
                 end += 1
             expected.append((start, end))
         assert with_marks(text, offsets).tolist() == [list(place) for place in [*expected, (0, 0)]], (text, places)
+
+
+def test_marks() -> None:
+    marks = [unicodedata.category(chr(code))[0] == "M" for code in range(0x1F000)]
+    assert _marks().tolist() == [*marks, False]

@@ -100,8 +100,11 @@ def with_marks(text: str, offsets: NDArray[np.int32]) -> NDArray[np.int32]:
 @cache
 def _marks() -> NDArray[np.bool_]:
     """Whether each character is a combining mark; the last entry is for all characters beyond."""
-    categories = "".join(map(unicodedata.category, map(chr, range(0x1F000)))) + "Cn"  # two letters each
-    return np.frombuffer(categories.encode()[::2], np.uint8) == ord("M")
+    table = np.zeros(0x1F001, dtype=bool)
+    for block in (range(0x300, 0x3400), range(0xA000, 0xAC00), range(0xF900, 0x1F000)):  # the others have none
+        categories = "".join(map(unicodedata.category, map(chr, block)))  # two letters each
+        table[block.start : block.stop] = np.frombuffer(categories.encode()[::2], np.uint8) == ord("M")
+    return table
 
 
 @cache
