@@ -1,11 +1,13 @@
 """The labelled texts of the bundled sentiment model: phrases, long texts, altered spellings, texts without opinion.
 
-    python runs/sentiment_texts.py SST2 CORPUS TEACHER OUT
+    python runs/sentiment_texts.py SST2 OUT
+    python runs/sentiment_texts.py SST2 OUT CORPUS TEACHER
 
-SST2 has the official train.tsv, CORPUS Parquet files with a column `text`; TEACHER is a model of SST-2's two labels.
-OUT gets train.csv, and three files that nothing is chosen on: phrases.csv, 2,000 phrases, and long.csv, 1,000 long
-texts, both of sentences that train.csv lacks, and altered.csv, the phrases with typing errors. The labels are negative,
-neutral and positive.
+SST2 has the official train.tsv. The first command divides its phrases: OUT gets sst2.csv, to train a teacher with, and
+phrases.csv, 2,000 phrases of other sentences. The second makes the rest, with CORPUS, a folder of Parquet files with a
+column `text`, and TEACHER, a model of SST-2's two labels: train.csv, with the labels negative, neutral and positive;
+logits.jsonl, the logits for each of its texts; and long.csv, 1,000 long texts of the sentences of phrases.csv, and
+altered.csv, its phrases with typing errors.
 
 SST-2 has phrases of 6,900 sentences of film reviews, lower-cased and cut into words. What it lacks is made here:
 
@@ -17,6 +19,9 @@ SST-2 has phrases of 6,900 sentences of film reviews, lower-cased and cut into w
 - texts with nothing to judge: numbers, addresses, other scripts, and mild opinions;
 - in a sixth of all texts, some words have typing errors.
 
+The logits of a short text with an opinion are those that the teacher has for it without typing errors, and `ABSENT` for
+neutral, which the teacher does not know; others follow from the label (`SURE_OF_LABEL`).
+
 Everything is drawn with one seed: the same inputs give the same files.
 """
 
@@ -24,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import re
 from collections import Counter, defaultdict
@@ -42,6 +48,8 @@ JUDGED, NOTHING = 8000, 1500  # sentences of the corpus with polar words; texts 
 MIXED = 2500  # two short phrases of opposite polarity
 TYPING_ERRORS = 1 / 6
 POLAR, SURE = 1.0, 0.95  # smoothed log-odds of a word; probability of the teacher
+SHORT = 40  # words of a text that the teacher judges
+SURE_OF_LABEL, ABSENT = 4.0, -4.0  # logits: of a label, with others at 0; of a label that the teacher lacks
 MILD = (
     "It's okay.", "It was fine.", "Not good, not bad.", "It is what it is.", "Average.", "So-so.", "Meh.", "It works.",
     "I have no strong feelings about it.", "Neither here nor there.", "Some parts were good, others were not.",
@@ -209,6 +217,21 @@ def judged(sentences: Iterator[str], polarity: dict[str, float], teacher: str, d
     return neutral, kept[0] + kept[1]
 
 
+def logits_of(texts: Texts, teacher: str) -> list[dict[str, float]]:
+    """Return the logits of each text for the three labels."""
+    classify = pipeline("text-classification", teacher, top_k=None, function_to_apply="none")
+    judged = [text for text, label in texts if label != "neutral" and len(text.split()) <= SHORT]
+    found = {
+        text: {"neutral": ABSENT} | {one["label"]: one["score"] for one in answer}
+        for text, answer in zip(judged, classify(judged), strict=True)
+    }
+    of_label = {
+        label: {one: SURE_OF_LABEL * (one == label) for one in ("negative", "neutral", "positive")}
+        for label in ("negative", "neutral", "positive")
+    }
+    return [found.get(text, of_label[label]) for text, label in texts]
+
+
 def write(path: Path, texts: Texts) -> None:
     """Write a table with a header."""
     with atomic_write(path, "w") as file:
@@ -222,9 +245,12 @@ def write(path: Path, texts: Texts) -> None:
 def main() -> None:
     """Make all files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("sst2", "corpus", "teacher", "out"):
-        parser.add_argument(name, type=Path)
+    parser.add_argument("sst2", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("corpus", type=Path, nargs="?")
+    parser.add_argument("teacher", nargs="?")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     draw = Random(SEED)
     phrases = read_phrases(options.sst2 / "train.tsv")
     sentence = sentence_of([text for text, _ in phrases])
@@ -241,9 +267,13 @@ def main() -> None:
     texts_apart = {f" {root} " for root in apart}
     train = [one for one in phrases if sentence[one[0]] not in apart]
     train = [one for one in train if len(one[0].split()) <= 2 or not any(f" {one[0]} " in root for root in texts_apart)]
+    if options.teacher is None:
+        write(options.out / "sst2.csv", train)
+        write(options.out / "phrases.csv", held_out)
+        return
 
     neutral, opinions = judged(
-        corpus_sentences(options.corpus, draw), word_polarity(train, sentence), str(options.teacher), draw
+        corpus_sentences(options.corpus, draw), word_polarity(train, sentence), options.teacher, draw
     )
     fillers = [text for text, _ in neutral[:FILLERS]]
     others, fillers_apart = [text for text, _ in neutral[FILLERS:-1000]], [text for text, _ in neutral[-1000:]]
@@ -263,13 +293,15 @@ def main() -> None:
         written + opinions + [(text, "neutral") for text in others] + mixed + with_nothing(NOTHING, draw)
         + long_texts(whole, fillers, LONG, draw)
     )  # fmt: skip
-    everything = [
-        (with_errors(text, draw) if draw.random() < TYPING_ERRORS else text, label) for text, label in everything
-    ]
+    everything = list(dict(everything).items())
     draw.shuffle(everything)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write(options.out / "train.csv", everything)
-    write(options.out / "phrases.csv", held_out)
+    logits: dict[str, tuple[str, dict[str, float]]] = {}
+    for (text, label), values in zip(everything, logits_of(everything, options.teacher), strict=True):
+        logits.setdefault(with_errors(text, draw) if draw.random() < TYPING_ERRORS else text, (label, values))
+    write(options.out / "train.csv", [(text, label) for text, (label, _) in logits.items()])
+    with atomic_write(options.out / "logits.jsonl", "w") as file:
+        for text, (_, values) in logits.items():
+            file.write(json.dumps({"text": text, "logits": values}) + "\n")
     write(options.out / "altered.csv", [(with_errors(text, draw), label) for text, label in held_out])
     others_held_out = [one for one in held_out if len(one[0].split()) >= 8]
     write(options.out / "long.csv", long_texts(others_held_out, fillers_apart, LONG_HELD_OUT, draw))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 BUNDLED = Path(__file__).parent / "bundled"
-ENCODER = "squeezebert-small"  # what training, vectors and masked words begin with unless another model is named
+# The models that are used unless another is named: ENCODER in training, for vectors and for masked words.
+ENCODER, SENTIMENT, ENTITIES, ANSWERS = "squeezebert-small", "sentiment", "entities", "answers"
 
 
 def bundled_models() -> list[str]:

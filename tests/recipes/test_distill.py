@@ -1,5 +1,6 @@
 """Distillation from a table: what a student takes over, what is asked only once, and what is refused."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -296,6 +297,20 @@ def test_a_teacher_that_was_run_elsewhere(make: Make, tmp_path: Path, teacher: P
         distill(make(output=tmp_path / "d", teacher_logits=(str(table),), **changes))
 
 
+def test_logits_alone(make: Make, tmp_path: Path, teacher: Path) -> None:
+    """A teacher of which nothing is there but its logits is imitated as the teacher itself."""
+    table, tokenizer = tmp_path / "logits.jsonl", str(teacher)
+    changes: dict[str, Any] = {"alpha": 1.0, "epochs": 1}
+    alone = {"teacher": (), "teacher_logits": (str(table),), "tokenizer": tokenizer}
+    plain = make(output=tmp_path / "a", **changes)
+    with Path(plain.data).open() as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    table.write_text("\n".join(map(json.dumps, logits_of(list(dict.fromkeys(texts)), teacher))))
+    one, other = distill(make(output=tmp_path / "b", **changes, **alone)), distill(plain)
+    for mine, theirs in zip(one.history, other.history, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
+
+
 def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
     model = BertForSequenceClassification.from_pretrained(teacher)
     model.save_pretrained(tmp_path / "stranger")
@@ -321,6 +336,12 @@ def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:
     ("changes", "message"),
     [
         ({"teacher": ()}, "--teacher"),
+        ({"teacher": (), "teacher_logits": ("x",), "from_scratch": "y"}, "needs a --tokenizer"),
+        (
+            {"teacher": (), "teacher_logits": ("x",), "model": "m", "hidden_weight": 1.0},
+            "--hidden-weight 1.0 needs a --teacher",
+        ),
+        ({"teacher": (), "teacher_logits": ("x",), "model": "m", "augment": 1}, "--augment 1 needs a --teacher"),
         ({"alpha": 2.0}, "alpha"),
         ({"alpha": 0.0}, "all distillation weights are 0"),
         ({"augment": -1}, "--augment"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketbert.bench.options import BenchOptions
+from pocketbert.bundles import BUNDLED, ENCODER
 from pocketbert.cli import console
 from pocketbert.cli.commands import command
 from pocketbert.cli.inputs import read_texts
@@ -122,10 +123,9 @@ def _subject(name: str) -> tuple[Subject, list[Peer], int]:
 
 
 def _encoded(subject: Subject, texts: Sequence[str]) -> list[Features]:
-    """Texts, tokenized by the model's own tokenizer or, for published sizes, by the bundled model's."""
+    """Texts, tokenized by the model's own tokenizer or, for published sizes, by the bundled encoder's."""
     from pocketbert.features import encode_texts
-    from pocketbert.pipelines import BUNDLED
     from pocketbert.tokenization import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(subject.folder or BUNDLED / "sst2")
+    tokenizer = AutoTokenizer.from_pretrained(subject.folder or BUNDLED / ENCODER)
     return list(encode_texts(tokenizer, texts, max_length=subject.config.max_tokens))

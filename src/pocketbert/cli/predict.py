@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pocketbert.bundles import ANSWERS, ENCODER, ENTITIES, SENTIMENT
 from pocketbert.cli import console
 from pocketbert.cli.bulk import bulk_options, written
 from pocketbert.cli.commands import click_argument, click_option, command
@@ -15,7 +16,6 @@ from pocketbert.cli.inputs import Item, check_text, read_passage, text_source
 from pocketbert.cli.predictions import load_pipeline, note_truncated, predictions, text_of
 from pocketbert.cli.text_options import (
     device_option,
-    encoder_option,
     file_option,
     model_option,
     text_arguments,
@@ -46,14 +46,7 @@ _explain_option = click_option(
 )
 @text_arguments
 @file_option
-@click_option(
-    "--model",
-    "-m",
-    type=click.Path(),
-    metavar="FOLDER|NAME",
-    default_text="bundled sentiment classifier",
-    help="Model folder or hub name.",
-)
+@model_option(SENTIMENT)
 @click_option("--pair", metavar="TEXT", help="Second text, for a model of text pairs.")
 @top_k_option(None, "Number of labels per text.", "the best label")
 @click_option(
@@ -173,13 +166,13 @@ def _ranked(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 @command(
     examples=[
-        'pocketbert tag --model my-tagger "Marie Curie was born in Warsaw."',
+        'pocketbert tag "Marie Curie was born in Warsaw."',
         "pocketbert tag -m my-tagger -f sentences.txt | jq -r '.entities[].text'",
-        'pocketbert tag -m my-tagger --explain "Marie Curie was born in Warsaw."',
+        'pocketbert tag --explain "Marie Curie was born in Warsaw."',
     ]
 )
 @text_arguments
-@model_option
+@model_option(ENTITIES)
 @file_option
 @_explain_option
 @text_column_option
@@ -188,7 +181,7 @@ def _ranked(result: dict[str, Any]) -> list[dict[str, Any]]:
 @console.json_option
 def tag(
     text: Sequence[str],
-    model: str,
+    model: str | None,
     file: str | None,
     explain: bool,
     text_column: str | None,
@@ -245,14 +238,14 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
 
 @command(
     examples=[
-        'pocketbert answer "Where?" -m my-reader -c "Marie Curie was born in Warsaw."',
+        'pocketbert answer "Where was she born?" -c "Marie Curie was born in Warsaw."',
         'pocketbert answer "Who wrote it?" "When?" -m my-reader --file article.txt',
         'man ls | pocketbert answer "What does -a do?" --model my-reader',
-        'pocketbert answer "Where?" -m my-reader --explain -c "She lived in Paris."',
+        'pocketbert answer "Where did she live?" --explain -c "She lived in Paris."',
     ]
 )
 @click_argument("question", nargs=-1, required=True, help="One or more questions.")
-@model_option
+@model_option(ANSWERS)
 @click_option("--context", "-c", metavar="TEXT", help="The passage.")
 @click_option("--file", "-f", type=click.Path(), metavar="FILE", help="File that contains the passage, of any length.")
 @text_column_option
@@ -264,7 +257,7 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
 @console.json_option
 def answer(
     question: Sequence[str],
-    model: str,
+    model: str | None,
     context: str | None,
     file: str | None,
     text_column: str | None,
@@ -342,12 +335,12 @@ def _excerpt(passage: str, start: int, end: int, words: Sequence[dict[str, Any]]
 
 @command(
     examples=[
-        'pocketbert fill-mask -m squeezebert/squeezebert-uncased "A [MASK] film."',
+        'pocketbert fill-mask "She opened the [MASK] and went in."',
         'pocketbert fill-mask -m my-model "The film was [MASK]." --targets good,bad',
     ]
 )
 @click_argument("text", nargs=-1, help="Texts that contain [MASK]; - reads lines from standard input.")
-@encoder_option
+@model_option(ENCODER)
 @file_option
 @top_k_option(5, "Number of words per mask.")
 @click_option("--targets", metavar="A,B,C", default_text="the whole vocabulary", help="Words to choose from.")
@@ -404,7 +397,7 @@ def _filled(text: str, mask: str, number: int, word: str) -> Text:
 @command(examples=['pocketbert choose -m my-model "She poured the tea into" "a cup" "the moon"'])
 @click_argument("prompt", help="Beginning of a text, or a question.")
 @click_argument("choice", nargs=-1, required=True, help="Two or more continuations or answers.")
-@model_option
+@model_option()
 @device_option
 @console.json_option
 def choose(prompt: str, choice: Sequence[str], model: str, device: str | None, json: bool | None) -> None:

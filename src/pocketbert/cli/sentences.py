@@ -16,8 +16,8 @@ from pocketbert.cli.inputs import check_text, text_source
 from pocketbert.cli.predictions import load_pipeline, predictions, spare_numpy_threads, text_of
 from pocketbert.cli.text_options import (
     device_option,
-    encoder_option,
     file_option,
+    model_option,
     text_arguments,
     text_column_option,
     top_k_option,
@@ -37,7 +37,7 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
     ]
 )
 @text_arguments
-@encoder_option
+@model_option(ENCODER)
 @file_option
 @click_option(
     "--output",
@@ -125,7 +125,7 @@ def embed(
 )
 @click_argument("query", help="A question, or words to look for.")
 @click_argument("text", nargs=-1, help="Passages; - reads lines from standard input.")
-@encoder_option
+@model_option(ENCODER)
 @file_option
 @top_k_option(None, "Number of passages to show, the best first.", "all")
 @text_column_option

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from pocketbert.bundles import BUNDLED, SENTIMENT
 from pocketbert.cli import console
 from pocketbert.cli.commands import PATH, click_argument, click_option, command
 from pocketbert.cli.options import build, options_of
@@ -29,7 +30,7 @@ from pocketbert.serve.settings import KEYS, Limits, Settings, named
     "model",
     nargs=-1,
     help="Model folders or hub names, or NAME=MODEL.",
-    default_text="bundled sentiment classifier",
+    default_text=f"{SENTIMENT}, bundled",
 )
 @options_of(Settings)
 @click_option(
@@ -46,13 +47,12 @@ def serve(model: Sequence[str], api_keys: Path | None, **values: Any) -> None:
 
     require("serve")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from pocketbert.pipelines import BUNDLED
     from pocketbert.serve import server
     from pocketbert.serve.keys import read_keys
 
     gc.disable()  # until the models are loaded
     limits = build(Limits, {name: values.pop(name) for name in (limit.name for limit in fields(Limits))})
-    models = named(tuple(model) or (str(BUNDLED / "sst2"),))
+    models = named(tuple(model) or (str(BUNDLED / SENTIMENT),))
     keys = {"keys": read_keys(api_keys), "key_file": api_keys}
     if values["otlp"] is not None:
         require("otlp")

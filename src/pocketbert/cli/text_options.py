@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from pocketbert.bundles import ENCODER
 from pocketbert.cli.commands import Declaration, click_argument, click_option
 
 text_arguments = click_argument("text", nargs=-1, help="Texts; - reads lines from standard input.")
@@ -15,13 +16,6 @@ file_option = click_option(
 text_column_option = click_option(
     "--text-column", metavar="NAME", default_text="detected", help="Column of the text in a table."
 )
-model_option = click_option(
-    "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", required=True, help="Model folder or hub name."
-)
-encoder_option = click_option(
-    "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", default_text=f"{ENCODER}, bundled",
-    help="Model folder or hub name.",
-)  # fmt: skip
 device_option = click_option(
     "--device", metavar="NAME", default_text="the engine, without PyTorch", help="PyTorch device: cuda, cuda:1, …"
 )
@@ -30,6 +24,14 @@ windows_option = click_option(
     "--windows", is_flag=True,
     help="Read texts that are longer than the model's input whole, in overlapping windows, and take the mean.",
 )  # fmt: skip
+
+
+def model_option(bundled: str | None = None) -> Declaration:
+    """The model, which must be named where no bundled one is the default."""
+    default: dict[str, Any] = {"required": True} if bundled is None else {"default_text": f"{bundled}, bundled"}
+    return click_option(
+        "--model", "-m", type=click.Path(), metavar="FOLDER|NAME", help="Model folder or hub name.", **default
+    )
 
 
 def top_k_option(default: int | None, help: str, default_text: str | None = None) -> Declaration:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pocketbert import decode
 from pocketbert.arguments import plain, whole
-from pocketbert.bundles import ENCODER
+from pocketbert.bundles import ENCODER, SENTIMENT
 from pocketbert.decisions import Rule, make_rule
 from pocketbert.errors import InputError, require
 from pocketbert.features import Features, Predictor, TokenIds, encode_ids, encode_texts
@@ -32,7 +32,7 @@ class TextClassification(Pipeline):
 
     task = "text-classification"
     head = "ForSequenceClassification"
-    bundled = "sst2"
+    bundled = SENTIMENT
     whole_texts = "windows"
 
     def __call__(self, inputs: Any, *others: Any, **options: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pocketbert import decode
 from pocketbert.arguments import plain, whole
-from pocketbert.bundles import ENCODER
+from pocketbert.bundles import ANSWERS, ENCODER, ENTITIES
 from pocketbert.errors import InputError
 from pocketbert.features import Features, Tokens, encode_questions
 from pocketbert.pipelines.arguments import Reading
@@ -27,6 +27,7 @@ class TokenClassification(Pipeline):
 
     task = "token-classification"
     head = "ForTokenClassification"
+    bundled = ENTITIES
 
     def __call__(self, inputs: Any, *others: Any, **options: Any) -> Any:
         """As all pipelines; with `is_split_into_words` an input is a list of words, and one alone gives a list, too."""
@@ -125,6 +126,7 @@ class QuestionAnswering(Pipeline):
 
     task = "question-answering"
     head = "ForQuestionAnswering"
+    bundled = ANSWERS
 
     def __call__(
         self, *inputs: Any, question: Any = None, context: Any = None, data: Any = None, X: Any = None, **options: Any

@@ -26,8 +26,10 @@ class DistillOptions(FinetuneOptions):
     """
 
     teacher: tuple[str, ...] = field(
+        default=(),
         metadata=DISTILLATION.option(
-            "Teacher with the same task and labels: a folder or hub name. Repeat it for an ensemble of teachers.",
+            "Teacher with the same task and labels: a folder or hub name. Repeat it for an ensemble of teachers. "
+            "Needed without --teacher-logits.",
             "FOLDER|NAME",
             repeated=True,
         )
@@ -156,7 +158,7 @@ class DistillOptions(FinetuneOptions):
     teacher_logits: tuple[str, ...] = field(
         default=(),
         metadata=DISTILLATION.option(
-            "File with logits of a further teacher, run elsewhere, for every training text. May be repeated.",
+            "File with logits of a teacher that was run elsewhere, for every training text. May be repeated.",
             "FILE",
             repeated=True,
         ),
@@ -176,7 +178,7 @@ class DistillOptions(FinetuneOptions):
 
     def __post_init__(self) -> None:
         if not self.teacher:
-            raise ConfigError("name at least one teacher (--teacher)")
+            self._check_logits_alone()
         scratch = self.from_scratch is not None
         self._check("keep_vocabulary", self.keep_vocabulary is None or scratch, "needs --from-scratch")
         if self.init is not None:
@@ -227,6 +229,14 @@ class DistillOptions(FinetuneOptions):
         self._check("augment", self.augment >= 0, "must not be negative")
         self._check("cache_gigabytes", self.cache_gigabytes >= 0, "must not be negative")
         self.weights()
+
+    def _check_logits_alone(self) -> None:
+        if not self.teacher_logits:
+            raise ConfigError("name at least one teacher (--teacher), or give its logits (--teacher-logits)")
+        if self.from_scratch is not None and self.tokenizer is None:
+            raise ConfigError("--from-scratch without a --teacher needs a --tokenizer")
+        for name, unused in (("init", None), ("hidden_weight", 0.0), ("attention_weight", 0.0), ("augment", 0)):
+            self._check(name, getattr(self, name) == unused, "needs a --teacher; --teacher-logits are logits alone")
 
     def _check_raw_text(self) -> None:
         weights = self.encoder_weights()
