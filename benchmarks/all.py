@@ -27,7 +27,7 @@ from itertools import islice
 from pathlib import Path
 
 from pocketbert import BertTokenizer
-from pocketbert.pipelines import BUNDLED
+from pocketbert.bundles import BUNDLED, SENTIMENT
 
 HERE = Path(__file__).parent
 
@@ -108,7 +108,7 @@ def steps(work: Path, data: Path, models: Path) -> Iterator[Step]:
     yield Step("sentences", [minilm, sentences], quick, [minilm, sentences])
     yield Step("sts_b", [minilm, data / "glue" / "STS-B"], paths=[minilm, data / "glue" / "STS-B"], packages=torch)
     tagger, reader = models / "tagger", models / "reader"
-    accuracy: list[str | Path] = [f"sst-2:{BUNDLED / 'sst2'}:{data / 'glue'}"]
+    accuracy: list[str | Path] = [f"sst-2:{BUNDLED / SENTIMENT}:{data / 'glue'}"]
     accuracy += [f"tagger:{tagger}:{data / 'ner' / 'conll2003' / 'eng.testb'}"] if tagger.exists() else []
     accuracy += [f"reader:{reader}:{data / 'squad' / 'dev-v1.1.json'}"] if reader.exists() else []
     yield Step("export_accuracy", accuracy, ["--most", "20"], [sst2], ("onnxruntime", "ai_edge_litert"))

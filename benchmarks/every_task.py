@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from pocketbert import AutoTokenizer, BertTokenizer, SqueezeBertConfig
+from pocketbert.bundles import BUNDLED, SENTIMENT
 from pocketbert.models import auto
-from pocketbert.pipelines import BUNDLED
 
 LABELS = {
     "classify": ["negative", "positive"],
@@ -56,7 +56,7 @@ def every_task(folder: Path, tokenizer: BertTokenizer, *, width: int, longest: i
 
 def as_served(folder: Path) -> list[str]:
     """NAME=FOLDER of each, with the vocabulary of the bundled model."""
-    made = every_task(folder, AutoTokenizer.from_pretrained(BUNDLED / "sst2"), width=64)
+    made = every_task(folder, AutoTokenizer.from_pretrained(BUNDLED / SENTIMENT), width=64)
     return [f"{name}={path}" for name, path in made.items()]
 
 

@@ -29,7 +29,7 @@ import uvloop
 from common import keep_results, results_path, write_results
 from load import Outcome, at_once, closed_loop, open_loop, post, service
 
-from pocketbert.pipelines import BUNDLED
+from pocketbert.bundles import BUNDLED, SENTIMENT
 
 WORDS = ("a", "the", "of", "film", "is", "never", "dull", "unforgettable", "story", "7", ",", ".", "naïve", "été", "🙂")
 P99 = 100.0  # ms, of full load
@@ -159,7 +159,7 @@ def say(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(BUNDLED / "sst2"), help="a classifier (default: the bundled one)")
+    parser.add_argument("--model", default=str(BUNDLED / SENTIMENT), help="a classifier (default: the bundled one)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of load at each point (default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes (default: 1, then 2)")
     options = parser.parse_args()

@@ -77,10 +77,10 @@ def make(folder: Path) -> tuple[Path, Path]:
     import torch
 
     from pocketbert import AutoModelForSequenceClassification, AutoTokenizer
+    from pocketbert.bundles import BUNDLED, SENTIMENT
     from pocketbert.configs import PRESETS
     from pocketbert.exporters.export import export
     from pocketbert.exporters.options import ExportOptions
-    from pocketbert.pipelines import BUNDLED
     from pocketbert.runtime.quantized_folders import quantize_folder
 
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def make(folder: Path) -> tuple[Path, Path]:
     if (int8 / "model.onnx").exists():
         return fp32, int8
     AutoModelForSequenceClassification.from_config(PRESETS[SHAPE]).save_pretrained(fp32)
-    AutoTokenizer.from_pretrained(BUNDLED / "sst2").save_pretrained(fp32)
+    AutoTokenizer.from_pretrained(BUNDLED / SENTIMENT).save_pretrained(fp32)
     quantize_folder(fp32, int8)
     stock_export(fp32)
     export(ExportOptions(model=fp32, output=onnx, precisions=("int8",)))
@@ -309,7 +309,7 @@ def say(line: str) -> None:
 
 def measure(load: Load, folder: Path, texts: Sequence[str], peers: bool, rows: Rows, summary: Rows) -> None:
     """Fill the rows of both result files, which are written after every measurement."""
-    from pocketbert.pipelines import BUNDLED
+    from pocketbert.bundles import BUNDLED, SENTIMENT
 
     def note(what: str, value: float, unit: str, target: float | None = None, *, most: bool = True) -> None:
         verdict = "" if target is None else "reached" if (value <= target if most else value >= target) else "missed"
@@ -328,7 +328,7 @@ def measure(load: Load, folder: Path, texts: Sequence[str], peers: bool, rows: R
             ("", peer("FastAPI + ONNX Runtime int8", int8 / "model.onnx"), int8),
             ("", peer("FastAPI + transformers", fp32), fp32),
         ]
-    services.append(("bundled model", ours("PocketBERT, the bundled model", BUNDLED / "sst2"), BUNDLED / "sst2"))
+    services.append(("bundled model", ours("PocketBERT, the bundled model", BUNDLED / SENTIMENT), BUNDLED / SENTIMENT))
     for measured, candidates, model in services:
         chosen, capacity = best(candidates, load)
         say(f"{chosen.name}, {chosen.settings}")

@@ -34,7 +34,7 @@ from every_task import as_served
 from load import Outcome, closed_loop, open_loop, post, service
 from rich.progress import track
 
-from pocketbert.pipelines import BUNDLED
+from pocketbert.bundles import BUNDLED, SENTIMENT
 
 WORDS = ("a", "the", "of", "film", "is", "never", "dull", "unforgettable", "story", "7", ",", ".", "naïve", "été", "🙂")
 LENGTHS = (1, 3, 8, 15, 20, 25, 40, 80) * 3 + (600,)  # words; the last is cut to what the model reads
@@ -69,7 +69,7 @@ def anything(draws: random.Random) -> bytes:
         ("bundled", "classify", "nli", "tag", "answer", "fill-mask", "choose", "embed", "openai", "hub")
     )
     if task == "bundled":
-        return post("/v1/classify", {"inputs": some(), "model": "sst2"})
+        return post("/v1/classify", {"inputs": some(), "model": "sentiment"})
     if task == "nli":
         return post("/v1/classify", {"inputs": text(), "model": "nli", "labels": ["a film", "a train"]})
     if task == "answer":
@@ -166,7 +166,7 @@ def main() -> None:
         keep_results("soak", rows)
         print(f"{what}: {value} {verdict}", file=sys.stderr, flush=True)
 
-    with service("--no-log", str(BUNDLED / "sst2"), *as_served(options.models)) as (process, port, log):
+    with service("--no-log", str(BUNDLED / SENTIMENT), *as_served(options.models)) as (process, port, log):
         found, memory, reloads = soak(port, process.pid, log, options.requests, options.reloads)
     note("requests", options.requests)
     note("requests per second, 16 clients", round(found.answered, 1))
@@ -181,10 +181,10 @@ def main() -> None:
     note("memory at most, MB, in all", round(late, 1), late <= (1 + GROWTH) * early)
     picture(memory, results_path("soak", ".png"))
 
-    with service("--no-log", str(BUNDLED / "sst2")) as (_, port, _):
+    with service("--no-log", str(BUNDLED / SENTIMENT)) as (_, port, _):
         draws = random.Random(1)
         capacity = asyncio.run(closed_loop(port, [a_text(draws) for _ in range(2000)] * 50, 16, 3.0)).answered
-    with service(str(BUNDLED / "sst2")) as (process, port, log):
+    with service(str(BUNDLED / SENTIMENT)) as (process, port, log):
         got, logged = stopped(process, port, log, 0.8 * capacity)
     note("SIGTERM: what the client got", dict(got))
     note("SIGTERM: what the service's log says", dict(logged), all(got[status] == n for status, n in logged.items()))

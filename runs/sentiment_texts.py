@@ -190,7 +190,7 @@ def with_nothing(count: int, draw: Random) -> Texts:
             return " ".join(words)
         if kind == 3:
             return "".join(draw.choice("abcdefghijklmnopqrstuvwxyz  ") for _ in range(draw.randint(1, 40)))
-        return draw.choice(("", " ", ".", "...", "?", "-", "[UNK]", "[UNK] [UNK] [UNK]"))
+        return draw.choice((".", "...", "?", "-", "[UNK]", "[UNK] [UNK] [UNK]"))
 
     return [(one(), "neutral") for _ in range(count)]
 
@@ -293,7 +293,8 @@ def main() -> None:
         written + opinions + [(text, "neutral") for text in others] + mixed + with_nothing(NOTHING, draw)
         + long_texts(whole, fillers, LONG, draw)
     )  # fmt: skip
-    everything = list(dict(everything).items())
+    stripped = {text.strip(): label for text, label in everything}
+    everything = [(text, label) for text, label in stripped.items() if text]
     draw.shuffle(everything)
     logits: dict[str, tuple[str, dict[str, float]]] = {}
     for (text, label), values in zip(everything, logits_of(everything, options.teacher), strict=True):

@@ -12,8 +12,8 @@ import pytest
 from tokenizers import AddedToken, pre_tokenizers
 from tokenizers.normalizers import BertNormalizer
 
+from pocketbert.bundles import BUNDLED, SENTIMENT
 from pocketbert.features import encode_questions, encode_texts, encode_tokens
-from pocketbert.pipelines import BUNDLED
 from pocketbert.shortening import _DROPPED, _SOLID, _SPACE, _kinds, shorten
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer
 from pocketbert.windows import encode_long_texts
@@ -38,7 +38,7 @@ HUGE = {
 
 @pytest.fixture(scope="module")
 def bundled() -> BertTokenizer:
-    return AutoTokenizer.from_pretrained(BUNDLED / "sst2")
+    return AutoTokenizer.from_pretrained(BUNDLED / SENTIMENT)
 
 
 def odd(draws: random.Random) -> str:

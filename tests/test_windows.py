@@ -294,6 +294,19 @@ def test_python_says_how_many_texts_were_cut(tmp_path: Path, caplog: pytest.LogC
     assert notes(caplog) == []
 
 
+def test_a_text_without_a_known_word_is_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    classify = pipeline("text-classification", saved(tmp_path / "c", "ForSequenceClassification", 32))
+    classify("\u2603 \u2603")
+    line = "the text has no word of the model's vocabulary: the result says nothing about it"
+    assert notes(caplog) == [line]
+    classify(["the film", "\u2603", "the \u2603", {"text": "\u2603", "text_pair": "\u2603"}])
+    assert notes(caplog)[0].startswith("2 of 4 texts have no word of the model's vocabulary")
+    classify(["the film", {"text": "\u2603", "text_pair": "film"}])
+    assert notes(caplog) == []
+    SentenceTransformer(saved(tmp_path / "e", "Model", 32)).encode(["the", "\u2603"])
+    assert notes(caplog)[0].startswith("1 of 2 texts have no word")
+
+
 def windows_of(pipe: Pipeline, ids: Sequence[int], size: int, before: int = 1) -> list[tuple[Features, int]]:
     """The windows of one text with [CLS] and [SEP], of which `before` tokens are in each, and what each decides."""
     inner, room = len(ids) - before - 1, size - before - 1

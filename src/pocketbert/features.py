@@ -46,6 +46,12 @@ class Features:
         return len(self.input_ids)
 
 
+def all_unknown(features: Sequence[Features], tokenizer: BertTokenizer) -> bool:
+    """Whether an input has words, and the vocabulary has none of them: its output says nothing about it."""
+    others = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
+    return set().union(*(one.input_ids.tolist() for one in features)) - others == {tokenizer.unk_token_id}
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens(Features):
     """One text for token classification: the offsets of each token, and the word that it belongs to."""

@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from helpers.shell import Outcome
+from helpers.tokenizers import tokenizer_of
 from pocketbert.cli import console, predictions
 from pocketbert.cli.inputs import text_source
 from pocketbert.features import Features
@@ -225,6 +226,13 @@ def test_cut_texts_are_stated(run: Run, models: Models) -> None:
     assert outcome.err.startswith("note: only the first 10 tokens of a question are read: who?")
 
 
+def test_unknown_words_are_noted(run: Run, models: Models) -> None:
+    outcome = run("classify", "--model", models["classify"], "film", "\u2603")
+    assert outcome.err.startswith("note: 1 of 2 texts have no word of the model's vocabulary")
+    assert len(outcome.lines) == 2
+    assert run("classify", "--model", models["classify"], "film \u2603").err == ""
+
+
 def test_long_texts_are_read_whole(run: Run, models: Models) -> None:
     long = "film " * 63 + "is dull"
     for command, options in (
@@ -246,6 +254,8 @@ def test_long_texts_are_read_whole(run: Run, models: Models) -> None:
 def test_long_texts_are_not_kept(tmp_path: Path) -> None:
     class Short:
         """Answers with lengths, and reads nothing."""
+
+        tokenizer = tokenizer_of(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "x"])
 
         def stream(self, inputs: Iterator[str]) -> Iterator[Answer]:
             job = Job(lambda texts: [[nothing] for _ in texts], lambda text, *_: len(text))

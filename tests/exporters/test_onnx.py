@@ -15,9 +15,9 @@ from helpers.families import CONFIGS, HEADS, all_that_matter, each_in_turn
 from helpers.models import WIDE
 from helpers.pairs import in_turn
 from helpers.plans import draw, run, tensors
+from pocketbert.bundles import BUNDLED, SENTIMENT
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features, Predictor, pad
-from pocketbert.pipelines import BUNDLED
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.lowering import lower
 from pocketbert.runtime.plan import Plan
@@ -249,12 +249,15 @@ def test_folder(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_quantized_model_keeps_its_int8_weights(tmp_path: Path) -> None:
-    whole, int8 = export_to("onnx", BUNDLED / "sst2", tmp_path / "out", precisions=("fp32", "int8"))
+    whole, int8 = export_to("onnx", BUNDLED / SENTIMENT, tmp_path / "out", precisions=("fp32", "int8"))
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
     assert whole.differences["logits"].relative < 1e-5
     assert int8.differences["logits"].relative < 0.1
     inputs = draw([9, 30])
-    engine, exported = Engine.from_pretrained(BUNDLED / "sst2", "ForSequenceClassification"), OnnxPredictor(int8.path)
+    engine, exported = (
+        Engine.from_pretrained(BUNDLED / SENTIMENT, "ForSequenceClassification"),
+        OnnxPredictor(int8.path),
+    )
     assert compare(engine(inputs), exported(inputs))["logits"].relative < 0.1
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pocketbert.bundles import BUNDLED, SENTIMENT
 from pocketbert.features import Features
-from pocketbert.pipelines import BUNDLED
 from pocketbert.serve.admission import LATE, TICKET, Admission
 from pocketbert.serve.batching import LONGEST, STRETCH, Queue, Request, ServerBusyError, TooSlowError, Worker
 from pocketbert.serve.models import load
@@ -330,7 +330,7 @@ def test_results_have_the_same_bits_as_alone() -> None:
     """Random texts from random numbers of clients at random moments, against each text alone."""
     draws = random.Random(0)
     words = ["a", "the", "film", "plot", "was", "not", "very", "dull", "great", "bad", "7", ",", "unbelievably"]
-    pipe = load(str(BUNDLED / "sst2"), threads=1)
+    pipe = load(str(BUNDLED / SENTIMENT), threads=1)
     texts = [" ".join(draws.choices(words, k=draws.choice((1, 3, 10, 30)))) for _ in range(50)]
     job = pipe.job()
     sequences = [job.encode([text])[0][0] for text in texts]

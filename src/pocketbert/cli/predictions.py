@@ -49,8 +49,11 @@ def predictions(
     Raises:
         InputError: a text cannot be read; names its location.
     """
+    from pocketbert.features import all_unknown
+    from pocketbert.pipelines.base import unknown_note
     from pocketbert.runtime.stream import PAUSE
 
+    tokenizer = pipe.tokenizer
     pending: deque[tuple[Item, float | None]] = deque()  # read, and not computed yet
 
     def inputs() -> Iterator[Any]:
@@ -61,7 +64,7 @@ def predictions(
                 pending.append((item, source.fraction))
                 yield to_input(item)
 
-    count, truncated, first = 0, 0, ""
+    count, truncated, first, unknown = 0, 0, "", 0
     with console.progress("texts", hidden=json and sys.stdout.isatty()) as advance:
         try:
             for result in pipe.stream(inputs(), **options):
@@ -69,6 +72,7 @@ def predictions(
                 count += 1
                 if any(features.cut for features in result.features):
                     truncated, first = truncated + 1, first or item.location
+                unknown += all_unknown(result.features, tokenizer)
                 yield item, result.value
                 advance(count, fraction)
         except InputError as error:
@@ -79,6 +83,8 @@ def predictions(
     if source.skipped:
         console.print_line(f"skipped lines without text: {source.skipped:,}", "note")
     note_truncated(pipe, truncated, count, first)
+    if unknown:
+        console.print_line(unknown_note(unknown, count), "note")
 
 
 def text_of(item: Item) -> str:

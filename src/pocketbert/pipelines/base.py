@@ -19,7 +19,7 @@ import numpy as np
 
 from pocketbert.arguments import check_idle
 from pocketbert.errors import InputError
-from pocketbert.features import Predictor, check_finite, fit
+from pocketbert.features import Predictor, all_unknown, check_finite, fit
 from pocketbert.pipelines.arguments import IDLE, READING, F, Reading, make_reading
 from pocketbert.pipelines.inputs import Results, several, text_of
 from pocketbert.runtime.stream import PAUSE, Answer, Job, answers
@@ -81,7 +81,7 @@ class Pipeline(ABC):
     def _noted(self, inputs: Iterable[Any], **options: Any) -> Iterator[Answer]:
         """The stream, with a note on what was cut unless the caller asked to cut it."""
         found = self.stream(inputs, **options)
-        return found if (self.options | self._known(options)).get("truncation") else self.noting_cut(found)
+        return self.noting(found, cut=not (self.options | self._known(options)).get("truncation"))
 
     def _one(self, one: Any, **options: Any) -> Any:
         try:
@@ -102,18 +102,21 @@ class Pipeline(ABC):
         """Results of inputs as they are read, by a job of one's own."""
         return answers(inputs, job, self.predictor)
 
-    def noting_cut(self, answers: Iterable[Answer]) -> Iterator[Answer]:
-        """Pass answers on; after the last one, log in one line how many inputs were cut, if any were.
+    def noting(self, answers: Iterable[Answer], *, cut: bool = True) -> Iterator[Answer]:
+        """Pass answers on; after the last one, log how many inputs were cut, if `cut`, and of how many no word is known.
 
         Not where somebody stops before, in an error: the rest may be closed at any time later.
         """
-        count = cut = 0
+        count = shortened = unknown = 0
         for answer in answers:
             count += 1
-            cut += any(features.cut for features in answer.features)
+            shortened += cut and any(features.cut for features in answer.features)
+            unknown += all_unknown(answer.features, self.tokenizer)
             yield answer
-        if cut:
-            logger.warning("%s", self.cut_note(cut, count))
+        if shortened:
+            logger.warning("%s", self.cut_note(shortened, count))
+        if unknown:
+            logger.warning("%s", unknown_note(unknown, count))
 
     def cut_note(self, cut: int, count: int, remedy: str | None = None) -> str:
         """Return a line that says that `cut` of `count` inputs were cut; `remedy` reads them whole."""
@@ -178,6 +181,12 @@ class Pipeline(ABC):
             raise InputError(f"{self.task} needs {name} of a model {self.head}; this one gives {given}")
         check_finite({name: output[name]})
         return output[name]
+
+
+def unknown_note(unknown: int, count: int) -> str:
+    """Return a line that says that `unknown` of `count` inputs have no word that the model knows."""
+    some = "the text has" if count == 1 else f"{unknown:,} of {count:,} texts have"
+    return f"{some} no word of the model's vocabulary: the result says nothing about {'it' if count == 1 else 'them'}"
 
 
 def alone(features: Sequence[F]) -> list[list[F]]:

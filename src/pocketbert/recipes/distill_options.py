@@ -32,7 +32,7 @@ class DistillOptions(FinetuneOptions):
             "Needed without --teacher-logits.",
             "FOLDER|NAME",
             repeated=True,
-        )
+        ),
     )
     teacher_labels: tuple[str, ...] | None = field(
         default=None,

@@ -174,7 +174,7 @@ class CrossEncoder:
         pairs = [pairs] if single else pairs
         activation = self.activation_fn if activation_fn is None else read_activation(activation_fn)
         before = choose_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name)
-        results = self.pipeline.noting_cut(self.pipeline.run(pairs, self.job(before, windows=windows)))
+        results = self.pipeline.noting(self.pipeline.run(pairs, self.job(before, windows=windows)))
         rows = [answer.value for answer in with_progress(results, len(pairs), show_progress_bar)]
         if not rows:
             return np.array([]) if convert_to_numpy else []

@@ -45,7 +45,7 @@ class Ranker:
         else:
             self.model, self.kind = SentenceTransformer(model), "sentence-encoder"
         self.pipeline: Pipeline = self.model.pipeline
-        self.max_length = self.pipeline.max_length
+        self.max_length, self.tokenizer = self.pipeline.max_length, self.pipeline.tokenizer
         self.cut_note, self.whole_texts = self.pipeline.cut_note, self.pipeline.whole_texts
 
     def stream(self, passages: Iterable[Any], *, query: str, windows: bool = False) -> Iterator[Answer]:

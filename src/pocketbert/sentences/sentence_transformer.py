@@ -205,7 +205,7 @@ class SentenceTransformer:
         tokens = output_value == "token_embeddings"
         before = choose_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name)
         job = self.job(before, tokens=tokens, normalize=normalize_embeddings, dimensions=truncate_dim, windows=windows)
-        results = self.pipeline.noting_cut(self.pipeline.run(texts, job))
+        results = self.pipeline.noting(self.pipeline.run(texts, job))
         vectors = [answer.value for answer in with_progress(results, len(texts), show_progress_bar)]
         if tokens:
             return vectors[0] if single else vectors
