@@ -20,6 +20,7 @@ from pocketbert.data.augment import augment_all
 from pocketbert.errors import ConfigError, DataError, TrainingError
 from pocketbert.models.auto import AutoModelForSequenceClassification
 from pocketbert.models.bert import BertForSequenceClassification
+from pocketbert.recipes import teacher_models
 from pocketbert.recipes.distill import distill
 from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune import finetune
@@ -309,6 +310,19 @@ def test_logits_alone(make: Make, tmp_path: Path, teacher: Path) -> None:
     one, other = distill(make(output=tmp_path / "b", **changes, **alone)), distill(plain)
     for mine, theirs in zip(one.history, other.history, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3)
+
+
+def test_a_few_tokens_may_be_unknown_to_a_teacher(tmp_path: Path) -> None:
+    words = [f"w{i}" for i in range(300)]
+    theirs, lines = [*SPECIAL, *words], []
+    tokenizer_of(theirs).save_pretrained(tmp_path)
+    ours = tokenizer_of([*SPECIAL, "\u2603", *reversed(words[1:])])
+    rows = teacher_models._embedding_rows(str(tmp_path), ours, 306, lines.append)
+    assert lines == [f"1 of the student's tokens are unknown to the teacher {tmp_path}: \u2603, …"]
+    assert rows.tolist() == [0, 1, 2, 3, 4, theirs.index("[UNK]"), *range(len(theirs) - 1, 5, -1), 0]
+    many = tokenizer_of([*SPECIAL, "a", "b", "c", "d", *words[4:]])
+    with pytest.raises(ConfigError, match=r"lacks 4 of the student's tokens \(a, b, c, d\)"):
+        teacher_models._embedding_rows(str(tmp_path), many, 305, lines.append)
 
 
 def test_what_is_refused(make: Make, tmp_path: Path, teacher: Path) -> None:

@@ -111,7 +111,7 @@ class DistillationRun(FinetuneRun):
         starts = latest_state(self.folder / "checkpoints") is None
         pruned = self._pruned_tokenizer() if starts and options.keep_vocabulary is not None else None
         tokenizer, student = prepare_model(self.folder, options, self.data, self.log, pruned)
-        self.teachers.fit(tokenizer, student.config, self.data.label_names(student.config), self.device)
+        self.teachers.fit(tokenizer, student.config, self.data.label_names(student.config), self.device, self.log)
         if starts and options.init is not None:
             self.teachers.initialise(student, self.log)
         return tokenizer, student
@@ -221,7 +221,7 @@ class EncoderDistillationRun(EpochRun):
         """Return tokenizer and student, which may be initialised from the first teacher."""
         starts = latest_state(self.folder / "checkpoints") is None
         tokenizer, student = prepare_model(self.folder, self.options, self.data, self.log)
-        self.teachers.fit(tokenizer, student.config, None, self.device)
+        self.teachers.fit(tokenizer, student.config, None, self.device, self.log)
         if starts and self.options.init == "copy":
             self.teachers.initialise(student.base_model, self.log)
         elif starts and self.options.init == "refit" and self.options.resume_from is None:

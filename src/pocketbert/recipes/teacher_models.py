@@ -26,6 +26,8 @@ from pocketbert.training.progress import Progress
 from pocketbert.training.refit.refit import refit_from_teacher, source_layers
 from pocketbert.training.teachers import TeacherCache, hash_model
 
+MOST_UNKNOWN = 0.01  # of a student's tokens, those that a teacher may lack
+
 
 class TeacherModels:
     """The teachers of a distillation.
@@ -49,6 +51,7 @@ class TeacherModels:
         student: PreTrainedConfig,
         labels: tuple[str, ...] | None,
         device: torch.device,
+        log: Callable[[str], None],
     ) -> None:
         """Adapt the teachers to a student: rows of embeddings and labels in its order, and pairs of layers.
 
@@ -57,6 +60,7 @@ class TeacherModels:
             student: the student's configuration.
             labels: its labels in the order of its outputs: () for a number, None for a head without labels.
             device: where the teachers compute.
+            log: prints a line.
 
         Raises:
             ConfigError: a teacher has another vocabulary, other labels or too few layers.
@@ -64,7 +68,7 @@ class TeacherModels:
         options = self.options
         for name, teacher in zip(options.teacher, self.models, strict=True):
             order = None if labels is None else self._label_order(name, teacher.config, labels)
-            rows = _embedding_rows(name, tokenizer, student.vocab_size)
+            rows = _embedding_rows(name, tokenizer, student.vocab_size, log)
             with torch.no_grad():
                 table = teacher.get_input_embeddings().weight[rows].clone()
                 teacher.resize_token_embeddings(len(rows)).weight.copy_(table)
@@ -179,18 +183,23 @@ class TeacherModels:
         return caches
 
 
-def _embedding_rows(name: str, student: BertTokenizer, size: int) -> npt.NDArray[np.int64]:
+def _embedding_rows(
+    name: str, student: BertTokenizer, size: int, log: Callable[[str], None]
+) -> npt.NDArray[np.int64]:
     """Return [size] for each id of the student's tokenizer the teacher's id of the same token.
 
+    A few tokens that the teacher lacks, as emoji that a student has instead of BERT's unused tokens, are unknown to it.
+
     Raises:
-        ConfigError: the teacher's vocabulary lacks tokens, or its tokenizer splits texts in another way.
+        ConfigError: the teacher's vocabulary lacks many tokens, or its tokenizer splits texts in another way.
     """
     teacher = AutoTokenizer.from_pretrained(name)
     own, other = student.get_vocab(), teacher.get_vocab()
     missing = sorted(own.keys() - other.keys(), key=own.__getitem__)
     ours, theirs = student.splitting, teacher.splitting
     different = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
-    if missing or different:
+    few = len(missing) <= MOST_UNKNOWN * len(own) and teacher.unk_token in other
+    if different or (missing and not few):
         what = (
             f"lacks {len(missing):,} of the student's tokens ({', '.join(missing[:5])})"
             if missing
@@ -200,7 +209,9 @@ def _embedding_rows(name: str, student: BertTokenizer, size: int) -> npt.NDArray
             f"the tokenizer of the teacher {name} {what}: both must read the same tokens, so give the student the "
             "teacher's tokenizer"
         )
+    if missing:
+        log(f"{len(missing):,} of the student's tokens are unknown to the teacher {name}: {', '.join(missing[:5])}, …")
     rows = np.full(size, other[str(teacher.pad_token)], dtype=np.int64)  # there may be more rows than tokens
     for token, i in own.items():
-        rows[i] = other[token]
+        rows[i] = other[token if token in other else str(teacher.unk_token)]
     return rows
