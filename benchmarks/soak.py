@@ -69,7 +69,7 @@ def anything(draws: random.Random) -> bytes:
         ("bundled", "classify", "nli", "tag", "answer", "fill-mask", "choose", "embed", "openai", "hub")
     )
     if task == "bundled":
-        return post("/v1/classify", {"inputs": some(), "model": "sentiment"})
+        return post("/v1/classify", {"inputs": some(), "model": SENTIMENT})
     if task == "nli":
         return post("/v1/classify", {"inputs": text(), "model": "nli", "labels": ["a film", "a train"]})
     if task == "answer":

@@ -37,6 +37,8 @@ def teach_emoji(folder: Path) -> int:
     lines = (Path(__file__).parent / "emoji.tsv").read_text(encoding="utf-8").splitlines()
     taken = 0
     for emoji, words in (line.split("\t") for line in lines):
+        if emoji in numbers:  # of a run that went on from the bundled encoder
+            continue
         vector = np.mean([table[numbers[word]] for word in words.split()], axis=0)
         for token in (emoji, f"##{emoji}"):
             number = next(unused)

@@ -13,16 +13,8 @@ usage="usage: runs/bundled_tasks.sh DATA TEACHERS OUT [sentiment|entities|answer
 data=${1:?$usage} teachers=${2:?$usage} out=${3:?$usage}
 shift 3
 here=$(dirname "$0")
-bundled=$here/../src/pocketbert/bundled
 common=(--precision bf16 --no-tensorboard --no-frozen-start --resume)
-student=(--student squeezebert-small --freeze embeddings --learning-rate 3e-4 --precision bf16 --no-tensorboard --resume)
-
-bundle() { # bundle NAME: OUT/NAME in int8, without what the encoder has
-    rm -rf "$out/$1-int8"
-    pocketbert quantize "$out/$1" "$out/$1-int8" --share
-    mkdir -p "$bundled/$1"
-    cp "$out/$1-int8"/{config.json,model.safetensors,run.json,tokenizer_config.json,vocab.txt} "$bundled/$1"
-}
+student=(--student squeezebert-small --freeze embeddings --precision bf16 --no-tensorboard --resume)
 
 [ $# -gt 0 ] || set -- sentiment entities answers
 for name; do
@@ -37,8 +29,18 @@ for name; do
                 "$data/glue/SST-2" "$out/texts" "$data/corpus" "$out/sst2-teacher-int8"
             pocketbert distill "$out/texts/train.csv" --teacher-logits "$out/texts/logits.jsonl" --alpha 0.9 \
                 -o "$out/sentiment" --labels negative,neutral,positive --eval-fraction 0.03 --max-length 512 --epochs 2 \
-                "${student[@]}" ;;
+                --learning-rate 3e-4 --eval-every 1000 "${student[@]}" ;;
+        entities)
+            pocketbert finetune "$data/ner/conll2003/eng.train" --eval-data "$data/ner/conll2003/eng.testa" \
+                -o "$out/entities-teacher" --model "$teachers/minilm" --task token-classification --epochs 5 \
+                --learning-rate 2e-4 "${common[@]}"
+            pocketbert distill "$data/ner/conll2003/eng.train" --eval-data "$data/ner/conll2003/eng.testa" \
+                -o "$out/entities" --task token-classification --teacher "$out/entities-teacher" --alpha 0.9 \
+                --hidden-weight 1 --cache-gigabytes 3 --epochs 6 --learning-rate 5e-4 "${student[@]}" ;;
+        answers)
+            pocketbert finetune "$data/squad/train-v1.1.44articles.json" -o "$out/answers" --task question-answering \
+                --epochs 3 --learning-rate 3e-4 --model squeezebert-small --freeze embeddings "${common[@]}" ;;
         *) echo "$usage" >&2; exit 2 ;;
     esac
-    bundle "$name"
+    python "$here/bundle_task.py" "$out/$name" "$name"
 done

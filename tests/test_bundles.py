@@ -120,6 +120,11 @@ def test_all_bundled_models_together() -> None:
     assert sum(file.stat().st_size for file in REAL.rglob("*") if file.is_file()) <= 45e6
 
 
+def test_the_bundled_tagger_finds_names() -> None:
+    [found] = pipeline("ner", aggregation_strategy="first")(["Marie Curie was born in Warsaw."])
+    assert [(one["entity_group"], one["word"]) for one in found] == [("PER", "marie curie"), ("LOC", "warsaw")]
+
+
 def test_the_bundled_encoder_has_four_groups_and_all_words() -> None:
     config = AutoConfig.from_pretrained(ENCODER)
     assert isinstance(config, SqueezeBertConfig)

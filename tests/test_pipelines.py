@@ -13,6 +13,7 @@ import transformers
 
 from helpers.tokenizers import spelling, tokenizer_of
 from pocketbert import configs, decode, pipelines
+from pocketbert.bundles import SENTIMENT
 from pocketbert.errors import CheckpointError, InputError
 from pocketbert.features import Features
 from pocketbert.models import auto
@@ -406,7 +407,7 @@ def test_hidden_states_of_a_tuned_model(folders: dict[str, Path]) -> None:
 def test_the_bundled_model_is_the_default(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "sst2").symlink_to(folders["ForSequenceClassification"])
+    (tmp_path / SENTIMENT).symlink_to(folders["ForSequenceClassification"])
     monkeypatch.setattr(pipelines, "BUNDLED", tmp_path)
     assert pipeline("sentiment-analysis")("the")[0]["label"] in LABELS["ForSequenceClassification"]
 

@@ -86,7 +86,7 @@ def test_the_lines_of_the_table_begin_the_help_of_the_commands() -> None:
         (["classify", "x", "--labels", "a,b"], "--model"),
         (["classify", "--file", "a.csv", "--pair", "x"], "--text-pair-column"),
         (["classify", "x", "-m", "m", "--labels", "a,b", "--template", "{x}"], "--template"),
-        (["tag", "x"], "--model"),
+        (["choose", "x", "y", "z"], "--model"),
         (["answer", "--model", "m", "q", "--context", "x", "--file", "y"], "not both"),
         (["choose", "--model", "m", "p", "one"], "two or more choices"),
         (["embed", "--model", "m", "x", "--pooling", "sum"], "'cls', 'max', 'mean'"),

@@ -15,7 +15,6 @@ from helpers.families import CONFIGS, each_in_turn
 from helpers.plans import draw, tensors
 from helpers.sentences import declare, modules
 from helpers.tokenizers import spelling, tokenizer_of
-from pocketbert.bundles import BUNDLED, SENTIMENT
 from pocketbert.checkpoints.safetensors_files import open_safetensors
 from pocketbert.errors import CheckpointError, ConfigError
 from pocketbert.exporters.export import export
@@ -23,6 +22,7 @@ from pocketbert.exporters.options import ExportOptions
 from pocketbert.exporters.web.plans import as_json, from_json
 from pocketbert.exporters.web.predictor import WebPredictor
 from pocketbert.features import Features
+from pocketbert.pipelines import BUNDLED
 from pocketbert.runtime.engine import Engine
 from pocketbert.runtime.lowering import lower
 from pocketbert.runtime.quantize import quantize
@@ -54,7 +54,7 @@ def test_a_plan_survives(name: str, head: str) -> None:
 
 def test_tensors_lie_in_the_order_of_the_steps(tmp_path: Path) -> None:
     """So a reader needs to keep none for later, but those of several steps."""
-    [file] = export_to("web", BUNDLED / SENTIMENT, tmp_path / "out")
+    [file] = export_to("web", BUNDLED / "sst2", tmp_path / "out")
     tensors_, steps = open_safetensors(file.path / "model.safetensors"), described(tmp_path / "out")["plan"]["steps"]
     keys = ("table", "scales", "weight", "outlier_weight", "bias", "residual_scale")
     last = -1
@@ -75,10 +75,10 @@ def _names_in_file(path: Path) -> list[str]:
 
 def test_a_quantized_model_keeps_its_weights(tmp_path: Path) -> None:
     """Bit for bit, and so its outputs."""
-    [file] = export_to("web", "sentiment", tmp_path / "out")
+    [file] = export_to("web", "sst2", tmp_path / "out")
     assert file.precision == WebPredictor(file.path).precision == "int8"
     inputs = [Features(np.arange(999, 999 + n, dtype=np.int32), np.zeros(n, np.int32)) for n in (3, 50)]
-    expected = Engine.from_pretrained(BUNDLED / SENTIMENT, "ForSequenceClassification")(inputs)
+    expected = Engine.from_pretrained(BUNDLED / "sst2", "ForSequenceClassification")(inputs)
     predictor = WebPredictor(file.path)
     for mine, theirs, padded in zip(predictor(inputs), expected, predictor.run(inputs)["logits"], strict=True):
         np.testing.assert_array_equal(mine["logits"], theirs["logits"])
@@ -101,7 +101,7 @@ def test_a_head_can_be_chosen(tmp_path: Path) -> None:
     export_to("web", "squeezebert-small", tmp_path / "words", head="ForMaskedLM")
     assert described(tmp_path / "words")["head"] == "ForMaskedLM"
     with pytest.raises(CheckpointError, match="sst2 is a SqueezeBertForSequenceClassification"):
-        export_to("web", "sentiment", tmp_path / "tags", head="ForTokenClassification")
+        export_to("web", "sst2", tmp_path / "tags", head="ForTokenClassification")
     with pytest.raises(ConfigError, match="--head"):
         ExportOptions(model="a", output="b", head="ForPoetry")
 

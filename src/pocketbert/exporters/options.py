@@ -58,7 +58,10 @@ class ExportOptions(Options):
     head: str | None = field(
         default=None,
         metadata=option(
-            "Head of a model that has several: Model is the encoder alone.", choices=tuple(HEADS), default="its own"
+            f"Head of a model that has several: one of {', '.join(HEADS)}; Model is the encoder alone.",
+            metavar="HEAD",
+            choices=tuple(HEADS),
+            default="its own",
         ),
     )
     revision: str | None = None

@@ -103,7 +103,7 @@ class Pipeline(ABC):
         return answers(inputs, job, self.predictor)
 
     def noting(self, answers: Iterable[Answer], *, cut: bool = True) -> Iterator[Answer]:
-        """Pass answers on; after the last one, log how many inputs were cut, if `cut`, and of how many no word is known.
+        """Pass answers on; after the last one, log how many were cut, if `cut`, and of how many no word is known.
 
         Not where somebody stops before, in an error: the rest may be closed at any time later.
         """

@@ -183,9 +183,7 @@ class TeacherModels:
         return caches
 
 
-def _embedding_rows(
-    name: str, student: BertTokenizer, size: int, log: Callable[[str], None]
-) -> npt.NDArray[np.int64]:
+def _embedding_rows(name: str, student: BertTokenizer, size: int, log: Callable[[str], None]) -> npt.NDArray[np.int64]:
     """Return [size] for each id of the student's tokenizer the teacher's id of the same token.
 
     A few tokens that the teacher lacks, as emoji that a student has instead of BERT's unused tokens, are unknown to it.
