@@ -36,7 +36,7 @@ def close(found: Any, wanted: Any) -> bool:
 def test_classify_equals_the_pipeline(service: Service) -> None:
     texts = ["the film is great", "dull", "", "the " * 3000]
     found = service.ask("/v1/classify", {"inputs": texts}).json
-    assert found["model"] == "sst2"
+    assert found["model"] == "sentiment"
     assert close(found["results"], pipeline("text-classification", top_k=None)(texts))
     assert found["usage"]["truncated"] == [3]
     assert found["usage"]["tokens"] > 512
@@ -214,7 +214,7 @@ def test_predict(service: Service) -> None:
 def test_inputs_of_another_task_are_refused(service: Service) -> None:
     found = service.ask("/models/answer", {"inputs": ["a"]})
     assert (found.status, "must be objects with context and question" in found.body.decode()) == (422, True)
-    found = service.ask("/models/sst2", {"inputs": {"context": "a", "question": "b"}})
+    found = service.ask("/models/sentiment", {"inputs": {"context": "a", "question": "b"}})
     assert (found.status, "must be texts" in found.body.decode()) == (422, True)
 
 
@@ -254,7 +254,7 @@ def test_no_texts_to_embed(service: Service) -> None:
 
 def test_models(service: Service) -> None:
     found = service.ask("/v1/models").json["data"]
-    assert [one["id"] for one in found][:2] == ["sst2", "classify"]
+    assert [one["id"] for one in found][:2] == ["sentiment", "classify"]
     assert service.ask("/v1/models/tag").json["task"] == "token-classification"
 
 
@@ -264,14 +264,14 @@ def test_health_and_metrics(service: Service) -> None:
     text = service.ask("/metrics").body.decode()
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(values['pocketbert_requests_total{route="/v1/classify",status="200"}']) >= 1
-    assert float(values['pocketbert_tokens_total{model="sst2"}']) > 0
-    assert float(values['pocketbert_batch_fill_count{model="sst2"}']) > 0
-    fill = float(values['pocketbert_batch_fill_sum{model="sst2"}'])
-    budget = float(values['pocketbert_tokens_total{model="sst2"}']) / fill  # tokens of a batch
+    assert float(values['pocketbert_tokens_total{model="sentiment"}']) > 0
+    assert float(values['pocketbert_batch_fill_count{model="sentiment"}']) > 0
+    fill = float(values['pocketbert_batch_fill_sum{model="sentiment"}'])
+    budget = float(values['pocketbert_tokens_total{model="sentiment"}']) / fill  # tokens of a batch
     assert budget == pytest.approx(TOKENS * round(budget / TOKENS))
-    limits = [float(limit) for limit in re.findall(r'batch_fill_bucket\{le="([\d.]+)",model="sst2"\}', text)]
+    limits = [float(limit) for limit in re.findall(r'batch_fill_bucket\{le="([\d.]+)",model="sentiment"\}', text)]
     assert sorted(set(limits)) == limits
-    assert float(values['pocketbert_queue_tokens{model="sst2"}']) == 0
+    assert float(values['pocketbert_queue_tokens{model="sentiment"}']) == 0
     assert float(values["pocketbert_memory_bytes"]) > 1e7
 
 
