@@ -314,7 +314,8 @@ def test_logits_alone(make: Make, tmp_path: Path, teacher: Path) -> None:
 
 def test_a_few_tokens_may_be_unknown_to_a_teacher(tmp_path: Path) -> None:
     words = [f"w{i}" for i in range(300)]
-    theirs, lines = [*SPECIAL, *words], []
+    theirs = [*SPECIAL, *words]
+    lines: list[str] = []
     tokenizer_of(theirs).save_pretrained(tmp_path)
     ours = tokenizer_of([*SPECIAL, "\u2603", *reversed(words[1:])])
     rows = teacher_models._embedding_rows(str(tmp_path), ours, 306, lines.append)

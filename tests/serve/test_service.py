@@ -204,7 +204,7 @@ def test_predict(service: Service) -> None:
     one = service.ask("/predict", {"inputs": "the film is great"}).json
     assert close(one, pipeline("text-classification")("the film is great", top_k=None))
     raw = service.ask("/predict", {"inputs": [["dull"], ["the film is great"]], "raw_scores": True}).json
-    assert [len(labels) for labels in raw] == [2, 2]
+    assert [len(labels) for labels in raw] == [3, 3]
     assert math.exp(raw[1][0]["score"] - raw[1][1]["score"]) == pytest.approx(one[0]["score"] / one[1]["score"])
     mixed = service.ask("/predict", {"inputs": [["a", "b"], ["a"]], "model": "nli"}).json
     assert mixed[0] == service.ask("/predict", {"inputs": ["a", "b"], "model": "nli"}).json
@@ -237,7 +237,7 @@ def test_embed_info_and_tokenize(service: Service) -> None:
     assert [np.linalg.norm(one) for one in vectors] == pytest.approx([1, 1])
     assert service.ask("/embed", {"inputs": TEXT}).json == vectors[:1]
     info = service.ask("/info").json
-    assert info["model_type"]["classifier"]["id2label"] == {"0": "negative", "1": "positive"}
+    assert info["model_type"]["classifier"]["id2label"] == {"0": "negative", "1": "neutral", "2": "positive"}
     assert info["max_input_length"] == 512
     assert info["model_dtype"] == "int8"
     [tokens] = service.ask("/tokenize", {"inputs": TEXT, "model": "tag"}).json
