@@ -297,7 +297,7 @@ def test_python_says_how_many_texts_were_cut(tmp_path: Path, caplog: pytest.LogC
 def test_a_text_without_a_known_word_is_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     classify = pipeline("text-classification", saved(tmp_path / "c", "ForSequenceClassification", 32))
     classify("\u2603 \u2603")
-    line = "the text has no word of the model's vocabulary: the result says nothing about it"
+    line = "the text has no word of the model's vocabulary: the result does not depend on it"
     assert notes(caplog) == [line]
     classify(["the film", "\u2603", "the \u2603", {"text": "\u2603", "text_pair": "\u2603"}])
     assert notes(caplog)[0].startswith("2 of 4 texts have no word of the model's vocabulary")

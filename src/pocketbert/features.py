@@ -47,7 +47,7 @@ class Features:
 
 
 def all_unknown(features: Sequence[Features], tokenizer: BertTokenizer) -> bool:
-    """Whether an input has words, and the vocabulary has none of them: its output says nothing about it."""
+    """Whether an input has words, and the vocabulary has none of them: its output does not depend on it."""
     others = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
     return set().union(*(one.input_ids.tolist() for one in features)) - others == {tokenizer.unk_token_id}
 

@@ -186,7 +186,7 @@ class Pipeline(ABC):
 def unknown_note(unknown: int, count: int) -> str:
     """Return a line that says that `unknown` of `count` inputs have no word that the model knows."""
     some = "the text has" if count == 1 else f"{unknown:,} of {count:,} texts have"
-    return f"{some} no word of the model's vocabulary: the result says nothing about {'it' if count == 1 else 'them'}"
+    return f"{some} no word of the model's vocabulary: the result does not depend on {'it' if count == 1 else 'them'}"
 
 
 def alone(features: Sequence[F]) -> list[list[F]]:
