@@ -35,7 +35,7 @@ def test_what_is_wrong_is_said_in_a_line(run: Run, models: Models, data: Path, t
     flags = ["distill", data, "--student", models["classify"], "-o", tmp_path / "x"]
     for wrong, message in (
         (["--teacher", "t", "--layers", "1-3"], "pairs such as 1:3"),
-        ([], "Missing option '--teacher'"),
+        ([], "name at least one teacher (--teacher)"),
         (["--teacher", "t", "--alpha", "0"], "--alpha"),
     ):
         outcome = run(*flags, *wrong)

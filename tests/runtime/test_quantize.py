@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from helpers.families import CONFIGS, each_in_turn, our_class, randomise
 from helpers.models import WIDE
 from helpers.plans import draw, run, tensors
-from pocketbert.bundles import BUNDLED, SENTIMENT
+from pocketbert.bundles import BUNDLED
 from pocketbert.checkpoints import read_tensors
 from pocketbert.configs import AutoConfig, BertConfig, PreTrainedConfig
 from pocketbert.errors import CheckpointError, InputError
@@ -426,19 +426,19 @@ def test_the_head_that_a_model_was_made_for() -> None:
 
 
 def test_the_bundled_model_is_in_int8() -> None:
-    config = AutoConfig.from_pretrained(BUNDLED / SENTIMENT)
+    config = AutoConfig.from_pretrained(BUNDLED / "sst2")
     assert config.quantized
     metrics = config.extra["quantization_config"]["metrics"]
     assert metrics["fp32"]["accuracy"] == pytest.approx(0.8968, abs=1e-3)
     assert metrics["int8"]["accuracy"] >= metrics["fp32"]["accuracy"] - 0.005
-    assert (BUNDLED / SENTIMENT / "model.safetensors").stat().st_size < 13.5e6
+    assert (BUNDLED / "sst2" / "model.safetensors").stat().st_size < 13.5e6
 
 
 @pytest.mark.data
 def test_the_bundled_model_answers_as_its_record_says() -> None:
-    record = AutoConfig.from_pretrained(BUNDLED / SENTIMENT).extra["quantization_config"]["metrics"]["int8"]
-    evaluation = read_evaluation(BUNDLED / SENTIMENT, Path(os.environ["POCKETBERT_DATA"]) / "glue", glue="sst-2")
-    metrics = evaluation(Engine.from_pretrained(BUNDLED / SENTIMENT, "ForSequenceClassification"))
+    record = AutoConfig.from_pretrained(BUNDLED / "sst2").extra["quantization_config"]["metrics"]["int8"]
+    evaluation = read_evaluation(BUNDLED / "sst2", Path(os.environ["POCKETBERT_DATA"]) / "glue", glue="sst-2")
+    metrics = evaluation(Engine.from_pretrained(BUNDLED / "sst2", "ForSequenceClassification"))
     # Other kernels may round a few features the other way.
     assert metrics["accuracy"] == pytest.approx(record["accuracy"], abs=0.005)
     assert metrics["loss"] == pytest.approx(record["loss"], abs=0.005)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pocketbert.cli.commands import bold, click_option
-from pocketbert.words import is_right_to_left
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -184,12 +183,16 @@ def print_table(
 
 def directed(text: str) -> str:
     """A text with its own direction inside of a line of a terminal, if it is written from right to left."""
+    from pocketbert.words import is_right_to_left  # which imports NumPy, that --help does without
+
     return f"{_ISOLATE}{text}{_END_OF_ISOLATE}" if sys.stdout.isatty() and is_right_to_left(text) else text
 
 
 def isolated(cell: RenderableType) -> RenderableType:
     """A cell that stays in its column where a terminal orders its lines by the directions of scripts."""
     from rich.text import Text
+
+    from pocketbert.words import is_right_to_left
 
     text = Text(cell) if isinstance(cell, str) else cell
     return Isolated(text) if isinstance(text, Text) and is_right_to_left(text.plain) else cell
