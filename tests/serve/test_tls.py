@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import http.client
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from helpers.service import running
 from pocketbert.errors import ConfigError
-from pocketbert.serve import server
+from pocketbert.serve import event_loop, server
 from pocketbert.serve.settings import Settings
 from pocketbert.serve.tls import Certificate
 
@@ -21,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from uvicorn.loops.auto import auto_loop_factory
 
 DAY = datetime.timedelta(days=1)
 
@@ -122,3 +125,28 @@ def test_a_wrong_certificate_is_found_before_the_port_is_opened(tmp_path: Path) 
         settings = Settings((), port=port, tls_cert=expired, tls_key=expired.with_suffix(".key"))
         with pytest.raises(ConfigError, match="certificate has expired"):
             server.serve(settings, lambda port: None)
+
+
+@pytest.mark.parametrize("usual", [auto_loop_factory(), asyncio.SelectorEventLoop])
+def test_a_client_that_never_begins_its_handshake_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usual: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """A limit of a minute would let silent clients hold all sockets, of which the service counts none."""
+    monkeypatch.setattr(event_loop, "auto_loop_factory", lambda: usual)
+    monkeypatch.setattr(event_loop, "HEAD_SECONDS", 0.2)
+    path = make(tmp_path, "ours")
+    context = Certificate(path, path.with_suffix(".key")).context
+
+    async def silent() -> bytes:
+        running_loop = asyncio.get_running_loop()
+        async with await running_loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=context) as listening:
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            ended = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+        return ended
+
+    loop = event_loop.make_event_loop()
+    try:
+        assert loop.run_until_complete(silent()) == b""
+    finally:
+        loop.close()

@@ -168,6 +168,7 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None],
     config = uvicorn.Config(
         guard, log_config=None, access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=30,
         timeout_graceful_shutdown=5, ws="none", http=Connection,
+        loop="auto" if certificate is None else "pocketbert.serve.event_loop:make_event_loop",
     )  # fmt: skip
     if certificate is not None:
         config.load()
