@@ -139,7 +139,8 @@ def test_self_attention(heads: int, groups: int) -> None:
     width, lengths = heads * 16, [9, 40, 1]
     starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
     x, weights = rows(starts[-1], width), rows(starts[-1], width)
-    matrices = [rows(width, width // groups, 1, scale=0.3) for _ in range(3)]
+    # Small enough for scores of a few units: in larger ones, the rounding of queries and keys to bf16 is a large factor.
+    matrices = [rows(width, width // groups, 1, scale=0.15) for _ in range(3)]
     biases = [rows(width) for _ in range(3)]
 
     def leaves(kind: torch.dtype) -> list[Tensor]:
@@ -152,7 +153,7 @@ def test_self_attention(heads: int, groups: int) -> None:
     mine, others = gradients(out, weights, ours), gradients(expected, weights, theirs)
     # Those of the biases together: what is added to all keys changes nothing, so their exact gradient is zero.
     mine, others = ([*one[:4], torch.cat(one[4:])] for one in (mine, others))
-    compare([out, *mine], [expected, *others], 0.03)
+    compare([out, *mine], [expected, *others], 0.02)
 
 
 @pytest.mark.parametrize("lengths", [[20], [37, 64, 9]])
