@@ -139,7 +139,7 @@ def test_self_attention(heads: int, groups: int) -> None:
     width, lengths = heads * 16, [9, 40, 1]
     starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
     x, weights = rows(starts[-1], width), rows(starts[-1], width)
-    # Small enough for scores of a few units: in larger ones, the rounding of queries and keys to bf16 is a large factor.
+    # Scores of a few units: in larger ones, the rounding of queries and keys to bf16 is a large factor.
     matrices = [rows(width, width // groups, 1, scale=0.15) for _ in range(3)]
     biases = [rows(width) for _ in range(3)]
 
