@@ -330,6 +330,6 @@ def answers(
     ]
     if others is not None:
         columns = softmax(np.array([others(span) for _, span in ranked]), axis=0)  # [spans, outputs]
-        for result, row in zip(results, columns, strict=False):
+        for result, row in zip(results, columns, strict=False):  # of all spans, the first `top_k` are results
             result["others"] = row.tolist()
     return results

@@ -191,9 +191,7 @@ def merged(batches: Sequence[Batch]) -> Batch:
         result["copy_ids"] = np.concatenate([one["copy_ids"] for one in having])
         result["copy_starts"] = np.cumsum([0, *np.concatenate([np.diff(one["copy_starts"]) for one in having])])
         result["masked_labels"] = np.concatenate([one["masked_labels"] for one in having])
-        places = [
-            one["masked_positions"] + start for one, start in zip(having, before, strict=False)
-        ]  # without the end
+        places = [one["masked_positions"] + start for one, start in zip(having, before[:-1], strict=True)]
         result["masked_positions"] = np.concatenate(places)
     return result
 
