@@ -70,7 +70,7 @@ struct EmulatedTiles {
     }
 
 private:
-    alignas(64) inline static thread_local Tile tiles[8];
+    inline static thread_local Tile tiles[8];  // not aligned further: not every loader does it for what threads have
     inline static thread_local bool configured = false;
 
     template <int T>
