@@ -442,6 +442,7 @@ void check(const pb_attention_pass& p, bool derivative) {
     require(p.examples >= 0 && p.starts && p.keys, "attention needs examples");
     require(p.heads >= 1 && p.depth >= 1 && p.depth <= 4096 && p.heads <= 65536, "attention needs heads");
     require(p.group_heads >= 1 && p.heads % p.group_heads == 0, "heads are divided among groups");
+    require(p.stride >= 0 && p.stride <= std::numeric_limits<int>::max(), "an array is too large");
     const std::int64_t groups = p.heads / p.group_heads, of_group = std::int64_t(p.group_heads) * p.depth;
     require(p.group_stride >= (groups > 1 ? of_group : 0) && p.group_stride <= p.stride &&
                 (groups - 1) * p.group_stride + of_group <= p.stride,

@@ -1,81 +1,25 @@
-// Fuzzes the C interface, without Python: bytes become a program and its runs, most of whose arguments make sense. Under the
-// sanitizers nothing may happen but refusals, each with a reason, and two equal runs must give the same bits. libFuzzer
-// calls LLVMFuzzerTestOneInput; without it main draws the bytes: fuzz_interface [INPUTS [FIRST [THREADS]]].
-#include <pocketbert.h>
-
-#include <atomic>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
-#include <memory>
-#include <random>
+// Fuzzes the C interface, without Python: bytes become a program and its runs, a tokeniser and its texts, or a pass of a training
+// step, most of whose arguments make sense. Under the sanitizers nothing may happen but refusals, each with a reason, and
+// two equal calls must give the same bits. libFuzzer calls LLVMFuzzerTestOneInput; without it main draws the bytes:
+// fuzz_interface [INPUTS [FIRST [THREADS]]].
 #include <string>
 #include <thread>
-#include <vector>
+
+#include "fuzz_training.h"
+#include "fuzz_wordpiece.h"
 
 namespace {
 
 bool times = true;  // whether there are timed programs, which may run in one thread only
-std::atomic<unsigned> refused{0}, runs{0};
 
-constexpr std::int32_t HOSTILE[] = {-1,      0,       std::numeric_limits<std::int32_t>::min(),
-                                    1 << 24, 1 << 30, std::numeric_limits<std::int32_t>::max()};
 constexpr std::int32_t MOST = 160;  // columns, entries and tokens that make sense
-constexpr std::size_t NUMBERS = std::size_t(MOST) * MOST + 64;
 constexpr const char* ACTIVATIONS[] = {"",      "gelu", "gelu_new", "gelu_fast", "gelu_to_int8", "relu",
                                        "relu6", "silu", "swish",    "tanh",      "letter",       nullptr};
 constexpr const char* INDICES[] = {"word", "next word", "previous word", "position", "segment", "letter", nullptr};
 
-void require(bool holds, const char* rule) {
-    if (holds) return;
-    std::fprintf(stderr, "%s (the last message: %s)\n", rule, pb_message());
-    std::abort();
-}
-
-// What arrays point into: random numbers, which a few that are not finite are among.
-struct Pool {
-    std::vector<float> floats;
-    std::vector<std::int8_t> bytes;
-    Pool() : floats(NUMBERS), bytes(NUMBERS) {
-        std::mt19937 random(1);
-        std::normal_distribution<float> normal(0.0f, 0.3f);
-        for (float& value : floats) value = normal(random);
-        for (std::int8_t& value : bytes) value = static_cast<std::int8_t>(random());
-        for (std::size_t i = 5000; i < NUMBERS; i += 5000) floats[i] = std::numeric_limits<float>::infinity();
-        floats[7001] = std::numeric_limits<float>::quiet_NaN(), floats[9001] = 3e38f, floats[11001] = 1e-42f;
-    }
-};
-
-const Pool& pool() {
-    static const Pool& made = *new Pool;
-    return made;
-}
-
-class Input {
+class ProgramCase {
 public:
-    Input(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
-    bool is_empty() const { return size_ == 0; }
-    unsigned byte() {
-        if (size_ == 0) return 0;
-        --size_;
-        return *data_++;
-    }
-    bool one_in(unsigned n) { return byte() % n == 0; }
-    // At most `most`, and rarely something else.
-    std::int32_t number(std::int32_t least, std::int32_t most) {
-        if (byte() < 3) return HOSTILE[byte() % std::size(HOSTILE)];
-        return least + static_cast<std::int32_t>(byte() | byte() << 8) % (most - least + 1);
-    }
-
-private:
-    const std::uint8_t* data_;
-    std::size_t size_;
-};
-
-class Case {
-public:
-    Case(const std::uint8_t* data, std::size_t size) : in_(data, size) {}
+    explicit ProgramCase(Input in) : in_(in) {}
 
     void play() {
         pb_kernels sets[32];
@@ -110,15 +54,6 @@ private:
         void operator()(pb_program* program) const { pb_free(program); }
     };
 
-    // Whether the call did what it should; otherwise it must have said why not.
-    static bool took(std::int32_t status) {
-        if (status == PB_OK) return true;
-        require(status == PB_INVALID || status == PB_NO_MEMORY, "a call failed otherwise than by its arguments");
-        require(*pb_message(), "a refusal has no reason");
-        ++refused;
-        return false;
-    }
-
     std::int32_t pick_width() { return widths_.empty() ? 8 : widths_[in_.byte() % widths_.size()]; }
 
     pb_columns place(std::int32_t width) {
@@ -128,17 +63,16 @@ private:
         return {buffer, width > 0 && most > width && in_.one_in(4) ? most - width : 0, width};
     }
 
-    // Within the pool, whatever shape is claimed.
+    // With as much memory as is claimed, if that makes sense.
     template <class Array, class T>
-    Array array(const std::vector<T>& numbers, std::int32_t rows, std::int32_t width) {
+    Array array(std::int32_t rows, std::int32_t width) {
         if (in_.byte() < 3) rows = in_.number(0, MOST), width = in_.number(0, MOST);
-        const bool fits = rows <= 0 || width <= 0 || std::int64_t(rows) * width <= std::int64_t(MOST) * MOST;
-        if (in_.byte() < 2 || !fits) return {nullptr, rows, width};
-        const auto* start = reinterpret_cast<const char*>(numbers.data() + in_.byte() % 60) + (in_.byte() == 255);
-        return {reinterpret_cast<const T*>(start), rows, width};
+        const std::int64_t count = std::int64_t(std::max(rows, 0)) * std::max(width, 0);
+        if (in_.byte() < 2 || count > std::int64_t(MOST) * MOST) return {nullptr, rows, width};
+        return {arrays_.of<T>(static_cast<std::size_t>(count), in_.byte() == 255), rows, width};
     }
-    pb_floats floats(std::int32_t rows, std::int32_t width) { return array<pb_floats>(pool().floats, rows, width); }
-    pb_bytes bytes(std::int32_t rows, std::int32_t width) { return array<pb_bytes>(pool().bytes, rows, width); }
+    pb_floats floats(std::int32_t rows, std::int32_t width) { return array<pb_floats, float>(rows, width); }
+    pb_bytes bytes(std::int32_t rows, std::int32_t width) { return array<pb_bytes, std::int8_t>(rows, width); }
 
     void add_buffer() {
         std::int32_t number = -1;
@@ -214,8 +148,10 @@ private:
             starts.push_back(static_cast<std::int32_t>(ids.size()));
         }
         const auto tokens = static_cast<std::int32_t>(ids.size());
-        for (std::vector<std::int32_t>* each : {&ids, &segments, &starts})
+        for (std::vector<std::int32_t>* each : {&ids, &segments, &starts}) {
+            each->shrink_to_fit();  // so that the address sanitizer sees where it ends
             if (!each->empty() && in_.byte() < 10) (*each)[in_.byte() % each->size()] = in_.number(0, 50);
+        }
         pb_batch batch{ids.data(), segments.data(), tokens, starts.data(), std::int64_t(starts.size()) - 1, nullptr, 0};
         if (in_.one_in(3)) {
             for (unsigned count = in_.byte() % 5; count > 0; --count) selected.push_back(in_.number(0, 30));
@@ -248,6 +184,7 @@ private:
     }
 
     Input in_;
+    Arrays arrays_;  // before the program, which reads tables where they are
     std::unique_ptr<pb_program, Free> program_;
     std::vector<std::int32_t> widths_;
     bool is_huge_ = false;
@@ -256,7 +193,12 @@ private:
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    Case(data, size).play();
+    Input in(data, size);
+    switch (in.byte() % 8) {
+        case 0: WordPieceCase(in).play(); break;
+        case 1: TrainingCase(in).play(); break;
+        default: ProgramCase(in).play();
+    }
     return 0;
 }
 

@@ -150,6 +150,43 @@ static void try_null_pointers(void) {
     pb_free(program), pb_free(NULL);
 }
 
+static void try_null_pointers_beside_programs(void) {
+    pb_vocabulary vocabulary = {"[UNK]", 6, "[UNK]", "##", 100, 1, 1, 1, 1};
+    pb_wordpiece* wordpiece = NULL;
+    pb_token token;
+    int32_t count;
+    pb_kernels first;
+    const pb_training* training = NULL;
+    check(pb_create_wordpiece(&vocabulary, &wordpiece));
+    refuse(pb_create_wordpiece(NULL, &wordpiece)), refuse(pb_create_wordpiece(&vocabulary, NULL));
+    vocabulary.tokens = NULL, refuse(pb_create_wordpiece(&vocabulary, &wordpiece));
+    refuse(pb_add_token(wordpiece, NULL)), refuse(pb_tokenize(NULL, NULL, 0, NULL, 0, &count));
+    refuse(pb_tokenize(wordpiece, NULL, 1, &token, 1, &count)),
+        refuse(pb_tokenize(wordpiece, NULL, 0, NULL, 1, &count));
+    refuse(pb_tokenize(wordpiece, NULL, 0, &token, 1, NULL));
+    check(pb_tokenize(wordpiece, NULL, 0, NULL, 0, &count));
+    pb_free_wordpiece(wordpiece), pb_free_wordpiece(NULL);
+
+    check(pb_list_kernels(&first, 1, &count));
+    refuse(pb_find_training(NULL, &training)), refuse(pb_find_training(first.name, NULL));
+    if (pb_find_training(first.name, &training) != PB_OK) return; /* it has none */
+    const pb_team team = {training, NULL, 1}, nobody = {NULL, NULL, 1};
+    const pb_norm_pass norm = {.rows = 1, .width = 1};
+    const pb_activation_pass activation = {.rows = 1, .width = 1};
+    const pb_attention_pass attention = {.examples = 1, .heads = 1, .depth = 1, .stride = 1, .group_heads = 1};
+    const pb_difference_pass difference = {.rows = 1, .width = 1};
+    const pb_adamw_pass adamw = {.count = 1};
+    double sum;
+#define REFUSE(name, pass)                                                      \
+    refuse(pb_train_##name(NULL, &pass)), refuse(pb_train_##name(&team, NULL)), \
+        refuse(pb_train_##name(&nobody, &pass)), refuse(pb_train_##name(&team, &pass))
+    REFUSE(norm, norm), REFUSE(norm_gradient, norm);
+    REFUSE(activation, activation), REFUSE(activation_gradient, activation);
+    REFUSE(attention, attention), REFUSE(attention_gradient, attention);
+    REFUSE(difference, difference), REFUSE(adamw, adamw);
+    refuse(pb_train_square_sum(&team, &adamw, &sum)), refuse(pb_train_square_sum(&team, NULL, &sum));
+}
+
 int main(void) {
     pb_program* program = NULL;
     pb_columns wanted[MOST_OUTPUTS];
@@ -157,6 +194,7 @@ int main(void) {
     char command[64];
     if (pb_version() != PB_VERSION) fail("the header is of another version than the library");
     try_null_pointers();
+    try_null_pointers_beside_programs();
     while (scanf("%63s", command) == 1) {
         if (strcmp(command, "program") == 0) {
             const char* kernels = name();
