@@ -121,8 +121,13 @@ void compare_attention(Random& random, int cases) {
     for (int i = 0; i < cases; ++i) {
         const int length = random.between(1, 150), depth = random.between(1, 140);
         const std::size_t size = static_cast<std::size_t>(length) * static_cast<std::size_t>(depth);
-        const std::vector<float> query = random.floats(size, 0.2f), key = random.floats(size),
-                                 value = random.floats(size);
+        const auto rounded = [&](const std::vector<float>& x) {
+            std::vector<std::uint16_t> halves(size);
+            avx512bf16_kernels.bf16_attention->round(x.data(), static_cast<int>(size), halves.data());
+            return halves;
+        };
+        const std::vector<std::uint16_t> query = rounded(random.floats(size, 0.2f)), key = rounded(random.floats(size)),
+                                         value = rounded(random.floats(size));
         const auto run = [&](const Bf16Attention& attention) {
             std::vector<float> out(size);
             std::vector<std::uint8_t> memory(attention.scratch_bytes(length, depth) + 64);
