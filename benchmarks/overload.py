@@ -16,16 +16,15 @@ of a quarter of a second's work, sent at once to a service at rest, is taken who
 from __future__ import annotations
 
 import argparse
-import asyncio
 import csv
 import json
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from common import keep_results, results_path, write_results
 from load import Outcome, at_once, closed_loop, open_loop, post, service
 
@@ -50,15 +49,15 @@ class Load:
 
     def at(self, rate: float, seconds: float) -> Outcome:
         """An open loop of so many per second."""
-        return uvloop.run(open_loop(self.port, self.requests, rate, seconds))
+        return open_loop(self.port, self.requests, rate, seconds)
 
     def most(self) -> float:
         """Responses per second with 16 clients."""
-        return uvloop.run(closed_loop(self.port, self.requests * 100, 16, 3.0)).answered
+        return closed_loop(self.port, self.requests * 100, 16, 3.0).answered
 
     def burst(self, count: int) -> Outcome:
         """So many at once."""
-        return uvloop.run(at_once(self.port, (self.requests * 2)[:count]))
+        return at_once(self.port, (self.requests * 2)[:count])
 
     def capacity(self, seconds: float) -> float:
         """The highest rate at which nothing is refused and p99 is within its limit."""
@@ -100,7 +99,7 @@ def measure(workers: int, model: str, seconds: float, rows: Rows) -> bool:
             )  # fmt: skip
             keep_results("overload", [*rows, *own])
             say("  " + ", ".join(f"{name} {value}" for name, value in own[-1].items()))
-        asyncio.run(asyncio.sleep(1.5))
+        time.sleep(1.5)
         burst = load.burst(round(BURST * capacity))
     rows += own
     full, heavy, after = own[1], own[-2], own[-1]

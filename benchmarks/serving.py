@@ -21,7 +21,6 @@ results/serving-summary_….csv (comparison, overhead of HTTP, time until ready)
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import csv
 import multiprocessing
@@ -175,12 +174,12 @@ def _answers() -> bool:
 
 
 def at_rate(requests: Sequence[bytes], rate: float, seconds: float) -> Outcome:
-    return asyncio.run(open_loop(PORT, requests, rate, seconds))
+    return open_loop(PORT, requests, rate, seconds)
 
 
 def with_clients(requests: Sequence[bytes], clients: int, seconds: float) -> Outcome:
     """Each sentence in turn, over and over."""
-    return asyncio.run(closed_loop(PORT, (one for _ in range(10_000) for one in requests), clients, seconds))
+    return closed_loop(PORT, (one for _ in range(10_000) for one in requests), clients, seconds)
 
 
 class Load:

@@ -17,13 +17,13 @@ its results; the exit status is 1 where a condition fails.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +114,7 @@ def soak(port: int, process: int, log: Path, count: int, reloads: int) -> tuple[
                 look(number)
             yield anything(draws)
 
-    found = asyncio.run(closed_loop(port, requests(), 16))
+    found = closed_loop(port, requests(), 16)
     look(count)
     return found, memory, reloaded()
 
@@ -124,13 +124,8 @@ def stopped(process: subprocess.Popen[bytes], port: int, log: Path, rate: float)
     draws = random.Random(2)
     some = [a_text(draws) for _ in range(2000)]
 
-    async def both() -> Outcome:
-        asking = asyncio.create_task(open_loop(port, some, rate, 3.0))
-        await asyncio.sleep(1.5)
-        process.send_signal(signal.SIGTERM)
-        return await asking
-
-    found = asyncio.run(both())
+    threading.Timer(1.5, process.send_signal, [signal.SIGTERM]).start()
+    found = open_loop(port, some, rate, 3.0)
     process.wait(60)
     lines = log.read_text(encoding="utf-8").splitlines()
     return found.statuses, Counter(str(json.loads(line)["status"]) for line in lines if line.startswith("{"))
@@ -183,7 +178,7 @@ def main() -> None:
 
     with service("--no-log", str(BUNDLED / SENTIMENT)) as (_, port, _):
         draws = random.Random(1)
-        capacity = asyncio.run(closed_loop(port, [a_text(draws) for _ in range(2000)] * 50, 16, 3.0)).answered
+        capacity = closed_loop(port, [a_text(draws) for _ in range(2000)] * 50, 16, 3.0).answered
     with service(str(BUNDLED / SENTIMENT)) as (process, port, log):
         got, logged = stopped(process, port, log, 0.8 * capacity)
     note("SIGTERM: what the client got", dict(got))

@@ -44,7 +44,7 @@ def lacking_in_inference(kind: type[Pipeline]) -> Iterator[str]:
     if kind is ZeroShotClassification:  # has the route of text classification, with an option
         return
     path = next((endpoint.path for endpoint in v1.ENDPOINTS.values() if endpoint.task == kind.task), None)
-    if f"/v1/{path}" not in {getattr(route, "path", None) for route in v1.router.routes}:
+    if f"/v1/{path}" not in {getattr(route, "path", None) for route in v1.routes}:
         yield "serve/v1.py: an entry of ENDPOINTS with its route"
     if f'  "{kind.task}": {{\n' not in _read("src/pocketbert/serve/page.html"):
         yield "serve/page.html: TASKS"

@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REQUEST = post("/", {})
 
 
-async def against(answer: Callable[[int], tuple[float, bytes]], ask: Callable[[int], Awaitable[Outcome]]) -> Outcome:
+async def against(answer: Callable[[int], tuple[float, bytes]], ask: Callable[[int], Outcome]) -> Outcome:
     """Load for a server that gives request n `answer(n)`: after so many seconds, these bytes, maybe not all of them."""
     count, writers = 0, list[asyncio.StreamWriter]()
 
@@ -38,7 +38,7 @@ async def against(answer: Callable[[int], tuple[float, bytes]], ask: Callable[[i
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
-        return await ask(server.sockets[0].getsockname()[1])
+        return await asyncio.to_thread(ask, server.sockets[0].getsockname()[1])
     finally:
         server.close()
         for writer in writers:
@@ -74,7 +74,7 @@ def test_a_closed_port() -> None:
         port = server.sockets[0].getsockname()[1]
         server.close()
         await server.wait_closed()
-        return await closed_loop(port, [REQUEST], 1)
+        return await asyncio.to_thread(closed_loop, port, [REQUEST], 1)
 
     assert asyncio.run(ask()).statuses == Counter({"refused": 1})
 
@@ -91,7 +91,7 @@ def test_accepted_requests_are_completed_before_shutdown(models: dict[str, Path]
             yield post("/v1/classify", {"inputs": texts[number % 3]})
 
     with running(models["classify"], "--workers", workers) as service:
-        found = asyncio.run(closed_loop(service.port, requests(), 8))
+        found = closed_loop(service.port, requests(), 8)
         written = service.end()
     logged = Counter(str(json.loads(line)["status"]) for line in written.splitlines() if line.startswith("{"))
     assert logged["200"] >= 50

@@ -12,17 +12,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from pocketbert.errors import InputError, TokenizerError
-from pocketbert.serve import compatible, inference_protocol, invalid, metrics, reload, rerank, v1, vectors
+from pocketbert.serve import compatible, inference_protocol, metrics, reload, rerank, v1, vectors
 from pocketbert.serve.batching import ServerBusyError, TooSlowError
 from pocketbert.serve.errors import JsonResponse, error_response
+from pocketbert.serve.invalid import InvalidError, describe
 from pocketbert.serve.middleware import RequestGuard
 from pocketbert.serve.models import Models, RequestTooLargeError
+from pocketbert.serve.routes import Routes, as_starlette, document
 from pocketbert.serve.service import RequestError, Service
 from pocketbert.serve.settings import Key, Settings
 from pocketbert.serve.tls import Certificate
@@ -46,25 +48,12 @@ def create_app(settings: Settings, load: Callable[[], Models], certificate: Cert
     models = load()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(service.models.worker.stop)
 
-    app = FastAPI(
-        title="PocketBERT",
-        version="1",
-        description="Small BERTs, fast on ordinary machines.",
-        docs_url=None,  # both would load scripts from other servers
-        redoc_url=None,
-        lifespan=lifespan,
-    )
+    app = Starlette(exception_handlers=ERRORS, lifespan=lifespan)
     app.state.service = service = Service(settings, models)
-    for router in (v1.router, vectors.router, rerank.router):
-        app.include_router(router, tags=["tasks"])
-    app.include_router(compatible.router, tags=["compatible"])
-    app.include_router(inference_protocol.router, tags=["Open Inference Protocol"])
-    app.include_router(reload.router)
-    _add_error_handlers(app)
     measured = metrics.Metrics(models)
     inner: Any = app
     if settings.cors:
@@ -74,7 +63,11 @@ def create_app(settings: Settings, load: Callable[[], Models], certificate: Cert
             app, allow_origins=settings.cors, allow_methods=["GET", "POST"], allow_headers=["*"], max_age=600
         )
     guard = RequestGuard(inner, settings, measured)
-    _add_service_routes(app, guard)
+    routes = [
+        *v1.routes, *vectors.routes, *rerank.routes, *compatible.routes, *inference_protocol.routes, *reload.routes,
+        *_service_routes(guard),
+    ]  # fmt: skip
+    app.router.routes += as_starlette([*routes, document(routes)])
 
     def swap(new: Models, keys: tuple[Key, ...] | None) -> Models:
         old, service.models = service.models, new
@@ -107,15 +100,15 @@ def _lower_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS))
 
 
-def _add_service_routes(app: FastAPI, guard: RequestGuard) -> None:
-    """Add the page, the health checks and the metrics."""
-    page = PAGE.read_bytes()
+def _service_routes(guard: RequestGuard) -> Routes:
+    """The page, the health checks and the metrics."""
+    routes, page = Routes(), PAGE.read_bytes()
 
-    @app.get("/", include_in_schema=False)
+    @routes.get("/", include_in_schema=False)
     async def root() -> Response:
         return Response(page, media_type="text/html; charset=utf-8", headers={"content-security-policy": _POLICY})
 
-    @app.get("/live", tags=["service"], response_model=None)
+    @routes.get("/live", tags=["service"], response_model=None)
     async def live() -> Response:
         """Liveness: the process responds."""
         return JsonResponse({"status": "ok"})
@@ -127,62 +120,70 @@ def _add_service_routes(app: FastAPI, guard: RequestGuard) -> None:
         return JsonResponse({"status": "ok"})
 
     for path in ("/ready", "/health", "/ping"):
-        app.get(path, tags=["service"], response_model=None, operation_id=path[1:], responses={503: {}})(ready)
+        routes.get(path, tags=["service"], response_model=None, operation_id=path[1:], responses={503: {}})(ready)
 
-    @app.get("/v2/health/live", tags=["Open Inference Protocol"], response_model=None)
+    @routes.get("/v2/health/live", tags=["Open Inference Protocol"], response_model=None)
     async def is_live() -> Response:
         """Liveness in the form of the Open Inference Protocol."""
         return JsonResponse({"live": True})
 
-    @app.get("/v2/health/ready", tags=["Open Inference Protocol"], response_model=None, responses={503: {}})
+    @routes.get("/v2/health/ready", tags=["Open Inference Protocol"], response_model=None, responses={503: {}})
     async def is_ready() -> Response:
         """Readiness in the form of the Open Inference Protocol."""
         return JsonResponse({"ready": not guard.draining}, 503 if guard.draining else 200)
 
-    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse)
+    @routes.get("/metrics", tags=["service"], response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """Metrics in Prometheus's text format."""
         return Response(guard.metrics.text(), headers={"content-type": metrics.TYPE})
 
+    return routes
 
-def _add_error_handlers(app: FastAPI) -> None:
-    @app.exception_handler(RequestValidationError)
-    async def invalid_body(request: Request, problem: RequestValidationError) -> Response:
-        problems = problem.errors()
-        if problems and problems[0]["type"] == "json_invalid":
-            return error_response(request.url.path, 400, "the body is not JSON")
-        message, field = invalid.describe(problems, request.headers.get("content-type"))
-        return error_response(request.url.path, 422, message, field=field)
 
-    @app.exception_handler(InputError)
-    async def wrong_input(request: Request, problem: InputError) -> Response:
-        return error_response(request.url.path, 422, str(problem)[:500], field="inputs")
+# ── errors ──
 
-    @app.exception_handler(TokenizerError)
-    async def not_tokenizable(request: Request, problem: TokenizerError) -> Response:
-        return error_response(request.url.path, 422, str(problem)[:500], field="inputs")
 
-    @app.exception_handler(TooSlowError)
-    @app.exception_handler(RequestTooLargeError)
-    async def too_large(request: Request, problem: RequestTooLargeError | TooSlowError) -> Response:
-        return error_response(request.url.path, 413, str(problem))
+async def _invalid(request: Request, problem: InvalidError) -> Response:
+    message, field = describe(problem.problems)
+    return error_response(request.url.path, 422, message, field=field)
 
-    @app.exception_handler(ServerBusyError)
-    async def busy(request: Request, problem: ServerBusyError) -> Response:
-        message = "the service is overloaded: retry in a moment"
-        return error_response(request.url.path, 429, message, retry=problem.seconds)
 
-    @app.exception_handler(RequestError)
-    async def rejected(request: Request, problem: RequestError) -> Response:
-        retry = 1 if problem.status == 503 else None
-        return error_response(request.url.path, problem.status, str(problem), retry=retry)
+async def _wrong_input(request: Request, problem: InputError | TokenizerError) -> Response:
+    return error_response(request.url.path, 422, str(problem)[:500], field="inputs")
 
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, problem: HTTPException) -> Response:
-        response = error_response(request.url.path, problem.status_code, str(problem.detail))
-        response.headers.update(problem.headers or {})
-        return response
 
-    @app.exception_handler(Exception)
-    async def internal_error(request: Request, problem: Exception) -> Response:
-        return error_response(request.url.path, 500, "internal error; the service's log has the details")
+async def _too_large(request: Request, problem: RequestTooLargeError | TooSlowError) -> Response:
+    return error_response(request.url.path, 413, str(problem))
+
+
+async def _busy(request: Request, problem: ServerBusyError) -> Response:
+    message = "the service is overloaded: retry in a moment"
+    return error_response(request.url.path, 429, message, retry=problem.seconds)
+
+
+async def _rejected(request: Request, problem: RequestError) -> Response:
+    retry = 1 if problem.status == 503 else None
+    return error_response(request.url.path, problem.status, str(problem), retry=retry)
+
+
+async def _http_error(request: Request, problem: HTTPException) -> Response:
+    response = error_response(request.url.path, problem.status_code, str(problem.detail))
+    response.headers.update(problem.headers or {})
+    return response
+
+
+async def _internal_error(request: Request, problem: Exception) -> Response:
+    return error_response(request.url.path, 500, "internal error; the service's log has the details")
+
+
+ERRORS: dict[Any, Any] = {
+    InvalidError: _invalid,
+    InputError: _wrong_input,
+    TokenizerError: _wrong_input,
+    TooSlowError: _too_large,
+    RequestTooLargeError: _too_large,
+    ServerBusyError: _busy,
+    RequestError: _rejected,
+    HTTPException: _http_error,
+    Exception: _internal_error,
+}

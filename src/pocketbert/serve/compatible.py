@@ -5,25 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import Response
 
 from pocketbert.pipelines import FeatureExtraction
 from pocketbert.serve import other_schemas, schemas, v1
 from pocketbert.serve.errors import JsonResponse
 from pocketbert.serve.models import Model
+from pocketbert.serve.routes import Routes
 from pocketbert.serve.service import RequestError, note_truncated, run_model, service_of
 
 
-class TeiError(BaseModel):
+class TeiError(schemas.Schema):
     """An error in the form of text-embeddings-inference; the hub's clients read `error`."""
 
     error: str
     error_type: str
 
 
-router = APIRouter(
+routes = Routes(
+    tags=["compatible"],
     responses={status: {"model": TeiError} for status in (400, 401, 404, 408, 413, 422, 429, 503)},
 )
 
@@ -31,7 +32,7 @@ router = APIRouter(
 # ── text-embeddings-inference ──
 
 
-@router.post("/predict", response_model=list[schemas.LabelScore] | list[list[schemas.LabelScore]])
+@routes.post("/predict", response_model=list[schemas.LabelScore] | list[list[schemas.LabelScore]])
 async def predict(body: other_schemas.TeiPredictRequest, request: Request) -> Response:
     """All labels of a text or a pair; for a list of texts or pairs, a list of these."""
     model = service_of(request).model(body.model, "text-classification")
@@ -59,13 +60,13 @@ def _text_or_pair(texts: Any) -> Any:
     return texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}
 
 
-@router.post("/classify", response_model=other_schemas.VllmClassifyResponse)
+@routes.post("/classify", response_model=other_schemas.VllmClassifyResponse)
 async def classify(body: other_schemas.VllmClassifyRequest, request: Request) -> Response:
     """All probabilities of each text, in the form of vLLM."""
     return await v1.vllm_classify(body, request)
 
 
-@router.post("/tokenize", response_model=list[list[other_schemas.TeiToken]])
+@routes.post("/tokenize", response_model=list[list[other_schemas.TeiToken]])
 async def tokenize(body: other_schemas.TeiTokenizeRequest, request: Request) -> Response:
     """The tokens of each text, as the model reads them."""
     service = service_of(request)
@@ -83,7 +84,7 @@ async def tokenize(body: other_schemas.TeiTokenizeRequest, request: Request) -> 
     return JsonResponse(tokens)
 
 
-@router.post("/decode", response_model=list[str])
+@routes.post("/decode", response_model=list[str])
 async def decode(body: other_schemas.TeiDecodeRequest, request: Request) -> Response:
     """The text of each list of token ids."""
     service = service_of(request)
@@ -94,7 +95,7 @@ async def decode(body: other_schemas.TeiDecodeRequest, request: Request) -> Resp
     return JsonResponse([tokenizer.decode(row, skip_special_tokens=body.skip_special_tokens) for row in rows])
 
 
-@router.get("/info", response_model=dict[str, Any])
+@routes.get("/info", response_model=dict[str, Any])
 async def info(request: Request) -> Response:
     """Describe the default model and the limits of the service."""
     service = service_of(request)
@@ -143,7 +144,7 @@ _PARAMETERS = {
 _BESIDE = {"normalize", "prompt_name", "truncate", "truncation_direction"}  # which clients send beside the inputs, too
 
 
-@router.post("/models/{name}", response_model=None)
+@routes.post("/models/{name}", response_model=None)
 async def model(name: str, body: other_schemas.HubRequest, request: Request) -> Response:
     """Run a model's task; inputs and results have the form of its pipeline."""
     served = service_of(request).model(name, None)

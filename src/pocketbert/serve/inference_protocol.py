@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
+from starlette.requests import Request
 from starlette.responses import Response
 
 from pocketbert.serve import v1
 from pocketbert.serve.errors import JsonResponse
-from pocketbert.serve.schemas import Body, Many, Text
+from pocketbert.serve.invalid import InvalidError
+from pocketbert.serve.routes import Routes
+from pocketbert.serve.schemas import Body, Many, Schema, Text
 from pocketbert.serve.service import RequestError, run_model, service_of
 
 PREFIX = "/v2"
@@ -54,7 +55,7 @@ class InferRequest(Body):
     parameters: dict[str, Any] = Field(default_factory=dict, description="Options of the task, as in /v1.")
 
 
-class OutputTensor(BaseModel):
+class OutputTensor(Schema):
     """A result of every input, row by row."""
 
     name: str
@@ -63,7 +64,7 @@ class OutputTensor(BaseModel):
     data: list[Any]
 
 
-class InferResponse(BaseModel):
+class InferResponse(Schema):
     """The results."""
 
     model_name: str
@@ -71,7 +72,7 @@ class InferResponse(BaseModel):
     outputs: list[OutputTensor]
 
 
-class TensorInfo(BaseModel):
+class TensorInfo(Schema):
     """A tensor of a model; a size of -1 may be any."""
 
     name: str
@@ -79,7 +80,7 @@ class TensorInfo(BaseModel):
     shape: list[int]
 
 
-class ModelMetadata(BaseModel):
+class ModelMetadata(Schema):
     """A model and its tensors."""
 
     name: str
@@ -89,7 +90,7 @@ class ModelMetadata(BaseModel):
     outputs: list[TensorInfo]
 
 
-class ProtocolError(BaseModel):
+class ProtocolError(Schema):
     """An error."""
 
     error: str
@@ -127,21 +128,23 @@ FORMS = {
     "feature-extraction": Form("embed", {"text": 1}, {"embedding": ("FP32", 2)}),
 }  # fmt: skip
 
-router = APIRouter(
-    prefix=PREFIX, responses={status: {"model": ProtocolError} for status in (400, 401, 404, 413, 422, 429, 503)}
+routes = Routes(
+    PREFIX,
+    tags=["Open Inference Protocol"],
+    responses={status: {"model": ProtocolError} for status in (400, 401, 404, 413, 422, 429, 503)},
 )
 
 
 # ── metadata ──
 
 
-@router.get("")
+@routes.get("")
 async def server() -> Response:
     """The server; it has no extensions."""
     return JsonResponse({"name": "pocketbert", "version": "1", "extensions": []})
 
 
-@router.get("/models/{name}", response_model=ModelMetadata)
+@routes.get("/models/{name}", response_model=ModelMetadata)
 async def model(name: str, request: Request) -> Response:
     """A model and its tensors."""
     served = service_of(request).model(name, None)
@@ -152,7 +155,7 @@ async def model(name: str, request: Request) -> Response:
     return JsonResponse(described.model_dump())
 
 
-@router.get("/models/{name}/ready", response_model=None)
+@routes.get("/models/{name}/ready", response_model=None)
 async def model_ready(name: str, request: Request) -> Response:
     """Whether a model is ready; all are while the service is."""
     return JsonResponse({"name": service_of(request).model(name, None).name, "ready": True})
@@ -161,7 +164,7 @@ async def model_ready(name: str, request: Request) -> Response:
 # ── inference ──
 
 
-@router.post("/models/{name}/infer", response_model=InferResponse)
+@routes.post("/models/{name}/infer", response_model=InferResponse)
 async def infer(name: str, body: InferRequest, request: Request) -> Response:
     """Run the task of a model on tensors of texts."""
     if BINARY in request.headers:
@@ -177,8 +180,7 @@ async def infer(name: str, body: InferRequest, request: Request) -> Response:
     try:
         parsed = endpoint.body.model_validate({**body.parameters, "inputs": inputs})
     except ValidationError as error:
-        problems = [{**problem, "loc": ("body", "parameters", *problem["loc"])} for problem in error.errors()]
-        raise RequestValidationError(problems) from None
+        raise InvalidError(error, "body", "parameters") from None
     options = endpoint.options(parsed)
     if options.get("top_k") == "chosen":  # by thresholds, of which each text may exceed another number
         options["top_k"] = None

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 FORMS = ("ours", "vllm")  # tags of `other_schemas.AnyClassifyRequest`
 _KINDS = {"str", "int", "float", "bool", "list", "dict"}  # what pydantic calls the parts of a union
-_JSON = re.compile(r"application/([\w.-]+\+)?json")
 _MUST = "must be "
 _WORDS = {
     "missing": "is missing",
     "extra_forbidden": "is not a known field",
     "string_type": "must be a text",
     "list_type": "must be a list",
-    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be an object"),
+    **dict.fromkeys(("dict_type", "model_type"), "must be an object"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
     "greater_than_equal": "must be at least {ge}",
@@ -31,20 +31,22 @@ MOST = 200  # problems that are looked at
 Problem = Mapping[str, Any]
 
 
-def describe(problems: Sequence[Problem], content_type: str | None = None) -> tuple[str, str | None]:
+class InvalidError(Exception):
+    """A body, or a query, is not what it should be; `problems` are pydantic's, each at its place in the request."""
+
+    def __init__(self, error: ValidationError, *place: str) -> None:
+        super().__init__()
+        self.problems: list[Problem] = [
+            {**one, "loc": (*place, *one["loc"])} for one in error.errors(include_url=False)
+        ]
+
+
+def describe(problems: Sequence[Problem]) -> tuple[str, str | None]:
     """The first three problems in one line, and the field of the first.
 
     Of a field that may have several forms, the form counts whose problems lie deepest, of equally deep ones that with
     the fewest; forms that are missed alike are named together.
-
-    Args:
-        problems: pydantic's.
-        content_type: that of the body, if it was sent with one: only a body of JSON is parsed.
     """
-    kind = (content_type or "").partition(";")[0].strip().lower()
-    if problems[0]["type"] == "model_attributes_type" and not _place(problems[0]) and not _JSON.fullmatch(kind):
-        sent = f", not {kind:.60}" if kind else ""
-        return f"the body must be JSON, sent with the header Content-Type: application/json{sent}", None
     lines: dict[str, list[str]] = {}
     for problem in _of_closest_forms(problems[:MOST]):
         words = lines.setdefault(".".join(map(str, _fields(problem)))[:80] or "the body", [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from pocketbert.serve.schemas import (
     Body,
@@ -16,6 +16,7 @@ from pocketbert.serve.schemas import (
     ModelName,
     Prompt,
     QuestionInput,
+    Schema,
     Side,
     Text,
     TextPair,
@@ -64,7 +65,7 @@ AnyClassifyRequest = Annotated[
 ]
 
 
-class VllmClass(BaseModel):
+class VllmClass(Schema):
     """The classification of one text."""
 
     index: int
@@ -73,14 +74,14 @@ class VllmClass(BaseModel):
     num_classes: int
 
 
-class TokenUsage(BaseModel):
+class TokenUsage(Schema):
     """Number of tokens that were read."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-class VllmClassifyResponse(BaseModel):
+class VllmClassifyResponse(Schema):
     """The classifications of all texts."""
 
     id: str
@@ -112,7 +113,7 @@ class RerankRequest(Body):
     windows: Windows = False
 
 
-class RerankResult(BaseModel):
+class RerankResult(Schema):
     """A passage's place among the documents, and how well it answers the query, from 0 to 1."""
 
     index: int
@@ -120,7 +121,7 @@ class RerankResult(BaseModel):
     document: Document | None = None
 
 
-class RerankResponse(BaseModel):
+class RerankResponse(Schema):
     """Passages, the best first."""
 
     id: str
@@ -177,7 +178,7 @@ class TeiRerankRequest(TeiRequest):
     windows: Windows = False
 
 
-class TeiRank(BaseModel):
+class TeiRank(Schema):
     """A text's place in the request, and how well it answers the query."""
 
     index: int
@@ -218,7 +219,7 @@ class TeiTokenizeRequest(Body):
     model: ModelName = None
 
 
-class TeiToken(BaseModel):
+class TeiToken(Schema):
     """A token and its position in the text, in characters."""
 
     id: int

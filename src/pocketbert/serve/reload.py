@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from pocketbert.errors import PocketBertError
@@ -27,13 +27,14 @@ from pocketbert.serve.batching import Worker
 from pocketbert.serve.errors import JsonResponse
 from pocketbert.serve.keys import KeyUse, read_keys
 from pocketbert.serve.models import Model, Models
+from pocketbert.serve.routes import Routes
 from pocketbert.serve.service import RequestError, service_of
 from pocketbert.serve.settings import Key, Settings
 from pocketbert.serve.tls import Certificate
 
 TEXT = "A small model reads this text in Paris."
 logger = logging.getLogger("pocketbert.serve")
-router = APIRouter()
+routes = Routes()
 
 
 class ReloadError(Exception):
@@ -204,7 +205,7 @@ def _is_finite(value: Any) -> bool:
 # ── the route ──
 
 
-@router.post("/admin/reload", tags=["service"], response_model=None, responses={403: {}, 409: {}, 500: {}})
+@routes.post("/admin/reload", tags=["service"], response_model=None, responses={403: {}, 409: {}, 500: {}})
 async def reload(request: Request) -> Response:
     """Read models, API keys and certificate again; needs a key that may, or else send SIGHUP to the process.
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from pocketbert.serve import other_schemas, v1
-from pocketbert.serve.compatible import router as compatible_router
+from pocketbert.serve.compatible import routes as compatible_routes
 from pocketbert.serve.errors import JsonResponse
 from pocketbert.serve.models import Model, Predictions
+from pocketbert.serve.routes import Routes
 from pocketbert.serve.service import RequestError, run_model, service_of
 
-router = APIRouter(prefix="/v1", responses=v1.ERROR_RESPONSES)
+routes = Routes("/v1", tags=["tasks"], responses=v1.ERROR_RESPONSES)
 CLASSIFIER = "text-classification"
 
 
@@ -47,7 +48,7 @@ async def _ranked(
     return sorted(enumerate(scores), key=lambda one: -one[1]), predictions
 
 
-@compatible_router.post("/rerank", response_model=list[other_schemas.TeiRank])
+@compatible_routes.post("/rerank", response_model=list[other_schemas.TeiRank])
 async def tei_rerank(body: other_schemas.TeiRerankRequest, request: Request) -> Response:
     """Rank texts by how well they answer a query."""
     ranked, _ = await _ranked(
@@ -62,8 +63,8 @@ async def tei_rerank(body: other_schemas.TeiRerankRequest, request: Request) -> 
     )
 
 
-@router.post("/rerank", response_model=other_schemas.RerankResponse)
-@compatible_router.post("/v2/rerank", response_model=other_schemas.RerankResponse)
+@routes.post("/rerank", response_model=other_schemas.RerankResponse)
+@compatible_routes.post("/v2/rerank", response_model=other_schemas.RerankResponse)
 async def rerank(body: other_schemas.RerankRequest, request: Request) -> Response:
     """Rank documents by how well they answer a query, in the form of Jina's and Cohere's APIs."""
     model = _model(request, body.model)

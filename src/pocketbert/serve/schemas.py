@@ -71,7 +71,13 @@ def few_fields(value: Any) -> Any:
     return value
 
 
-class Body(BaseModel):
+class Schema(BaseModel):
+    """What all schemas have in common: validators are built when they are first used."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class Body(Schema):
     """A body in which null is as left out, and that rejects unknown fields, so that no misspelt option is missed."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_describe_nulls)
@@ -187,21 +193,21 @@ class EmbedRequest(TaskRequest):
 # ── responses ──
 
 
-class Usage(BaseModel):
+class Usage(Schema):
     """What was computed."""
 
     tokens: int
     truncated: Annotated[list[int], Field(description="Indices of the inputs that were not read to their end.")]
 
 
-class Timing(BaseModel):
+class Timing(Schema):
     """Time in the queue and in the engine, in milliseconds."""
 
     wait: float
     compute: float
 
 
-class TaskResponse(BaseModel, Generic[T]):
+class TaskResponse(Schema, Generic[T]):
     """One result per input, in order."""
 
     model: str
@@ -210,7 +216,7 @@ class TaskResponse(BaseModel, Generic[T]):
     milliseconds: Timing
 
 
-class WordScore(BaseModel):
+class WordScore(Schema):
     """What a word, or a part of a long text, contributes to a score, and its position in characters."""
 
     word: str
@@ -221,7 +227,7 @@ class WordScore(BaseModel):
     score: float
 
 
-class Explained(BaseModel):
+class Explained(Schema):
     """What a request with `explain` gets beside a score."""
 
     base: Annotated[float | None, Field(description="With `explain`: the score of a text without words.")] = None
@@ -254,7 +260,7 @@ class AnswerSpan(Explained):
     score: float
 
 
-class TokenScore(BaseModel):
+class TokenScore(Schema):
     """A token for a mask, its probability, and the text with it."""
 
     token: str
@@ -263,7 +269,7 @@ class TokenScore(BaseModel):
     sequence: str
 
 
-class ChoiceScore(BaseModel):
+class ChoiceScore(Schema):
     """A choice and its probability."""
 
     choice: str
@@ -271,7 +277,7 @@ class ChoiceScore(BaseModel):
     score: float
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(Schema):
     """A model of the service."""
 
     id: str
@@ -283,14 +289,14 @@ class ModelInfo(BaseModel):
     max_tokens: int
 
 
-class ModelList(BaseModel):
+class ModelList(Schema):
     """The models of the service, in the form of OpenAI's API."""
 
     object: Literal["list"] = "list"
     data: list[ModelInfo]
 
 
-class ErrorBody(BaseModel):
+class ErrorBody(Schema):
     """Description of an error."""
 
     message: str
@@ -299,7 +305,7 @@ class ErrorBody(BaseModel):
     param: str | None = None
 
 
-class Error(BaseModel):
+class Error(Schema):
     """An error in the form of OpenAI's API."""
 
     error: ErrorBody

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import Request
 from opentelemetry import propagate, trace
+from starlette.requests import Request
 
 from pocketbert.serve.batching import ServerBusyError
 from pocketbert.serve.models import Model, Models, Predictions

@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from pocketbert.errors import InputError, TokenizerError
-from pocketbert.serve import invalid, other_schemas, schemas
+from pocketbert.serve import other_schemas, schemas
 from pocketbert.serve.errors import JsonResponse
+from pocketbert.serve.invalid import InvalidError, describe
 from pocketbert.serve.models import RequestTooLargeError
+from pocketbert.serve.routes import Routes
 from pocketbert.serve.service import RequestError, Service, run_model, service_of
 from pocketbert.serve.settings import Limits
 
@@ -36,7 +37,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 NDJSON = "application/x-ndjson"
 WINDOW = 64  # texts of a stream in the queue at a time
-router = APIRouter(prefix="/v1", responses=ERROR_RESPONSES)
+routes = Routes("/v1", tags=["tasks"], responses=ERROR_RESPONSES)
 
 
 # ── the tasks ──
@@ -188,7 +189,7 @@ async def _run(name: str, body: Any, request: Request) -> Response:
     )
 
 
-@router.post(
+@routes.post(
     "/classify",
     response_model=schemas.TaskResponse[list[schemas.LabelScore]] | other_schemas.VllmClassifyResponse,
 )
@@ -224,31 +225,31 @@ async def vllm_classify(body: other_schemas.VllmClassifyRequest, request: Reques
     )
 
 
-@router.post("/tag", response_model=schemas.TaskResponse[list[schemas.Entity]])
+@routes.post("/tag", response_model=schemas.TaskResponse[list[schemas.Entity]])
 async def tag(body: schemas.TagRequest, request: Request) -> Response:
     """Find entities, such as names of people and places."""
     return await _run("tag", body, request)
 
 
-@router.post("/answer", response_model=schemas.TaskResponse[list[schemas.AnswerSpan]])
+@routes.post("/answer", response_model=schemas.TaskResponse[list[schemas.AnswerSpan]])
 async def answer_questions(body: schemas.AnswerRequest, request: Request) -> Response:
     """Find answers in passages of any length."""
     return await _run("answer", body, request)
 
 
-@router.post("/fill-mask", response_model=schemas.TaskResponse[list[list[schemas.TokenScore]]])
+@routes.post("/fill-mask", response_model=schemas.TaskResponse[list[list[schemas.TokenScore]]])
 async def fill_mask(body: schemas.FillMaskRequest, request: Request) -> Response:
     """Predict the tokens at [MASK]: per text and mask, the most probable ones."""
     return await _run("fill-mask", body, request)
 
 
-@router.post("/choose", response_model=schemas.TaskResponse[list[schemas.ChoiceScore]])
+@routes.post("/choose", response_model=schemas.TaskResponse[list[schemas.ChoiceScore]])
 async def choose(body: schemas.ChooseRequest, request: Request) -> Response:
     """Score the continuations of a text, or the possible answers to a question."""
     return await _run("choose", body, request)
 
 
-@router.post("/embed", response_model=schemas.TaskResponse[list[float]])
+@routes.post("/embed", response_model=schemas.TaskResponse[list[float]])
 async def embed(body: schemas.EmbedRequest, request: Request) -> Response:
     """Embed texts as vectors."""
     return await _run("embed", body, request)
@@ -257,7 +258,7 @@ async def embed(body: schemas.EmbedRequest, request: Request) -> Response:
 # ── streams of lines ──
 
 
-@router.post(
+@routes.post(
     "/{task}/lines",
     response_class=StreamingResponse,
     responses={
@@ -282,8 +283,7 @@ async def lines(task: str, request: Request) -> Response:
     try:
         body = endpoint.body.model_validate({**options, "inputs": []})
     except ValidationError as error:
-        problems = [{**problem, "loc": ("query", *problem["loc"])} for problem in error.errors()]
-        raise RequestValidationError(problems) from None
+        raise InvalidError(error, "query") from None
     return _stream(service, request, endpoint, body, _uploaded(request, endpoint, body, service.settings.limits))
 
 
@@ -326,8 +326,7 @@ def _line(line: bytes | bytearray, endpoint: TaskEndpoint, body: BaseModel) -> A
     try:
         parsed = endpoint.body.model_validate({**body.model_dump(), "inputs": [json.loads(line)]})
     except ValidationError as error:
-        problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
-        return RequestError(422, invalid.describe(problems)[0])
+        return RequestError(422, describe(InvalidError(error, "body").problems)[0])
     except (ValueError, RecursionError):
         return RequestError(400, "the line is not JSON")
     return _inputs(parsed)[0]
@@ -386,13 +385,13 @@ async def _values(
 # ── models ──
 
 
-@router.get("/models", response_model=schemas.ModelList)
+@routes.get("/models", response_model=schemas.ModelList)
 async def models(request: Request) -> Response:
     """List the models, the default first."""
     return JsonResponse({"object": "list", "data": [_model_info(m) for m in service_of(request).models.values()]})
 
 
-@router.get("/models/{name}", response_model=schemas.ModelInfo)
+@routes.get("/models/{name}", response_model=schemas.ModelInfo)
 async def model(name: str, request: Request) -> Response:
     """Describe one model."""
     return JsonResponse(_model_info(service_of(request).model(name, None)))

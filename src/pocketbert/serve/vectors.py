@@ -6,17 +6,18 @@ import base64
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from pocketbert.features import TokenIds
 from pocketbert.serve import compatible, other_schemas, v1
-from pocketbert.serve.compatible import router as compatible_router
+from pocketbert.serve.compatible import routes as compatible_routes
 from pocketbert.serve.errors import JsonResponse, error_response
+from pocketbert.serve.routes import Routes
 from pocketbert.serve.service import run_model, service_of
 
 MAX_VECTORS = 4096  # of tokens per request: each is a list of hundreds of numbers in the response
-router = APIRouter(prefix="/v1", responses=v1.ERROR_RESPONSES)
+routes = Routes("/v1", tags=["tasks"], responses=v1.ERROR_RESPONSES)
 VECTORS = "feature-extraction"
 
 
@@ -29,7 +30,7 @@ def as_inputs(inputs: Any) -> list[Any]:
     return [one if isinstance(one, str) else TokenIds(one) for one in inputs]
 
 
-@router.post("/embeddings", response_model=None)
+@routes.post("/embeddings", response_model=None)
 async def embeddings(body: other_schemas.OpenAIEmbeddingsRequest, request: Request) -> Response:
     """Embed texts, or the ids of their tokens, as vectors of length 1, in the form of OpenAI's API."""
     texts = as_inputs(body.input)
@@ -52,7 +53,7 @@ async def embeddings(body: other_schemas.OpenAIEmbeddingsRequest, request: Reque
     return JsonResponse({"object": "list", "data": data, "model": model.name, "usage": usage})
 
 
-@compatible_router.post("/embed", response_model=list[list[float]])
+@compatible_routes.post("/embed", response_model=list[list[float]])
 async def embed(body: other_schemas.TeiEmbedRequest, request: Request) -> Response:
     """Embed texts, or the ids of their tokens, as vectors."""
     model = service_of(request).model(body.model, VECTORS)
@@ -64,7 +65,7 @@ async def embed(body: other_schemas.TeiEmbedRequest, request: Request) -> Respon
     return JsonResponse(predictions.values)
 
 
-@compatible_router.post("/embed_all", response_model=list[list[list[float]]])
+@compatible_routes.post("/embed_all", response_model=list[list[list[float]]])
 async def embed_all(body: other_schemas.TeiEmbedAllRequest, request: Request) -> Response:
     """The vectors of all tokens of each text, before any pooling; of at most 4,096 tokens in a request."""
     model = service_of(request).model(body.model, VECTORS)
@@ -76,7 +77,7 @@ async def embed_all(body: other_schemas.TeiEmbedAllRequest, request: Request) ->
     return JsonResponse([vectors for [vectors] in predictions.values])
 
 
-@compatible_router.post("/similarity", response_model=list[float])
+@compatible_routes.post("/similarity", response_model=list[float])
 async def similarity(body: other_schemas.TeiSimilarityRequest, request: Request) -> Response:
     """The cosines of a text's vector with those of others."""
     model, given = service_of(request).model(body.model, VECTORS), body.parameters
