@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import re
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,12 @@ TODAY = datetime.datetime.now(datetime.UTC).date().isoformat()  # when a run beg
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """Median over the rounds of slow / fast."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def end_when_told() -> None:
+    """End, with all that was started, on SIGTERM and SIGINT, which shells have programs in the background ignore."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
 
 
 def results_path(what: str, suffix: str) -> Path:

@@ -20,7 +20,6 @@ import argparse
 import io
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import keep_results, write_results
+from common import end_when_told, keep_results, write_results
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -283,7 +282,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the control group and the loops end as well
+    end_when_told()
     exports: Path = arguments.exports.resolve()
     exports.mkdir(parents=True, exist_ok=True)
     subject = published("SqueezeBERT")

@@ -19,13 +19,12 @@ import argparse
 import csv
 import json
 import random
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from common import keep_results, results_path, write_results
+from common import end_when_told, keep_results, results_path, write_results
 from load import Outcome, at_once, closed_loop, open_loop, post, service
 
 from pocketbert.bundles import BUNDLED, SENTIMENT
@@ -33,7 +32,7 @@ from pocketbert.bundles import BUNDLED, SENTIMENT
 WORDS = ("a", "the", "of", "film", "is", "never", "dull", "unforgettable", "story", "7", ",", ".", "naïve", "été", "🙂")
 P99 = 100.0  # ms, of full load
 STEPS = 6  # of the search for the capacity
-MULTIPLES = (0.5, 1.0, 1.5, 2.0, 3.0, 0.5)  # of the capacity; the last shows whether the overload is over
+MULTIPLES = (0.5, 1.0, 2.0, 3.0, 0.5)  # of the capacity; the last shows whether the overload is over
 WORSE, LOST = 1.5, 0.1  # at most: p99 over that at full load; share of the capacity
 BURST = 0.25  # seconds of work
 Rows = list[dict[str, Any]]
@@ -59,18 +58,20 @@ class Load:
         """So many at once."""
         return at_once(self.port, (self.requests * 2)[:count])
 
-    def capacity(self, seconds: float) -> float:
-        """The highest rate at which nothing is refused and p99 is within its limit."""
+    def capacity(self, seconds: float) -> tuple[float, Outcome]:
+        """The highest rate at which nothing is refused and p99 is within its limit, and what was found at it."""
         self.most()  # warm
         fine, too_much = 0.0, 1.1 * self.most()
         for _ in range(STEPS):
             rate = (fine + too_much) / 2 if fine else 0.7 * too_much
-            fine, too_much = (rate, too_much) if is_fine(self.at(rate, seconds / 4)) else (fine, rate)
+            fine, too_much = (rate, too_much) if is_fine(self.at(rate, seconds / 8)) else (fine, rate)
             say(f"  capacity: {fine:.0f} to {too_much:.0f} per second")
-        while fine and not is_fine(self.at(fine, seconds)):
+        while fine and not is_fine(found := self.at(fine, seconds)):
             fine *= 0.95
             say(f"  capacity at full length: less than {fine / 0.95:.0f}")
-        return fine
+        if not fine:
+            raise SystemExit(f"p99 exceeds {P99:g} ms at any rate: this machine is too busy, or too slow for the model")
+        return fine, found
 
 
 def is_fine(found: Outcome) -> bool:
@@ -81,12 +82,10 @@ def measure(workers: int, model: str, seconds: float, rows: Rows) -> bool:
     """Add the rows of a service with so many processes; returns whether all holds."""
     with service("--no-log", "--workers", str(workers), model) as (_, port, _):
         load = Load(port)
-        capacity = load.capacity(seconds)
-        if not capacity:
-            raise SystemExit(f"p99 exceeds {P99:g} ms at any rate: this machine is too busy, or too slow for {model}")
+        capacity, at_full_load = load.capacity(seconds)
         own: Rows = []
         for multiple in MULTIPLES:
-            found = load.at(multiple * capacity, seconds)
+            found = at_full_load if multiple == 1 else load.at(multiple * capacity, seconds)
             count = sum(found.statuses.values())
             own.append(
                 {
@@ -162,7 +161,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of load at each point (default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes (default: 1, then 2)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with all that it has started
+    end_when_told()
     rows = [row for row in of_today() if row["workers"] not in options.workers]  # a long run may be made in parts
     verdicts = [measure(workers, options.model, options.seconds, rows) for workers in options.workers]
     picture(rows, results_path("overload", ".png"))

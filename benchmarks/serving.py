@@ -38,7 +38,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
-from common import keep_results, results_path, write_results
+from common import end_when_told, keep_results, results_path, write_results
 from load import Outcome, closed_loop, open_loop, post
 
 from pocketbert.bench.measure import in_turn
@@ -358,7 +358,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of load at each rate (default: %(default)s)")
     parser.add_argument("--no-peers", action="store_true", help="PocketBERT alone")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with all that it has started
+    end_when_told()
     texts = sentences()
     rows: Rows = []
     summary: Rows = []

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import keep_results, results_path, write_results
+from common import end_when_told, keep_results, results_path, write_results
 from every_task import as_served
 from load import Outcome, closed_loop, open_loop, post, service
 from rich.progress import track
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200_000, help="of the first part (default: %(default)s)")
     parser.add_argument("--reloads", type=int, default=10, help="during the first part (default: %(default)s)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with all that it has started
+    end_when_told()
     rows: list[dict[str, Any]] = []
 
     def note(what: str, value: Any, holds: bool | None = None) -> None:

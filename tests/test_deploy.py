@@ -107,6 +107,51 @@ def test_alerts() -> None:
             assert rule["labels"]["severity"] in ("warning", "critical")
 
 
+def promtool(*arguments: str | Path, given: str = "") -> None:
+    """Have Prometheus's own tool check something."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool, of Prometheus, is not installed")
+    done = subprocess.run(["promtool", "check", *arguments], input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_reads_the_alerts() -> None:
+    promtool("rules", DEPLOY / "prometheus/alerts.yaml")
+
+
+@pytest.mark.parametrize("file", ["dashboard", "adapter"])
+def test_prometheus_reads_every_expression(file: str, tmp_path: Path) -> None:
+    """As rules, with what Grafana and the adapter put in the place of their variables."""
+    variables = {
+        "$__rate_interval": "5m", "<<.Series>>": "pocketbert_queue_tokens", "<<.LabelMatchers>>": "pod=\"a\"",
+        "<<.GroupBy>>": "pod",
+    }  # fmt: skip
+    rules = []
+    for number, expression in enumerate(written()[file]):
+        if expression.startswith("label_values("):  # Grafana's own
+            continue
+        for name, value in variables.items():
+            expression = expression.replace(name, value)
+        assert "$" not in expression.replace('"$instance"', "")  # within quotation marks it may stay
+        assert "<<" not in expression
+        rules.append({"record": f"expression:{number}", "expr": expression})
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
+    promtool("rules", path)
+
+
+def test_prometheus_reads_the_metrics(models: dict[str, Path]) -> None:
+    pytest.importorskip("fastapi")
+    from helpers.service import Inside
+
+    async def ask() -> str:
+        await service.ask("/v1/classify", {"inputs": "the film"})
+        return (await service.ask("/metrics")).body.decode()
+
+    with Inside(("one", models["classify"])) as service:
+        promtool("metrics", given=asyncio.run(ask()))
+
+
 # ── Kubernetes ──
 
 

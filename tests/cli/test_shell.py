@@ -273,3 +273,18 @@ def test_completion_is_installed_by_what_the_shell_reads(name: str, says: str) -
     outcome = shell(command=[sys.executable, "-c", "from pocketbert.cli import main; main()"], env=environment)
     assert says in outcome.text
     assert "_POCKETBERT_COMPLETE" in outcome.out
+
+
+def test_several_commands_in_one_process_note_everything_once() -> None:
+    code = """
+import logging, sys
+from pocketbert.cli import main
+
+for _ in range(3):
+    sys.argv = ["pocketbert", "--version"]
+    try:
+        main()
+    except SystemExit:
+        logging.getLogger("pocketbert").warning("a message")
+"""
+    assert shell(command=[sys.executable, "-c", code]).err == "note: a message\n" * 3

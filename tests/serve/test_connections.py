@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from starlette.responses import Response
 from uvicorn.server import ServerState
 
 from pocketbert.serve import connections
@@ -44,12 +43,12 @@ class Guarded:
         assert scope["path"] in self.entered or scope["path"] == "/later"
         await application(scope, receive, send)
 
-    def refuse(self, scope: Any, waited: float) -> Response | None:
+    def refuse(self, scope: Any, waited: float) -> tuple[bytes, bytes] | None:
         self.waited.append(waited)
         if scope["path"] != "/full":
             return None
         self.refused += 1
-        return Response(b"full", 429, {"retry-after": "1"})
+        return b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 4\r\nretry-after: 1", b"full"
 
     def enter(self, scope: Any, waited: float) -> None:
         self.entered.append(scope["path"])

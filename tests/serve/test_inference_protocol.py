@@ -85,6 +85,10 @@ def test_health_and_metadata(service: Service) -> None:
     assert found["inputs"] == [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in ("question", "context")]
     assert {one["name"] for one in found["outputs"]} == {"answer", "score", "start", "end"}
     assert service.ask("/v2/models/answer/ready").json == {"name": "answer", "ready": True}
+    for path, body in (("1", None), ("1/ready", None), ("1/infer", {"inputs": [FINE]})):
+        reply = service.ask(f"/v2/models/answer/versions/{path}", body)
+        assert reply.status == 404
+        assert reply.json["error"].startswith("models have no versions here")
     reply = service.ask("/v2/models/nli/infer", {"id": "seven", "inputs": [tensor("text", TEXTS)]})
     assert reply.json["id"] == "seven"
 

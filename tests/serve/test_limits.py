@@ -529,9 +529,13 @@ def test_refusal_by_the_head_alone(models: dict[str, Path]) -> None:
         guard.load = loaded(20, seconds=0.15)
         found = guard.refuse(dict(scope), 0.0)
         assert found is not None
-        assert found.status_code == 429
-        assert dict(found.raw_headers)[b"retry-after"] == b"3"
-        assert json.loads(bytes(found.body))["error"]["type"] == "rate_limit_error"
+        status, *lines = found[0].split(b"\r\n")
+        headers = dict(line.split(b": ") for line in lines)
+        assert status == b"HTTP/1.1 429 Too Many Requests"
+        assert headers[b"retry-after"] == b"3"
+        assert headers[b"content-length"] == b"%d" % len(found[1])
+        assert len(headers[b"x-request-id"]) == 32
+        assert json.loads(found[1])["error"]["type"] == "rate_limit_error"
         assert guard.refuse({**scope, "headers": [(b"accept", b"application/x-ndjson")]}, 0.0) is None
         assert guard.refuse({**scope, "path": "/v1/classify/lines"}, 0.0) is None
         assert guard.refuse({**scope, "method": "GET"}, 0.0) is None

@@ -83,6 +83,8 @@ def test_the_collector_gets_what_prometheus_would_read(models: dict[str, Path], 
                 assert (point.count, point.sum) == (
                     samples[(f"{name}_count", *labels)], samples[(f"{name}_sum", *labels)]
                 )  # fmt: skip
+                assert not point.HasField("min")
+                assert not point.HasField("max")
                 below = 0
                 for count, bound in zip(point.bucket_counts, [*point.explicit_bounds, float("inf")], strict=True):
                     below += count

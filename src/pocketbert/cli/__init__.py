@@ -17,6 +17,7 @@ from pocketbert.cli import commands, console
 from pocketbert.errors import PocketBertError, TrainingInterrupted
 
 DEBUG = "POCKETBERT_DEBUG"
+NOTES = console.LogHandler()
 
 # Panel → command → its module, and the first line of its help: `--help` imports none of them.
 COMMANDS = {
@@ -117,7 +118,7 @@ def main() -> None:
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal may lack some characters
-    logging.getLogger("pocketbert").addHandler(console.LogHandler())
+    logging.getLogger("pocketbert").addHandler(NOTES)  # once, however often this is called
     gc.set_threshold(50_000)  # imports create many objects and no garbage: collections would take a tenth of the time
     try:
         app(prog_name="pocketbert")

@@ -80,10 +80,9 @@ class Connection(HttpToolsProtocol):
             self.scope["path"] = self.url.partition(b"?")[0].decode("latin-1")
             if (response := self._guard.refuse(self.scope, self._waited())) is not None:
                 self._refused = True
-                headers = (*response.raw_headers, *self.server_state.default_headers)
-                head = [b"HTTP/1.1 %d %b" % (response.status_code, b"Too Many Requests")]
-                head += [b"%b: %b" % pair for pair in headers]
-                self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
+                head, body = response
+                more = b"".join(b"\r\n%b: %b" % pair for pair in self.server_state.default_headers)
+                self.transport.write(head + more + b"\r\n\r\n" + body)
                 self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)  # if its body never ends
                 return
             self._new = True

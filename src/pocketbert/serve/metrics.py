@@ -31,6 +31,7 @@ class Metrics:
             name("request_seconds"), "Time from the headers of a request to the end of its response.", ["route"],
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
+        self._of_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self.wait = Histogram(
             name("queue_seconds"), "Time of a request in the queue, until its first batch.", ["model"],
             buckets=_SECONDS, registry=registry,
@@ -70,6 +71,14 @@ class Metrics:
         self.models = models
         for model in models.values():
             self._observe_batches(model)
+
+    def count(self, route: str, status: int, seconds: float) -> None:
+        """Count a request. There are few routes and statuses, and looking labels up costs more than counting."""
+        if (found := self._of_route.get((route, status))) is None:
+            found = self._of_route[route, status] = self.requests.labels(route, str(status)), self.seconds.labels(route)
+        requests, times = found
+        requests.inc()
+        times.observe(seconds)
 
     def count_reload(self, succeeded: bool) -> None:
         """Count a reload."""

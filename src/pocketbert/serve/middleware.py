@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
@@ -101,8 +103,8 @@ class RequestGuard:
             self.metrics.in_flight.set(self.in_flight)
             self._record(log, scope)
 
-    def refuse(self, scope: Scope, waited: float) -> Response | None:
-        """The response to a request that is refused by its head, without entering the application.
+    def refuse(self, scope: Scope, waited: float) -> tuple[bytes, bytes] | None:
+        """The head, without its end, and the body of the response to a request that is refused by its head.
 
         Args:
             scope: of the request, with its method, path and headers.
@@ -111,21 +113,16 @@ class RequestGuard:
         path = scope["path"]
         if self.draining or scope["method"] != "POST" or path in OPEN_PATHS:
             return None
-        size = accept = b""
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                size = value
-            elif name == b"accept":
-                accept = value
-        if not _waits("POST", path, accept) or (excess := self.load.excess(_size(size), waited)) <= 0:
+        headers = dict(scope["headers"])
+        size = _size(headers.get(b"content-length", b""))
+        if not _waits("POST", path, headers.get(b"accept", b"")) or (excess := self.load.excess(size, waited)) <= 0:
             return None
         scope["usage"] = {}
-        log = _RequestLog(dict(scope["headers"]), _nowhere, False, scope["usage"])
+        log = _RequestLog(headers, _nowhere, False, scope["usage"])
         log.status = 429
         self._record(log, scope)
-        response = _overloaded(path, excess)
-        response.raw_headers += [*_HEADERS, (b"x-request-id", log.id)]
-        return response
+        head, body = _overload_bytes(path, math.ceil(excess))
+        return head + b"\r\nx-request-id: " + log.id, body
 
     def enter(self, scope: Scope, waited: float) -> None:
         """Register a request that is complete and has not been refused, before the application is entered."""
@@ -222,8 +219,7 @@ class RequestGuard:
         """Count a request and log it: its route and its cost, never its text."""
         route = getattr(scope.get("route"), "path", None) or "other"
         seconds = time.perf_counter() - log.started
-        self.metrics.requests.labels(route, str(log.status)).inc()
-        self.metrics.seconds.labels(route).observe(seconds)
+        self.metrics.count(route, log.status, seconds)
         if (use := scope.get(KEY)) is not None:
             self.metrics.count_key(use.key.name, log.status, scope["usage"].get("tokens", 0))
         if logger.isEnabledFor(logging.INFO) and route not in OPEN_PATHS and route != "/metrics":
@@ -256,6 +252,13 @@ async def _nowhere(message: Message) -> None:
 
 def _overloaded(path: str, excess: float) -> Response:
     return error_response(path, 429, "the service is overloaded: retry in a moment", retry=excess)
+
+
+@lru_cache(64)  # a client may send any path
+def _overload_bytes(path: str, seconds: int) -> tuple[bytes, bytes]:
+    response = _overloaded(path, seconds)
+    lines = [b"HTTP/1.1 429 Too Many Requests", *(b"%b: %b" % pair for pair in (*response.raw_headers, *_HEADERS))]
+    return b"\r\n".join(lines), bytes(response.body)
 
 
 def _too_large(path: str, limit: int) -> Any:

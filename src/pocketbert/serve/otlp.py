@@ -117,8 +117,8 @@ class OtlpSender:
                 sum=point["sum"],
                 bucket_counts=[b - a for a, b in pairwise([0, *point["counts"]])],
                 explicit_bounds=point["bounds"][:-1],
-                min=0.0,
-                max=0.0,
+                min=None,  # type: ignore[arg-type]  # not known: left out of what is sent
+                max=None,  # type: ignore[arg-type]
             )
             for point in points.values()
         ]
