@@ -225,3 +225,20 @@ def test_distillation_in_two_processes(reviewed: Path, tmp_path: Path) -> None:
         run = together(tmp_path / name, taught("distill", reviewed, tmp_path / name, *flags, *more), count)
         assert run.ends() == 0, run.said("err")
     same_run(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [(), ("--sharded",)], ids=["copied", "sharded"])
+def test_an_encoder_is_distilled_in_two_processes(
+    how: tuple[str, ...], corpus: Path, squeezebert: dict[str, Any], tmp_path: Path
+) -> None:
+    """On raw text: its hidden states, attention, words and sentences are compared; the teacher is never sharded."""
+    teacher = pretrain(PretrainOptions(corpus=corpus, output=tmp_path / "teacher", **{**squeezebert, "steps": (2, 1)}))
+    flags = ["--task", "feature-extraction", "--teacher", str(teacher.folder), "--max-length", "16"]
+    flags += ["--from-scratch", config_in(tmp_path, num_hidden_layers=1), "--hidden-weight", "1"]
+    flags += ["--attention-weight", "0.5", "--word-weight", "0.5", "--sentence-weight", "0.5"]
+    for name, count, more in (("two", 2, how), ("one", 1, ("--accumulation", "2"))):
+        run = together(tmp_path / name, taught("distill", corpus, tmp_path / name, *flags, *more), count)
+        assert run.ends() == 0, run.said("err")
+        assert len(run.said("out").splitlines()) == 1, "one process speaks"
+    same_run(tmp_path / "two", tmp_path / "one")
