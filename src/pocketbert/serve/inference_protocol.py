@@ -164,7 +164,7 @@ async def model_ready(name: str, request: Request) -> Response:
 @routes.get("/models/{name}/versions/{rest:path}", include_in_schema=False)
 @routes.post("/models/{name}/versions/{rest:path}", include_in_schema=False)
 async def no_version(name: str, rest: str) -> Response:
-    """Say so: the protocol leaves it to a server whether its models have versions."""
+    """The protocol leaves it to a server whether its models have versions."""
     raise RequestError(404, "models have no versions here: leave /versions and what follows it out of the address")
 
 

@@ -35,7 +35,7 @@ class Route:
         method: GET or POST.
         path: with the names of its variable parts in braces.
         handler: takes those parts, `body` if the request has one, and `request`; whichever it has as parameters.
-        described: what FastAPI is told of it, for the document.
+        described: its description for FastAPI, which writes the document.
     """
 
     def __init__(self, method: str, path: str, handler: Handler, described: dict[str, Any]) -> None:
