@@ -1,6 +1,6 @@
 // Measures of benchmarks/web.py that are taken in Chromium and in Node; prints one line of JSON.
 //
-//     node web.mjs WORK PEERS ROUNDS     WORK has sst2-web, sst2-onnx, squeezebert-web and site, which web.py makes
+//     node web.mjs WORK PEERS ROUNDS     WORK has sentiment-web, sentiment-onnx, squeezebert-web and site, which web.py makes
 import { existsSync, mkdtempSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
@@ -8,6 +8,7 @@ import { extname, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import puppeteer from "../npm/node_modules/puppeteer-core/lib/esm/puppeteer/puppeteer-core.js";
 import { Core } from "../npm/dist/core.js";
+import { moduleAt } from "../npm/dist/local.js";
 import { folderAt } from "../npm/dist/files.js";
 import { Model, describe } from "../npm/dist/model.js";
 
@@ -19,7 +20,7 @@ const ROOTS = {
   "/ours/": new URL("../npm/dist/", import.meta.url).pathname,
   "/transformers/": join(peers, "node_modules/@huggingface/transformers/dist"),
   "/ort/": join(peers, "node_modules/onnxruntime-web/dist"),
-  "/models/sst2-onnx/": join(work, "sst2-onnx"),
+  "/models/sentiment-onnx/": join(work, "sentiment-onnx"),
   "/models/": work,
   "/site/": join(work, "site"),
 };
@@ -65,7 +66,7 @@ const results = {};
   const page = await emptyPage();
   const memory = await page.evaluate(async () => {
     const { load } = await import("/ours/index.js");
-    globalThis.model = await load("/models/sst2-web", { worker: false, onCut: () => {} });
+    globalThis.model = await load("/models/sentiment-web", { worker: false, onCut: () => {} });
     await model.classify("a film ".repeat(400));
     return model.about.memory;
   });
@@ -83,14 +84,14 @@ const results = {};
   results.sentence = await page.evaluate(
     async (sentence, rounds) => {
       const { load } = await import("/ours/index.js");
-      const model = await load("/models/sst2-web", { worker: false });
+      const model = await load("/models/sentiment-web", { worker: false });
       const { pipeline, env } = await import("/transformers/transformers.min.js");
       Object.assign(env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: "/models/", useBrowserCache: false });
       Object.assign(env.backends.onnx.wasm, { numThreads: 1, wasmPaths: "/ort/", proxy: false });
-      const peer = await pipeline("text-classification", "sst2-onnx", { dtype: "q8", device: "wasm" });
+      const peer = await pipeline("text-classification", "sentiment-onnx", { dtype: "q8", device: "wasm" });
       const ort = await import("/ort/ort.wasm.min.mjs");
       Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: "/ort/" });
-      const session = await ort.InferenceSession.create("/models/sst2-onnx/onnx/model_quantized.onnx", { executionProviders: ["wasm"] });
+      const session = await ort.InferenceSession.create("/models/sentiment-onnx/onnx/model_quantized.onnx", { executionProviders: ["wasm"] });
       const { data } = (await peer.tokenizer(sentence)).input_ids;
       const tensor = (values) => new ort.Tensor("int64", values, [1, values.length]);
       const feeds = { input_ids: tensor(data), attention_mask: tensor(data.map(() => 1n)), token_type_ids: tensor(data.map(() => 0n)) };
@@ -122,7 +123,7 @@ const results = {};
     const { pipeline, env } = await import("/transformers/transformers.min.js");
     Object.assign(env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: "/models/", useBrowserCache: false });
     Object.assign(env.backends.onnx.wasm, { numThreads: 1, wasmPaths: "/ort/" });
-    await (await pipeline("text-classification", "sst2-onnx", { dtype: "q8", device: "wasm" }))(sentence);
+    await (await pipeline("text-classification", "sentiment-onnx", { dtype: "q8", device: "wasm" }))(sentence);
   }, SENTENCE);
   results.code_transformers = code();
   await page.close();
@@ -130,7 +131,7 @@ const results = {};
   await alone.evaluate(async () => {
     const ort = await import("/ort/ort.wasm.min.mjs");
     Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: "/ort/" });
-    await ort.InferenceSession.create("/models/sst2-onnx/onnx/model_quantized.onnx", { executionProviders: ["wasm"] });
+    await ort.InferenceSession.create("/models/sentiment-onnx/onnx/model_quantized.onnx", { executionProviders: ["wasm"] });
   });
   results.code_onnxruntime = code();
   await alone.close();
@@ -152,7 +153,7 @@ server.close();
 
 // SqueezeBERT, 1 × 128, in this thread of Node.
 {
-  const module = await WebAssembly.compile(readFileSync(new URL("../npm/dist/pocketbert.wasm", import.meta.url)));
+  const module = await moduleAt({});
   const folder = folderAt(join(work, "squeezebert-web"), {});
   const model = await Model.read(await Core.start(module), folder, await describe(folder), () => {});
   const input = { ids: Int32Array.from({ length: 128 }, (_, i) => 1000 + i), segments: new Int32Array(128) };

@@ -56,11 +56,11 @@ def main() -> None:
 def prepare(work: Path) -> None:
     """Export the models, and make a site with the page."""
     work.mkdir(exist_ok=True)
-    if not (work / "sst2-onnx").exists():
-        export(ExportOptions(model="sst2", output=work / "sst2-onnx", precisions=("int8",)))
-    if not (work / "sst2-web").exists():
-        export(ExportOptions(model="sst2", output=work / "sst2", format="web"))
-        (work / "sst2" / "web").rename(work / "sst2-web")
+    if not (work / "sentiment-onnx").exists():
+        export(ExportOptions(model="sentiment", output=work / "sentiment-onnx", precisions=("int8",)))
+    if not (work / "sentiment-web").exists():
+        export(ExportOptions(model="sentiment", output=work / "sentiment", format="web"))
+        (work / "sentiment" / "web").rename(work / "sentiment-web")
     if not (work / "squeezebert-web").exists():
         subject = published("SqueezeBERT")
         folder = work / "squeezebert"

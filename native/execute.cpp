@@ -2,6 +2,7 @@
 #include <cstring>
 #include <iterator>
 #include <numeric>
+#include <stdexcept>
 
 #include "program.h"
 
@@ -112,6 +113,7 @@ void Program::run(const std::int32_t* ids, const std::int32_t* segments, int tok
                             at(stage.target, row, 0, scratch_[0]));
         }
     }
+    if (const char* const reason = kernels_.refusal ? kernels_.refusal() : nullptr) throw std::runtime_error(reason);
 }
 
 // All memory is allocated here, before the threads run, so that none of them can fail.

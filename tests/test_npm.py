@@ -26,7 +26,7 @@ def node_tests(environment: dict[str, str], *names: str) -> str:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
-    missing = [name for name in ("index.js", "pocketbert.wasm") if not (NPM / "dist" / name).exists()]
+    missing = [name for name in ("index.js", "pocketbert.wasm", "pocketbert-relaxed.wasm") if not (NPM / "dist" / name).exists()]
     if missing:
         pytest.skip(f"npm/dist lacks {missing[0]}: {BUILD}")
     newest = max(file.stat().st_mtime for file in (NPM / "src").iterdir())

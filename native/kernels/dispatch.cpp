@@ -84,7 +84,9 @@ bool has_feature(const char* name) {
 [[maybe_unused]] bool has_bf16() { return false; }
 #endif
 #elif defined(__wasm__)
-[[maybe_unused]] bool has_simd128() { return true; }  // other engines refuse the whole module
+// Other engines refuse the whole module.
+[[maybe_unused]] bool has_simd128() { return true; }
+[[maybe_unused]] bool has_relaxed() { return true; }
 #endif
 
 const char* refusal_of(const CompiledKernels& each) {

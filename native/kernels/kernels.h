@@ -95,7 +95,8 @@ struct Kernels {
     // Of a processor that has the instructions:
     bool (*is_preferred)();  // or null for yes: false keeps the set from being chosen where nobody names it
     // Or null. Asks the system, on the first call, for what the kernels need beside instructions; returns the reason why
-    // they cannot run, in words for users, or null.
+    // they cannot run, in words for users, or null. Is called again after every run, whose results a reason forbids: it
+    // must be cheap.
     const char* (*refusal)();
 };
 

@@ -69,12 +69,14 @@ struct Wasm {
         return wasm_i32x4_extract_lane(plus(pairs, wasm_i32x4_shuffle(pairs, pairs, 1, 0, 3, 2)), 0);
     }
 
+    static INLINE Ints rounded(Floats x) { return wasm_i32x4_sub(v128_t(x + set(WHOLE)), v128_t(set(WHOLE))); }
+
     // Products of bytes are those of 16-bit numbers, two at a time: [panel][k / 2][PANEL][2] signed bytes of weights, and
     // rows of 16-bit numbers.
     static constexpr const char* INT8_DOT = "i32x4.dot_i16x8_s";
     using Weights = v128_t;
     static INLINE Ints store_rounded(std::int8_t* q, Floats x, int left) {  // `left` is a multiple of 2
-        const Ints n = wasm_i32x4_sub(v128_t(x + set(WHOLE)), v128_t(set(WHOLE)));
+        const Ints n = rounded(x);
         const v128_t words = wasm_i16x8_narrow_i32x4(n, n);
         if (left >= LANES) wasm_v128_store64_lane(q, words, 0);
         else wasm_v128_store32_lane(q, words, 0);

@@ -114,6 +114,26 @@ void check_entered_threads() {
     std::puts("every thread is entered before it runs kernels, and left after every task");
 }
 
+// Portable kernels that are sound until a run has begun.
+bool is_sound = true;
+
+void check_late_refusal() {
+    Kernels kernels = portable_kernels;
+    kernels.refusal = [] { return is_sound ? nullptr : "the sums are wrong"; };
+    const auto made = program(kernels, std::make_shared<Pool>(1));
+    output_of(*made, {1, 2, 3}, {0, 3});
+    is_sound = false;
+    std::string reason;
+    try {
+        output_of(*made, {1, 2, 3}, {0, 3});
+    } catch (const std::runtime_error& error) { reason = error.what(); }
+    if (reason != "the sums are wrong") {
+        std::puts("a run has results though its kernels are refused");
+        std::exit(1);
+    }
+    std::puts("a run of kernels that are refused after it has no results");
+}
+
 // Made-up sets: one that the processor lacks, one that the system refuses, one that is not preferred, and one for all.
 int questions = 0;  // to the system
 
@@ -143,6 +163,7 @@ void check_choice() {
 int main() {
     check_choice();
     check_entered_threads();
+    check_late_refusal();
     for (const Kernels* each : available_kernels()) {
         const Kernels& kernels = *each;
         const auto pool = std::make_shared<Pool>(3);

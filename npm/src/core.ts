@@ -10,6 +10,12 @@ const VERSION = 2; // PB_VERSION
 const INVALID = 1;
 const NO_MEMORY = 2;
 
+/** The kernels of every engine; those of relaxed SIMD may be refused after a run. */
+export const PLAIN_KERNELS = "wasm";
+
+/** The kernels that made a result are found to compute wrong sums, after it was computed. */
+export class RefusedKernels extends PocketBertError {}
+
 /** Which rows an output has. */
 export const TOKENS = 0;
 export const SEQUENCES = 1;
@@ -154,8 +160,10 @@ export class Core {
       });
     }
     if (status === 0) return;
-    const reason = status === NO_MEMORY ? "memory" : status === INVALID ? "model" : "unsupported";
-    throw new PocketBertError(reason, this.text(this.call("pb_message")));
+    const message = this.text(this.call("pb_message"));
+    if (status === INVALID) throw new PocketBertError("model", message);
+    if (status === NO_MEMORY) throw new PocketBertError("memory", message);
+    throw new (name === "pb_run" ? RefusedKernels : PocketBertError)("unsupported", message);
   }
 
   /** So many bytes of the module's memory, at a multiple of 16. */
@@ -344,10 +352,12 @@ export class Program {
   readonly #handle: number;
   readonly #strings = new Map<string, number>();
 
-  constructor(core: Core) {
+  /** Runs on the fastest kernels, or on those of this name. */
+  constructor(core: Core, kernels?: string) {
     this.core = core;
+    const name = kernels === undefined ? 0 : this.#string(kernels);
     this.#handle = core.borrow(4, (place) => {
-      core.check("pb_create", 0, 1, 0, place);
+      core.check("pb_create", name, 1, 0, place);
       return core.view(place, 4).getUint32(0, true);
     });
   }

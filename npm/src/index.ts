@@ -11,7 +11,7 @@
 import type { Answer, Choice, Decision, Entity, Label } from "./decode.js";
 import { PocketBertError } from "./errors.js";
 import type { TextPair } from "./features.js";
-import { loadHere, type Loading } from "./local.js";
+import { Here, type Loading } from "./local.js";
 import type { About } from "./messages.js";
 import type { Description } from "./model.js";
 import { Remote } from "./remote.js";
@@ -64,18 +64,19 @@ export async function load(where: string | URL, options: LoadOptions = {}): Prom
 }
 
 async function loadAsBackend(where: string | URL, options: Loading): Promise<Backend> {
-  let asker: Awaited<ReturnType<typeof loadHere>> | undefined = await loadHere(where, options);
-  const { description, program } = asker.model;
+  let here: Here | undefined = await Here.load(where, options);
+  const { description } = here;
+  let { about } = here;
   return {
     description,
     get about() {
-      return { kernels: program.kernels, memory: program.core.bytes };
+      return (about = here?.about ?? about);
     },
     ask(...call) {
-      if (!asker) throw new PocketBertError("worker", "the model was closed");
-      return asker.ask(...call);
+      if (!here) throw new PocketBertError("worker", "the model was closed");
+      return here.ask(...call);
     },
-    close: () => (asker = undefined),
+    close: () => (here = undefined),
   };
 }
 

@@ -1,9 +1,10 @@
 /** Loading a model into this thread. */
-import { Core } from "./core.js";
+import { Core, PLAIN_KERNELS, RefusedKernels } from "./core.js";
 import { PocketBertError, checkAborted, messageOf } from "./errors.js";
 import { ByteReader, folderAt, type Progress } from "./files.js";
-import { Model, describe } from "./model.js";
-import { Asker } from "./tasks.js";
+import type { About } from "./messages.js";
+import { Model, describe, type Description } from "./model.js";
+import { Asker, type Asked } from "./tasks.js";
 import { WordPiece } from "./wordpiece.js";
 
 export interface Loading {
@@ -12,7 +13,7 @@ export interface Loading {
   onProgress?: ((progress: Progress) => void) | undefined;
   /** Whether files are kept in the browser's cache: true by default, where there is one. */
   cache?: boolean | undefined;
-  /** The address of pocketbert.wasm, where it does not lie beside this package's other files. */
+  /** The address of pocketbert.wasm, or of pocketbert-relaxed.wasm, where they do not lie beside this package's other files. */
   wasm?: string | URL | undefined;
 }
 
@@ -21,9 +22,60 @@ const SIMD = Uint8Array.of(
   0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 10, 9, 1, 7, 0, 65, 0, 253, 15, 26, 11,
 ); // prettier-ignore
 
-const compiled = new Map<string, Promise<WebAssembly.Module>>();
+/** One that multiplies three of them: engines without relaxed SIMD refuse it. */
+const RELAXED_SIMD = Uint8Array.of(
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0,
+  10, 20, 1, 18, 0, 65, 0, 253, 15, 65, 0, 253, 15, 65, 0, 253, 15, 253, 147, 2, 26, 11,
+); // prettier-ignore
 
-export async function loadHere(where: string | URL, loading: Loading): Promise<Asker> {
+const compiled = new Map<string, Promise<WebAssembly.Module>>();
+let kernels: string | undefined; // the fastest that an engine has, until it is found to compute them wrong
+
+/** A model in this thread. It is loaded again, on other kernels, where those that it runs on turn out to be wrong. */
+export class Here {
+  #reloading: Promise<void> | undefined;
+
+  private constructor(
+    readonly read: () => Promise<Asker>,
+    public asker: Asker,
+  ) {}
+
+  static async load(where: string | URL, loading: Loading): Promise<Here> {
+    const { cache, wasm } = loading;
+    return new Here(() => read(where, { cache, wasm }), await read(where, loading));
+  }
+
+  get description(): Description {
+    return this.asker.model.description;
+  }
+
+  get about(): About {
+    const { program } = this.asker.model;
+    return { kernels: program.kernels, memory: program.core.bytes };
+  }
+
+  async ask(...call: Parameters<Asker["ask"]>): Promise<Asked> {
+    const { asker } = this;
+    try {
+      return await asker.ask(...call);
+    } catch (error) {
+      if (!(error instanceof RefusedKernels)) throw error;
+      if (this.asker === asker) await (this.#reloading ??= this.#reload());
+      return this.asker.ask(...call);
+    }
+  }
+
+  async #reload(): Promise<void> {
+    kernels = PLAIN_KERNELS;
+    try {
+      this.asker = await this.read();
+    } finally {
+      this.#reloading = undefined;
+    }
+  }
+}
+
+async function read(where: string | URL, loading: Loading): Promise<Asker> {
   const { signal, onProgress = () => undefined } = loading;
   checkAborted(signal);
   const folder = folderAt(where, loading);
@@ -37,13 +89,25 @@ export async function loadHere(where: string | URL, loading: Loading): Promise<A
     await reader.end();
     return new WordPiece(core, bytes, description.tokenizer);
   };
-  const [model, pieces] = await Promise.all([Model.read(core, folder, description, onProgress), vocabulary()]);
+  const [model, pieces] = await Promise.all([Model.read(core, folder, description, onProgress, kernels), vocabulary()]);
   return new Asker(model, pieces);
 }
 
 /** The compiled core, once per address in this process. */
-function moduleAt(loading: Loading): Promise<WebAssembly.Module> {
-  const url = new URL(loading.wasm ?? "./pocketbert.wasm", import.meta.url);
+export async function moduleAt(loading: Loading): Promise<WebAssembly.Module> {
+  if (typeof WebAssembly === "undefined") {
+    throw new PocketBertError("unsupported", "there is no WebAssembly here: it is missing, or switched off");
+  }
+  if (!WebAssembly.validate(SIMD)) {
+    throw new PocketBertError(
+      "unsupported",
+      "WebAssembly has no SIMD here: it takes Chrome or Edge 95, Firefox 100, Safari 16.4, or Node 20",
+    );
+  }
+  const own = WebAssembly.validate(RELAXED_SIMD)
+    ? new URL("./pocketbert-relaxed.wasm", import.meta.url)
+    : new URL("./pocketbert.wasm", import.meta.url);
+  const url = loading.wasm === undefined ? own : new URL(loading.wasm, import.meta.url);
   let module = compiled.get(url.href);
   if (!module) {
     module = compile(url);
@@ -54,15 +118,6 @@ function moduleAt(loading: Loading): Promise<WebAssembly.Module> {
 }
 
 async function compile(url: URL): Promise<WebAssembly.Module> {
-  if (typeof WebAssembly === "undefined") {
-    throw new PocketBertError("unsupported", "there is no WebAssembly here: it is missing, or switched off");
-  }
-  if (!WebAssembly.validate(SIMD)) {
-    throw new PocketBertError(
-      "unsupported",
-      "WebAssembly has no SIMD here: it takes Chrome or Edge 95, Firefox 100, Safari 16.4, or Node 20",
-    );
-  }
   let bytes;
   try {
     if (url.protocol === "file:") {

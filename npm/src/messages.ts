@@ -12,7 +12,7 @@ export type Request =
 export type Reply =
   | { id: number; kind: "progress"; progress: Progress }
   | { id: number; kind: "loaded"; description: Description; about: About }
-  | { id: number; kind: "asked"; asked: Asked }
+  | { id: number; kind: "asked"; asked: Asked; about: About }
   | { id: number; kind: "failed"; reason: Reason | null; message: string };
 
 /** What a loaded model runs on. */

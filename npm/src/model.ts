@@ -131,6 +131,7 @@ export class Model {
     folder: Folder,
     description: Description,
     onProgress: (progress: Progress) => void,
+    kernels?: string,
   ): Promise<Model> {
     const name = "model.safetensors";
     const identity = description.files[name];
@@ -141,7 +142,7 @@ export class Model {
       onProgress({ ...progress });
     });
     try {
-      const program = new Program(core);
+      const program = new Program(core, kernels);
       const tensors = await TensorFile.open(core, reader);
       const numbers = await build(program, description.plan, tensors);
       await tensors.end();

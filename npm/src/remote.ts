@@ -47,7 +47,9 @@ export class Remote {
 
   async ask(task: TaskName, inputs: readonly unknown[], options: unknown, signal?: AbortSignal): Promise<Asked> {
     const reply = await this.#call({ kind: "ask", task, inputs, options }, signal);
-    return (reply as Extract<Reply, { kind: "asked" }>).asked;
+    const { asked, about } = reply as Extract<Reply, { kind: "asked" }>;
+    this.about = about;
+    return asked;
   }
 
   close(): void {

@@ -1,13 +1,12 @@
 /** The thread of a worker: one model, which the other thread asks. */
 import { failure, type Reply, type Request } from "./messages.js";
-import { loadHere } from "./local.js";
-import type { Asker } from "./tasks.js";
+import { Here } from "./local.js";
 
 interface Port {
   postMessage(reply: Reply): void;
 }
 
-let asker: Asker | undefined;
+let here: Here | undefined;
 const aborts = new Map<number, AbortController>();
 
 async function handle(request: Request, port: Port): Promise<void> {
@@ -23,13 +22,11 @@ async function handle(request: Request, port: Port): Promise<void> {
     if (request.kind === "load") {
       const { where, cache, wasm } = request;
       const onProgress = (progress: { loaded: number; total: number }) => port.postMessage({ id, kind: "progress", progress });
-      asker = await loadHere(where, { signal, onProgress, cache, wasm });
-      const { description, program } = asker.model;
-      const about = { kernels: program.kernels, memory: program.core.bytes };
-      port.postMessage({ id, kind: "loaded", description, about });
+      here = await Here.load(where, { signal, onProgress, cache, wasm });
+      port.postMessage({ id, kind: "loaded", description: here.description, about: here.about });
     } else {
-      const asked = await asker!.ask(request.task, request.inputs, request.options, signal);
-      port.postMessage({ id, kind: "asked", asked });
+      const asked = await here!.ask(request.task, request.inputs, request.options, signal);
+      port.postMessage({ id, kind: "asked", asked, about: here!.about });
     }
   } catch (error) {
     port.postMessage(failure(id, error));

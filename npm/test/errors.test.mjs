@@ -6,8 +6,10 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { Core, RefusedKernels } from "../dist/core.js";
 import { PocketBertError, load } from "../dist/index.js";
-import { at, skip } from "./cases.mjs";
+import { Here } from "../dist/local.js";
+import { at, difference, skip } from "./cases.mjs";
 
 const MODEL = "ForSequenceClassification/out/web_fp32";
 const PACKAGE = new URL("../dist/index.js", import.meta.url).href;
@@ -190,7 +192,8 @@ test("an engine without SIMD, and one that lets no worker start, say so", { skip
     try { await load(${JSON.stringify(at(MODEL))}, ${options}); } catch (error) { console.log(error.reason, error.message); }`;
   assert.match(node([], attempt("WebAssembly.validate = () => false;", "{}")), /^unsupported WebAssembly has no SIMD here/);
   assert.match(node([], attempt("delete globalThis.WebAssembly;", "{}")), /^unsupported there is no WebAssembly/);
-  const permissions = ["--experimental-permission", "--allow-fs-read=*"];
+  const permission = ["--permission", "--experimental-permission"].find((one) => process.allowedNodeEnvironmentFlags.has(one));
+  const permissions = [permission, "--allow-fs-read=*"];
   assert.match(node(permissions, attempt("", "{ worker: true }")), /^worker no worker can be started: .*worker: false/);
 });
 
@@ -200,4 +203,25 @@ test("a process ends though a model in a worker is open", { skip }, () => {
     const model = await load(${JSON.stringify(at(MODEL))}, { worker: true });
     console.log((await model.classify("the film")).score > 0);`;
   assert.equal(node([], script), "true\n");
+});
+
+// The last of this file: from here on, this process takes the plain kernels.
+test("what refused kernels computed is computed again by others", { skip }, async () => {
+  const here = await Here.load(at(MODEL), {});
+  const first = here.asker;
+  const expected = await here.ask("classify", ["the film"], {});
+  const { check } = Core.prototype;
+  Core.prototype.check = function (name, ...values) {
+    check.call(this, name, ...values);
+    if (name === "pb_run" && this === first.model.program.core) throw new RefusedKernels("unsupported", "the sums are wrong");
+  };
+  try {
+    const found = await Promise.all([1, 2].map(() => here.ask("classify", ["the film"], {})));
+    assert.equal(difference(found, [expected, expected]), null);
+  } finally {
+    Core.prototype.check = check;
+  }
+  assert.notEqual(here.asker, first);
+  assert.equal(here.about.kernels, "wasm");
+  assert.equal((await load(at(MODEL))).about.kernels, "wasm");
 });

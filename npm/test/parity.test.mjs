@@ -1,11 +1,10 @@
 // The package answers as Python does.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readFileSync } from "node:fs";
 import { load } from "../dist/index.js";
 import { Core } from "../dist/core.js";
 import { folderAt } from "../dist/files.js";
-import { loadHere } from "../dist/local.js";
+import { Here, moduleAt } from "../dist/local.js";
 import { Model, describe } from "../dist/model.js";
 import { at, difference, read, skip } from "./cases.mjs";
 
@@ -32,7 +31,7 @@ for (const method of skip ? ["classify"] : methods) {
 test("texts become Python's tokens", { skip }, async () => {
   const askers = new Map();
   for (const { model, text, textPair, ids, segments, cut } of read("tokens.json")) {
-    if (!askers.has(model)) askers.set(model, await loadHere(at(model), {}));
+    if (!askers.has(model)) askers.set(model, (await Here.load(at(model), {})).asker);
     const input = textPair === null ? text : { text, textPair };
     const found = askers.get(model).encoder.text(input);
     const got = { ids: [...found.ids], segments: [...found.segments], cut: found.cut };
@@ -41,7 +40,7 @@ test("texts become Python's tokens", { skip }, async () => {
 });
 
 test("plans of all families compute the native core's numbers", { skip }, async () => {
-  const module = new WebAssembly.Module(readFileSync(new URL("../dist/pocketbert.wasm", import.meta.url)));
+  const module = await moduleAt({});
   for (const { model, inputs, outputs, precision } of read("plans.json")) {
     const folder = folderAt(at(model), {});
     const loaded = await Model.read(await Core.start(module), folder, await describe(folder), () => {});
