@@ -9,7 +9,6 @@ add_library(exceptions OBJECT
             wasm/exceptions.cpp
             "${zig_library}/libcxxabi/src/cxa_exception.cpp"
             "${zig_library}/libcxxabi/src/cxa_personality.cpp"
-            "${zig_library}/libcxxabi/src/stdlib_new_delete.cpp" # operator new, which throws
             "${zig_library}/libunwind/src/Unwind-wasm.c")
 set_target_properties(exceptions PROPERTIES CXX_STANDARD 23 C_STANDARD 23)
 target_compile_definitions(exceptions PRIVATE _LIBCXXABI_BUILDING_LIBRARY _LIBCPP_BUILDING_LIBRARY
