@@ -11,7 +11,7 @@ let first = true;
 const SHOW = {
   classify: (labels) => table("Label", labels.map(({ label, score }) => [label, score])),
   fillMask: (found) => table("Word", (Array.isArray(found[0]) ? found[0] : found).map(({ word, score }) => [word, score])),
-  tag: marked,
+  tag: (found, input) => [...marked(found, input), ...(found.length ? [] : [paragraph("No entities were found.")])],
   answer: (found, input) => {
     const there = found.answer ? [{ entity: percent(found.score), ...found }] : [];
     return [...(there.length ? [] : [paragraph("There is no answer in this text.")]), ...marked(there, input.context)];
