@@ -26,7 +26,8 @@ def node_tests(environment: dict[str, str], *names: str) -> str:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
-    missing = [name for name in ("index.js", "pocketbert.wasm", "pocketbert-relaxed.wasm") if not (NPM / "dist" / name).exists()]
+    files = ("index.js", "pocketbert.wasm", "pocketbert-relaxed.wasm")
+    missing = [name for name in files if not (NPM / "dist" / name).exists()]
     if missing:
         pytest.skip(f"npm/dist lacks {missing[0]}: {BUILD}")
     newest = max(file.stat().st_mtime for file in (NPM / "src").iterdir())
