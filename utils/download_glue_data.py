@@ -5,7 +5,7 @@
 What is there and right is left alone; a download that broke off goes on where it stopped. Without a network, or where
 the addresses have moved, put the files into `downloads/` of the folder yourself: they are checked and used like any.
 MRPC comes as the SentEval project publishes it, already tokenised, and is divided by GLUE's list of ids. The addresses
-and hashes are those of GLUE's own loaders; every task has its own licence.
+and hashes are those of GLUE's own loaders; every task has its own licence. The extra `train` brings what draws bars.
 """
 
 from __future__ import annotations

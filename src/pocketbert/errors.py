@@ -6,7 +6,7 @@ The command line prints them as one line; any other exception is a bug and shows
 from importlib.util import find_spec
 
 EXTRAS = {
-    "train": ("torch", "pyarrow", "tensorboard"),
+    "train": ("torch", "rich", "pyarrow", "tensorboard"),
     "search": ("optuna", "matplotlib"),
     "parquet": ("pyarrow",),
     "datasets": ("datasets",),

@@ -67,10 +67,13 @@ def test_from_a_table_to_answers(run: Run, flags: list[str | Path], data: Path, 
     assert f"accuracy {line['metrics']['accuracy']:.4f} after step {line['best_step']}" in text
 
 
-def test_people_are_told_what_to_type_next(run: Run, flags: list[str | Path], tmp_path: Path) -> None:
+def test_people_are_told_what_to_type_next(
+    run: Run, flags: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # so that the command is one line
     text = run(*flags, "--table").text
     assert squeezed(text).startswith("Metric After step ")
-    [said] = [line for line in text.replace("\n            ", "").splitlines() if line.startswith("next")]
+    [said] = [line for line in text.splitlines() if line.startswith("next")]
     assert said.split(maxsplit=1)[1].startswith("pocketbert classify --model ")
 
 

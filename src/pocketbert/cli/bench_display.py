@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,12 +12,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pocketbert.cli import console
+from pocketbert.cli.cells import Text
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.live import Live
-    from rich.table import Table
-
     from pocketbert.bench.report import Report, Row
 
 REFRESH = 0.5  # seconds between two updates of a terminal
@@ -41,45 +39,30 @@ class Display:
     def __init__(self, *, json: bool, full: bool) -> None:
         self.left: Callable[[], float] = lambda: 0.0  # seconds
         self._full, self._shown = full, 0
-        self._results, self._terminal = console.rich_console(stderr=json), console.rich_console(stderr=True)
-        self._lines = json and not self._terminal.is_terminal
+        self._json, self._lines = json, json and not sys.stderr.isatty()
         self._activity, self._refreshed = "", 0.0
         self._current: tuple[Sequence[Row], Report] | None = None  # rows that are not final
         self._measuring, self._ended = threading.Event(), threading.Event()
-        self._live: Live | None = None
+        self._moving, self._turn = console.MovingLines(), threading.Lock()
 
     def __enter__(self) -> Display:
-        if self._terminal.is_terminal:
-            self._start()
+        if sys.stderr.isatty():
             threading.Thread(target=self._keep_time, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._stop()
-
-    def _start(self) -> None:
-        """Begin to show the moving part below all that is printed."""
-        from rich.live import Live
-
-        self._live = Live(
-            get_renderable=self._moving,
-            console=self._terminal,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-        )
-        self._live.start()
-
-    def _stop(self) -> None:
-        """Remove the moving part."""
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+        with self._turn:
+            self._ended.set()
+            self._moving.clear()
 
     def _refresh(self) -> None:
-        if (live := self._live) is not None:  # another thread may remove it
-            live.refresh()
+        """Show the line of the current step, and the table of the current rows."""
+        left = timedelta(seconds=round(self.left()))
+        line = Text(f"{left} left  " if left else "", "bold").append(console.plain(self._activity), "dim")
+        table = [] if (current := self._current) is None else self._table(*current)
+        with self._turn:
+            if not self._ended.is_set():
+                self._moving.show([line, *table])
 
     def _keep_time(self) -> None:
         while not self._ended.wait(REFRESH):
@@ -100,20 +83,8 @@ class Display:
             self._refresh()
             self._refreshed = time.monotonic()
 
-    def _moving(self) -> RenderableType:
-        """The line of the current step, and the table of the current rows."""
-        from rich.console import Group
-        from rich.text import Text
-
-        left = timedelta(seconds=round(self.left()))
-        line = Text.assemble((f"{left} left  " if left else "", "bold"), (console.plain(self._activity), "dim"))
-        line.no_wrap, line.overflow = True, "ellipsis"
-        return line if (current := self._current) is None else Group(line, self._table(*current))
-
     def show(self, report: Report) -> None:
         """Show the rows that are new in the report, as final ones."""
-        moving = self._live is not None
-        self._stop()
         for (model, batch, length), rows in groupby(
             report.shapes[self._shown :], lambda row: (row.model, row.batch, row.length)
         ):
@@ -121,22 +92,22 @@ class Display:
                 for row in rows:
                     console.print_line(f"{model} {batch}×{length}, {_sentence(row, report)}")
             else:
-                self._results.print(f"{model}, {batch}×{length} tokens", style="bold")
-                self._results.print(self._table(list(rows), report))
+                self._print([Text(f"{model}, {batch}×{length} tokens", "bold"), *self._table(list(rows), report)])
         self._shown, self._current = len(report.shapes), None
         self._measuring.clear()
-        if moving:
-            self._start()
 
-    def _table(self, rows: Sequence[Row], report: Report) -> Table:
+    def _print(self, lines: Sequence[Text]) -> None:
+        console.echo(lines, stderr=self._json)
+
+    def _table(self, rows: Sequence[Row], report: Report) -> list[Text]:
         columns = ["Median\nms", "Least\nms", *(["After\nothers"] if self._full else []), "Of\npeak"]
-        table = console.table(["Engine", "Kernels", *columns, ""], numbers=columns)
-        table.columns[0].min_width, table.columns[1].overflow = len("PocketBERT int8"), "ellipsis"
+        shown = []
         for place, row in enumerate(sorted(rows, key=lambda row: row.median_ms)):
             times = [f"{'~' if row.disturbed else ''}{row.median_ms:.2f}", f"{row.least_ms:.2f}"]
             times += [f"{row.after_others_ms:.2f}"] if self._full else []
-            table.add_row(row.engine, row.kernels, *times, _percent(report, row), "" if place else "fastest")
-        return table
+            engine = f"{row.engine:{len('PocketBERT int8')}}"  # so that columns keep their places from table to table
+            shown.append((engine, row.kernels, *times, _percent(report, row), "" if place else "fastest"))
+        return console.table(["Engine", "Kernels", *columns, ""], shown, numbers=columns)
 
     def finish(self, report: Report) -> None:
         """Show all that is not about a single shape."""
@@ -144,12 +115,12 @@ class Display:
             return
         if report.texts:
             numbers = ["Texts", "Tokens/s"]
-            table = console.table(["Model", "Texts", "Engine", "Batch", "Tokens/s"], numbers=numbers)
+            shown = []
             for row in report.texts:
                 batch = f"{row.batch}, padded" if row.batch else "all, unpadded"
-                table.add_row(row.model, f"{row.texts:,}", row.engine, batch, f"{row.tokens_per_second:,.0f}")
-            self._results.print(table)
-        self._results.print(console.facts(list(_facts(report))))
+                shown.append((row.model, f"{row.texts:,}", row.engine, batch, f"{row.tokens_per_second:,.0f}"))
+            self._print(console.table(["Model", "Texts", "Engine", "Batch", "Tokens/s"], shown, numbers=numbers))
+        self._print(console.facts(list(_facts(report))))
 
 
 def _percent(report: Report, row: Row) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -12,17 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from pocketbert.cli.commands import bold, click_option
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-    from rich.measure import Measurement
-    from rich.table import Table
-    from rich.text import Text
+from pocketbert.cli import cells
+from pocketbert.cli.cells import Column, Text, styled
+from pocketbert.cli.commands import click_option
 
 json_option = click_option(
     "--json/--table",
@@ -35,28 +33,60 @@ _PATIENCE = 2.0  # seconds before a progress bar is worth its space
 _INTERVAL = 0.1  # seconds between two updates of a progress bar
 _PAGE = 1000  # rows of a table that are printed together
 _CELL = 300  # characters of a text in a table
-_NARROWEST, _USUAL = 40, 80  # columns: in less than the first, a table loses its texts
-_ISOLATE, _END_OF_ISOLATE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
+_BAR = 40  # columns of a progress bar
+_NARROWEST = 40  # columns: in less, a table loses its texts
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 # ── standard error ──
 
 
-def rich_console(*, stderr: bool = False) -> Console:
-    """A rich console that prints texts as they are: no markup, no emoji codes, no automatic colours."""
-    from rich.console import Console
+def columns_of_terminal() -> int:
+    """The width of the terminal, or 80 where nobody knows it."""
+    return max(_NARROWEST, shutil.get_terminal_size().columns)  # which some shells and schedulers say is 0
 
-    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
-    if console.width < _NARROWEST:  # 0 is what some shells and schedulers say of a width that they do not know
-        console.width = _NARROWEST if console.width > 0 else _USUAL
-    return console
+
+class MovingLines:
+    """Lines at the end of standard error that are replaced as often as they change; nothing where that cannot be."""
+
+    _shown: MovingLines | None = None  # there is one at a time; what is printed goes above it
+    _turn = threading.RLock()
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def show(self, lines: Sequence[Text]) -> None:
+        """Replace the lines; what does not fit the terminal is left out."""
+        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            return
+        columns, rows = shutil.get_terminal_size()
+        fitting = [str(cells.cut(line, columns - 1)) for line in lines[: rows - 1]]
+        with self._turn:
+            self.clear()
+            click.echo("\n".join(fitting), err=True, nl=False)
+            self._count = len(fitting)
+            MovingLines._shown = self
+
+    def clear(self) -> None:
+        """Remove the lines."""
+        with self._turn:
+            if self._count:
+                up = f"\x1b[{self._count - 1}A" if self._count > 1 else ""
+                click.echo(f"\r{up}\x1b[J", err=True, nl=False)
+            self._count, MovingLines._shown = 0, None
+
+
+def echo(lines: Sequence[str | Text], *, stderr: bool = False) -> None:
+    """Print lines, above those that move."""
+    if (moving := MovingLines._shown) is not None:
+        moving.clear()
+    click.echo("\n".join(map(str, lines)), err=stderr)
 
 
 def print_line(text: str, kind: str | None = None) -> None:
     """Print one line on standard error, with `kind` as its prefix: `error: …`, `note: …`."""
-    prefix = bold(f"{kind}: ", "red" if kind == "error" else None) if kind else ""
-    click.echo(f"{prefix}{plain(text)}", err=True)
+    prefix = styled(f"{kind}: ", "bold red" if kind == "error" else "bold") if kind else ""
+    echo([f"{prefix}{plain(text)}"], stderr=True)
 
 
 class LogHandler(logging.Handler):
@@ -70,11 +100,12 @@ class LogHandler(logging.Handler):
 @contextmanager
 def busy(activity: str) -> Iterator[None]:
     """Show on a terminal what is being done, as long as the block runs."""
-    if not sys.stderr.isatty():  # checked here, since importing rich takes longer than an inference
+    line = MovingLines()
+    line.show([Text(f"{activity} …", "dim")])
+    try:
         yield
-        return
-    with rich_console(stderr=True).status(f"[dim]{activity} …[/]"):
-        yield
+    finally:
+        line.clear()
 
 
 @contextmanager
@@ -83,37 +114,26 @@ def progress(unit: str, *, hidden: bool = False) -> Iterator[Callable[[int, floa
 
     Yields a function that takes the number of units done, and the fraction of the work where that is known.
     """
-    if hidden or not sys.stderr.isatty():
-        yield lambda count, fraction: None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[left]}"),
-        console=rich_console(stderr=True),
-        transient=True,
-    )
-    task = bar.add_task("", total=None, left="")
+    line = MovingLines()
     started, updated = time.monotonic(), 0.0
 
     def advance(count: int, fraction: float | None) -> None:
         nonlocal updated
         seconds = time.monotonic() - started
-        if seconds < max(_PATIENCE, updated + _INTERVAL):
+        if hidden or seconds < max(_PATIENCE, updated + _INTERVAL):
             return
         updated = seconds
-        left = f"{timedelta(seconds=round(seconds / fraction - seconds))} left" if fraction else ""
-        description = f"{count:,} {unit} · {count / seconds:,.0f}/s"
-        bar.update(task, description=description, left=left, total=1.0 if fraction else None, completed=fraction or 0.0)
-        bar.start()
+        shown = Text(f"{count:,} {unit} · {count / seconds:,.0f}/s")
+        if fraction:
+            done = round(_BAR * min(1.0, fraction))
+            shown.append(" ").append("━" * done, "magenta").append("━" * (_BAR - done), "dim")
+            shown.append(f" {timedelta(seconds=round(seconds / fraction - seconds))} left")
+        line.show([shown])
 
     try:
         yield advance
     finally:
-        if bar.live.is_started:
-            bar.stop()
+        line.clear()
 
 
 # ── standard output ──
@@ -160,65 +180,26 @@ def print_text(text: str) -> None:
     out.flush()
 
 
-def table(columns: Sequence[str], *, numbers: Sequence[str] = ()) -> Table:
-    """An empty table; the columns in `numbers` are right-aligned and never wrapped."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers, overflow="fold")
-    return table
+def table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, numbers: Sequence[str] = ()) -> list[Text]:
+    """The lines of a table; the columns in `numbers` are right-aligned and never wrapped."""
+    heads = [Column(plain(name), name in numbers) for name in columns]
+    return cells.table(heads, rows, columns_of_terminal())
 
 
-def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[RenderableType]], *, numbers: Sequence[str] = ()
-) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, numbers: Sequence[str] = ()) -> None:
     """Print a table with long texts truncated; `numbers` as for `table`."""
-    filled = table(columns, numbers=numbers)
-    for row in rows:
-        filled.add_row(*(isolated(plain(cell, _CELL) if isinstance(cell, str) else cell) for cell in row))
-    rich_console().print(filled)
+    shown = [[plain(cell, _CELL) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    echo(table(columns, shown, numbers=numbers))
+
+
+def print_wrapped(text: Text) -> None:
+    """Print a text in lines that fit the terminal."""
+    echo(cells.wrapped(text, columns_of_terminal()))
 
 
 def directed(text: str) -> str:
     """A text with its own direction inside of a line of a terminal, if it is written from right to left."""
-    from pocketbert.words import is_right_to_left  # which imports NumPy, that --help does without
-
-    return f"{_ISOLATE}{text}{_END_OF_ISOLATE}" if sys.stdout.isatty() and is_right_to_left(text) else text
-
-
-def isolated(cell: RenderableType) -> RenderableType:
-    """A cell that stays in its column where a terminal orders its lines by the directions of scripts."""
-    from rich.text import Text
-
-    from pocketbert.words import is_right_to_left
-
-    text = Text(cell) if isinstance(cell, str) else cell
-    return Isolated(text) if isinstance(text, Text) and is_right_to_left(text.plain) else cell
-
-
-class Isolated:
-    """A text that is isolated from its neighbours, line by line, with the direction of its first letter.
-
-    Otherwise a number or bracket after Arabic moves to its left, by Unicode's bidirectional algorithm (annex 9).
-    """
-
-    def __init__(self, text: Text) -> None:
-        self.text = text
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render the lines."""
-        lines = self.text.wrap(console, options.max_width, overflow=options.overflow, no_wrap=options.no_wrap)
-        for line in lines:
-            line.rstrip()
-            yield line.assemble(_ISOLATE, line, _END_OF_ISOLATE) if console.is_terminal else line
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        """Measure the text."""
-        from rich.measure import Measurement
-
-        return Measurement.get(console, options, self.text)
+    return cells.isolated(Text(text)).plain
 
 
 def print_metrics(columns: Mapping[str, Mapping[str, float]]) -> None:
@@ -229,12 +210,12 @@ def print_metrics(columns: Mapping[str, Mapping[str, float]]) -> None:
 
 
 @contextmanager
-def growing_table(*, numbers: Sequence[str]) -> Iterator[Callable[[Sequence[str], Sequence[RenderableType]], None]]:
+def growing_table(*, numbers: Sequence[str]) -> Iterator[Callable[[Sequence[str], Sequence[str | Text]], None]]:
     """A table of any length, printed page by page. Yields a function that adds a row, given its column names."""
     columns: Sequence[str] = ()
-    page: list[Sequence[RenderableType]] = []
+    page: list[Sequence[str | Text]] = []
 
-    def add(names: Sequence[str], row: Sequence[RenderableType]) -> None:
+    def add(names: Sequence[str], row: Sequence[str | Text]) -> None:
         nonlocal columns
         columns = names
         page.append(row)
@@ -249,21 +230,15 @@ def growing_table(*, numbers: Sequence[str]) -> Iterator[Callable[[Sequence[str]
             print_table(columns, page, numbers=numbers)
 
 
-def facts(rows: Sequence[tuple[str, RenderableType]]) -> Table:
-    """Names and their values, as a table without lines."""
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, isolated(plain(value) if isinstance(value, str) else value))
-    return table
+def print_facts(rows: Sequence[tuple[str, str | Text]]) -> None:
+    """Print names and their values, as a table without lines."""
+    echo(facts(rows))
 
 
-def print_facts(rows: Sequence[tuple[str, RenderableType]]) -> None:
-    """Print names and their values."""
-    rich_console().print(facts(rows))
+def facts(rows: Sequence[tuple[str, str | Text]]) -> list[Text]:
+    """The lines of names and their values."""
+    shown = [(Text(name, "dim"), plain(value) if isinstance(value, str) else value) for name, value in rows]
+    return cells.grid(shown, columns_of_terminal())
 
 
 def plain(text: str, limit: int | None = None) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pocketbert.cli import console
-
-if TYPE_CHECKING:
-    from rich.text import Text
+from pocketbert.cli.cells import Text
 
 _WEAKEST = 0.1  # of the strongest contribution: words below stay without colour
 _STRONG = 0.5  # … from which on they are bold
@@ -27,8 +25,6 @@ def coloured(
         start: the first character that is shown.
         end: the last one, exclusive; by default all to the end.
     """
-    from rich.text import Text
-
     most = max((abs(word["score"]) for word in words), default=0.0)
     marked, place, end = Text(), start, len(text) if end is None else end
     for word in words:

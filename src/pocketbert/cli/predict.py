@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pocketbert.bundles import ENCODER, ENTITIES, SENTIMENT
 from pocketbert.cli import console
 from pocketbert.cli.bulk import bulk_options, written
+from pocketbert.cli.cells import Text, joined
 from pocketbert.cli.commands import click_argument, click_option, command
 from pocketbert.cli.explained import coloured, strongest
 from pocketbert.cli.inputs import Item, check_text, read_passage, text_source
@@ -23,9 +24,6 @@ from pocketbert.cli.text_options import (
     top_k_option,
     windows_option,
 )
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 _explain_option = click_option(
     "--explain", is_flag=True, help="Show what each word contributes to the score (Shapley values)."
@@ -208,7 +206,7 @@ def tag(
             if json:
                 console.print_json({"text": item.text, "entities": found})
             elif not explain:
-                console.rich_console().print(console.isolated(_with_entities(item.text, found)))
+                console.print_wrapped(_with_entities(item.text, found))
             else:
                 for row in [_explained_entity(item.text, one) for one in found] or [(item.text, "(none)", "", "", "")]:
                     add_row(["Text", "Entity", "Label", "Score", "Because of"], row)
@@ -224,13 +222,11 @@ _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
     """A text with its entities in brackets and colours, one colour per label."""
-    from rich.text import Text
-
     marked, end = Text(), 0
     for entity in entities:
         marked.append(console.plain(text[end : entity["start"]]))
         colour = _COLOURS[sum(entity["label"].encode()) % len(_COLOURS)]
-        marked.append(f"[{entity['label']} ", f"{colour}").append(console.plain(entity["text"]), f"bold {colour}")
+        marked.append(f"[{entity['label']} ", colour).append(console.plain(entity["text"]), f"bold {colour}")
         marked.append("]", colour)
         end = entity["end"]
     return marked.append(console.plain(text[end:]))
@@ -319,8 +315,6 @@ def answer(
 
 def _excerpt(passage: str, start: int, end: int, words: Sequence[dict[str, Any]], around: int = 200) -> Text:
     """The answer, highlighted, with `around` characters before and after it; what `words` explain has colours."""
-    from rich.text import Text
-
     first, last = max(0, start - around), min(len(passage), end + around)
     if first > 0:
         first += passage[first:start].find(" ") + 1
@@ -329,8 +323,7 @@ def _excerpt(passage: str, start: int, end: int, words: Sequence[dict[str, Any]]
     answer = coloured(passage, words, start=start, end=end)
     answer.stylize("bold reverse")
     before, after = coloured(passage, words, start=first, end=start), coloured(passage, words, start=end, end=last)
-    dots = [Text("…" if cut else "") for cut in (first > 0, last < len(passage))]
-    return Text.assemble(dots[0], before, answer, after, dots[1])
+    return joined(("…" if first > 0 else "", before, answer, after, "…" if last < len(passage) else ""))
 
 
 @command(
@@ -387,8 +380,6 @@ def fill_mask(
 
 def _filled(text: str, mask: str, number: int, word: str) -> Text:
     """The text with `word` instead of its mask `number`, counted from 1."""
-    from rich.text import Text
-
     parts = text.split(mask)
     before, after = mask.join(parts[:number]), mask.join(parts[number:])
     return Text(console.plain(before)).append(console.plain(word), "bold").append(console.plain(after))

@@ -22,6 +22,8 @@ from pocketbert.recipes.distill_options import DistillOptions
 from pocketbert.recipes.finetune_options import FinetuneOptions
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pocketbert.frozen.few_shot import FewShotResult
     from pocketbert.recipes.epoch_run import FinetuneResult
     from pocketbert.recipes.pretrain import PretrainResult
@@ -95,7 +97,7 @@ def run_and_report(
     options = build(options_class, values if preset is None else apply_preset(preset, values))
     run = getattr(import_recipe(recipe), recipe)
     context: dict[str, Any] = {
-        "console": console.rich_console(stderr=True), "argv": ["pocketbert", *sys.argv[1:]],
+        "console": _rich_console(), "argv": ["pocketbert", *sys.argv[1:]],
     }  # fmt: skip
     if seeds is not None:
         _print_seeds(import_recipe("seeds").over_seeds(run, options, seeds, **context), json)
@@ -111,6 +113,13 @@ def run_and_report(
         _print_run(run(options, **context), json)
 
 
+def _rich_console() -> Console:
+    """Where a run draws its bar and prints its lines as they are: no markup, no emoji codes, no automatic colours."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+
 def run_few_shot(options: FinetuneOptions, json: bool | None, **several: Any) -> None:
     """Fit a head to frozen vectors, and print the result; `several` are options that this has no use for."""
     if wrong := [name for name, value in several.items() if value is not None]:
@@ -118,8 +127,7 @@ def run_few_shot(options: FinetuneOptions, json: bool | None, **several: Any) ->
     spare_numpy_threads()
     from pocketbert.frozen.few_shot import few_shot
 
-    terminal = console.rich_console(stderr=True)
-    result = few_shot(options, log=lambda line: terminal.print(line, markup=False, highlight=False))
+    result = few_shot(options, log=console.print_line)
     if console.use_json(json):
         console.print_json({"folder": str(result.folder), "metrics": result.metrics, "reads": result.chosen,
                             "seconds": round(result.seconds, 1)})  # fmt: skip

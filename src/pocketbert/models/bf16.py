@@ -27,10 +27,10 @@ from pocketbert.models.cpu import block_weight_gradient, nhwc_input_gradient, nh
 #: The activations that have a pass.
 ACTIVATIONS = ("gelu", "relu")
 
-# oneDNN, and PyTorch's own layer above it, keep up to 1,024 products per kind, with working memory that grows with the number
-# of rows. Batches at true lengths hardly ever have the same number: a run on texts of up to 384 tokens had 7 GB after 400
-# steps, one of up to 512 had 14. A step has some 30 different products, and the next layer repeats them. Both read the
-# environment at their first product.
+# oneDNN, and PyTorch's own layer above it, keep up to 1,024 products per kind, with working memory that grows with the
+# number of rows. Batches at true lengths hardly ever have the same number: a run on texts of up to 384 tokens had 7 GB
+# after 400 steps, one of up to 512 had 14. A step has some 30 different products, and the next layer repeats them. Both
+# read the environment at their first product.
 os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 

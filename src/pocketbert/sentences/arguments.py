@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,11 +114,7 @@ def with_progress(results: Iterator[T], total: int, shown: bool | None) -> Itera
     if not (logger.getEffectiveLevel() <= logging.INFO if shown is None else shown):
         yield from results
         return
-    from rich.console import Console
-    from rich.progress import Progress
+    import click
 
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("texts", total=total)
-        for result in results:
-            progress.advance(task)
-            yield result
+    with click.progressbar(results, length=total, label="texts", file=sys.stderr) as shown_results:
+        yield from shown_results
