@@ -1,10 +1,11 @@
 """The npm package in Chromium and Node: speed against transformers.js, bytes of code, time to a first answer, memory.
 
-    python benchmarks/web.py PEERS [--rounds 10]
+    python benchmarks/web.py PEERS [--rounds 10] [--realtime]
 
 PEERS is a folder in which `npm install --ignore-scripts @huggingface/transformers` was run. It takes scripts/wasm, the
 built npm package with its development packages (npm ci && npm run build in npm/), node and /usr/bin/chromium. The
 sentence has 20 words; each engine has one thread, and our own ONNX export of the bundled model in int8 is the peer's.
+`--realtime`, for Linux machines that do other work, gives Chromium's pages and Node real-time priority; it takes root.
 Prints ratios, and writes results/web_<machine>_<date>.csv.
 """
 
@@ -38,13 +39,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peers", type=Path)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--realtime", action="store_true")
     parser.add_argument("--work", type=Path, help="keep the exported models here, for later runs")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
         prepare(work)
         command = ["node", str(Path(__file__).with_suffix(".mjs")), str(work), str(given.peers.absolute())]
-        done = subprocess.run([*command, str(given.rounds)], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, str(given.rounds), *["realtime"] * given.realtime], check=True, capture_output=True, text=True
+        )
     rows = rows_of(json.loads(done.stdout))
     table = Table("measure", "value", "unit", title="npm package")
     for row in rows:

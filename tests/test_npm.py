@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import pocketbert
+from helpers.web_cases import write
 from pocketbert.exporters.web import writer
 from pocketbert.runtime import core
 
@@ -50,6 +51,14 @@ def test_versions_agree() -> None:
         "model.ts": writer.VERSION,
         "core.ts": core.VERSION,
     }
+
+
+def test_twins_agree(tmp_path: Path) -> None:
+    """What is written in Python and in TypeScript: texts to tokens and windows, outputs to answers."""
+    if not (NPM / "dist" / "index.js").exists():
+        node_tests({}, "twins")  # which skips with the reason
+    write(tmp_path / "cases.json")
+    assert "\n# pass 1" in node_tests({"POCKETBERT_TWINS": str(tmp_path / "cases.json")}, "twins")
 
 
 @pytest.mark.slow

@@ -22,10 +22,10 @@ from exporters.cases import export_to, model_of, save
 from helpers.families import CONFIGS, each_in_turn
 from helpers.plans import draw
 from helpers.tokenizers import spelling, tokenizer_of
+from helpers.web_cases import METHODS, TAGS, TEXTS, WORDS, answered
 from pocketbert import configs
 from pocketbert.checkpoints.files import read_json
 from pocketbert.checkpoints.safetensors_files import open_safetensors
-from pocketbert.decode import AGGREGATIONS, POOLINGS
 from pocketbert.exporters.web.plans import from_json
 from pocketbert.families import FAMILIES, family_of
 from pocketbert.features import encode_texts
@@ -33,40 +33,6 @@ from pocketbert.models import auto
 from pocketbert.pipelines import pipeline
 from pocketbert.runtime.engine import Engine
 from pocketbert.tokenization import AutoTokenizer, BertTokenizer, SqueezeBertTokenizer
-
-WORDS = [
-    "the",
-    "man",
-    "likes",
-    "paris",
-    "film",
-    "is",
-    "great",
-    "##ly",
-    "dull",
-    "un",
-    "##like",
-    ".",
-    ",",
-    "?",
-    "'",
-    "東",
-]
-TEXTS = [
-    "The man likes Paris.",
-    "",
-    "Is this film unlikely, or great?",
-    "the film is dull " * 40,
-    "  \t paris\n\n,PARIS  ",
-    "Été à Paris – naïve café 東京 🎬 film!",
-    "a\u0000b\ufffdc\u200bd e\u0301f \u00adg",
-    "x" * 150 + " man",
-    "the [MASK] likes [SEP] paris",
-    "don't, 'tis “dull” (great)…",
-    "The man LIKES  paris <br> or likes paris [mask]",
-    "the man " * 3000,
-]
-TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 
 
 def write(folder: Path) -> None:
@@ -119,107 +85,9 @@ def cases_of(head: str, path: Path) -> list[dict[str, Any]]:
     """What is asked of a model, and what Python answers."""
     folder = path.parent.parent / "model"
     tokenizer, config = AutoTokenizer.from_pretrained(folder), configs.AutoConfig.from_pretrained(folder)
-    task, method = {
-        "ForSequenceClassification": ("text-classification", "classify"),
-        "ForTokenClassification": ("token-classification", "tag"),
-        "ForQuestionAnswering": ("question-answering", "answer"), "ForMaskedLM": ("fill-mask", "fillMask"),
-        "ForMultipleChoice": ("multiple-choice", "choose"), "Model": ("feature-extraction", "embed"),
-    }[head]  # fmt: skip
+    task, method = METHODS[head]
     ours: Any = pipeline(task, engine_of(path), tokenizer=tokenizer, config=config)
-    cases = []
-    for given, python in _asked(method):
-        for one in _inputs(method):
-            if python.get("targets") and "[MASK]" not in one:
-                continue
-            expected = _in_javascript(method, one, ours(_in_python(one), **python))
-            shown = {"model": f"{head}/out/{path.name}", "method": method, "input": one, "options": given}
-            cases.append({**shown, "expected": expected})
-    return cases
-
-
-def _asked(method: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Options in JavaScript, and the same in Python."""
-    if method == "classify":
-        return [
-            ({}, {}), ({"topK": 2}, {"top_k": 2}),
-            ({"function": "sigmoid", "topK": 3}, {"function_to_apply": "sigmoid", "top_k": 3}),
-            ({"function": "none"}, {"function_to_apply": "none"}), ({"windows": True}, {"windows": True}),
-            ({"minConfidence": 0.6}, {"min_confidence": 0.6}), ({"answerShare": 0.5}, {"answer_share": 0.5}),
-            ({"conformal": 0.9}, {"conformal": 0.9}),
-        ]  # fmt: skip
-    if method == "tag":
-        return [({"aggregation": one}, {"aggregation_strategy": one}) for one in AGGREGATIONS] + [
-            ({"aggregation": "simple", "ignored": []}, {"aggregation_strategy": "simple", "ignore_labels": []})
-        ]
-    if method == "answer":
-        impossible = {"topK": 3, "impossible": True, "nullThreshold": 0.5}
-        return [
-            ({}, {}), ({"topK": 4}, {"top_k": 4}),
-            ({"topK": 5, "alignToWords": False}, {"top_k": 5, "align_to_words": False}),
-            (impossible, {"top_k": 3, "handle_impossible_answer": True, "null_threshold": 0.5}),
-            ({"maxAnswerLength": 3, "maxLength": 40, "stride": 9, "maxQuestionLength": 5},
-             {"max_answer_len": 3, "max_seq_len": 40, "doc_stride": 9, "max_question_len": 5}),
-        ]  # fmt: skip
-    if method == "fillMask":
-        return [
-            ({}, {}),
-            ({"topK": 30}, {"top_k": 30}),
-            ({"targets": ["Paris", "film", "a"]}, {"targets": ["Paris", "film", "a"]}),
-        ]
-    if method == "embed":
-        return [({"pooling": one}, {"pooling": one}) for one in ("declared", *POOLINGS)] + [
-            ({"normalize": True, "dimensions": 8}, {"pooling": "declared", "normalize": True, "dimensions": 8}),
-            ({"prompt": "the film: "}, {"pooling": "declared", "prompt": "the film: "}),
-            ({"windows": True, "prompt": "dull "}, {"pooling": "declared", "windows": True, "prompt": "dull "}),
-        ]
-    return [({}, {})]
-
-
-def _inputs(method: str) -> list[Any]:
-    if method == "classify":
-        pairs = [{"text": TEXTS[i], "textPair": TEXTS[j]} for i, j in ((0, 2), (3, 0), (0, 3), (3, 3), (1, 1), (5, 10))]
-        return [*TEXTS, *pairs]
-    if method == "answer":
-        questions = ["Who likes Paris?", "", "the film is dull " * 20]
-        return [{"question": questions[i % 3], "context": text} for i, text in enumerate(TEXTS[:-1]) if text]
-    if method == "fillMask":
-        return ["the [MASK] likes paris.", "[MASK][MASK] film, [MASK]", "Is [MASK] dull? " + "the " * 80]
-    if method == "choose":
-        return [
-            {"prompt": "The man likes", "choices": ["Paris.", "the film " * 40, ""]},
-            {"prompt": "", "choices": ["a"]},
-        ]
-    return TEXTS
-
-
-def _in_python(one: Any) -> Any:
-    return {"text": one["text"], "text_pair": one["textPair"]} if isinstance(one, dict) and "text" in one else one
-
-
-def _in_javascript(method: str, one: Any, found: Any) -> Any:
-    """A result with the names and places that the package gives."""
-    if method == "classify":
-        return found[0] if isinstance(one, str) and isinstance(found, list) and len(found) == 1 else found
-    if method == "tag":
-        return [
-            {"entity": each.get("entity", each.get("entity_group")), "score": each["score"], "word": each["word"],
-             **_places(one, each)}
-            for each in found
-        ]  # fmt: skip
-    if method == "answer":
-        if isinstance(found, list):
-            return [_in_javascript(method, one, each) for each in found]
-        return {"answer": found["answer"], "score": found["score"], **_places(one["context"], found)}
-    if method == "fillMask":
-        if found and isinstance(found[0], list):
-            return [_in_javascript(method, one, each) for each in found]
-        names = {"word": "token_str", "token": "token", "score": "score", "text": "sequence"}
-        return [{ours: each[theirs] for ours, theirs in names.items()} for each in found]
-    return found
-
-
-def _places(text: str, found: Any) -> dict[str, int]:
-    return {name: len(text[: found[name]].encode("utf-16-le")) // 2 for name in ("start", "end")}
+    return answered(ours, method, f"{head}/out/{path.name}")
 
 
 def plans(folder: Path) -> list[dict[str, Any]]:

@@ -41,16 +41,7 @@ class WebWriter(Writer):
 
     def __init__(self, source: Source, options: ExportOptions) -> None:
         super().__init__(source, options)
-        self.described = {
-            "head": source.head,
-            "model": type(source.config).__name__.removesuffix("Config") + source.head,
-            "labels": [source.config.id2label[i] for i in sorted(source.config.id2label)],
-            "problem_type": source.config.problem_type,
-            "thresholds": stated_thresholds(source.config),
-            "calibration": source.config.extra.get("calibration"),
-            "sentences": _sentences(source) if source.head == "Model" else None,
-            "tokenizer": _tokenizer(source),
-        }
+        self.described = described(source)
 
     def write(self, path: Path, precision: str) -> None:
         """Write the model in one precision."""
@@ -75,6 +66,20 @@ class WebWriter(Writer):
         if precision == "fp32":
             return source.fp32_plan
         return source.plan if source.config.quantized else quantize(source.fp32_plan)
+
+
+def described(source: Source) -> dict[str, Any]:
+    """What an answer depends on beside the plan and the vocabulary."""
+    return {
+        "head": source.head,
+        "model": type(source.config).__name__.removesuffix("Config") + source.head,
+        "labels": [source.config.id2label[i] for i in sorted(source.config.id2label)],
+        "problem_type": source.config.problem_type,
+        "thresholds": stated_thresholds(source.config),
+        "calibration": source.config.extra.get("calibration"),
+        "sentences": _sentences(source) if source.head == "Model" else None,
+        "tokenizer": _tokenizer(source),
+    }
 
 
 def _identity(path: Path) -> dict[str, Any]:
