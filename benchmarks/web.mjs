@@ -122,7 +122,7 @@ const results = {};
           times[name].push((performance.now() - started) / 10);
         }
       }
-      return { times, labels, tokens: data.length };
+      return { times, labels, tokens: data.length, kernels: model.about.kernels };
     },
     SENTENCE, rounds,
   );
@@ -180,5 +180,7 @@ server.close();
   });
   results.node_memory = model.program.core.bytes;
   results.kernels = model.program.kernels;
+  results.kernels_of_page = results.sentence.kernels;
+  results.node_version = process.versions.node.split(".")[0];
 }
 console.log(JSON.stringify(results));
