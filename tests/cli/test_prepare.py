@@ -31,6 +31,7 @@ def test_prepare(run: Run, source: Path, tmp_path: Path) -> None:
     assert line["held_out"] == 40 - Corpus(tmp_path / "out").documents
     assert line["left_out"] == {"short": 0, "near_duplicates": 0}
     text = run("prepare", source, tmp_path / "again", "--tokenizer", tmp_path / "out", "--table").text
+    assert "left out" in text
     assert "near-duplicates" in text
     assert "--cased" in run("prepare", "--help").text
 

@@ -23,7 +23,7 @@ from pocketbert.corpus.prepare_options import PrepareOptions
 def prepare(json: bool | None, **values: Any) -> None:
     """Prepare a pretraining corpus from raw text.
 
-    Near-duplicates are dropped; all other sentences are written to OUTPUT as token ids, in shards. After Ctrl-C, the
+    Near-duplicates are left out; all other sentences are written to OUTPUT as token ids, in shards. After Ctrl-C, the
     same command continues, and writes the same shards.
     """
     options = build(PrepareOptions, values)
@@ -33,14 +33,14 @@ def prepare(json: bool | None, **values: Any) -> None:
         result = run(options, advance=advance)
     if console.use_json(json):
         counts = {name: getattr(result, name) for name in ("documents", "sentences", "tokens")}
-        dropped = {"short": result.short, "near_duplicates": result.near_duplicates}
+        left_out = {"short": result.short, "near_duplicates": result.near_duplicates}
         more = {"held_out": result.held_out, "vocabulary": result.vocabulary}
-        console.print_json({"folder": str(options.output), **counts, "left_out": dropped, **more})
+        console.print_json({"folder": str(options.output), **counts, "left_out": left_out, **more})
         return
     console.print_facts(
         [
             ("documents", f"{result.documents:,}, of which {result.held_out:,} are held out"),
-            ("dropped", f"{result.near_duplicates:,} near-duplicates, {result.short:,} with too little text"),
+            ("left out", f"{result.near_duplicates:,} near-duplicates, {result.short:,} with too little text"),
             ("sentences", f"{result.sentences:,}"),
             ("tokens", f"{result.tokens:,} of a vocabulary of {result.vocabulary:,}"),
             ("shards", f"{result.shards:,}"),

@@ -1,7 +1,7 @@
 """Cleaning, sentences and signature of one document: pure functions.
 
-Cleaning has three rules: whitespace within a line becomes single spaces; lines without a letter are dropped (page
-numbers, rules, remains of tables); documents of fewer than ten words are dropped, or of ten characters where a script
+Cleaning has three rules: whitespace within a line becomes single spaces; lines without a letter are left out (page
+numbers, rules, remains of tables); documents of fewer than ten words are left out, or of ten characters where a script
 puts no spaces between words.
 """
 

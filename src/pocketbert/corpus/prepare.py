@@ -60,9 +60,9 @@ class PrepareResult:
     shards: int
     """Shards of both splits."""
     near_duplicates: int
-    """Documents that were dropped as near-duplicates of an earlier one."""
+    """Documents that were left out as near-duplicates of an earlier one."""
     short: int
-    """Documents that were dropped because they hold too little text."""
+    """Documents that were left out because they hold too little text."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def _sign(job: _Job, number: int) -> int:
 
 
 def _compare(job: _Job, execute: Executor, meter: _Meter) -> dict[str, int]:
-    """Decide which documents to keep; return the number of dropped ones by reason."""
+    """Decide which documents to keep; return the number of those left out by reason."""
     numbers = range(len(job.parts))
     _each(job, execute, _sign, "signatures", _COMPARING, meter)
     signed = (np.load(job.file("signatures", number)) for number in numbers)

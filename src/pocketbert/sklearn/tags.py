@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from pocketbert.bundles import ENCODER
 from pocketbert.data.conll import Sentence, Sentences
-from pocketbert.features import fit
-from pocketbert.runtime.engine import Engine
-from pocketbert.runtime.lowering import lower
-from pocketbert.sklearn.vectors import OnTexts
+from pocketbert.sklearn.vectors import Trained
 from pocketbert.tasks.tagging import TagEvaluation
 
 
-class TokenClassifier(OnTexts):
+class TokenClassifier(Trained):
     """Sentences of words → a tag for each word; always trained, by `pocketbert.finetune`, and run on the engine.
 
     Args:
@@ -53,9 +50,6 @@ class TokenClassifier(OnTexts):
         self.max_length = max_length
         self.random_state = random_state
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_engine"}
-
     def fit(self, X: Sequence[Sequence[str]], y: Sequence[Sequence[str]]) -> Self:
         """Train on sentences of words and the tags of each."""
         from pocketbert.recipes.finetune import finetune
@@ -76,26 +70,18 @@ class TokenClassifier(OnTexts):
                 seed=self.random_state,
             )
         )
-        assert result.model is not None
-        assert result.tokenizer is not None
-        self.config_, self.tokenizer_, self.metrics_ = result.model.config, result.tokenizer, result.metrics
-        self.tensors_ = {name: tensor.detach().cpu().numpy() for name, tensor in result.model.state_dict().items()}
+        self._keep(result)
         self.classes_ = np.array([self.config_.id2label[i] for i in range(self.config_.num_labels)])
-        self._engine: Engine | None = None
         return self
 
     def predict(self, X: Sequence[Sequence[str]]) -> list[list[str]]:
         """Return the tag of each word of each sentence."""
         check_is_fitted(self)
-        if getattr(self, "_engine", None) is None:
-            self._engine = Engine(lower(self.config_, self.tensors_, TagEvaluation.head), config=self.config_)
-        engine = self._engine
-        assert engine is not None
         names = tuple(self.classes_.tolist())
         rows = [Sentence(tuple(words), (names[0],) * len(words), i) for i, words in enumerate(X, start=1)]
-        length = fit(self.tokenizer_, min(self.max_length or self.config_.max_tokens, self.config_.max_tokens))
+        length = self._trained_length(self.max_length)
         evaluation = TagEvaluation({"dev": Sentences(Path("sentences"), rows)}, names, self.tokenizer_, length)
-        return [list(one.tags) for one in evaluation.predict(engine, rows)]
+        return [list(one.tags) for one in evaluation.predict(self._trained_engine(TagEvaluation.head), rows)]
 
     def score(self, X: Sequence[Sequence[str]], y: Sequence[Sequence[str]]) -> float:
         """Return the share of words with the right tag."""

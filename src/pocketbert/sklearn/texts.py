@@ -12,17 +12,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from pocketbert.bundles import ENCODER
 from pocketbert.checkpoints import write_tensors
-from pocketbert.configs import PreTrainedConfig
-from pocketbert.features import Features, encode_texts, fit
+from pocketbert.features import encode_texts
 from pocketbert.frozen.encoder import HEAD, FrozenClassifier
 from pocketbert.frozen.linear import CLASSES, NUMBER, SEVERAL, LinearHead, fit_head, probabilities
-from pocketbert.runtime.engine import Engine
-from pocketbert.runtime.lowering import lower
-from pocketbert.sklearn.vectors import Array, OnTexts, as_texts, encoder_of
-from pocketbert.tokenization import BertTokenizer
+from pocketbert.sklearn.vectors import Array, Trained, as_texts, encoder_of
 
 
-class _TextModel(OnTexts):
+class _TextModel(Trained):
     """What a classifier and a regressor of texts have in common: the head, or the model that was trained."""
 
     def __init__(
@@ -48,16 +44,12 @@ class _TextModel(OnTexts):
         self.max_length = max_length
         self.random_state = random_state
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_engine"}
-
     def _fit(self, X: Any, targets: Array, problem: str, labels: int, weights: Any, class_weight: Any = None) -> None:
         texts, pairs = as_texts(X)
         if len(texts) != len(targets):
             raise ValueError(f"X has {len(texts)} texts and y {len(targets)} labels")
         self.problem_, self.n_labels_ = problem, labels
         self.head_: LinearHead | None = None
-        self._engine: Engine | None = None
         weights = None if weights is None else np.asarray(weights, dtype=np.float64)
         if weights is not None and weights.shape != (len(texts),):
             raise ValueError(f"sample_weight has the shape {weights.shape}, and there are {len(texts)} texts")
@@ -103,12 +95,7 @@ class _TextModel(OnTexts):
                 class_weights=given,
             )
         )
-        assert result.model is not None
-        assert result.tokenizer is not None
-        self.config_: PreTrainedConfig = result.model.config
-        self.tokenizer_: BertTokenizer = result.tokenizer
-        self.tensors_ = {name: tensor.detach().cpu().numpy() for name, tensor in result.model.state_dict().items()}
-        self.metrics_ = result.metrics
+        self._keep(result)
 
     def _logits(self, X: Any) -> npt.NDArray[np.float64]:
         """[texts, labels]; of a number [texts, 1]."""
@@ -116,13 +103,8 @@ class _TextModel(OnTexts):
         texts, pairs = as_texts(X)
         if self.head_ is not None:
             return self.head_.logits(encoder_of(str(self.model), self.max_length).vectors(texts, pairs))
-        if getattr(self, "_engine", None) is None:
-            self._engine = Engine(lower(self.config_, self.tensors_, HEAD), config=self.config_)
-        engine = self._engine
-        assert engine is not None
-        length = fit(self.tokenizer_, min(self.max_length or self.config_.max_tokens, self.config_.max_tokens))
-        inputs: list[Features] = encode_texts(self.tokenizer_, texts, pairs, max_length=length)
-        return np.stack([output["logits"] for output in engine(inputs)]).astype(np.float64)
+        inputs = encode_texts(self.tokenizer_, texts, pairs, max_length=self._trained_length(self.max_length))
+        return np.stack([output["logits"] for output in self._trained_engine(HEAD)(inputs)]).astype(np.float64)
 
     def save(self, folder: str | Path) -> None:
         """Write the model as an ordinary folder, which every command, export and service runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,15 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from pocketbert.bundles import ENCODER
+from pocketbert.configs import PreTrainedConfig
+from pocketbert.features import fit
 from pocketbert.frozen.encoder import FrozenEncoder
+from pocketbert.runtime.engine import Engine
+from pocketbert.runtime.lowering import lower
+from pocketbert.tokenization import BertTokenizer
+
+if TYPE_CHECKING:
+    from pocketbert.recipes.epoch_run import FinetuneResult
 
 Array = npt.NDArray[Any]
 
@@ -62,6 +70,42 @@ class OnTexts(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
+
+
+class Trained(OnTexts):
+    """An estimator that keeps a model trained by `pocketbert.finetune`, and answers with it on the engine.
+
+    Attributes:
+        config_: configuration of the trained model.
+        tokenizer_: tokenizer of the trained model.
+        tensors_: its weights by name.
+        metrics_: on the texts that training held out.
+    """
+
+    _engine: Engine | None = None  # made from the weights on first use, in each process anew
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_engine"}
+
+    def _keep(self, result: FinetuneResult) -> None:
+        """Keep the model of a run."""
+        assert result.model is not None
+        assert result.tokenizer is not None
+        self.config_: PreTrainedConfig = result.model.config
+        self.tokenizer_: BertTokenizer = result.tokenizer
+        self.tensors_ = {name: tensor.detach().cpu().numpy() for name, tensor in result.model.state_dict().items()}
+        self.metrics_ = result.metrics
+        self._engine = None
+
+    def _trained_engine(self, head: str) -> Engine:
+        """The engine with the trained model."""
+        if self._engine is None:
+            self._engine = Engine(lower(self.config_, self.tensors_, head), config=self.config_)
+        return self._engine
+
+    def _trained_length(self, max_length: int | None) -> int:
+        """Maximum tokens per text of the trained model."""
+        return fit(self.tokenizer_, min(max_length or self.config_.max_tokens, self.config_.max_tokens))
 
 
 class TextEncoder(TransformerMixin, OnTexts):  # type: ignore[misc]
