@@ -1,18 +1,25 @@
-"""Small tables: `few_shot` beside TF-IDF and beside frozen vectors of the same encoder, each with logistic regression.
+"""Small tables: `TextClassifier` beside TF-IDF and frozen vectors with logistic regression, and SetFit.
 
-    python benchmarks/small_tables.py DATA --model all-MiniLM-L6-v2 --draws 10
+    python benchmarks/small_tables.py DATA --model all-MiniLM-L6-v2 --draws 10 --raw small-tables.jsonl
 
 Every table is drawn anew from the files in DATA, with another seed for each draw, and tested on other texts:
 
 - questions: five articles of SQuAD's train set that a draw chooses; a question is to be given to its article
+- passages: lines of five of Wikipedia's articles; training and test lines are from different halves of an article
 - authors: passages of five public-domain books; training and test passages are from different thirds of a book
 - sst-2, cola: GLUE, test on its dev set
-- mrpc, rte: pairs of GLUE, test on its dev set
+- mrpc, rte, sts-b: pairs of GLUE, test on its dev set; of STS-B whether the score is at least 3
+- qnli: pairs of GLUE's dev set, as its train set is not needed for so few; a sentence is on one side only
 - codah: whether an ending is right; all four endings of a question are on one side
 
-TF-IDF is of words and of pieces of two to five characters inside of words, as its users have it. Frozen vectors are
-those of `SentenceTransformer`, of length 1, with scikit-learn's defaults. Encoders of either side are in memory when
-the clock starts; seconds are those from the texts of a table to a classifier.
+The peers: TF-IDF of words and of pieces of two to five characters inside of words, as its users have it, with logistic
+regression; vectors of length 1 with logistic regression and scikit-learn's defaults. They read pairs joined by a space.
+`--setfit ENCODER` measures SetFit alone, with its defaults, but for at most `--setfit-steps` steps.
+
+The vectors of a draw are computed once, by the engine, for all heads. `--timed` draws are the exception: there every
+method starts from texts, and frozen vectors are those of sentence-transformers and PyTorch where it is installed.
+Seconds are those from the texts of a table to a classifier; encoders of either side are in memory when the clock
+starts. `--raw` keeps every measurement, so that a run that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +29,7 @@ import csv
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,10 +41,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 
 from pocketbert.bundles import ENCODER
-from pocketbert.sentences.sentence_transformer import SentenceTransformer
+from pocketbert.configs import AutoConfig
+from pocketbert.frozen.encoder import FrozenEncoder
 from pocketbert.sklearn import TextClassifier
+from pocketbert.sklearn.vectors import encoder_of
 
-TEST = 600  # texts of a table's test set at most
+TEST = 400  # texts of a table's test set at most
 
 
 class Table(NamedTuple):
@@ -76,6 +85,24 @@ def authors(data: Path, random: np.random.Generator) -> Table:
     return table
 
 
+def passages(data: Path, random: np.random.Generator) -> Table:
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(min((data / "corpus").glob("wiki-*.parquet")))
+    articles = []
+    for article in next(file.iter_batches(2000, columns=["title", "text"])).to_pylist():
+        lines = [line for line in article["text"].split("\n") if 60 < len(line) < 400]
+        if len(lines) >= 128:
+            articles.append((article["title"], lines))
+    table = Table([], [], [], [])
+    for number in random.choice(len(articles), 5, replace=False):
+        title, lines = articles[number]
+        half = len(lines) // 2
+        early, late = ([part[i] for i in random.permutation(len(part))] for part in (lines[:half], lines[half:]))
+        _add(table, early, late[: TEST // 5], title)
+    return table
+
+
 def _add(table: Table, train: Sequence[Any], test: Sequence[Any], label: str) -> None:
     table.train.extend(train)
     table.train_labels.extend([label] * len(train))
@@ -83,23 +110,41 @@ def _add(table: Table, train: Sequence[Any], test: Sequence[Any], label: str) ->
     table.test_labels.extend([label] * len(test))
 
 
-def _glue(folder: str, text: Sequence[int], label: int, header: bool) -> Callable[[Path, np.random.Generator], Table]:
+def _glue(
+    folder: str, text: Sequence[int], label: Callable[[list[str]], str], header: bool
+) -> Callable[[Path, np.random.Generator], Table]:
     def read(data: Path, random: np.random.Generator) -> Table:
         table = Table([], [], [], [])
         for name, texts, labels in (("train", *table[:2]), ("dev", *table[2:])):
-            with (data / "glue" / folder / f"{name}.tsv").open(encoding="utf-8-sig") as file:
-                rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[header:]
+            rows = _rows(data / "glue" / folder / f"{name}.tsv")[header:]
             for i in random.permutation(len(rows))[: TEST if name == "dev" else None]:
                 texts.append(rows[i][text[0]] if len(text) == 1 else [rows[i][column] for column in text])
-                labels.append(rows[i][label])
+                labels.append(label(rows[i]))
         return table
 
     return read
 
 
-def codah(data: Path, random: np.random.Generator) -> Table:
-    with (data / "multiple_choice/codah.tsv").open(encoding="utf-8") as file:
+def _rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8-sig") as file:
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [row for row in rows if len(row) >= len(rows[0])]
+
+
+def qnli(data: Path, random: np.random.Generator) -> Table:
+    rows = _rows(data / "glue/QNLI/dev.tsv")[1:]
+    table = Table([], [], [], [])
+    sentences = sorted({row[2] for row in rows})
+    tested = {sentences[i] for i in random.permutation(len(sentences))[: TEST // 2]}
+    for i in random.permutation(len(rows)):
+        _, question, sentence, label = rows[i]
+        pair = [[question, sentence]]
+        _add(table, *(([], pair) if sentence in tested else (pair, [])), label)
+    return table._replace(test=table.test[:TEST], test_labels=table.test_labels[:TEST])
+
+
+def codah(data: Path, random: np.random.Generator) -> Table:
+    rows = _rows(data / "multiple_choice/codah.tsv")
     table = Table([], [], [], [])
     for place, i in enumerate(random.permutation(len(rows))):
         right, test = int(rows[i][-1]), place < TEST // 2
@@ -111,17 +156,20 @@ def codah(data: Path, random: np.random.Generator) -> Table:
 
 TABLES: dict[str, Callable[[Path, np.random.Generator], Table]] = {
     "questions": questions,
+    "passages": passages,
     "authors": authors,
-    "sst-2": _glue("SST-2", [0], 1, header=True),
-    "cola": _glue("CoLA", [3], 1, header=False),
-    "mrpc": _glue("MRPC", [3, 4], 0, header=True),
-    "rte": _glue("RTE", [1, 2], 3, header=True),
+    "sst-2": _glue("SST-2", [0], lambda row: row[1], header=True),
+    "cola": _glue("CoLA", [3], lambda row: row[1], header=False),
+    "mrpc": _glue("MRPC", [3, 4], lambda row: row[0], header=True),
+    "rte": _glue("RTE", [1, 2], lambda row: row[3], header=True),
+    "sts-b": _glue("STS-B", [7, 8], lambda row: str(float(row[9]) >= 3), header=True),
+    "qnli": qnli,
     "codah": codah,
 }
 
 
 def drawn(table: Table, per_label: int, random: np.random.Generator) -> tuple[list[Any], list[str]]:
-    """As many training examples of each label."""
+    """As many training examples of each label; more are those of fewer, and others."""
     labels = np.array(table.train_labels)
     chosen = [
         i for label in sorted(set(labels)) for i in random.permutation(np.flatnonzero(labels == label))[:per_label]
@@ -129,20 +177,50 @@ def drawn(table: Table, per_label: int, random: np.random.Generator) -> tuple[li
     return [table.train[i] for i in chosen], [table.train_labels[i] for i in chosen]
 
 
-class Frozen:
-    """Frozen vectors and scikit-learn's logistic regression with its defaults; pairs are joined by a space."""
+class Memory:
+    """The vectors of an encoder, each computed once.
 
-    def __init__(self, encoder: SentenceTransformer) -> None:
-        self.encoder, self.model = encoder, LogisticRegression(max_iter=1000)
+    Attributes:
+        fresh: compute the vectors of texts as if there were none.
+    """
+
+    def __init__(self, encoder: FrozenEncoder) -> None:
+        self.compute, self.known, self.fresh = encoder.vectors, dict[Any, Any](), False
+        encoder.vectors = self  # type: ignore[method-assign, assignment]  # what a TextClassifier calls
+
+    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Any:
+        """[texts, width]."""
+        if self.fresh:
+            return self.compute(texts, pairs)
+        keys = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        new = [i for i, key in enumerate(keys) if key not in self.known]
+        found = self.compute([texts[i] for i in new], None if pairs is None else [pairs[i] for i in new])
+        self.known.update(zip((keys[i] for i in new), found, strict=True))
+        return np.stack([self.known[key] for key in keys])
+
+
+class Frozen:
+    """Vectors of length 1 and scikit-learn's logistic regression with its defaults; pairs are joined by a space.
+
+    Args:
+        vectors: texts → their vectors.
+    """
+
+    def __init__(self, vectors: Callable[[list[str]], Any]) -> None:
+        self.vectors, self.model = vectors, LogisticRegression(max_iter=1000)
 
     def fit(self, texts: Sequence[Any], labels: Sequence[str]) -> Frozen:
         """Fit to texts or pairs."""
-        self.model.fit(self.encoder.encode(_joined(texts), normalize_embeddings=True), labels)
+        self.model.fit(_unit(self.vectors(_joined(texts))), labels)
         return self
 
     def predict(self, texts: Sequence[Any]) -> Any:
         """Return the labels."""
-        return self.model.predict(self.encoder.encode(_joined(texts), normalize_embeddings=True))
+        return self.model.predict(_unit(self.vectors(_joined(texts))))
+
+
+def _unit(vectors: Any) -> Any:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 class TfIdf:
@@ -167,43 +245,136 @@ def _joined(texts: Sequence[Any]) -> list[str]:
     return [text if isinstance(text, str) else " ".join(text) for text in texts]
 
 
+class SetFit:
+    """SetFit with its defaults; pairs are joined by a space."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        from setfit import SetFitModel
+
+        self.model, self.steps = SetFitModel.from_pretrained(name), steps
+
+    def fit(self, texts: Sequence[Any], labels: Sequence[str]) -> SetFit:
+        """Fit to texts or pairs."""
+        from datasets import Dataset
+        from setfit import Trainer, TrainingArguments
+
+        self.names = sorted(set(labels))
+        data = {"text": _joined(texts), "label": [self.names.index(label) for label in labels]}
+        usual = self.pairs(len(self.names), len(texts) // len(self.names)) // 16
+        arguments = TrainingArguments(
+            "setfit", max_steps=self.steps if usual > self.steps else -1, report_to="none", save_strategy="no",
+            logging_strategy="no", show_progress_bar=False,
+        )  # fmt: skip
+        Trainer(model=self.model, args=arguments, train_dataset=Dataset.from_dict(data)).train()
+        return self
+
+    @staticmethod
+    def pairs(labels: int, each: int) -> int:
+        """How many pairs SetFit trains on by default: those with two labels, and as many of one, with repetition."""
+        return labels * (labels - 1) * each * each
+
+    def predict(self, texts: Sequence[Any]) -> Any:
+        """Return the labels."""
+        return [self.names[int(one)] for one in self.model.predict(_joined(texts), show_progress_bar=False)]
+
+
+def original(name: str) -> Callable[[list[str]], Any] | None:
+    """The vectors of sentence-transformers; None where it is not installed or cannot read the model."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        return None
+    if name == ENCODER or AutoConfig.from_pretrained(name).quantized:
+        return None
+    model = SentenceTransformer(name, device="cpu")
+    return lambda texts: model.encode(texts, show_progress_bar=False)
+
+
+class Measurement(NamedTuple):
+    """One classifier on one table."""
+
+    table: str
+    per_label: int
+    draw: int
+    method: str
+    accuracy: float
+    seconds: float | None
+    """None where vectors were there already."""
+
+
+def measured(given: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[Measurement]:
+    """Yield what is not done yet."""
+    memories, makers = list[Memory](), dict[str, Callable[[bool], Any]]()
+    if given.setfit is None:
+        makers["TF-IDF + logistic regression"] = lambda timed: TfIdf()
+        for name in (ENCODER, *given.model):
+            memory = Memory(encoder_of(name, None))
+            memories.append(memory)
+            makers[f"PocketBERT, {Path(name).name}"] = partial(_classifier, name)
+            makers[f"logistic regression, {Path(name).name}"] = partial(_frozen, memory, original(name))
+    else:
+        makers["SetFit"] = lambda timed: SetFit(given.setfit, given.setfit_steps)
+    for draw in range(given.draws):
+        for name in given.tables:
+            timed, table = draw < given.timed, TABLES[name](given.data, np.random.default_rng(draw))
+            for memory in memories:
+                memory.known.clear()
+            for size in given.sizes:
+                texts, labels = drawn(table, size, np.random.default_rng(draw))
+                for title, make in makers.items():
+                    if (name, size, draw, title) in done:
+                        continue
+                    model = make(timed)
+                    for memory in memories:
+                        memory.fresh = timed
+                    started = time.perf_counter()
+                    model.fit(texts, labels)
+                    seconds = time.perf_counter() - started if timed or title[:2] in ("TF", "Se") else None
+                    for memory in memories:
+                        memory.fresh = False
+                    right = np.mean(np.array(model.predict(table.test)) == np.array(table.test_labels))
+                    yield Measurement(name, size, draw, title, round(float(right), 5), seconds)
+
+
+def _classifier(name: str, timed: bool) -> TextClassifier:
+    return TextClassifier(name)
+
+
+def _frozen(memory: Memory, other: Callable[[list[str]], Any] | None, timed: bool) -> Frozen:
+    return Frozen(other if timed and other is not None else memory)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", action="append", default=[], help="a further encoder")
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--timed", type=int, default=3, help="draws of which seconds are measured")
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--sizes", nargs="+", type=int, default=[8, 16, 32, 64], help="examples per label")
+    parser.add_argument("--setfit", help="measure SetFit alone, with this encoder")
+    parser.add_argument("--setfit-steps", type=int, default=500)
+    parser.add_argument("--raw", type=Path, help="keep every measurement here, and do not repeat those that are here")
     given = parser.parse_args()
-    makers: dict[str, Callable[[], Any]] = {"TF-IDF + logistic regression": TfIdf}
-    for name in [ENCODER, *given.model]:
-        title, encoder = Path(name).name, SentenceTransformer(name)
-        makers[f"PocketBERT, {title}"] = partial(TextClassifier, name)
-        makers[f"logistic regression, {title}"] = partial(Frozen, encoder)
-        TextClassifier(name).fit(["a", "b"] * 5, ["x", "y"] * 5)  # loads the encoder
+    found: list[Measurement] = []
+    if given.raw is not None and given.raw.exists():
+        found = [Measurement(*json.loads(line)) for line in given.raw.read_text(encoding="utf-8").splitlines()]
+    for one in measured(given, {one[:4] for one in found}):
+        found.append(one)
+        print(*one, sep="\t", flush=True)
+        if given.raw is not None:
+            with given.raw.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(one) + "\n")
     rows = []
-    for name in given.tables:
-        found: dict[tuple[int, str], list[tuple[float, float]]] = {}
-        for draw in range(given.draws):
-            table = TABLES[name](given.data, np.random.default_rng(draw))
-            for size in given.sizes:
-                texts, labels = drawn(table, size, np.random.default_rng([draw, size]))
-                for title, make in makers.items():
-                    started = time.perf_counter()
-                    model = make().fit(texts, labels)
-                    seconds = time.perf_counter() - started
-                    right = np.mean(np.array(model.predict(table.test)) == np.array(table.test_labels))
-                    found.setdefault((size, title), []).append((float(right), seconds))
-        for (size, title), results in found.items():
-            accuracies, seconds_of = zip(*results, strict=True)
-            spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-            rows.append(
-                {"table": name, "per_label": size, "method": title, "accuracy": round(statistics.mean(accuracies), 4),
-                 "deviation": round(spread, 4), "seconds": round(statistics.median(seconds_of), 3),
-                 "draws": len(results)}
-            )  # fmt: skip
-            print(*rows[-1].values(), sep="\t", flush=True)
-    write_results("small-tables", rows)
+    for key in dict.fromkeys((one.table, one.per_label, one.method) for one in found):
+        those = [one for one in found if (one.table, one.per_label, one.method) == key]
+        accuracies, seconds = [one.accuracy for one in those], [one.seconds for one in those if one.seconds is not None]
+        rows.append(
+            {"table": key[0], "per_label": key[1], "method": key[2], "accuracy": round(statistics.mean(accuracies), 4),
+             "deviation": round(statistics.stdev(accuracies), 4) if len(those) > 1 else 0.0,
+             "seconds": round(statistics.median(seconds), 3) if seconds else None, "draws": len(those)}
+        )  # fmt: skip
+    write_results("small-tables", sorted(rows, key=lambda row: (list(TABLES).index(row["table"]), row["per_label"])))
 
 
 if __name__ == "__main__":
