@@ -5,7 +5,7 @@
 Every table is drawn anew from the files in DATA, with another seed for each draw, and tested on other texts:
 
 - questions: five articles of SQuAD's train set that a draw chooses; a question is to be given to its article
-- passages: lines of five of Wikipedia's articles; training and test lines are from different halves of an article
+- articles: sentences of five of Wikipedia's articles; those for training are from the first half of an article
 - authors: passages of five public-domain books; training and test passages are from different thirds of a book
 - sst-2, cola: GLUE, test on its dev set
 - mrpc, rte, sts-b: pairs of GLUE, test on its dev set; of STS-B whether the score is at least 3
@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,13 +60,16 @@ class Table(NamedTuple):
 
 
 def questions(data: Path, random: np.random.Generator) -> Table:
-    articles = json.loads((data / "squad/train-v1.1.44articles.json").read_text(encoding="utf-8"))["data"]
+    found = {}
+    for article in json.loads((data / "squad/train-v1.1.44articles.json").read_text(encoding="utf-8"))["data"]:
+        texts = [qa["question"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
+        if len(texts) >= 128:
+            found[article["title"]] = texts
     table = Table([], [], [], [])
-    for number in random.choice(len(articles), 5, replace=False):
-        texts = [qa["question"] for paragraph in articles[number]["paragraphs"] for qa in paragraph["qas"]]
-        texts = [texts[i] for i in random.permutation(len(texts))]
+    for title in map(str, random.choice(sorted(found), 5, replace=False)):
+        texts = [found[title][i] for i in random.permutation(len(found[title]))]
         half = len(texts) // 2
-        _add(table, texts[:half], texts[half : half + TEST // 5], articles[number]["title"])
+        _add(table, texts[:half], texts[half : half + TEST // 5], title)
     return table
 
 
@@ -74,10 +78,11 @@ def authors(data: Path, random: np.random.Generator) -> Table:
 
     file = pyarrow.parquet.ParquetFile(min((data / "corpus").glob("books-*.parquet")))
     books = next(file.iter_batches(60, columns=["title", "text"])).to_pylist()
-    books = [book for book in books if len(book["text"]) > 200_000]
+    found = [[line for line in book["text"].split("\n") if 60 < len(line) < 400] for book in books]
+    found = [passages for passages in found if len(passages) >= 240]
     table = Table([], [], [], [])
-    for number in random.choice(len(books), 5, replace=False):
-        passages = [line for line in books[number]["text"].split("\n") if 60 < len(line) < 400]
+    for number in random.choice(len(found), 5, replace=False):
+        passages = found[number]
         third = len(passages) // 3
         early, late = passages[:third], passages[2 * third :]
         early, late = ([part[i] for i in random.permutation(len(part))] for part in (early, late))
@@ -85,20 +90,21 @@ def authors(data: Path, random: np.random.Generator) -> Table:
     return table
 
 
-def passages(data: Path, random: np.random.Generator) -> Table:
+def articles(data: Path, random: np.random.Generator) -> Table:
     import pyarrow.parquet
 
     file = pyarrow.parquet.ParquetFile(min((data / "corpus").glob("wiki-*.parquet")))
-    articles = []
-    for article in next(file.iter_batches(2000, columns=["title", "text"])).to_pylist():
-        lines = [line for line in article["text"].split("\n") if 60 < len(line) < 400]
-        if len(lines) >= 128:
-            articles.append((article["title"], lines))
+    found = []
+    for article in next(file.iter_batches(4000, columns=["title", "text"])).to_pylist():
+        sentences = [one for one in re.split(r"(?<=[.!?])\s", article["text"]) if 60 < len(one) < 300]
+        if len(sentences) >= 128:
+            found.append((article["title"], sentences))
     table = Table([], [], [], [])
-    for number in random.choice(len(articles), 5, replace=False):
-        title, lines = articles[number]
-        half = len(lines) // 2
-        early, late = ([part[i] for i in random.permutation(len(part))] for part in (lines[:half], lines[half:]))
+    for number in random.choice(len(found), 5, replace=False):
+        title, sentences = found[number]
+        half = len(sentences) // 2
+        early, late = sentences[:half], sentences[half:]
+        early, late = ([part[i] for i in random.permutation(len(part))] for part in (early, late))
         _add(table, early, late[: TEST // 5], title)
     return table
 
@@ -156,7 +162,7 @@ def codah(data: Path, random: np.random.Generator) -> Table:
 
 TABLES: dict[str, Callable[[Path, np.random.Generator], Table]] = {
     "questions": questions,
-    "passages": passages,
+    "articles": articles,
     "authors": authors,
     "sst-2": _glue("SST-2", [0], lambda row: row[1], header=True),
     "cola": _glue("CoLA", [3], lambda row: row[1], header=False),
