@@ -16,7 +16,7 @@ The peers: TF-IDF of words and of pieces of two to five characters inside of wor
 regression; vectors of length 1 with logistic regression and scikit-learn's defaults. They read pairs joined by a space.
 `--setfit ENCODER` measures SetFit alone, with its defaults, but for at most `--setfit-steps` steps.
 
-The vectors of a draw are computed once, by the engine, for all heads. `--timed` draws are the exception: there every
+The vector of a text is computed once, by the engine, for all heads. `--timed` draws are the exception: there every
 method starts from texts, and frozen vectors are those of sentence-transformers and PyTorch where it is installed.
 Seconds are those from the texts of a table to a classifier; encoders of either side are in memory when the clock
 starts. `--raw` keeps every measurement, so that a run that was cut off goes on.
@@ -186,23 +186,41 @@ def drawn(table: Table, per_label: int, random: np.random.Generator) -> tuple[li
 class Memory:
     """The vectors of an encoder, each computed once.
 
+    Args:
+        encoder: whose `vectors` is replaced by this.
+        path: a file that keeps them.
+
     Attributes:
         fresh: compute the vectors of texts as if there were none.
     """
 
-    def __init__(self, encoder: FrozenEncoder) -> None:
-        self.compute, self.known, self.fresh = encoder.vectors, dict[Any, Any](), False
+    def __init__(self, encoder: FrozenEncoder, path: Path | None) -> None:
+        self.compute, self.path, self.fresh = encoder.vectors, path, False
+        self.known: dict[str, Any] = {}
+        if path is not None and path.exists():
+            with np.load(path) as kept:
+                self.known = dict(zip(json.loads(str(kept["texts"])), kept["vectors"], strict=True))
+        self.kept = len(self.known)
         encoder.vectors = self  # type: ignore[method-assign, assignment]  # what a TextClassifier calls
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Any:
         """[texts, width]."""
         if self.fresh:
             return self.compute(texts, pairs)
-        keys = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        keys = list(texts) if pairs is None else [f"{one}\0{two}" for one, two in zip(texts, pairs, strict=True)]
         new = [i for i, key in enumerate(keys) if key not in self.known]
         found = self.compute([texts[i] for i in new], None if pairs is None else [pairs[i] for i in new])
         self.known.update(zip((keys[i] for i in new), found, strict=True))
         return np.stack([self.known[key] for key in keys])
+
+    def keep(self) -> None:
+        """Write the file, if there is anything new."""
+        if self.path is None or len(self.known) == self.kept:
+            return
+        temporary = self.path.with_suffix(".tmp.npz")
+        np.savez(temporary, texts=json.dumps(list(self.known)), vectors=np.stack([*self.known.values()]))
+        temporary.replace(self.path)
+        self.kept = len(self.known)
 
 
 class Frozen:
@@ -314,7 +332,8 @@ def measured(given: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[
     if given.setfit is None:
         makers["TF-IDF + logistic regression"] = lambda timed: TfIdf()
         for name in (ENCODER, *given.model):
-            memory = Memory(encoder_of(name, None))
+            path = None if given.vectors is None else given.vectors / f"{Path(name).name}.npz"
+            memory = Memory(encoder_of(name, None), path)
             memories.append(memory)
             makers[f"PocketBERT, {Path(name).name}"] = partial(_classifier, name)
             makers[f"logistic regression, {Path(name).name}"] = partial(_frozen, memory, original(name))
@@ -324,7 +343,7 @@ def measured(given: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[
         for name in given.tables:
             timed, table = draw < given.timed, TABLES[name](given.data, np.random.default_rng(draw))
             for memory in memories:
-                memory.known.clear()
+                memory.keep()
             for size in given.sizes:
                 texts, labels = drawn(table, size, np.random.default_rng(draw))
                 for title, make in makers.items():
@@ -358,6 +377,7 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=3, help="draws of which seconds are measured")
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--sizes", nargs="+", type=int, default=[8, 16, 32, 64], help="examples per label")
+    parser.add_argument("--vectors", type=Path, help="a folder that keeps vectors")
     parser.add_argument("--setfit", help="measure SetFit alone, with this encoder")
     parser.add_argument("--setfit-steps", type=int, default=500)
     parser.add_argument("--raw", type=Path, help="keep every measurement here, and do not repeat those that are here")

@@ -143,6 +143,40 @@ def test_trained_estimators_answer_on_the_engine(encoder: str, tmp_path: Path) -
     assert pickle.loads(pickle.dumps(tagger)).predict(words[:2]) == tagger.predict(words[:2])
 
 
+def test_texts_and_labels_of_any_library(encoder: str) -> None:
+    """Columns of pandas, polars and Arrow, of one and of two texts; classes that are categories, booleans, sparse."""
+    pandas, polars, arrow = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
+    sparse = pytest.importorskip("scipy.sparse")
+    expected = TextClassifier(encoder, strength=1.0).fit(TEXTS, LABELS).predict_proba(TEXTS[:4])
+    texts, labels = TEXTS.tolist(), LABELS.tolist()
+    for X, y in (
+        (pandas.Series(texts, dtype="string"), pandas.Series(labels, dtype="category")),
+        (pandas.DataFrame({"text": texts}), np.array(labels, dtype=object)),
+        (polars.Series(texts), polars.Series(labels)),
+        (polars.DataFrame({"text": texts}), tuple(labels)),
+        (arrow.array(texts), arrow.chunked_array([labels[:7], labels[7:]])),
+        (arrow.table({"text": texts}), np.array(labels)[:, None]),
+        (tuple(texts), LABELS == "good"),
+    ):
+        np.testing.assert_allclose(TextClassifier(encoder, strength=1.0).fit(X, y).predict_proba(X[:4]), expected)
+    columns = np.stack([LABELS == "good", np.arange(60) % 2 == 0], axis=1).astype(int)
+    several = TextClassifier(encoder, strength=1.0).fit(texts, pandas.DataFrame(columns, columns=["good", "even"]))
+    assert several.classes_.tolist() == ["good", "even"]
+    same = TextClassifier(encoder, strength=1.0).fit(texts, sparse.csr_matrix(columns))
+    np.testing.assert_array_equal(same.predict(texts), several.predict(texts))
+    np.testing.assert_allclose(np.exp(several.predict_log_proba(texts)), several.predict_proba(texts))
+    pairs = TextClassifier(encoder, strength=1.0).fit(arrow.table({"one": texts, "other": texts[::-1]}), labels)
+    frame = pandas.DataFrame({"one": texts, "other": texts[::-1]})
+    assert pairs.predict(frame).tolist() == pairs.predict(frame.to_numpy()).tolist()
+    with pytest.raises(ValueError, match="X holds single texts, and the model was fitted to pairs"):
+        pairs.predict(texts)
+
+
+def test_seeds_as_scikit_learn_takes_them(encoder: str) -> None:
+    for seed in (3, None, np.random.RandomState(3), np.int64(3)):
+        assert TextClassifier(encoder, random_state=seed).fit(TEXTS, LABELS).score(TEXTS, LABELS) > 0.9
+
+
 @pytest.mark.parametrize(
     ("X", "y", "problem"),
     [
@@ -153,6 +187,13 @@ def test_trained_estimators_answer_on_the_engine(encoder: str, tmp_path: Path) -
         ([["a", "b", "c"], ["d", "e", "f"]], ["a", "b"], "one column of texts, or two"),
         (["a", "b"], ["x", "y", "x"], "2 texts and y 3 labels"),
         (["a", "b"], np.array([[0, 2], [1, 0]]), "must hold 0 and 1"),
+        (["a", "b"], [["x"], ["x", "y"]], "MultiLabelBinarizer"),
+        (["a", "b"], None, "y is None"),
+        (["a", "b"], ["x", None], "y lacks the label of row 1"),
+        (["a", "b"], [1.0, np.nan], "y lacks the label of row 1"),
+        (["a", "b"], [0.25, 0.5], "y holds fractions"),
+        (np.array([b"a", b"b"]), ["x", "y"], "row 0 holds a bytes"),
+        ([["a", b"b"], ["a", "b"]], ["x", "y"], "row 0 holds a bytes"),
     ],
 )
 def test_what_is_refused(encoder: str, X: Any, y: Any, problem: str) -> None:
@@ -162,3 +203,20 @@ def test_what_is_refused(encoder: str, X: Any, y: Any, problem: str) -> None:
         TextClassifier(encoder).fit(["a", "b"], ["x", "y"], sample_weight=[1.0])
     with pytest.raises(ValueError, match="class_weight has 'z'"):
         TextClassifier(encoder, class_weight={"z": 2.0}).fit(["a", "b"], ["x", "y"])
+    with pytest.raises(ValueError, match='must be "balanced"'):
+        TextClassifier(encoder, class_weight="balance").fit(["a", "b"], ["x", "y"])
+    for weights in ([1.0, -1.0], [0.0, 0.0], [1.0, np.nan]):
+        with pytest.raises(ValueError, match="sample_weight must hold numbers from 0 on"):
+            TextClassifier(encoder).fit(["a", "b"], ["x", "y"], sample_weight=weights)
+    wrong: list[Any] = [0, -1.0, "strong"]
+    for strength in wrong:
+        with pytest.raises(ValueError, match="strength must be a number above 0"):
+            TextClassifier(encoder, strength=strength).fit(["a", "b"], ["x", "y"])
+    with pytest.raises(ValueError, match="max_length=0 leaves no room"):
+        TextClassifier(encoder, max_length=0).fit(["a", "b"], ["x", "y"])
+
+
+@pytest.mark.parametrize("y", [["x", "y"], [1.0, np.nan], [1.0, np.inf], [[1.0, 2.0], [2.0, 3.0]], [None, 1.0]])
+def test_numbers_that_are_refused(encoder: str, y: Any) -> None:
+    with pytest.raises(ValueError, match="y must h"):
+        TextRegressor(encoder).fit(["a", "b"], y)

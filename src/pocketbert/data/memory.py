@@ -47,7 +47,7 @@ class Memory:
     def rows(self) -> Iterator[tuple[int, list[Any]]]:
         """Yield the number of each row, and its values as Python's own types."""
         for number, row in enumerate(self._rows(), start=1):
-            yield number, [_plain(value) for value in row]
+            yield number, [plain(value) for value in row]
 
     def objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the number of each row, and its values by column."""
@@ -151,7 +151,7 @@ def _by_name(value: Any, names: Sequence[str] | None) -> Any:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else None  # -1 is a missing label
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as Python's own types; what libraries write for a missing one as None."""
     if value is None or type(value) in (str, int, bool):
         return value
@@ -160,7 +160,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return None if value != value else value
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
+        return [plain(one) for one in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
     return None if type(value).__name__ in ("NAType", "NaTType") else value

@@ -57,7 +57,8 @@ class FrozenEncoder:
         self.tokenizer = tokenizer or AutoTokenizer.from_pretrained(self.folder)
         self.reads = "cls" if declared.poolings == ("cls",) else "mean"
         self.engine = Engine.from_pretrained(self.folder, "Model")
-        self.max_length = fit(self.tokenizer, min(max_length or self.config.max_tokens, self.config.max_tokens))
+        most = self.config.max_tokens
+        self.max_length = fit(self.tokenizer, most if max_length is None else min(max_length, most))
 
     @property
     def width(self) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from pocketbert.bundles import ENCODER
 from pocketbert.data.conll import Sentence, Sentences
-from pocketbert.sklearn.vectors import Trained
+from pocketbert.sklearn.vectors import Trained, seed_of
 from pocketbert.tasks.tagging import TagEvaluation
 
 
@@ -25,7 +25,7 @@ class TokenClassifier(Trained):
         learning_rate: peak learning rate.
         batch_size: sentences per step.
         max_length: maximum tokens of a window; longer sentences have several.
-        random_state: seed.
+        random_state: seed; None for another one each time.
 
     Attributes:
         classes_: the tags.
@@ -40,7 +40,7 @@ class TokenClassifier(Trained):
         learning_rate: float | None = None,
         batch_size: int = 32,
         max_length: int | None = None,
-        random_state: int = 42,
+        random_state: Any = 42,
     ) -> None:
         self.model = model
         self.max_steps = max_steps
@@ -67,7 +67,7 @@ class TokenClassifier(Trained):
                 learning_rate=self.learning_rate,
                 batch_size=self.batch_size,
                 max_length=self.max_length,
-                seed=self.random_state,
+                seed=seed_of(self.random_state),
             )
         )
         self._keep(result)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from pocketbert.bundles import ENCODER
@@ -32,17 +33,16 @@ def encoder_of(model: str, max_length: int | None) -> FrozenEncoder:
 
 
 def as_texts(X: Any) -> tuple[list[str], list[str] | None]:
-    """Texts, or pairs of texts, of a list, array, Series or DataFrame.
+    """Texts, or pairs of texts, of a list, array, Series, DataFrame or Arrow table.
 
     Raises:
         ValueError: X has another form.
     """
-    values = X.to_numpy() if hasattr(X, "to_numpy") else X
-    if isinstance(values, str) or not hasattr(values, "__len__"):
+    if isinstance(X, str | bytes) or not hasattr(X, "__len__"):
         raise ValueError(f"X must be a list or an array of texts, not {type(X).__name__}")
-    rows = list(values)
-    if rows and not isinstance(rows[0], str) and hasattr(rows[0], "__len__"):
-        wrong = next((row for row in rows if isinstance(row, str) or len(row) not in (1, 2)), None)
+    rows = _rows(X)
+    if rows and not isinstance(rows[0], str | bytes) and hasattr(rows[0], "__len__"):
+        wrong = next((row for row in rows if isinstance(row, str | bytes) or len(row) not in (1, 2)), None)
         if wrong is not None or len({len(row) for row in rows}) > 1:
             raise ValueError("X must have one column of texts, or two of pairs")
         columns = list(zip(*rows, strict=True))
@@ -53,6 +53,15 @@ def as_texts(X: Any) -> tuple[list[str], list[str] | None]:
         return list(columns[0]), list(columns[1])
     _check_texts(rows)
     return rows, None
+
+
+def _rows(X: Any) -> list[Any]:
+    """The elements, or the rows of a table, of whatever library."""
+    if hasattr(X, "column_names") and hasattr(X, "to_pylist"):  # a table of Arrow
+        return list(zip(*(column.to_pylist() for column in X.columns), strict=True))
+    if hasattr(X, "to_pylist"):
+        return list(X.to_pylist())
+    return list(X.to_numpy() if hasattr(X, "to_numpy") else X)
 
 
 def _check_texts(rows: Sequence[Any]) -> None:
@@ -70,6 +79,13 @@ class OnTexts(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from what scikit-learn takes for one: a number, None for a new one each time, or a `RandomState`."""
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 class Trained(OnTexts):
@@ -105,7 +121,8 @@ class Trained(OnTexts):
 
     def _trained_length(self, max_length: int | None) -> int:
         """Maximum tokens per text of the trained model."""
-        return fit(self.tokenizer_, min(max_length or self.config_.max_tokens, self.config_.max_tokens))
+        most = self.config_.max_tokens
+        return fit(self.tokenizer_, most if max_length is None else min(max_length, most))
 
 
 class TextEncoder(TransformerMixin, OnTexts):  # type: ignore[misc]
