@@ -63,6 +63,10 @@ def test_a_dataset_has_names_of_classes() -> None:
     features = datasets.Features({"text": datasets.Value("string"), "label": classes})
     data = datasets.Dataset.from_dict({"text": TEXTS, "label": [1, 0, 1]}, features=features)
     assert [one.label for one in read_table(in_memory(data)).examples] == ["pos", "neg", "pos"]
+    for library in ("numpy", "pandas"):
+        pytest.importorskip(library)
+        formatted = in_memory(data.with_format(library))
+        assert [one.label for one in read_table(formatted).examples] == ["pos", "neg", "pos"]
     tags = datasets.Features({"tokens": datasets.List(datasets.Value("string")),
                               "ner_tags": datasets.List(datasets.ClassLabel(names=["O", "B-PER"]))})  # fmt: skip
     tagged = datasets.Dataset.from_dict({"tokens": [["ann", "sings"]], "ner_tags": [[1, 0]]}, features=tags)

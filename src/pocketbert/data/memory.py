@@ -128,6 +128,7 @@ def _dataset(data: Any) -> Memory:
         raise DataError(f"{_NAME}: a {type(data).__name__} holds several sets ({', '.join(data)}): choose one of them")
     if not hasattr(data, "column_names") or not hasattr(data, "__len__"):
         raise DataError(f"{_NAME}: a {type(data).__name__} has no rows to go through twice: take a Dataset")
+    data = data.with_format(None)  # of another format, such as PyTorch's, rows hold that library's types
     columns = list(data.column_names)
     names = {}
     for column, feature in data.features.items():

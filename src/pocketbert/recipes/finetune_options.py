@@ -312,7 +312,7 @@ class FinetuneOptions(Options):
         """Give data in memory one form, and check that what needs a folder has one."""
         for name in ("data", "eval_data"):
             data = getattr(self, name)
-            if data is None or isinstance(data, str | Path):
+            if isinstance(data, str | Path) or (data is None and name == "eval_data"):
                 continue
             from pocketbert.data.memory import as_source
 
