@@ -98,7 +98,7 @@ class Trained(OnTexts):
         metrics_: on the texts that training held out.
     """
 
-    _engine: Engine | None = None  # made from the weights on first use, in each process anew
+    _engine: Engine | None = None  # made from the weights on first use, in each process
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_engine"}
