@@ -13,7 +13,7 @@ from pocketbert.bundles import ENCODER
 from pocketbert.configs import AutoConfig
 from pocketbert.errors import CheckpointError
 from pocketbert.features import encode_texts
-from pocketbert.frozen.encoder import HEAD, FrozenClassifier, FrozenEncoder
+from pocketbert.frozen.encoder import HEAD, FrozenClassifier, FrozenEncoder, normal
 from pocketbert.frozen.linear import CLASSES, NUMBER, SEVERAL, fit_head, out_of_sample
 from pocketbert.frozen.minimize import minimize
 from pocketbert.runtime.engine import Engine
@@ -111,7 +111,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FrozenClassif
     """A classifier on the bundled encoder, which is in int8."""
     encoder = FrozenEncoder(ENCODER, max_length=32)
     targets = np.array([1, 1, 1, 0, 0, 0])
-    model = FrozenClassifier(encoder, fit_head(encoder.vectors(LABELLED), targets, CLASSES, 2))
+    model = FrozenClassifier(encoder, fit_head(normal(encoder.vectors(LABELLED)), targets, CLASSES, 2))
     folder = tmp_path_factory.mktemp("frozen") / "model"
     model.save(folder, encoder.config.replace(id2label={0: "no", 1: "yes"}, problem_type=CLASSES))
     return folder, model
@@ -125,7 +125,7 @@ def test_the_saved_folder_answers_alike(saved: tuple[Path, FrozenClassifier]) ->
     got = np.stack([output["logits"] for output in Engine.from_pretrained(folder, HEAD)(given)])
     np.testing.assert_allclose(got, expected, atol=0.05)
     config = AutoConfig.from_pretrained(folder)
-    assert (config.quantized, config.classifier_input, config.tuned_for) == (True, "mean", HEAD)
+    assert (config.quantized, config.classifier_input, config.tuned_for) == (True, "normalized_mean", HEAD)
     assert [config.id2label[i] for i in got[:6].argmax(1)] == ["yes"] * 3 + ["no"] * 3
 
 
@@ -158,7 +158,9 @@ def test_a_headless_encoder_and_its_first_token(tmp_path: Path) -> None:
     (tmp_path / "encoder/1_Pooling/config.json").write_text('{"pooling_mode": "cls"}')
     encoder = FrozenEncoder(tmp_path / "encoder")
     assert encoder.reads == "cls"
-    head = fit_head(encoder.vectors(LABELLED), np.array([1.0, 2.0, 1.5, -1.0, -2.0, -1.5]), NUMBER, 1, strength=5.0)
+    head = fit_head(
+        normal(encoder.vectors(LABELLED)), np.array([1.0, 2.0, 1.5, -1.0, -2.0, -1.5]), NUMBER, 1, strength=5.0
+    )
     model = FrozenClassifier(encoder, head)
     model.save(tmp_path / "model", encoder.config.replace(num_labels=1, problem_type=NUMBER))
     given = encode_texts(encoder.tokenizer, LABELLED)

@@ -18,6 +18,7 @@ from pocketbert.errors import ConfigError, InputError
 from pocketbert.exporters.export import export
 from pocketbert.exporters.load import find_export, load_export
 from pocketbert.exporters.options import ExportOptions
+from pocketbert.families.config import CLASSIFIER_INPUTS
 from pocketbert.features import Features
 from pocketbert.models.auto import model_class
 from pocketbert.models.ops import Packing
@@ -51,7 +52,7 @@ def inputs(config: PreTrainedConfig, lengths: list[int]) -> list[Features]:
 
 
 @pytest.mark.parametrize("name", USUAL)
-@pytest.mark.parametrize("reads", ["mean", "cls"])
+@pytest.mark.parametrize("reads", CLASSIFIER_INPUTS)
 def test_all_paths_read_the_same_vector(name: str, reads: str) -> None:
     """PyTorch in a padded and in a packed batch, the engine and the interpreter, in fp32 and in int8."""
     model = classifier(CONFIGS[name], reads)
@@ -63,7 +64,10 @@ def test_all_paths_read_the_same_vector(name: str, reads: str) -> None:
         for one in given
     ]  # fmt: skip
     last = model.head_layers[-1]
-    vectors = np.stack([rows.mean(axis=0) if reads == "mean" else rows[0] for rows in hidden])
+    vectors = np.stack([rows.mean(axis=0) if reads.endswith("mean") else rows[0] for rows in hidden])
+    if reads.startswith("normalized"):
+        vectors -= vectors.mean(axis=1, keepdims=True)
+        vectors /= vectors.std(axis=1, keepdims=True)
     expected = vectors @ last.weight.detach().numpy().T + last.bias.detach().numpy()
     assert len(model.head_layers) == 1
 
@@ -103,7 +107,7 @@ def test_exports_answer_alike(format_: str, package: str, tmp_path: Path) -> Non
     pytest.importorskip(package)
     config = BertConfig(vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
                         intermediate_size=48, max_position_embeddings=32)  # fmt: skip
-    folder = save(classifier(config, "mean"), tmp_path / "model")
+    folder = save(classifier(config, "normalized_mean"), tmp_path / "model")
     export(ExportOptions(model=folder, output=tmp_path / "out", format=format_))
     file = find_export(tmp_path / "out")
     assert file is not None

@@ -14,7 +14,7 @@ from helpers.labelled import reviews
 from helpers.tokenizers import spelling, tokenizer_of
 from pocketbert.configs import AutoConfig, BertConfig
 from pocketbert.features import encode_texts
-from pocketbert.frozen.encoder import HEAD, FrozenClassifier, FrozenEncoder
+from pocketbert.frozen.encoder import HEAD, FrozenClassifier, FrozenEncoder, normal
 from pocketbert.frozen.linear import CLASSES, fit_head
 from pocketbert.models.auto import AutoModel
 from pocketbert.recipes.finetune import finetune
@@ -57,11 +57,11 @@ def test_the_first_step_is_the_head_and_is_kept(encoder: str, tmp_path: Path, ca
     assert "24 examples per label" not in caplog.text
     assert "27 examples per label are few: --few-shot" in caplog.text
     config = AutoConfig.from_pretrained(result.folder)
-    assert (config.classifier_input, config.tuned_for) == ("mean", HEAD)
+    assert (config.classifier_input, config.tuned_for) == ("normalized_mean", HEAD)
     # The same head as without PyTorch, but for the dev set.
     alone = FrozenEncoder(encoder)
     texts, labels = [text for text, _ in ROWS], np.array([label == "good" for _, label in ROWS]).astype(int)
-    frozen = FrozenClassifier(alone, fit_head(alone.vectors(texts), labels, CLASSES, 2))
+    frozen = FrozenClassifier(alone, fit_head(normal(alone.vectors(texts)), labels, CLASSES, 2))
     given = encode_texts(alone.tokenizer, texts)
     answers = [
         np.array([output["logits"].argmax() for output in predictor(given)])

@@ -94,7 +94,7 @@ def script_of(text: str) -> str | None:
 def language_of(text: str) -> str | None:
     """Return the language of a text by its commonest words; None where these do not tell."""
     words = [word for word in bare_words(text) if word not in _SHARED]
-    counts = Counter(language for word in words for language, common in _WORDS.items() if word in common)
+    counts = Counter(language for word in set(words) for language, common in _WORDS.items() if word in common)
     ranked = [*counts.most_common(2), ("", 0), ("", 0)]
     (language, most), (_, second) = ranked[:2]
     return language if most >= 3 and most >= 3 * second else None

@@ -22,7 +22,9 @@ ACTIVATIONS = (
     "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "relu6", "silu", "swish", "tanh",
 )  # fmt: skip
 _TASK_HEADS = tuple(head.name for head in HEADS.values() if head.task)
-CLASSIFIER_INPUTS = ("mean", "cls")
+NORMAL_EPS = 1e-12
+"""Of the layer norm of a normalized input of classifiers."""
+CLASSIFIER_INPUTS = ("mean", "cls", "normalized_mean", "normalized_cls")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -214,8 +216,10 @@ class PreTrainedConfig(metaclass=_ConfigType):
     def classifier_input(self) -> str | None:
         """What a classifier of texts reads: the "mean" of the token vectors, or the first one, "cls", as it is.
 
-        None: what the family's classifiers read. A head on frozen vectors is fitted to one of the others, and is a
-        single linear layer. The key is PocketBERT's own: elsewhere such a folder has other answers.
+        With "normalized_" before it the vector has mean 0 and variance 1, as of a layer norm without weights, so that
+        its length, which depends on that of the text, does not count. None: what the family's classifiers read. A head
+        on frozen vectors is fitted to one of the others, and is a single linear layer. The key is PocketBERT's own:
+        elsewhere such a folder has other answers.
         """
         return self.extra.get("classifier_input")
 

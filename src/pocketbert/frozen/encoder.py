@@ -1,8 +1,8 @@
 """Vectors of texts from an encoder that is not trained, and a classifier of such vectors, as a model folder.
 
-The vector of a text is the mean of its token vectors, or the first of them where the encoder declares that. A head on
-it is saved with the encoder's own weights, in fp32 or int8 as they are, and with `classifier_input` in `config.json`,
-which says what the head reads.
+The vector of a text is the mean of its token vectors, or the first of them where the encoder declares that. A head
+reads it normalized: its length depends on that of the text, and tells nothing. A head is saved with the encoder's own
+weights, in fp32 or int8 as they are, and with `classifier_input` in `config.json`, which says what the head reads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pocketbert.configs import AutoConfig, PreTrainedConfig
 from pocketbert.decode import pool
 from pocketbert.errors import CheckpointError
 from pocketbert.families import family_of
-from pocketbert.families.config import CLASSIFIER_INPUTS
+from pocketbert.families.config import NORMAL_EPS
 from pocketbert.features import Features, check_finite, encode_texts, fit
 from pocketbert.frozen.linear import LinearHead
 from pocketbert.runtime.engine import Engine
@@ -42,7 +42,7 @@ class FrozenEncoder:
     Attributes:
         config: of the model.
         tokenizer: of the model.
-        reads: "mean" or "cls", see `PreTrainedConfig.classifier_input`.
+        reads: "mean" or "cls", the vector of a text.
 
     Raises:
         CheckpointError: the model cannot be read.
@@ -84,7 +84,7 @@ class FrozenEncoder:
 
     def both(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, Floats]:
         """Return [texts, width] the vectors of texts or pairs as a head may read them: "mean" and "cls"."""
-        found = {reads: np.empty((len(texts), self.width), dtype=np.float32) for reads in CLASSIFIER_INPUTS}
+        found = {reads: np.empty((len(texts), self.width), dtype=np.float32) for reads in ("mean", "cls")}
         for start in range(0, len(texts), _CHUNK):
             second = None if pairs is None else pairs[start : start + _CHUNK]
             inputs = encode_texts(self.tokenizer, texts[start : start + _CHUNK], second, max_length=self.max_length)
@@ -104,15 +104,21 @@ class FrozenEncoder:
         return found
 
 
+def normal(vectors: Floats) -> Floats:
+    """[n, H] vectors with mean 0 and variance 1, as a head on frozen vectors reads them."""
+    centred = vectors - vectors.mean(axis=1, keepdims=True)
+    return np.asarray(centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + NORMAL_EPS), dtype=np.float32)
+
+
 class FrozenClassifier:
-    """A `features.Predictor`: an encoder, and a linear head on its vectors."""
+    """A `features.Predictor`: an encoder, and a linear head on its normalized vectors."""
 
     def __init__(self, encoder: FrozenEncoder, head: LinearHead) -> None:
         self.encoder, self.head = encoder, head
 
     def __call__(self, inputs: Sequence[Features]) -> list[dict[str, np.ndarray]]:
         """Map every input to its logits [labels]."""
-        return [{"logits": row} for row in self.head.logits(self.encoder(inputs)).astype(np.float32)]
+        return [{"logits": row} for row in self.head.logits(normal(self.encoder(inputs))).astype(np.float32)]
 
     def save(self, folder: str | Path, config: PreTrainedConfig) -> None:
         """Write the model as an ordinary folder, which every command, export and service runs.
@@ -134,6 +140,6 @@ class FrozenClassifier:
         head = {f"{own}.weight": self.head.weight, f"{own}.bias": self.head.bias}
         tensors |= {name: tensor.astype(np.float32) for name, tensor in head.items()}
         write_tensors(Path(folder) / "model.safetensors", tensors)
-        stated = {"classifier_input": self.encoder.reads, "architectures": [family.class_name(HEAD)]}
+        stated = {"classifier_input": f"normalized_{self.encoder.reads}", "architectures": [family.class_name(HEAD)]}
         config.replace(extra=config.extra | stated).save_pretrained(folder)
         self.encoder.tokenizer.save_pretrained(folder)

@@ -24,7 +24,7 @@ from pocketbert.data.bad_rows import describe_bad_rows, write_bad_rows
 from pocketbert.data.tables import Table
 from pocketbert.decisions import without_decisions
 from pocketbert.errors import ConfigError
-from pocketbert.frozen.encoder import FrozenClassifier, FrozenEncoder
+from pocketbert.frozen.encoder import FrozenClassifier, FrozenEncoder, normal
 from pocketbert.frozen.linear import LinearHead, fit_head, out_of_sample
 from pocketbert.recipes.finetune_options import FinetuneOptions
 from pocketbert.reports.report import write_few_shot_report
@@ -185,7 +185,7 @@ def _vectors(encoder: FrozenEncoder, table: Table) -> dict[str, npt.NDArray[np.f
     seconds = None
     if table.columns.text_pair is not None:
         seconds = [example.text_pair or "" for example in table.examples]
-    return encoder.both(texts, seconds)
+    return {reads: normal(vectors) for reads, vectors in encoder.both(texts, seconds).items()}
 
 
 def _described(data: TextClassification) -> str:

@@ -51,9 +51,10 @@ class Head(PreTrainedModel):
         pools = (self.kind.pooled and not takes_first) or self.family.always_pools
         encoder = self.encoder_class(config, add_pooling_layer=pools)  # type: ignore[call-arg]
         reads = config.classifier_input if self.kind.name == "ForSequenceClassification" else None
-        if reads == "mean":
-            encoder.pooler = MeanToken()
-        elif takes_first or reads == "cls":
+        if reads is not None:
+            token = MeanToken if reads.endswith("mean") else FirstToken
+            encoder.pooler = token(reads.startswith("normalized"))
+        elif takes_first:
             encoder.pooler = FirstToken()
         setattr(self, self.base_model_prefix, encoder)
         self._add_words()

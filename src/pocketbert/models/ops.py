@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketbert.errors import InputError
+from pocketbert.families.config import NORMAL_EPS
 from pocketbert.models import bf16
 from pocketbert.models.cpu import PackedAttention, drop_out, linear
 
@@ -289,18 +290,39 @@ class WordTable(nn.Module):
 
 
 class FirstToken(nn.Module):
-    """The pooler of families without one: the first token's hidden state, [B, S, H] to [B, H]."""
+    """The pooler of families without one: the first token's hidden state, [B, S, H] to [B, H].
+
+    Args:
+        normalized: give it mean 0 and variance 1.
+    """
+
+    def __init__(self, normalized: bool = False) -> None:
+        super().__init__()
+        self.normalized = normalized
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map [B, S, H] to [B, H]."""
-        return hidden[:, 0]
+        return _normal(hidden[:, 0]) if self.normalized else hidden[:, 0]
 
 
 class MeanToken(nn.Module):
-    """What a classifier of mean vectors has in place of a pooler: [B, S, H] or a row of packed examples to [B, H]."""
+    """What a classifier of mean vectors has in place of a pooler: [B, S, H] or a row of packed examples to [B, H].
+
+    Args:
+        normalized: give the mean vector mean 0 and variance 1.
+    """
+
+    def __init__(self, normalized: bool = False) -> None:
+        super().__init__()
+        self.normalized = normalized
 
     def forward(self, hidden: Tensor, mask: Tensor | Packing | None) -> Tensor:
         """Map [B, S, H] to [B, H]: the mean over the tokens that a mask [B, S] or a packing leaves."""
+        mean = self._mean(hidden, mask)
+        return _normal(mean) if self.normalized else mean
+
+    @staticmethod
+    def _mean(hidden: Tensor, mask: Tensor | Packing | None) -> Tensor:
         if isinstance(mask, Packing):
             hidden, mask = mask.pad(hidden), mask.real
         if mask is None:
@@ -309,6 +331,10 @@ class MeanToken(nn.Module):
             raise InputError(f"a mean of tokens needs an attention_mask [B, S], not {list(mask.shape)}")
         weights = mask.bool()[..., None]  # [B, S, 1]
         return hidden.where(weights, 0).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def _normal(vectors: Tensor) -> Tensor:
+    return F.layer_norm(vectors, vectors.shape[-1:], eps=NORMAL_EPS)
 
 
 def init_parameters(model: nn.Module, std: float, names: set[str] | None = None) -> None:

@@ -1,9 +1,9 @@
 """The first step of a fine-tuning run on a small table: a head on the vectors of the encoder as it is.
 
 A run of some dozen steps ends near chance where a head that was fitted to frozen vectors, in a second, does not. So the
-head of a classifier of texts begins as that one. It reads the mean of the token vectors, which an encoder without a
-trained pooler gives meaning to; it is evaluated before the first step of training, and stays the best model unless
-training beats it.
+head of a classifier of texts begins as that one. It reads the normalized mean of the token vectors, which an encoder
+without a trained pooler gives meaning to; it is evaluated before the first step of training, and stays the best model
+unless training beats it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def begins_frozen(options: FinetuneOptions, data: TrainingData) -> bool:
 
 
 def reading_tokens(config: PreTrainedConfig, name: str) -> PreTrainedConfig:
-    """Return the configuration of a classifier that reads what the encoder declares: the mean, or the first token.
+    """Return the configuration of a classifier that reads what the encoder declares, normalized: mean, or first token.
 
     It names no class that its weights were saved from: the head is a new one.
     """
@@ -51,7 +51,7 @@ def reading_tokens(config: PreTrainedConfig, name: str) -> PreTrainedConfig:
 
     reads = "cls" if read_declared(name).poolings == ("cls",) else "mean"
     kept = {key: value for key, value in config.extra.items() if key != "architectures"}
-    return config.replace(extra=kept | {"classifier_input": reads})
+    return config.replace(extra=kept | {"classifier_input": f"normalized_{reads}"})
 
 
 def fit_frozen_head(model: PreTrainedModel, encoded: EncodedTask[Any], seed: int) -> LinearHead:

@@ -14,7 +14,7 @@ from pocketbert.bundles import ENCODER
 from pocketbert.checkpoints import write_tensors
 from pocketbert.data.memory import plain
 from pocketbert.features import encode_texts
-from pocketbert.frozen.encoder import HEAD, FrozenClassifier
+from pocketbert.frozen.encoder import HEAD, FrozenClassifier, normal
 from pocketbert.frozen.linear import CLASSES, NUMBER, SEVERAL, LinearHead, fit_head, probabilities
 from pocketbert.sklearn.vectors import Array, Trained, as_texts, encoder_of, seed_of
 
@@ -59,7 +59,7 @@ class _TextModel(Trained):
             return
         encoder = encoder_of(str(self.model), self.max_length)
         weights = _with_class_weight(targets, problem, weights, class_weight)
-        self.head_ = fit_head(encoder.vectors(texts, pairs), targets, problem, labels, weights=weights,
+        self.head_ = fit_head(normal(encoder.vectors(texts, pairs)), targets, problem, labels, weights=weights,
                               strength=self.strength, seed=seed_of(self.random_state))  # fmt: skip
 
     def _train(
@@ -106,7 +106,7 @@ class _TextModel(Trained):
             kinds = "pairs", "single texts"
             raise ValueError(f"X holds {kinds[pairs is None]}, and the model was fitted to {kinds[pairs is not None]}")
         if self.head_ is not None:
-            return self.head_.logits(encoder_of(str(self.model), self.max_length).vectors(texts, pairs))
+            return self.head_.logits(normal(encoder_of(str(self.model), self.max_length).vectors(texts, pairs)))
         inputs = encode_texts(self.tokenizer_, texts, pairs, max_length=self._trained_length(self.max_length))
         return np.stack([output["logits"] for output in self._trained_engine(HEAD)(inputs)]).astype(np.float64)
 

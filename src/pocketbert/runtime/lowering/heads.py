@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pocketbert.errors import CheckpointError
-from pocketbert.families.config import PreTrainedConfig
+from pocketbert.families.config import NORMAL_EPS, PreTrainedConfig
 from pocketbert.families.family import HEADS
 from pocketbert.runtime.lowering.builder import Builder
 from pocketbert.runtime.plan import Columns, LayerNorm, Linear
@@ -61,8 +61,13 @@ def _classifier_input(build: Builder, config: PreTrainedConfig, hidden: Columns)
     if reads is None:
         return _pool(build, config, hidden)
     first = Columns("first", hidden.width)
-    build.gather(_average(build, config, hidden) if reads == "mean" else hidden, first)
-    return first
+    build.gather(_average(build, config, hidden) if reads.endswith("mean") else hidden, first)
+    if not reads.startswith("normalized"):
+        return first
+    normal = Columns("normal", hidden.width)
+    one, zero = build.keep("normal.one", np.ones(hidden.width)), build.keep("normal.zero", np.zeros(hidden.width))
+    build.steps.append(LayerNorm(first, normal, one, zero, NORMAL_EPS))
+    return normal
 
 
 def _average(build: Builder, config: PreTrainedConfig, hidden: Columns) -> Columns:
