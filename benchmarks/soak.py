@@ -40,6 +40,7 @@ WORDS = ("a", "the", "of", "film", "is", "never", "dull", "unforgettable", "stor
 LENGTHS = (1, 3, 8, 15, 20, 25, 40, 80) * 3 + (600,)  # words; the last is cut to what the model reads
 LONG = 0.01  # the share of requests with many texts
 GROWTH = 0.01
+PATIENT = "60"  # seconds: what a slow machine refuses is a matter of overload.py
 Memory = list[tuple[int, float]]  # after so many requests, so many MB
 
 
@@ -161,7 +162,8 @@ def main() -> None:
         keep_results("soak", rows)
         print(f"{what}: {value} {verdict}", file=sys.stderr, flush=True)
 
-    with service("--no-log", str(BUNDLED / SENTIMENT), *as_served(options.models)) as (process, port, log):
+    models = (str(BUNDLED / SENTIMENT), *as_served(options.models))
+    with service("--no-log", "--max-wait", PATIENT, "--max-time", PATIENT, *models) as (process, port, log):
         found, memory, reloads = soak(port, process.pid, log, options.requests, options.reloads)
     note("requests", options.requests)
     note("requests per second, 16 clients", round(found.answered, 1))

@@ -45,6 +45,7 @@ class ReloadError(Exception):
         self.status = status
 
 
+SETTLE = 0.5  # seconds in which the last request that used old models ends
 BUSY = 409  # the status while another reload is in progress
 
 
@@ -143,16 +144,21 @@ def stop_when_unused(models: Models) -> None:
 
     for model in models.values():
         weakref.finalize(model, count_down).atexit = False
-    threading.Thread(target=_release, args=(worker,), name="pocketbert-release", daemon=True).start()
+    threading.Thread(target=_release, args=([worker],), name="pocketbert-release", daemon=True).start()
 
 
-def _release(worker: Worker) -> None:
+def _release(of_models: list[Worker]) -> None:
     """Return the memory of models to the system, when their compute thread has ended.
+
+    Args:
+        of_models: the one worker, taken out of the list, because the thread keeps its arguments as long as it runs.
 
     Their small blocks would otherwise stay as holes in the heap, a tenth of the models' size after a few reloads.
     """
+    worker = of_models.pop()
     worker.join()
     del worker
+    time.sleep(SETTLE)
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
