@@ -32,7 +32,7 @@ from pocketbert.bundles import BUNDLED, SENTIMENT
 WORDS = ("a", "the", "of", "film", "is", "never", "dull", "unforgettable", "story", "7", ",", ".", "naïve", "été", "🙂")
 P99 = 100.0  # ms, of full load
 STEPS = 6  # of the search for the capacity
-MULTIPLES = (0.5, 1.0, 2.0, 3.0, 0.5)  # of the capacity; the last shows whether the overload is over
+MULTIPLES = (0.5, 1.0, 1.5, 2.0, 3.0, 0.5)  # of the capacity; the last shows whether the overload is over
 WORSE, LOST = 1.5, 0.1  # at most: p99 over that at full load; share of the capacity
 BURST = 0.25  # seconds of work
 Rows = list[dict[str, Any]]

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 LINGER = 0.3  # seconds in which clients that keep connections open learn of the shutdown
 SWITCH_INTERVAL = 0.0005  # seconds; with Python's own 5 ms the engine would wait that long for its next batch
 FILES = "PROMETHEUS_MULTIPROC_DIR"
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of malloc.h
-LARGE = 1 << 17  # bytes
+M_MMAP_THRESHOLD, LARGE = -3, 1 << 17  # of malloc.h; and bytes
 
 logger = logging.getLogger("pocketbert.serve")
 
@@ -100,17 +99,14 @@ def _raise_connection_limit() -> None:
 
 
 def _return_freed_memory() -> None:
-    """Make the allocator return large blocks to the system when they are freed, and use one heap for all threads.
+    """Make the allocator return large blocks to the system when they are freed.
 
     By default glibc adapts and keeps them, between small blocks that stay, so that a service would grow for its first
-    hours: its memory is then the live blocks and the holes between them. And it has a heap per thread, each of which
-    grows to the largest request that its thread ever had.
+    hours: its memory is then the live blocks and the holes between them.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
-            mallopt = ctypes.CDLL(None).mallopt
-            mallopt(M_MMAP_THRESHOLD, LARGE)
-            mallopt(M_ARENA_MAX, 1)
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None], link: Link | None = None) -> None:
