@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-PATIENCE = 60.0  # seconds; without a response by then the request has failed
+PATIENCE = 300.0  # seconds; without a response by then the request has failed
 CONNECTIONS = 256  # at the start of an open loop, as from so many clients
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 

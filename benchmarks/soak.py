@@ -40,7 +40,7 @@ WORDS = ("a", "the", "of", "film", "is", "never", "dull", "unforgettable", "stor
 LENGTHS = (1, 3, 8, 15, 20, 25, 40, 80) * 3 + (600,)  # words; the last is cut to what the model reads
 LONG = 0.01  # the share of requests with many texts
 GROWTH = 0.01
-PATIENT = "60"  # seconds: what a slow machine refuses is a matter of overload.py
+PATIENT = "240"  # seconds: what a slow machine refuses is a matter of overload.py
 Memory = list[tuple[int, float]]  # after so many requests, so many MB
 
 
