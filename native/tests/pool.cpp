@@ -1,6 +1,7 @@
 // Thread limits on simulated machines. And pools run hard, for the thread sanitizer: loops from several callers, pauses
 // that let the threads sleep, the end while they sleep, threads that go off duty, and the child of a fork.
 #include "../pool.h"
+#include "../clocks.h"
 
 #include <sys/wait.h>
 
