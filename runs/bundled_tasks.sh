@@ -38,8 +38,12 @@ for name; do
                 -o "$out/entities" --task token-classification --teacher "$out/entities-teacher" --alpha 0.9 \
                 --hidden-weight 1 --cache-gigabytes 3 --epochs 6 --learning-rate 5e-4 "${student[@]}" ;;
         answers)
-            pocketbert finetune "$data/squad/train-v1.1.44articles.json" -o "$out/answers" --task question-answering \
-                --epochs 3 --learning-rate 3e-4 --model squeezebert-small --freeze embeddings "${common[@]}" ;;
+            pocketbert finetune "$data/squad/train-v1.1.44articles.json" -o "$out/answers-teacher" \
+                --model "$teachers/minilm" --task question-answering --freeze embeddings --epochs 3 \
+                --learning-rate 1.5e-4 "${common[@]}"
+            pocketbert distill "$data/squad/train-v1.1.44articles.json" -o "$out/answers" --task question-answering \
+                --teacher "$out/answers-teacher" --alpha 0.9 --hidden-weight 1 --epochs 4 --learning-rate 5e-4 \
+                "${student[@]}" ;;
         *) echo "$usage" >&2; exit 2 ;;
     esac
     python "$here/bundle_task.py" "$out/$name" "$name"

@@ -125,6 +125,13 @@ def test_the_bundled_tagger_finds_names() -> None:
     assert [(one["entity_group"], one["word"]) for one in found] == [("PER", "marie curie"), ("LOC", "warsaw")]
 
 
+def test_the_bundled_reader_finds_answers() -> None:
+    read = pipeline("question-answering")
+    asked = {"Where was Marie Curie born?": "Warsaw", "When was she born?": "1867"}
+    context = "Marie Curie was born in Warsaw in 1867."
+    assert {question: read(question=question, context=context)["answer"] for question in asked} == asked
+
+
 def test_the_bundled_encoder_has_four_groups_and_all_words() -> None:
     config = AutoConfig.from_pretrained(ENCODER)
     assert isinstance(config, SqueezeBertConfig)

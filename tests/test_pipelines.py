@@ -373,8 +373,8 @@ def test_any_model_can_be_put_underneath(folders: dict[str, Path]) -> None:
 def test_models_that_are_not_enough(folders: dict[str, Path], tokenizer: BertTokenizer) -> None:
     with pytest.raises(InputError, match="unknown task 'translation': choose one of text-classification"):
         pipeline("translation")
-    with pytest.raises(InputError, match="question-answering has no bundled model"):
-        pipeline("question-answering")
+    with pytest.raises(InputError, match="multiple-choice has no bundled model"):
+        pipeline("multiple-choice")
     with pytest.raises(InputError, match="tokenizer="):
         pipeline("text-classification", Counter())
     with pytest.raises(InputError, match="config="):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 BUNDLED = Path(__file__).parent / "bundled"
 # The models that are used unless another is named: ENCODER in training, for vectors and for masked words.
-ENCODER, SENTIMENT, ENTITIES = "squeezebert-small", "sentiment", "entities"
+ENCODER, SENTIMENT, ENTITIES, ANSWERS = "squeezebert-small", "sentiment", "entities", "answers"
 
 
 def bundled_models() -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pocketbert.bundles import ENCODER, ENTITIES, SENTIMENT
+from pocketbert.bundles import ANSWERS, ENCODER, ENTITIES, SENTIMENT
 from pocketbert.cli import console
 from pocketbert.cli.bulk import bulk_options, written
 from pocketbert.cli.cells import Text, joined
@@ -234,14 +234,14 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
 
 @command(
     examples=[
-        'pocketbert answer "Where?" -m my-reader -c "Marie Curie was born in Warsaw."',
+        'pocketbert answer "Where was she born?" -c "Marie Curie was born in Warsaw."',
         'pocketbert answer "Who wrote it?" "When?" -m my-reader --file article.txt',
-        'man ls | pocketbert answer "What does -a do?" --model my-reader',
-        'pocketbert answer "Where?" -m my-reader --explain -c "She lived in Paris."',
+        'man ls | pocketbert answer "What does -a do?"',
+        'pocketbert answer "Where does she live?" --explain -c "She lives in Paris."',
     ]
 )
 @click_argument("question", nargs=-1, required=True, help="One or more questions.")
-@model_option()
+@model_option(ANSWERS)
 @click_option("--context", "-c", metavar="TEXT", help="The passage.")
 @click_option("--file", "-f", type=click.Path(), metavar="FILE", help="File that contains the passage, of any length.")
 @text_column_option
@@ -253,7 +253,7 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
 @console.json_option
 def answer(
     question: Sequence[str],
-    model: str,
+    model: str | None,
     context: str | None,
     file: str | None,
     text_column: str | None,

@@ -73,8 +73,8 @@ def pipeline(
     Args:
         task: One of `TASKS`, or "sentiment-analysis" or "ner". Default: that for which the model was trained.
         model: A model folder, a hub name, a model object, or any `features.Predictor`. Without one,
-            text-classification and token-classification use bundled models of sentiment and of named entities, and
-            feature-extraction and fill-mask the bundled encoder.
+            text-classification, token-classification and question-answering use bundled models of sentiment, of named
+            entities and of answers, and feature-extraction and fill-mask the bundled encoder.
         *parts: A tokenizer, or a configuration and a tokenizer, without their names.
         tokenizer: A tokenizer, or the folder or hub name of one; by default that of the model's folder or name.
         config: The model's configuration, or the folder or hub name of one, where `model` is a predictor that does not
