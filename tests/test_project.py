@@ -205,14 +205,14 @@ def tracked() -> list[Path]:
     return [Path(name) for name in git.stdout.splitlines() if (ROOT / name).is_file()]
 
 
-def test_readme_tree() -> None:
+def test_repository_tree() -> None:
     """The first level of the repository and of the package, each with a comment, and nothing that is not there."""
-    shown = tree("README.md")
+    shown = tree("CONTRIBUTING.md")
     assert not [path for path in shown if not (ROOT / path).exists()]
     there = {path.parts[0] for path in tracked() if len(path.parts) > 1 or not path.name.startswith(".")}
     there |= {"/".join(path.parts[:3]) for path in tracked() if path.parts[:2] == ("src", "pocketbert")}
     there -= {"src", "src/pocketbert/__init__.pyi", "src/pocketbert/py.typed"}
-    assert not there - shown.keys(), "missing in the README's tree"
+    assert not there - shown.keys(), "missing in the tree of CONTRIBUTING.md"
     assert [path for path, comment in shown.items() if not comment] == ["src/pocketbert"]
 
 
