@@ -11,6 +11,7 @@ import pytest
 from helpers.languages import LANGUAGES, Language
 from helpers.runs import config_in
 from helpers.seeds import SEED
+from helpers.service import running
 from helpers.shell import Outcome
 from pocketbert.metrics import squad_scores
 from pocketbert.tokenization import AutoTokenizer
@@ -69,6 +70,53 @@ def test_classes(run: Run, train: Callable[..., Path], language: Language, tmp_p
     answered = tmp_path / "answers.csv"
     outcome = run("classify", "--model", folder, "--file", dev, "--output", answered)
     assert outcome.code == 0, outcome.err
+    _exported(run, folder, dev, language, tmp_path)
+    _distilled(run, folder, data, language, tmp_path)
+    _served(folder, texts, answers)
+
+
+def _exported(run: Run, folder: Path, dev: Path, language: Language, tmp_path: Path) -> None:
+    """Files of ONNX and of the web give the labels and the scores of the folder."""
+    [own] = run("evaluate", folder, dev).lines
+    for form in ("onnx", "web"):
+        [line] = run("export", folder, tmp_path / form, "--format", form, "--text", _texts_of(dev, tmp_path)).lines
+        path = Path(line["path"])
+        [found] = run("evaluate", path if form == "onnx" else path.parent, dev).lines
+        assert found["accuracy"] == pytest.approx(own["accuracy"], abs=0.0 if form == "onnx" else 0.1)
+        files = (tmp_path / form).rglob("*.json")
+        assert any(language.labels[0] in str(json.loads(file.read_text(encoding="utf-8"))) for file in files)
+
+
+def _texts_of(table: Path, tmp_path: Path) -> Path:
+    """The texts of a table as lines, to compare an exported file on."""
+    with table.open(encoding="utf-8", newline="") as file:
+        texts = [row[0] for row in csv.reader(file)][1:]
+    lines = tmp_path / "نصوص.txt"
+    lines.write_text("\n".join(texts), encoding="utf-8")
+    return lines
+
+
+def _distilled(run: Run, teacher: Path, data: Path, language: Language, tmp_path: Path) -> None:
+    """A student with the teacher's vocabulary has its labels, and answers texts of the language."""
+    student = tmp_path / "学生 طالب"
+    outcome = run(
+        "distill", data, "--teacher", teacher, "--from-scratch", config_in(tmp_path, max_position_embeddings=64),
+        "--init", "copy", "--output", student, "--epochs", "1", "--seed", str(SEED), "--device", "cpu",
+        "--no-tensorboard",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    [answer] = run("classify", "--model", student, language.reviews(1, seed=4)[0][0]).lines
+    assert answer["label"] in language.labels
+
+
+def _served(folder: Path, texts: list[str], answers: list[dict[str, Any]]) -> None:
+    """The service answers as the command does, with the places of the words that it explains."""
+    with running(f"reviews={folder}") as service:
+        found = service.ask("/v1/classify", {"inputs": texts, "top_k": 1, "explain": True}).json["results"]
+    for text, [best], answer in zip(texts, found, answers, strict=True):
+        assert best["label"] == answer["label"]
+        assert best["score"] == pytest.approx(answer["score"], abs=1e-5)
+        assert all(text[word["start"] : word["end"]] == word["word"] for word in best["words"])
 
 
 @pytest.mark.learning
@@ -97,6 +145,33 @@ def test_answers(run: Run, train: Callable[..., Path], language: Language, tmp_p
         assert all(text[one["start"] : one["end"]] == one["answer"] for one in found)
     shown = run("answer", language.where, "--model", folder, "--context", text, "--table", "--explain").text
     assert where in shown
+
+
+@pytest.mark.learning
+def test_choices(run: Run, train: Callable[..., Path], language: Language, tmp_path: Path) -> None:
+    folder = train(language.choices(tmp_path / "choices.jsonl", 40), "--task", "multiple-choice", "--epochs", "1")
+    [(_, who, _)] = language.stories(1, seed=6)
+    [found] = run("choose", "--model", folder, language.space.join((who, language.lives)), *language.places).lines
+    assert sorted(one["choice"] for one in found["choices"]) == sorted(language.places)
+
+
+@pytest.mark.slow
+def test_pretraining(run: Run, language: Language, tmp_path: Path) -> None:
+    """From raw text to an encoder of the language: prepare, pretrain, transfer, bench."""
+    raw, corpus = tmp_path / "raw.txt", tmp_path / "corpus"
+    documents = [[text for text, _ in language.reviews(40, seed)] for seed in range(40)]
+    raw.write_text("\n\n".join(" ".join(document) for document in documents), encoding="utf-8")
+    how = ["--vocab-size", "200", "--held-out", "0.2", "--language", language.name, "--similarity", "0"]
+    assert run("prepare", raw, corpus, *how).code == 0
+    short = ["--mini", "--steps", "4", "--length", "24", "--batch-size", "8", "--no-tensorboard", "--device", "cpu"]
+    teacher, student = tmp_path / "معلم", tmp_path / "学生"
+    outcome = run("pretrain", corpus, teacher, "--preset", "ib-bert", *short)
+    assert outcome.code == 0, outcome.err
+    outcome = run("transfer", corpus, student, "--teacher", teacher, "--layer-steps", "1", *short)
+    assert outcome.code == 0, outcome.err
+    text = language.reviews(1)[0][0]
+    assert run("fill-mask", "--model", student, f"{text}{language.space}[MASK]").lines[0]["gaps"]
+    assert run("bench", student, "--batch", "1", "--length", "12").lines
 
 
 def test_bundled_encoder_and_corpus(run: Run, language: Language, tmp_path: Path) -> None:

@@ -68,6 +68,17 @@ class Language:
         path.write_text("\n".join(lines), encoding="utf-8")
         return path
 
+    def choices(self, path: Path, count: int, seed: int = 0) -> Path:
+        """A file of prompts, each with two places to choose from."""
+        rows = []
+        for number, (_, who, where) in enumerate(self.stories(count, seed)):
+            other = self.places[(self.places.index(where) + 1) % len(self.places)]
+            pair = [where, other] if number % 2 else [other, where]
+            prompt = self.space.join((who, self.lives))
+            rows.append({"prompt": prompt, "choices": pair, "label": pair.index(where)})
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+        return path
+
     def questions(self, path: Path, count: int, seed: int = 0) -> Path:
         """A SQuAD file."""
         paragraphs = []
