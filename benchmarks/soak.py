@@ -99,7 +99,7 @@ def soak(port: int, process: int, log: Path, count: int, reloads: int) -> tuple[
     starts = {round((number + 0.5) * count / reloads) for number in range(reloads)}
 
     def reloaded() -> int:
-        return log.read_text(encoding="utf-8").count("read again in")
+        return log.read_text(encoding="utf-8").count("reloaded in")
 
     def look(number: int) -> None:
         if reloaded() < sum(start < number for start in starts) or any(0 <= number - s < count / 50 for s in starts):

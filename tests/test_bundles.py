@@ -94,7 +94,7 @@ def test_what_to_start_from(made: Callable[..., FinetuneOptions]) -> None:
     assert made(**options, model="m").model == "m"
     assert made(**options, from_scratch="c.json", tokenizer="t").model is None
     name = "--student" if made is DistillOptions else "--model"
-    with pytest.raises(ConfigError, match=f"{name} m and --from-scratch are both given"):
+    with pytest.raises(ConfigError, match=f"{name} m and --from-scratch exclude each other"):
         made(**options, from_scratch="c.json", tokenizer="t", model="m")
 
 

@@ -85,15 +85,15 @@ def test_what_cannot_be_asked_for() -> None:
     assert make_rule(config(extra=stated), answer_share=0.9) == Rule(confidence=0.4)
     assert make_rule(config(extra=stated), conformal=0.9) == Rule(member=0.1)
     for asked, extra, message in (
-        ({"answer_share": 0.9}, {}, "needs numbers from held-out examples"),
-        ({"conformal": 0.9}, {"calibration": 3}, "needs numbers from held-out examples"),
+        ({"answer_share": 0.9}, {}, "needs statistics of held-out examples"),
+        ({"conformal": 0.9}, {"calibration": 3}, "needs statistics of held-out examples"),
         ({"conformal": 0.87}, stated, "conformal=0.87 must be one of 0.9"),
         ({"min_confidence": 1.5}, {}, "must be a number from 0 to 1"),
         ({"min_confidence": 0.5, "conformal": 0.9}, {}, "pass one of min_confidence, conformal"),
         (
             {"min_confidence": 0.5},
             {"problem_type": "multi_label_classification"},
-            "min_confidence is for models with one",
+            "min_confidence is for models with exactly one",
         ),
     ):
         with pytest.raises(InputError, match=message):
@@ -150,7 +150,7 @@ def test_python(folders: dict[str, Path]) -> None:
     assert pipe(TEXTS[0], min_confidence=1.0)[0]["label"] is None
     assert pipe(TEXTS[0], conformal=0.9) == pipe(TEXTS[0], top_k=None)
     for beside in ({"top_k": 2}, {"function_to_apply": "none"}, {"return_all_scores": True}):
-        with pytest.raises(InputError, match="leave no decision to take"):
+        with pytest.raises(InputError, match="cannot be combined with a decision"):
             pipe(TEXTS, min_confidence=0.5, **beside)
     first, *_ = pipe.config.id2label.values()
     several = pipeline("text-classification", folders["several"])
@@ -190,7 +190,7 @@ def test_shell(folders: dict[str, Path], capsysbinary: pytest.CaptureFixture[byt
     lines = run("-m", folders["several"], "--json", *TEXTS)
     assert [len(line["labels"]) for line in lines] == [1, 1, 1]
     [error] = run("-m", folders["several"], "--min-confidence", "0.5", *TEXTS)
-    assert "min_confidence is for models with one of several labels per text" in error
+    assert "min_confidence is for models with exactly one label per text" in error
     [error] = run("-m", folders["one"], "--labels", "a,b", "--conformal", "0.9", *TEXTS)
     assert "--conformal is not for --labels" in error
 
@@ -206,7 +206,7 @@ def test_service(folders: dict[str, Path]) -> None:
         assert sum(found[0]["label"] is None for found in results) == 1
         assert all(len(found) > 1 for found in ask(service, conformal=0.9)["results"])
         assert "must be one of 0.9" in ask(service, conformal=0.8)["error"]["message"]
-        assert "leave no decision" in ask(service, conformal=0.9, top_k=3)["error"]["message"]
+        assert "cannot be combined with a decision" in ask(service, conformal=0.9, top_k=3)["error"]["message"]
         assert "cannot be combined with labels" in ask(service, conformal=0.9, labels=["x"])["error"]["message"]
     with Inside(("several", folders["several"])) as service:
         assert [len(found) for found in ask(service)["results"]] == [1, 1, 1]

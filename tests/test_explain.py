@@ -202,7 +202,7 @@ def test_what_is_refused(models: dict[str, Path]) -> None:
     assert {"label", "score", "base", "words"} <= types.keys()
     assert pipe(TEXT, min_confidence=1.0, explain=True)[0]["label"] is None
     tag, answer = pipeline("token-classification", models["tag"]), pipeline("question-answering", models["answer"])
-    with pytest.raises(InputError, match="input 1: explain is of what the model reads at once, 64 tokens"):
+    with pytest.raises(InputError, match="input 1: explain works within the model's maximum length, 64 tokens"):
         tag([TEXT, TEXT * 9], explain=True)
     with pytest.raises(InputError, match="leave is_split_into_words out"):
         tag([TEXT.split()], explain=True, is_split_into_words=True)
@@ -234,7 +234,7 @@ def test_shell_and_service(models: dict[str, Path], capsysbinary: pytest.Capture
     for arguments, one in ((classify, label), (tag, found[0]), (ask, answer)):
         strongest = max(one["words"], key=lambda word: abs(word["score"]))
         table = run(*arguments, "--table")
-        assert "because of" in table.lower()
+        assert "contributions" in table.lower()
         assert f"{strongest['word']} {strongest['score']:+.2f}" in " ".join(table.split())
     assert form_of("token-classification", {"explain": True}).values(TEXT, tagger(TEXT, explain=True)) == {
         "entities": found

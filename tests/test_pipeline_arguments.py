@@ -113,7 +113,7 @@ def test_how_texts_are_cut(pipes: Callable[[str], Any]) -> None:
     assert classify([LONG], truncation=True, max_length=100 * LIMIT)[0] == whole
     assert classify([TEXT], truncation=False) == classify([TEXT])
     for refused in (False, "do_not_truncate"):
-        with pytest.raises(InputError, match=f"^input 1: the text has more than the {LIMIT} tokens"):
+        with pytest.raises(InputError, match=f"^input 1: the text has more tokens than the limit of {LIMIT}"):
             classify([TEXT, LONG], truncation=refused)
     for name, value in {"truncation": "end", "max_length": 0}.items():
         with pytest.raises(InputError, match=f"^{name}="):
@@ -160,8 +160,8 @@ def test_a_note_on_cut_texts_only_where_none_asked_to_cut(
         ("feature-extraction", {"tokenize_kwargs": {"padding": "max_length"}}, "vectors of padding"),
         ("feature-extraction", {"return_tensors": "jax"}, "return_tensors='jax'"),
         ("feature-extraction", {"tokenize_kwargs": {"return_tensors": "np"}}, "tokenize_kwargs: return_tensors"),
-        ("zero-shot-classification", {"hypothesis_template": None}, "where the label goes"),
-        ("zero-shot-classification", {"hypothesis_template": "{label}"}, "where the label goes"),
+        ("zero-shot-classification", {"hypothesis_template": None}, "for the label"),
+        ("zero-shot-classification", {"hypothesis_template": "{label}"}, "for the label"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_meant(
@@ -322,7 +322,7 @@ def test_rows_with_words(pipes: Callable[[str], Any]) -> None:
 
 def test_several_texts_as_arguments(pipes: Callable[[str], Any]) -> None:
     for task in ("text-classification", "token-classification", "feature-extraction", "fill-mask"):
-        with pytest.raises(InputError, match="several texts are a list"):
+        with pytest.raises(InputError, match="pass several texts as a list"):
             pipes(task)(TEXT, OTHER)
     zero = pipes("zero-shot-classification")
     assert zero(sequences=TEXT, candidate_labels=("film", 7)) == zero(TEXT, ["film", 7])

@@ -104,4 +104,4 @@ try:
 except pocketbert.MissingExtraError as error:
     print(error)
 """
-    assert python(code) == "this needs torch, which the extra 'train' brings: pip install 'pocketbert[train]'"
+    assert python(code) == "this needs torch, from the extra 'train': pip install 'pocketbert[train]'"

@@ -234,11 +234,11 @@ def test_training_and_evaluation_count_what_they_cut(tmp_path: Path) -> None:
     task = TextClassification(options(tmp_path / "table.csv", tmp_path, eval_data=tmp_path / "table.csv"))
     encoded = task.encode(tokenizer_of(PIECES), BertConfig(vocab_size=len(PIECES)), 12)
     assert encoded.cut_note(12) == (
-        "20 of 40 training examples are longer than 12 tokens: their ends are not read (--max-length)"
+        "20 of 40 training examples are longer than 12 tokens: their ends are ignored (--max-length)"
     )
     folder = saved(tmp_path / "model", "ForSequenceClassification", 12, ("0", "1"))
     result = evaluate(EvaluateOptions(model=folder, data=tmp_path / "table.csv"))
-    assert result.notes == ("20 of 40 examples are longer than 12 tokens: their ends were not read",)
+    assert result.notes == ("20 of 40 examples are longer than 12 tokens: their ends were ignored",)
     assert evaluate(EvaluateOptions(model=saved(folder, "ForSequenceClassification", 600, ("0", "1")),
                                     data=tmp_path / "table.csv")).notes == ()  # fmt: skip
 

@@ -98,9 +98,9 @@ export function labels(scores: Numbers, names: readonly string[], topK?: number)
 
 /** How probabilities become an answer; without numbers the best label is it. */
 export interface Rule {
-  /** With less, there is no answer. */
+  /** Minimum confidence of an answer. */
   confidence?: number;
-  /** Of all labels that reach it, one is the answer. */
+  /** Minimum confidence of a label in the set of an answer. */
   member?: number;
   /** A text has all labels that exceed theirs. */
   thresholds?: readonly (number | null)[];

@@ -208,7 +208,7 @@ function divide(whole: Features, start: number, end: number, length: number): Pa
   if (room < 1) {
     throw new PocketBertError(
       "input",
-      `the ${length} tokens of a window leave no room for the text beside what is in every window`,
+      `the ${length} tokens of a window leave no room for the text beside the tokens of every window`,
     );
   }
   const overlap = Math.floor(room / 4);

@@ -14,7 +14,7 @@ export interface ClassifyOptions {
   windows?: boolean;
   /** With less confidence there is no answer: the label null. */
   minConfidence?: number;
-  /** The same for the confidence that such a share of held-out texts reached. */
+  /** Fraction of texts to answer, as measured on held-out examples; the label of less confident texts is null. */
   answerShare?: number;
   /** A list of labels among which the right one is with such a probability. */
   conformal?: number;
@@ -197,12 +197,12 @@ function ruleOf(description: Model["description"], options: ClassifyOptions): de
   const ranked = options.topK !== undefined || options.function !== undefined;
   if (!asked.length) return description.thresholds && !ranked ? { thresholds: description.thresholds } : undefined;
   if (asked.length > 1) throw new PocketBertError("input", `pass one of ${asked.map(([name]) => name).join(", ")}`);
-  if (ranked) throw new PocketBertError("input", "topK and function leave no decision to take: leave them out");
+  if (ranked) throw new PocketBertError("input", "topK and function cannot be combined with a decision: leave them out");
   const [[name, value]] = asked as [string, number][];
   if (!(value >= 0 && value <= 1)) throw new PocketBertError("input", `${name} ${value} must be a number from 0 to 1`);
   const single = !["regression", "multi_label_classification"].includes(description.problem_type ?? "");
   if (description.labels.length < 2 || !single) {
-    throw new PocketBertError("input", `${name} is for models with one of several labels per text, which this one is not`);
+    throw new PocketBertError("input", `${name} is for models with exactly one label per text, which this one is not`);
   }
   if (name === "minConfidence") return { confidence: value };
   const levels = description.calibration?.[name === "conformal" ? "conformal" : "answer_share"];
@@ -371,7 +371,7 @@ const embed: Task<string, EmbedOptions, Float32Array, { parts: Part[]; skip: num
     const { dimensions } = options;
     requireCount("dimensions", dimensions);
     if (dimensions !== undefined && dimensions > vector.length) {
-      throw new PocketBertError("input", `dimensions ${dimensions} is more than the ${vector.length} that the model's vectors have`);
+      throw new PocketBertError("input", `dimensions ${dimensions} exceeds the ${vector.length} dimensions of the model's vectors`);
     }
     const kept = vector.slice(0, dimensions ?? (isDeclared ? (declared.dimensions ?? undefined) : undefined));
     return options.normalize ? decode.unit(kept) : kept;

@@ -70,7 +70,7 @@ FROM_PRETRAINED: dict[str, Idle] = {
          "disable_mmap", "_fast_init"),
         Idle(_SWITCH, "must be True or False"),
     ),
-    "force_download": Idle(one_of(None, False), "what the hub has changed is downloaded by itself; leave it out"),
+    "force_download": Idle(one_of(None, False), "changed files are downloaded automatically; leave it out"),
     "proxies": Idle(one_of(None), "set HTTPS_PROXY, and leave it out"),
     "subfolder": Idle(one_of(None, ""), "pass the folder of the model itself"),
     "attn_implementation": Idle(_TEXT, "must be a text"),

@@ -72,7 +72,7 @@ class Calibration:
     after: Quality
     """Cross-fitted: each example is judged by temperatures that were fitted on the others."""
     chance: float
-    """The calibration error that perfect probabilities stay below in 95 % of evaluations of this size."""
+    """95th percentile of the calibration error of perfect probabilities in evaluations of this size."""
     kept: tuple[tuple[int, str], ...] = ()
     """Labels whose temperature stays 1, with the reason; (-1, reason) if it is that of all classes."""
 
@@ -120,7 +120,7 @@ def _too_few(gold: Gold, *, several: bool) -> str | None:
     if several:
         rare = int(min(gold.sum(), len(gold) - gold.sum()))
         if rare < ENOUGH_PER_LABEL:
-            return f"{rare} held-out examples of one kind are too few ({ENOUGH_PER_LABEL} are needed)"
+            return f"{rare} held-out examples of one label are too few ({ENOUGH_PER_LABEL} are needed)"
     return None
 
 

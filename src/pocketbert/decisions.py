@@ -138,9 +138,9 @@ class Rule:
     """How the probabilities of one text become an answer; without numbers the best label is it."""
 
     confidence: float | None = None
-    """With less, there is no answer."""
+    """Minimum confidence of an answer."""
     member: float | None = None
-    """Of all labels that reach it, one is the answer."""
+    """Minimum confidence of a label in the set of an answer."""
     thresholds: tuple[float | None, ...] | None = None
     """A text has all labels that exceed theirs."""
 
@@ -186,7 +186,7 @@ def make_rule(
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InputError(f"{name}={value!r} must be a number from 0 to 1")
     if config.num_labels < 2 or config.problem_type in ("regression", "multi_label_classification"):
-        raise InputError(f"{name} is for models with one of several labels per text, which this one is not")
+        raise InputError(f"{name} is for models with exactly one label per text, which this one is not")
     if name == "min_confidence":
         return Rule(confidence=float(value))
     least = _stated(config, name, float(value))
@@ -199,8 +199,8 @@ def _stated(config: PreTrainedConfig, name: str, level: float) -> float:
     levels = calibration.get(name) if isinstance(calibration, Mapping) else None
     if not isinstance(levels, Mapping):
         raise InputError(
-            f"{name} needs numbers from held-out examples, which finetune and distill write to config.json where there "
-            "are enough; this model has none (min_confidence needs none)"
+            f"{name} needs statistics of held-out examples, which finetune and distill write to config.json if "
+            f"there are enough; this model has none (min_confidence works without them)"
         )
     least = levels.get(f"{level:g}")
     if not isinstance(least, int | float):

@@ -82,5 +82,5 @@ def require(extra: str) -> None:
     missing = [name for name in EXTRAS[extra] if not _is_installed(name)]
     if missing:
         raise MissingExtraError(
-            f"this needs {', '.join(missing)}, which the extra '{extra}' brings: pip install 'pocketbert[{extra}]'"
+            f"this needs {', '.join(missing)}, from the extra '{extra}': pip install 'pocketbert[{extra}]'"
         )

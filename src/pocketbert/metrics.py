@@ -57,7 +57,7 @@ def f1(predictions: ArrayLike, labels: ArrayLike, average: str = "binary") -> fl
         classes = np.array([1]) if average == "binary" else np.union1d(predicted, gold)
         predicted, gold = predicted[:, None] == classes, gold[:, None] == classes
     elif average == "binary":
-        raise InputError("average='binary' needs one class an example: choose 'macro' or 'micro' for several")
+        raise InputError("average='binary' needs one class per example: choose 'macro' or 'micro' for several")
     predicted, gold = predicted.astype(bool), gold.astype(bool)
     hits, proposed, actual = (x.sum(axis=0).astype(float) for x in (predicted & gold, predicted, gold))
     if average == "micro":

@@ -58,7 +58,9 @@ def divide(whole: F, text: slice, length: int, overlap: int | None = None) -> li
         return [whole]
     room = length - len(whole) + text.stop - text.start
     if room < 1:
-        raise InputError(f"the {length} tokens of a window leave no room for the text beside what is in every window")
+        raise InputError(
+            f"the {length} tokens of a window leave no room for the text beside the tokens of every window"
+        )
     overlap = room // 4 if overlap is None else overlap
     if not 0 <= overlap < room:
         raise InputError(f"stride={overlap} must be at least 0 and less than {room}, what a window shows of a text")

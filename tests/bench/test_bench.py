@@ -122,7 +122,7 @@ def test_peers_that_cannot_take_part_are_named(tmp_path: Path) -> None:
     broken = OnnxRuntime("fp32", "split", needs=())
     subject = with_random_weights("squeezebert", CONFIGS["squeezebert"])
     (tmp_path / "file").touch()  # no folder: the export fails
-    for quick, reason in ((False, "failed: "), (True, "--full takes it")):
+    for quick, reason in ((False, "failed: "), (True, "measured only with --full")):
         with measure.Bench(tmp_path / "file", (absent, broken), quick=quick) as bench:
             assert bench.prepare(subject) == list(OURS)
             missing = bench.report.missing

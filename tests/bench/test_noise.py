@@ -26,8 +26,8 @@ NAMES = {"model": "m", "engine": "e", "precision": "int8", "kernels": "k", "batc
 def test_reasons() -> None:
     assert disturbance(1.1, 1.0, MOST_INTERRUPTED, MOST_STOLEN) == ""
     assert disturbance(1.1, 1.0, None, None) == ""
-    assert disturbance(1.1, 1.0, 0.5, 0.0) == "50 % of the passes interrupted"
-    assert disturbance(1.1, 1.0, 0.0, 0.04) == "4 % of the time stolen by the host"
+    assert disturbance(1.1, 1.0, 0.5, 0.0) == "50 % of the passes were interrupted"
+    assert disturbance(1.1, 1.0, 0.0, 0.04) == "4 % of the time was stolen by the host"
     assert disturbance(1.01 * MOST_SPREAD, 1.0, None, None) == "median 1.16 times the least"
     assert disturbance(2.0, 1.0, 1.0, 1.0).count(",") == 2
 
@@ -37,7 +37,7 @@ def test_a_row_of_turns() -> None:
     row = row_of(turns, threads=2, **NAMES)
     assert (row.median_ms, row.least_ms, row.after_others_ms, row.passes) == (2750.0, 2000.0, 8000.0, 4)
     assert row.disturbed == (
-        "50 % of the passes interrupted, 2 % of the time stolen by the host, median 1.38 times the least"
+        "50 % of the passes were interrupted, 2 % of the time was stolen by the host, median 1.38 times the least"
     )
     unknown = row_of([Turn(1.0, [1.0], None, None)], threads=2, **NAMES)
     assert unknown.disturbed == ""

@@ -180,7 +180,7 @@ def test_another_run_is_not_mixed_in(files: Path, models: Models, tmp_path: Path
             answer_files(BulkOptions(**options | changes))
     lines = (files / "a.jsonl").read_text().splitlines(keepends=True)
     (files / "a.jsonl").write_text("".join(lines[:16]))
-    with pytest.raises(DataError, match=r"fewer rows: nothing is left for part-00002\.jsonl"):
+    with pytest.raises(DataError, match=r"fewer rows: none are left for part-00002\.jsonl"):
         answer_files(BulkOptions(**options))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
@@ -205,7 +205,7 @@ def test_bad_files(files: Path, models: Models, tmp_path: Path) -> None:
     refused(r"a\.jsonl, line 1: no \[MASK\]", file=files / "a.jsonl", task="fill-mask", model=models["fill-mask"],
             output=str(tmp_path / "other"))  # fmt: skip
     refused("--keep label: the results have a column of this name", file=files / "a.jsonl", keep=("label",))
-    refused("is a file: --output takes a folder", file=files / "a.jsonl", output=str(files / "b.csv"))
+    refused("is a file: --output needs a folder", file=files / "a.jsonl", output=str(files / "b.csv"))
 
 
 def test_wrong_usage(files: Path, models: Models, tmp_path: Path) -> None:

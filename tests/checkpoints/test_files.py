@@ -80,12 +80,12 @@ class TestWriting:
 
     def test_a_file_where_a_folder_should_be(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
-        with pytest.raises(CheckpointError, match="a file of that name exists where a folder is needed"):
+        with pytest.raises(CheckpointError, match="a file of that name exists: choose another folder"):
             write_text(tmp_path / "file" / "config.json", "x")
 
     def test_a_folder_where_the_file_should_be(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").mkdir()
-        with pytest.raises(CheckpointError, match="a folder of that name exists where a file is needed"):
+        with pytest.raises(CheckpointError, match="a folder of that name exists: choose another name"):
             write_text(tmp_path / "config.json", "x")
         assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
 

@@ -64,7 +64,7 @@ def test_a_public_model_stays_public(hub: Hub, folder: Path) -> None:
 
 
 def test_what_the_hub_refuses(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match=r"--push a//b is not a name that a model on the hub can have"):
+    with pytest.raises(CheckpointError, match=r"--push a//b is not a valid name of a model on the hub"):
         prepare_push("a//b")
     hub.writers = {"other"}
     for action in (lambda: prepare_push("acme/x"), lambda: push(folder, "acme/x")):
@@ -99,7 +99,7 @@ def test_a_run_is_pushed_and_read_from_the_hub(hub: Hub, tmp_path: Path) -> None
 
 def test_one_run_under_one_name(tmp_path: Path) -> None:
     options = options_in(tmp_path, push="acme/reviews")
-    with pytest.raises(ConfigError, match="--push is for one run"):
+    with pytest.raises(ConfigError, match="--push is for a single run"):
         over_seeds(finetune, options, 2)
     with pytest.raises(ConfigError, match="--push acme/reviews needs an output folder"):
         replace(options, output=None)

@@ -115,7 +115,7 @@ class TestDamage:
             ([(b"", b""), (b"a", b""), (b"a", b"")], "out of order"),
             ([(b"", b""), (b"x" * 1001, b"")], "too long"),
             ([(b"", b""), (b"\xff", b"")], "utf-8"),
-            ([(b"", b""), (b"x", writer.message(7, b""))], "slices"),
+            ([(b"", b""), (b"x", writer.message(7, b""))], "partitioned"),
             ([(b"", b""), (b"x", writer.message(2, writer.number(3, 1)))], "unknown shape"),
             ([(b"", b""), (b"x", writer.message(2, writer.message(2, b"") * 33))], "33 dimensions"),
             ([(b"", b""), (b"x", writer.message(2, writer.message(2, writer.number(1, 2**60))))], "out of range"),

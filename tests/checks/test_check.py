@@ -121,7 +121,7 @@ def test_what_is_odd_about_labels(checked: Callable[..., CheckResult], tmp_path:
     single = checked([(text, f"label {i}") for i, (text, _) in enumerate(tickets(12))])
     assert "too few have 5 rows" in single.notes[0]
     numbers = checked([(text, f"{i / 7:.3f}") for i, (text, _) in enumerate(tickets(20))])
-    assert numbers.notes == ("labels are not checked: they are numbers to predict",)
+    assert numbers.notes == ("labels are not checked: they are numbers (regression)",)
     chance = random.Random(3)
     wrong = checked([(text, chance.choice(("login", "money"))) for text, _ in tickets(60)])
     assert wrong.rows == 60  # labels that tell nothing end in no error
@@ -209,5 +209,5 @@ def test_the_command(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes])
     found = [json.loads(line) for line in run("--json").splitlines()]
     assert [(one["kind"], one["line"]) for one in found if one["kind"] == "duplicate"] == [("duplicate", 62)]
     table = run("--table")
-    assert "the same text twice" in table
+    assert "duplicates" in table
     assert "rows     61" in table

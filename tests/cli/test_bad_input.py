@@ -94,7 +94,9 @@ def test_the_ids_of_a_vocabulary_must_fit_the_model(run: Run, copy: Path) -> Non
     vocabulary = [f"word{i}" for i in range(200)]
     (copy / "tokenizer.json").unlink()
     (copy / "vocab.txt").write_text("\n".join([*SPECIAL, *vocabulary]))
-    assert "205 tokens and the model 72: they do not go together" in run("classify", "--model", copy, "word199").error
+    assert (
+        "205 tokens and the model 72: they do not belong together" in run("classify", "--model", copy, "word199").error
+    )
 
 
 def test_models_of_another_task(run: Run, models: Models) -> None:
@@ -163,7 +165,10 @@ def test_what_was_answered_before_bad_input_is_kept(run: Run, models: Models, tm
 # ── training ──
 
 TABLES: dict[str, tuple[bytes, str]] = {
-    "no column": (b"words,more,label\na,c,x\nb,d,y\n", "no column looks like the text; name it with --text-column"),
+    "no column": (
+        b"words,more,label\na,c,x\nb,d,y\n",
+        "no column was recognized as the text; name it with --text-column",
+    ),
     "ragged": (b"text,label\na,x\nb,y,z\n", "line 3: has 3 columns, the header has 2"),
     "latin": (b"text,label\ncaf\xe9,x\nb,y\n", "line 2: byte 0xE9 is not UTF-8"),
     "utf-16": ("text,label\na,x\n".encode("utf-16"), "is UTF-16"),
@@ -242,7 +247,7 @@ def test_a_full_disk(run: Run, models: Models, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--model", "m", "--from-scratch", "c.json"], "what to start from"),
+        (["--model", "m", "--from-scratch", "c.json"], "exclude each other"),
         (["--from-scratch", "squeezebert-uncased"], "--vocab-size"),
         (["--model", "m", "--batch-size", "0"], "--batch-size 0 must be at least 1"),
         (["--model", "m", "--batch-size", "many"], "'many' is not a valid integer"),

@@ -20,7 +20,7 @@ def test_compare(run: Run, tmp_path: Path) -> None:
     shown = run("compare", first, second, "--table", "--output", tmp_path / "page.html")
     assert "accuracy" in shown.text
     assert "is better." in " ".join(shown.err.split())
-    assert "<h2>Right in" in (tmp_path / "page.html").read_text()
+    assert "<h2>Only " in (tmp_path / "page.html").read_text()
     again = run("compare", first, second, "--output", tmp_path / "page.html")
     assert again.code == 2
     assert "exists: choose another name" in " ".join(again.err.split())

@@ -73,7 +73,7 @@ def test_submission(run: Run, models: Models, tmp_path: Path) -> None:
 
 def test_files_of_another_task(run: Run, models: Models, data: dict[str, Path]) -> None:
     assert "one of the suffixes .json, .jsonl" in run("evaluate", models["answer"], data["tag"]).error
-    assert "needed are prompt, choices and label" in run("evaluate", models["choose"], _lines(data)).error
+    assert "expected prompt, choices and label" in run("evaluate", models["choose"], _lines(data)).error
     assert (
         "has 2 labels, not 3 (a, b, c)"
         in run("evaluate", models["classify"], data["tag"].with_name("none.csv"), "--labels", "a,b,c").error

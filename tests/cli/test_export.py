@@ -65,7 +65,7 @@ def test_what_is_refused(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr("pocketbert.errors.find_spec", lambda name: None if name == "onnxruntime" else object())
     missing = run("export", model, tmp_path / "new").error
-    assert "this needs onnxruntime, which the extra 'export' brings: pip install 'pocketbert[export]'" in missing
+    assert "this needs onnxruntime, from the extra 'export': pip install 'pocketbert[export]'" in missing
     assert "pocketbert[export]" in run("evaluate", line["path"], data).error
 
 

@@ -21,11 +21,11 @@ def test_from_a_file_to_an_answer(run: Callable[..., Outcome], tmp_path: Path) -
     [line] = done.lines
     assert line["folder"] == str(model)
     assert line["metrics"]["accuracy"] > 0.5
-    assert "in cross-validation: accuracy" in done.err
+    assert "cross-validated: accuracy" in done.err
     assert run("classify", "--model", model, "My card was charged for nothing.").lines[0]["label"] == "billing"
     refused = run("finetune", data, "--few-shot", "--seeds", "2", "-o", tmp_path / "other")
     assert refused.code == 2
-    assert "--seeds trains a model" in refused.err
+    assert "--seeds is for training the encoder" in refused.err
 
 
 def test_it_needs_no_pytorch() -> None:

@@ -42,7 +42,7 @@ def test_no_table_disappears(run: Run, models: Models, width: str, monkeypatch: 
 def test_names_of_files_are_noted(run: Run, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("reviews.csv").write_text("text\nfilm\n")
-    note = "note: reviews.csv is read as a text, and is also a file: --file reads what it holds\n"
+    note = "note: reviews.csv is used as a text, but a file of that name exists: --file reads what it holds\n"
     outcome = run("classify", "--model", models["classify"], "film", "reviews.csv")
     assert (len(outcome.lines), outcome.err) == (2, note)
     outcome = run("answer", "who?", "--model", models["answer"], "--context", "reviews.csv")
@@ -76,7 +76,7 @@ def test_documents_are_no_texts(run: Run, models: Models, tmp_path: Path, conten
 def test_rows_of_tables_are_noted(run: Run, models: Models, tmp_path: Path, lines: str, says: str) -> None:
     outcome = run("classify", "--model", models["classify"], stdin=lines)
     assert len(outcome.lines) == 2
-    assert f"note: standard input {says}, and its lines are read as they are; save them as a file" in outcome.err
+    assert f"note: standard input {says}, and each of its lines is read as a text; save them as a file" in outcome.err
     (tmp_path / "lines.txt").write_text(lines)
     assert "; rename it to a file whose name ends in ." in run(
         "classify", "--model", models["classify"], "--file", tmp_path / "lines.txt"

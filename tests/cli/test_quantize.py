@@ -87,4 +87,4 @@ def test_what_is_refused(
     assert "already in int8" in error(int8, out, "--eval", data)
     done = run("finetune", data, "--eval-data", data, "-m", int8, "-o", out, "--max-steps", "1")
     assert done.code == 0
-    assert "is in int8: its weights were converted to fp32" in caplog.text
+    assert "has int8 weights, which were converted to fp32" in caplog.text

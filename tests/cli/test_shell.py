@@ -102,7 +102,7 @@ def test_wrong_usage(run: Run, arguments: list[str], says: str) -> None:
 
 def test_errors_are_one_line_and_a_status() -> None:
     outcome = shell("info", "./nowhere")
-    assert outcome.error == "'./nowhere': no such folder (and no name that a model on the hub can have)"
+    assert outcome.error == "'./nowhere': no such folder, and not a valid name of a model on the hub"
 
 
 def test_debug_shows_the_traceback() -> None:

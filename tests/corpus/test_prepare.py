@@ -474,5 +474,9 @@ def test_documents_in_scripts_without_spaces(tmp_path: Path) -> None:
 def test_the_only_document_is_held_out(tmp_path: Path) -> None:
     source = write_text(tmp_path / "one.txt", texts(1))
     seed = next(seed for seed in range(99) if is_held_out(clean(source.read_text()), 0.5, seed))
-    with pytest.raises(DataError, match=r"all 1 documents were held out .*--held-out 0, or choose another --seed"):
+    with pytest.raises(
+        DataError,
+        match=r"all 1 documents were assigned to the held-out split .*--held-out 0, or "
+        r"another --seed",
+    ):
         run(source, tmp_path / "out", held_out=0.5, seed=seed)

@@ -329,7 +329,7 @@ def test_padded(corpus: Corpus) -> None:
 
 
 def test_bad_requests(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="take smaller batches"):
+    with pytest.raises(DataError, match="use smaller batches"):
         PretrainingBatches(corpus, 64, 10_000)
     with pytest.raises(ConfigError, match="too short"):
         PretrainingBatches(corpus, 7, 4)

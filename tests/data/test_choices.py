@@ -118,7 +118,7 @@ def test_own_layout(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.csv", "sent1,sent2,label\nx,y,0\n", "needed are SWAG's columns"),
+        ("a.csv", "sent1,sent2,label\nx,y,0\n", "expected SWAG's columns"),
         ("a.csv", SWAG.replace("leaves.,0", "leaves."), "line 2: has another number of columns than the header"),
         ("a.csv", SWAG.replace(",0\n", ",4\n"), "line 2: the label '4' is not one of the 4 choices"),
         ("a.csv", SWAG.replace(",0\n", ",\n"), "line 2: the label ''"),
@@ -127,7 +127,7 @@ def test_own_layout(tmp_path: Path) -> None:
         ("a.tsv", CODAH.replace("\tfly.", ""), "line 2: has 7 columns, the first line has 6"),
         ("a.tsv", "text\tlabel\nx\ty\n", "line 1: has neither layout"),
         ("a.tsv", OPENBOOK.replace("\tA\n", "\tC\n"), "line 2: the label 'C'"),
-        ("a.jsonl", '{"text": "x"}', "line 1: has the keys text; needed are prompt"),
+        ("a.jsonl", '{"text": "x"}', "line 1: has the keys text; expected prompt"),
         ("a.jsonl", '{"prompt": "p", "choices": ["a"], "label": 0}', "line 1: has 1 choices"),
         ("a.jsonl", '{"prompt": "p", "choices": ["a", ""], "label": 0}', "line 1: choice 2 is an empty text"),
         ("a.jsonl", '{"prompt": "", "choices": ["a", "b"], "label": 0}', "line 1: the prompt is an empty text"),

@@ -156,7 +156,7 @@ def test_broken_json_lines(tmp_path: Path, text: str, says: str) -> None:
 
 def test_other_formats_are_called_by_their_names(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(json.dumps(ROWS[0]) + "\n")
-    with pytest.raises(DataError, match=r"a\.txt: holds JSON; give the file the suffix \.jsonl"):
+    with pytest.raises(DataError, match=r"a\.txt: holds JSON; rename it to end in \.jsonl"):
         read_tagged(tmp_path / "a.txt")
     (tmp_path / "b.parquet").write_bytes(b"no table")
     with pytest.raises(DataError, match=r"b\.parquet: is not a Parquet file"):

@@ -100,7 +100,7 @@ def test_labels_with_columns_of_their_own_are_named(tmp_path: Path) -> None:
         read_table(path, label="one,three")
     # Numbers that are no truth values, or another column: nothing is guessed.
     for content in ("text,one,two\nx,1,5\n", "text,one,two,other\nx,1,0,word\n"):
-        with pytest.raises(DataError, match="no column looks like the label"):
+        with pytest.raises(DataError, match="no column was recognized as the label"):
             read_table(write(path, content))
 
 
@@ -199,7 +199,7 @@ def test_labels_that_differ_in_case_are_noted_or_merged(caplog: pytest.LogCaptur
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert "'Billing' (1) beside 'billing'" in record.getMessage()
-    assert "--merge-labels makes one of them" in record.getMessage()
+    assert "--merge-labels merges them" in record.getMessage()
     caplog.clear()
     found = tidied(rows, merge=True)
     assert [one.label for one in found.examples] == ["billing", "billing", "billing", "refund", ("refund",)]
@@ -219,7 +219,7 @@ def test_labels_that_join_others_are_noted(caplog: pytest.LogCaptureFixture) -> 
     for other in (["0,1", "1,0"], ["0,1,1", "1,0"], ["0,1,1", "2,0,0"]):
         assert joined(other) is None
     tidied(labelled("a", "b", "a;b"))
-    assert "the label 'a;b', which joins others" in caplog.text
+    assert "the label 'a;b' joins other labels" in caplog.text
 
 
 def test_what_is_no_number_among_numbers(caplog: pytest.LogCaptureFixture) -> None:
@@ -229,7 +229,7 @@ def test_what_is_no_number_among_numbers(caplog: pytest.LogCaptureFixture) -> No
     for others in (["1", "2", "nan"], ["1.5", "good"], ["good", "bad"], scores):
         assert odd_among_numbers(others) == []
     rows = labelled(*scores, "unknown", "3,25")
-    with pytest.raises(DataError, match=r"a\.csv, line 20: the label 'unknown' is no number, and 19 others are"):
+    with pytest.raises(DataError, match=r"a\.csv, line 20: the label 'unknown' is not a number, and 19 others are"):
         Labels.of(rows)
     kept = tidied(rows, skip_bad=True)
     assert (len(kept), kept.skipped) == (19, 1)
@@ -237,11 +237,11 @@ def test_what_is_no_number_among_numbers(caplog: pytest.LogCaptureFixture) -> No
     assert Labels.of(kept).regression
     assert not caplog.records
     assert Labels.of(labelled("0.0", "1.0", "0.0")).regression
-    assert "name them in their order with --labels" in caplog.text
+    assert "name them in the order of their ids with --labels" in caplog.text
 
 
 def test_probabilities_are_no_labels() -> None:
-    with pytest.raises(DataError, match=r"\['0\.9', '0\.1'\] holds numbers with decimals, which are no labels"):
+    with pytest.raises(DataError, match=r"\['0\.9', '0\.1'\] holds numbers with decimals, which are not labels"):
         Labels.of(labelled(("0.9", "0.1"), ("0.2", "0.8")))
 
 
@@ -353,7 +353,7 @@ def test_numbers_and_pairs_instead_of_tags(tmp_path: Path) -> None:
     assert read_tagged(path, names=("O", "B-PER", "I-PER")).examples[0].tags == ("B-PER", "I-PER", "O")
     with pytest.raises(DataError, match=r"tag 2 is 2, and there are 2 tags: O, B-PER"):
         read_tagged(path, names=("O", "B-PER"))
-    with pytest.raises(DataError, match=r"holds words with their tags, 'was/O'; needed is one word per line"):
+    with pytest.raises(DataError, match=r"holds words with their tags, 'was/O'; expected one word per line"):
         read_tagged(write(path, "marie/B-PER was/O\n\nmarie/B-PER was/O\n"))
     with pytest.raises(DataError, match=r"holds words with their tags, 'was\|O'"):
         read_tagged(write(path, "marie|B-PER was|O\n\nmarie|B-PER was|O\n"))

@@ -71,7 +71,7 @@ def test_a_dataset_has_names_of_classes() -> None:
                               "ner_tags": datasets.List(datasets.ClassLabel(names=["O", "B-PER"]))})  # fmt: skip
     tagged = datasets.Dataset.from_dict({"tokens": [["ann", "sings"]], "ner_tags": [[1, 0]]}, features=tags)
     assert read_tagged(in_memory(tagged)).examples[0].tags == ("B-PER", "O")
-    with pytest.raises(DataError, match=r"several sets \(train\): choose one"):
+    with pytest.raises(DataError, match=r"several splits \(train\): choose one"):
         in_memory(datasets.DatasetDict({"train": data}))
 
 
@@ -120,13 +120,13 @@ def test_pairs_questions_choices_and_tags() -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (7, "a int is no labelled data"),
-        (["one", "two"], "a list is no labelled data"),
+        (7, "a int is not labelled data"),
+        (["one", "two"], "a list is not labelled data"),
         ([], "has no rows"),
-        (("one", "two"), "a tuple is no labelled data"),
+        (("one", "two"), "a tuple is not labelled data"),
         ((["one"], ["a", "b"]), "the columns differ in length: text 1, label 2"),
         ({"text": "one", "label": ["a"]}, "column 'text' is a str, not a list"),
-        ([("one", "a"), ("two",)], "a list is no labelled data"),
+        ([("one", "a"), ("two",)], "a list is not labelled data"),
     ],
 )
 def test_what_is_no_table(data: Any, problem: str) -> None:

@@ -108,7 +108,7 @@ def test_broken_files(tmp_path: Path) -> None:
         ("", "is empty"),
         ('{"data":\n oops', "line 2: is not JSON"),
         ('{"data": []}', "has no questions"),
-        ('{"version": 2}', "has no list 'data'; needed is SQuAD's layout"),
+        ('{"version": 2}', "has no list 'data'; expected SQuAD's layout"),
         ('{"id": 1}\n{"id": 2}', "line 1: 'context' holds nothing"),
         ("\ufeffx".encode("utf-16").decode("latin-1"), "is not JSON"),
     ):
@@ -154,7 +154,7 @@ def test_rows_as_they_come(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
     assert read_squad(tmp_path / "a.parquet").examples == [expected]
     (tmp_path / "a.jsonl").write_text(json.dumps({**row, "answers": None}))
-    with pytest.raises(DataError, match=r'needed is \{"id"'):
+    with pytest.raises(DataError, match=r'expected \{"id"'):
         read_squad(tmp_path / "a.jsonl")
 
 

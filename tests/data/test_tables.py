@@ -97,18 +97,20 @@ BAD = {
     "header.csv": ("text,label\n", "has no rows below its header"),
     "blank.tsv": ("\n\n", "is empty"),
     "blank.jsonl": ("\n\n", "is empty"),
-    "columns.csv": ("foo,bar\n1,2\n", "looks like the text; name it with --text-column; the columns are: foo, bar"),
-    "nolabel.csv": ("text,bar,foo\n1,2,x\n", "no column looks like the label; name it with --label-column"),
+    "columns.csv": ("foo,bar\n1,2\n", "was recognized as the text; name it with --text-column; the columns are: "
+    "foo, bar"),
+    "nolabel.csv": ("text,bar,foo\n1,2,x\n", "no column was recognized as the label; name it with --label-column"),
     "alike.csv": ("text,label,Text\na,b,c\n", "two columns are called text and Text; name the one to use with --text"),
     "title.csv": ("Export of May\n\ntext,label\na,b\n", "line 1: has one cell, and the next line more"),
     "caret.csv": ("text^label\na^b\n", "commas, semicolons, tabs or vertical bars separate columns"),
     "unnamed.csv": ("good film,pos\na,b\n", "if these are not names, add a first line such as text,label"),
     "page.csv": ("<html><table>", "is an HTML page; save the table in it as CSV"),
     "sheet.csv": ("<?xml version='1.0'?>", "is XML; save the sheet as CSV"),
-    "lines.csv": ('{"text": "a", "label": 1}\n', "holds JSON; give it the suffix .jsonl"),
+    "lines.csv": ('{"text": "a", "label": 1}\n', "holds JSON; rename it to end in .jsonl"),
     "wide.csv": ("text,label\na,b\n".encode("utf-16-le"), "is UTF-16; save it as UTF-8 (iconv -f UTF-16LE"),
-    "formula.csv": ("text,label\na,b\n#REF!,b\n", "line 3: column 'text' holds #REF!, which is an error of Excel's"),
-    "error.csv": ("text,label\na,b\nc,#N/A\n", "line 3: column 'label' holds #N/A, which is an error of Excel's"),
+    "formula.csv": ("text,label\na,b\n#REF!,b\n", "line 3: column 'text' holds #REF!, which is an error value of "
+    "Excel"),
+    "error.csv": ("text,label\na,b\nc,#N/A\n", "line 3: column 'label' holds #N/A, which is an error value of Excel"),
     "numbers.json": ('[{"text": "a", "label": 1},\n 5]\n', "line 2: holds a int, not an object"),
     "open.json": ('[{"text": "a", "label": 1},\n', "line 1: is not JSON: the list ends too early"),
     "comma.json": ('[{"text": "a", "label": 1}\n{"text": "b"}]', "must be separated by commas"),
@@ -144,7 +146,7 @@ BAD = {
     "sheet.xlsx": (b"PK\x03\x04garbage", "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV"),
     "old.csv": (b"\xd0\xcf\x11\xe0garbage", "is an old Excel workbook"),
     "report.csv": (b"%PDF-1.7", "is a PDF"),
-    "table.csv": (b"PAR1garbage", "is a Parquet file; give it the suffix .parquet"),
+    "table.csv": (b"PAR1garbage", "is a Parquet file; rename it to end in .parquet"),
     "headless.csv": ('"3","Stocks slide","Shares fell for a third day."\n', "the first line looks like an example"),
     "headless2.csv": ('"3","3","Shares fell for a third day."\n', "line 1: the first line looks like an example"),
     "long.csv": ("x" * 50 + ",y\n1,2\n", f"the columns are: {'x' * 40}, y"),
@@ -313,5 +315,5 @@ def test_decimals_of_databases(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 def test_a_named_pipe_is_called_by_its_name(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.csv")
-    with pytest.raises(DataError, match=r"a\.csv: is a pipe or device"):
+    with pytest.raises(DataError, match=r"a\.csv: is a pipe or a device"):
         read_table(tmp_path / "a.csv")

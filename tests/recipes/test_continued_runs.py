@@ -72,7 +72,10 @@ def test_a_decay_may_be_planned_later(constant: Make, tmp_path: Path) -> None:
     finetune(constant("a", max_steps=12, decay_last=0.5, resume=True))
     finetune(constant("b", max_steps=12, decay_last=0.5))
     assert trained(tmp_path / "a") == trained(tmp_path / "b")
-    with pytest.raises(ConfigError, match=r"12 steps are finished, and the rate was to decay from step 6 to 12, now"):
+    with pytest.raises(
+        ConfigError,
+        match="12 steps are finished, and the learning rate was to decay from step 6 to 12, and now",
+    ):
         finetune(constant("a", max_steps=20, decay_last=0.5, resume=True))
 
 
@@ -90,7 +93,7 @@ def test_a_killed_decay_is_resumed(constant: Make, tmp_path: Path) -> None:
 
 def test_what_a_continued_run_refuses(constant: Make, options: Make, tmp_path: Path) -> None:
     finetune(constant("a", max_steps=6))
-    with pytest.raises(ConfigError, match="6 steps are finished, and the run should have 5"):
+    with pytest.raises(ConfigError, match="6 steps are finished, and the run is to have 5"):
         finetune(constant("a", max_steps=5, resume=True))
     with pytest.raises(ConfigError, match=r"options\.learning_rate: was 0\.005, now 0\.001"):
         finetune(constant("a", max_steps=9, learning_rate=1e-3, resume=True))

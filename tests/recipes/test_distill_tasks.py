@@ -525,7 +525,9 @@ def test_a_student_that_begins_by_least_squares(text: Make, corpus: Path, tmp_pa
     assert first.metrics == again.metrics
     assert first.metrics["hidden_loss"] < 0.8 * copied.metrics["hidden_loss"]
     assert contents(first.folder / "last") == contents(again.folder / "last")
-    with pytest.raises(DataError, match=r"has 3,600 tokens in 'train', too few .* with 4,000: .*lower --init-tokens"):
+    with pytest.raises(
+        DataError, match=r"has 3,600 tokens in 'train', too few for --init-tokens 4,000: .*lower --init-tokens"
+    ):
         distill(text(**changes, init="refit", init_tokens=4000, output=tmp_path / "d"))
     with pytest.raises(ConfigError, match="the teacher's hidden_size: 32, not 16"):
         distill(text(init="refit", init_tokens=3000, output=tmp_path / "e"))

@@ -169,7 +169,7 @@ def test_two_runs_at_once_are_refused(options: Options) -> None:
 
         def print(self, *texts: Any, **rest: Any) -> None:
             lines.append(str(texts[0]))
-            with pytest.raises(CheckpointError, match="another run uses it"):
+            with pytest.raises(CheckpointError, match="another run is using it"):
                 finetune(options(resume=True))
 
     finetune(options(), console=Second())
@@ -320,7 +320,7 @@ def test_regression_of_pairs(options: Options, tmp_path: Path, caplog: pytest.Lo
     with caplog.at_level(logging.INFO, "pocketbert"):
         # Batches of one or two: where shapes broadcast, they would here.
         result = finetune(options(data=data, batch_size=2, epochs=4, learning_rate=3e-3))
-    assert "a number to predict" in log_of(caplog)
+    assert "numbers to predict (regression)" in log_of(caplog)
     assert list(result.metrics) == ["pearson", "spearman", "loss"]
     assert result.metrics["pearson"] > 0.9
     config = AutoConfig.from_pretrained(result.folder)
@@ -403,7 +403,7 @@ def test_both_development_sets_of_mnli(options: Options, tmp_path: Path) -> None
     ("changes", "message"),
     [
         ({"task": "translation"}, "--task translation must be one of text-classification"),
-        ({"model": "x", "from_scratch": "y"}, "choose what to start from"),
+        ({"model": "x", "from_scratch": "y"}, "exclude each other"),
         ({"vocab_size": None}, "--from-scratch needs a vocabulary"),
         ({"from_scratch": "bert-huge"}, r"nor a preset \(bert-base-uncased"),
         ({"model": "x", "vocab_size": 100}, "needs --from-scratch"),
@@ -488,7 +488,7 @@ def test_automatic_precision(options: Options, monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("PyTorch would not use the units")
     console = Console(record=True, width=200)
     run = finetune(options(epochs=1), console=console)
-    assert "in bf16 (the processor has units; --precision fp32 turns it off)" in console.export_text()
+    assert "in bf16 (the processor has units; --precision fp32 disables it)" in console.export_text()
     monkeypatch.setattr("pocketbert.machine.bf16_units", lambda: None)
     console = Console(record=True, width=200)
     again = finetune(options(epochs=1, resume=True), console=console)

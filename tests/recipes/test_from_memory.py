@@ -170,7 +170,7 @@ def test_weights_that_do_not_fit() -> None:
     for changes, problem in cases:
         with pytest.raises(ConfigError, match=problem):
             weights(data, **changes)
-    with pytest.raises(ConfigError, match="these are numbers"):
+    with pytest.raises(ConfigError, match="these labels are numbers"):
         weights((["x", "y"], [0.5, 1.5]), class_weights="balanced")
     with pytest.raises(ConfigError, match="is for finetune"):
         DistillOptions(data=data, teacher=("t",), class_weights="balanced")
@@ -178,7 +178,7 @@ def test_weights_that_do_not_fit() -> None:
         FinetuneOptions(data=data, glue="sst-2")
     with pytest.raises(ConfigError, match="needs an output folder"):
         FinetuneOptions(data=data, resume=True)
-    with pytest.raises(DataError, match="is no labelled data"):
+    with pytest.raises(DataError, match="is not labelled data"):
         FinetuneOptions(data=3)
 
 

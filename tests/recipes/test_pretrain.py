@@ -236,7 +236,7 @@ def test_an_architecture_of_ones_own(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_bad_input(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"needs 5,000: take smaller batches"):
+    with pytest.raises(DataError, match=r"needs 5,000: use smaller batches"):
         pretrain(options(corpus, tmp_path / "a", batch_size=(5000,)))
     with pytest.raises(DataError, match="is not a prepared corpus"):
         pretrain(options(tmp_path, tmp_path / "b"))

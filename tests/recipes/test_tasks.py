@@ -377,7 +377,7 @@ def test_memory_holds_one_chunk(tokenizer: BertTokenizer) -> None:
         ({"task": "question-answering"}, DataError, r"reviews\.csv: must be a file with one of the suffixes \.json"),
         ({"task": "token-classification"}, DataError, r"reviews\.csv, line \d+: has \d+ columns, the first line has 1|"
          r"line 1: has 1 columns"),
-        ({"task": "multiple-choice"}, DataError, r"reviews\.csv: needed are SWAG's columns"),
+        ({"task": "multiple-choice"}, DataError, r"reviews\.csv: expected SWAG's columns"),
     ],
 )  # fmt: skip
 def test_options_and_files_of_other_tasks(

@@ -73,7 +73,7 @@ def test_numbers_have_intervals_of_differences(tmp_path: Path) -> None:
 
 CHANGES: dict[str, tuple[Change, str]] = {
     "other examples": (lambda one: replace(one, examples="0"), "was evaluated on 80 examples of held.csv"),
-    "other labels": (lambda one: replace(one, answers="0"), "on the same texts with other labels"),
+    "other labels": (lambda one: replace(one, answers="0"), "on the same texts with different labels"),
     "another label": (lambda one: replace(one, labels=["bad", "fine", "new"]), "only one of them has <b>good</b>, new"),
     "no metric": (lambda one: replace(one, metrics={"own": 1.0}), "no metric in common"),
 }

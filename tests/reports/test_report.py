@@ -71,8 +71,8 @@ def test_a_report_of_every_task(kind: str, tmp_path: Path) -> None:
         assert name in page.text
         assert f"{value:.4f}" in page.text
     there = {*re.findall(r"<h2>(.*?)</h2>", (tmp_path / "report.html").read_text())}
-    wanted = {"Scores", "Errors", "Data, model and machine", "How to reproduce it", *MORE.get(kind, ())}
-    assert there - {"Labels that look wrong"} == wanted
+    wanted = {"Scores", "Errors", "Data, model and machine", "Reproduction", *MORE.get(kind, ())}
+    assert there - {"Probable label errors"} == wanted
 
 
 def test_every_text_of_the_user_is_escaped(tmp_path: Path) -> None:
@@ -93,15 +93,15 @@ def test_the_report_of_a_run(tmp_path: Path) -> None:
     result = finetune(options, argv=["pocketbert", "finetune", "my <data>"])
     path = result.folder / "report.html"
     page, source = Page(path), path.read_text()
-    titles = [title for title in re.findall(r"<h2>(.*?)</h2>", source) if title != "Labels that look wrong"]
+    titles = [title for title in re.findall(r"<h2>(.*?)</h2>", source) if title != "Probable label errors"]
     assert titles == [
-        "Scores", "Per label", "Confusion matrix", "Curves", "Errors", "Data", "Size and speed", "How to reproduce it",
+        "Scores", "Per label", "Confusion matrix", "Curves", "Errors", "Data", "Size and speed", "Reproduction",
     ]  # fmt: skip
     run = json.loads((result.folder / "run.json").read_text())
     assert page.text.count(f"{result.metrics['accuracy']:.4f}") >= 1
     assert "$ pocketbert finetune 'my <data>'" in page.text
     assert f"{run['parameters']:,}" in page.text
-    assert "80 evaluation texts are in the training data as well" in page.text
+    assert "80 evaluation texts are also in the training data" in page.text
     assert "before calibration" in page.text
     _, sets = read_outcomes(result.folder / "evaluation" / FILE)
     errors = len(sets["dev"].errors)
@@ -176,7 +176,7 @@ def test_a_model_that_explains_nothing(tmp_path: Path) -> None:
     classes(pairs=True, sure=0.5).write(tmp_path)
     write_evaluation_report(tmp_path, "my-model", {}, [], explained=str(tmp_path))
     page = Page(tmp_path / "report.html")
-    assert "They are not explained: " in page.text
+    assert "No explanations: " in page.text
     assert "mark" not in page.tags
 
 

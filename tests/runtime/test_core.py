@@ -122,7 +122,11 @@ def test_without_a_library_numpy_computes(
     monkeypatch.setattr(core, "library", core.library.__wrapped__)
     with caplog.at_level(logging.WARNING, "pocketbert"):
         assert native_core.__wrapped__() is None
-    assert re.fullmatch(rf"the native core {message} \(.*\): NumPy runs the model, more slowly", caplog.messages[0])
+    assert re.fullmatch(
+        rf"the native core {message} \(.*\): the model runs in NumPy, which is "
+        rf"slower",
+        caplog.messages[0],
+    )
 
 
 CPUINFO = Path("/proc/cpuinfo")

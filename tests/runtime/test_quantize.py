@@ -365,7 +365,7 @@ def test_pytorch_reads_the_weights_in_fp32(name: str, tmp_path: Path, caplog: py
     stored, before = load_file(tmp_path / "b" / "model.safetensors"), load_file(original / "model.safetensors")
     assert (name == "smoothed") <= any(key.endswith(".balance") for key in stored)
     model = our_class(config, head).from_pretrained(tmp_path / "b")
-    assert "is in int8: its weights were converted to fp32" in caplog.text
+    assert "has int8 weights, which were converted to fp32" in caplog.text
     own, seen = {key: value.numpy() for key, value in model.state_dict().items()}, 0
     for key, value in before.items():
         error, steps = np.abs(own[key] - value), stored.get(f"{key}_scale")

@@ -272,7 +272,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a module of others": ({"modules.json": modules("Pooling", prefix="custom_st.")}, "custom_st.Transformer"),
     "no encoder": ({"modules.json": modules("Pooling")[1:]}, "the first module must be a Transformer"),
     "two poolings": ({"modules.json": modules("Pooling", "Pooling")}, "second pooling"),
-    "before the pooling": ({"modules.json": modules("Normalize", "Pooling")}, "before the pooling"),
+    "before the pooling": ({"modules.json": modules("Normalize", "Pooling")}, "precedes the pooling"),
     "two encoders": ({"modules.json": modules("Pooling", "Transformer")}, "second Transformer"),
     "a path elsewhere": ({"modules.json": [{**modules()[0], "path": "../x"}]}, "not a folder inside"),
     "arguments": ({"modules.json": [{**modules()[0], "kwargs": ["task"]}]}, "arguments"),

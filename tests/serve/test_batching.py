@@ -120,7 +120,7 @@ def test_what_cannot_be_done_in_time_is_given_up() -> None:
     queue.pace = 0.1
     assert {id(one) for one, _ in queue.take(5.0)} == {id(fine)}
     assert [str(error) for error in errors] == [
-        "the request would take 20 s, and may take 10: at most 100 tokens at a time"
+        "the request would take 20 s, more than the limit of 10 s: send at most 100 tokens per request"
     ]
     with pytest.raises(TooSlowError, match="at most 100 tokens"):
         worker.submit(queue, Request([sequence(50)] * 4, 0.0, None, 10.0), 99.0)

@@ -203,8 +203,8 @@ def test_newcomers_take_the_place_of_who_is_silent(
     with caplog.at_level(logging.WARNING):
         on_server(talk)
     assert [record.message for record in caplog.records if record.name == "pocketbert.serve"] == [
-        "more than 20 connections at once: those that were idle longest are closed; a higher limit of open files "
-        "allows more"
+        "more than 20 concurrent connections: closing those that were idle longest; a higher limit of open files "
+        "(ulimit -n) allows more"
     ]
 
 

@@ -109,10 +109,10 @@ FINE = tensor("text", TEXTS)
         ("nli", {"inputs": [{**FINE, "shape": [1, 2]}]}, 422, "shape must be [N] or [N, 1]"),
         ("nli", {"inputs": [{**FINE, "shape": [0]}]}, 422, "inputs.0.shape.0 must be at least 1"),
         ("nli", {"inputs": [{**FINE, "shape": [1, 1, 2]}]}, 422, "inputs.0.shape"),
-        ("nli", {"inputs": [FINE, FINE]}, 422, "takes each of these inputs once: text, text_pair"),
+        ("nli", {"inputs": [FINE, FINE]}, 422, "needs each of these inputs once: text, text_pair"),
         ("nli", {"inputs": [tensor("text_pair", TEXTS)]}, 422, "the input text is missing"),
         ("nli", {"inputs": [FINE, tensor("text_pair", ["a"])]}, 422, "different numbers of rows"),
-        ("nli", {"inputs": [FINE, tensor("texts", TEXTS)]}, 422, "takes each of these inputs once"),
+        ("nli", {"inputs": [FINE, tensor("texts", TEXTS)]}, 422, "needs each of these inputs once"),
         ("nli", {"inputs": [FINE], "outputs": [{"name": "x"}]}, 422, "its outputs are label, score"),
         ("nli", {"inputs": [FINE], "outputs": [{"name": "label", "parameters": {"binary_data": True}}]}, 422, "binary"),
         ("nli", {"inputs": [{**FINE, "parameters": {"binary_data_size": 9}}]}, 422, "of an input are not supported"),
@@ -120,7 +120,7 @@ FINE = tensor("text", TEXTS)
         ("nli", {"inputs": [FINE], "parameters": {"binary_data_output": True}}, 422, "is not a known field"),
         ("nli", {"inputs": [FINE], "parameters": {"model": "tag"}}, 422, "parameters.model is not an option"),
         ("choose", {"inputs": [tensor("prompt", TEXTS), tensor("choices", TEXTS)]}, 422, "shape must be [N, C]"),
-        ("answer", {"inputs": [FINE]}, 422, "takes each of these inputs once: question, context"),
+        ("answer", {"inputs": [FINE]}, 422, "needs each of these inputs once: question, context"),
     ],
 )
 def test_what_cannot_be_meant(service: Service, model: str, body: dict[str, Any], status: int, message: str) -> None:

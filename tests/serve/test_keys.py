@@ -53,14 +53,14 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
     [
         ("keys", b"# none\n", "keys contains no API key: write one per line"),
         ("keys", b"k\xe9y\n", r"keys is not UTF-8 \(byte 1\)"),
-        ("keys", "fine\nclé\n".encode(), "keys, line 2: an API key has letters"),
-        ("keys", b"two words\n", "keys, line 1: an API key has letters"),
+        ("keys", "fine\nclé\n".encode(), "keys, line 2: an API key must consist of ASCII letters"),
+        ("keys", b"two words\n", "keys, line 1: an API key must consist of ASCII letters"),
         ("keys", None, "cannot read .*keys: No such file"),
         ("keys.toml", b"", "contains no API key: write a table for each"),
         (
             "keys.toml",
             b"[a]\nkey = 'SECRET'\nlimit = 3",
-            "line 3, a.limit: a key has key, requests-per-minute, tokens-",
+            "line 3, a.limit: is not an option of a key; options are key, requests-per-minute, tokens-",
         ),
         ("keys.toml", b"[a]\nkey = 'SECRET'\nconcurrent = 0", "line 3, a.concurrent: must be a positive number"),
         ("keys.toml", b"[a]\nkey = 'SECRET'\nconcurrent = inf", "line 3, a.concurrent: must be a positive number"),
@@ -68,10 +68,10 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
         ("keys.toml", b"[a]\nkey = 'SECRET'\nreload = 1", "line 3, a.reload: must be true or false"),
         ("keys.toml", b"[a]\nreload = true", r"line 1, a: has no key: write key = \"…\" below \[a\]"),
         ("keys.toml", b"[a]\nkey = 7", "line 2, a.key: must be a text"),
-        ("keys.toml", b"[a]\nkey = 'SECRET SECRET'", "line 2, a.key: an API key has letters"),
+        ("keys.toml", b"[a]\nkey = 'SECRET SECRET'", "line 2, a.key: an API key must consist of ASCII letters"),
         ("keys.toml", b"[a]\nkey = 'SECRET'\n[b]\nkey = 'SECRET'", "line 4, b.key: another name has the same key"),
         ("keys.toml", b"a = 'SECRET'", r"line 1, a: every API key is a table: \[a\]"),
-        ("keys.toml", b"['a b']\nkey = 'SECRET'", "a b: a name has letters, digits"),
+        ("keys.toml", b"['a b']\nkey = 'SECRET'", "a b: a name must consist of letters, digits"),
     ],
 )
 def test_wrong_files(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:

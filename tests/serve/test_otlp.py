@@ -108,4 +108,4 @@ def test_a_collector_that_fails_is_reported_once(
         sender.send()
         sender.send()
     assert [path for path, _ in collector.received] == ["/own/path"] * 2
-    assert sum("collector of metrics" in record.getMessage() for record in caplog.records) == 1
+    assert sum("collector rejects the metrics" in record.getMessage() for record in caplog.records) == 1

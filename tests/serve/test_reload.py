@@ -91,13 +91,13 @@ def spoil(folder: Path, how: str) -> str:
     """Damage a model, and tell what the error says."""
     if how == "not finite":
         change(folder, float("nan"))
-        return "one fails its probe"
+        return "one fails its test request"
     if how == "cut":
         weights = folder / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1])
         return "model.safetensors"
     shutil.rmtree(folder)
-    return "nothing was reloaded, the service goes on as before: "
+    return "reload failed, and the service continues with its previous models and API keys: "
 
 
 @pytest.mark.parametrize("how", ["not finite", "cut", "gone"])
@@ -126,7 +126,7 @@ def test_two_reloads_at_once(folder: Path) -> None:
         found = await asyncio.gather(reloader.reload(), reloader.reload(), return_exceptions=True)
         assert found[0] is None
         assert isinstance(found[1], ReloadError)
-        assert (found[1].status, str(found[1])) == (409, "a reload is in progress: wait for its end")
+        assert (found[1].status, str(found[1])) == (409, "a reload is in progress: retry when it has finished")
         await reloader.reload()
         await reloader.prepare()
         reloader.abort()
@@ -208,13 +208,13 @@ def test_by_signal_under_load(folder: Path, tmp_path: Path, workers: str) -> Non
                 change(folder, 1000.0, [f"{number}-a", *(f"{number}-b" for _ in range(9))][: len(labels(folder))])
                 if number == 1:
                     service.process.send_signal(signal.SIGHUP)
-                    wait_for(service, "read again in" if workers == "1" else "all 2 workers answer with")
+                    wait_for(service, "reloaded in" if workers == "1" else "all 2 workers have reloaded")
                 else:
                     assert ask("/admin/reload").status == 200
                     assert {ask().json["results"][0][0]["label"][0] for _ in range(8)} == {"2"}
             spoil(folder, "not finite")
             found = ask("/admin/reload")
-            assert (found.status, "one fails its probe" in found.json["error"]) == (500, True)
+            assert (found.status, "one fails its test request" in found.json["error"]) == (500, True)
         finally:
             end.set()
             for thread in threads:
@@ -242,7 +242,7 @@ def test_a_worker_that_dies_while_it_answers(folder: Path) -> None:
         away.rename(folder)
         while True:
             service.process.send_signal(signal.SIGHUP)  # without effect while a worker starts
-            if "read again in" in wait_for(service, "e"):
+            if "reloaded in" in wait_for(service, "e"):
                 break
         assert {service.ask("/v1/classify", FINE).status for _ in range(4)} == {200}
     assert service.process.returncode == 0

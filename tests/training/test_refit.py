@@ -328,7 +328,7 @@ def test_one_part_is_a_whole_layer() -> None:
         ({"hidden_size": 32}, "needs hidden_size=24, not 32"),
         ({"hidden_act": "relu"}, "needs hidden_act=gelu, not relu"),
         ({"normalization_type": "no_norm"}, "needs normalization_type=layer_norm, not no_norm"),
-        ({"num_hidden_layers": 5}, "5 layers are no multiple of 2"),
+        ({"num_hidden_layers": 5}, "5 layers are not a multiple of 2"),
     ],
 )
 def test_a_mobilebert_of_another_shape(changes: dict[str, Any], message: str) -> None:
@@ -344,7 +344,7 @@ def test_a_mobilebert_is_no_teacher() -> None:
 
 def test_layers_that_read_more_than_states_are_refused() -> None:
     config = MPNetConfig(**{**SHAPE, "num_hidden_layers": 2, "pad_token_id": 1})
-    with pytest.raises(ConfigError, match="those of a MPNetModel read more"):
+    with pytest.raises(ConfigError, match="those of a MPNetModel have more"):
         refit_from_teacher(MPNetModel(config), teacher(), [1, 2], text(0))
 
 

@@ -152,7 +152,7 @@ def test_a_full_disk_leaves_the_last_good_state(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match=r"disk is full.*last good state is .*step-00000001"):
+    with pytest.raises(CheckpointError, match=r"disk is full.*last undamaged state is .*step-00000001"):
         save_state(tmp_path, State(step=2), *trained(2))
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
@@ -169,14 +169,14 @@ def test_a_failing_rename_leaves_the_last_good_state(tmp_path: Path, monkeypatch
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", fails)
-    with pytest.raises(CheckpointError, match=r"Input/output error; the last good state is"):
+    with pytest.raises(CheckpointError, match=r"Input/output error; the last undamaged state is"):
         save_state(tmp_path, State(step=2), *trained(2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_no_folder_can_be_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CheckpointError, match="no state was saved yet"):
+    with pytest.raises(CheckpointError, match="no state has been saved yet"):
         save_state(tmp_path / "file" / "checkpoints", State(step=1), *trained(1))
 
 

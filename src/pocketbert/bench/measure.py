@@ -92,7 +92,7 @@ class Bench:
             if lacking := peer.missing():
                 self.report.missing[peer.name] = f"pip install {' '.join(lacking)}"
             elif self.quick and not peer.is_quick(subject, self.folder):
-                self.report.missing[peer.name] = "left out of the quick run; --full takes it"
+                self.report.missing[peer.name] = "measured only with --full"
             elif peer.made(subject, self.folder) or self._make(subject, peer):
                 ready.append(peer)
         for key in self._workers.keys() - set(ready):

@@ -52,9 +52,9 @@ def disturbance(median: float, least: float, interrupted: float | None, stolen: 
     """
     reasons = []
     if interrupted is not None and interrupted > MOST_INTERRUPTED:
-        reasons.append(f"{100 * interrupted:.0f} % of the passes interrupted")
+        reasons.append(f"{100 * interrupted:.0f} % of the passes were interrupted")
     if stolen is not None and stolen > MOST_STOLEN:
-        reasons.append(f"{100 * stolen:.0f} % of the time stolen by the host")
+        reasons.append(f"{100 * stolen:.0f} % of the time was stolen by the host")
     if median > MOST_SPREAD * least:
         reasons.append(f"median {median / least:.2f} times the least")
     return ", ".join(reasons)

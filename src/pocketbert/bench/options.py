@@ -18,15 +18,15 @@ class BenchOptions(Options):
     models: tuple[str, ...] = field(
         default=(),
         metadata=argument(
-            "Model folders, hub names, exported files, bundled models or published sizes.",
+            "Model folders, hub names, exported files, bundled models or presets.",
             metavar="[MODEL]...",
             repeated=True,
-            default="the bundled models, and the published sizes of all families with random weights",
+            default="the bundled models, and the presets of all families with random weights",
         ),
     )
     full: bool = field(
         default=False,
-        metadata=option("Measure all engines, for which models are exported, and more shapes. Takes many minutes."),
+        metadata=option("Measure more shapes and all engines, for which models are exported. Takes many minutes."),
     )
     batch: tuple[int, ...] = field(
         default=(),
@@ -47,7 +47,7 @@ class BenchOptions(Options):
     exports: Path | str | None = field(
         default=None,
         metadata=option(
-            "Folder in which to keep the models exported for other engines, for later runs.",
+            "Folder in which to keep exported models for later runs.",
             "FOLDER",
             default="a temporary folder",
         ),

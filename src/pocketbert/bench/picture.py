@@ -71,9 +71,9 @@ def _latency(axes: Any, report: Report, models: list[str], shape: Shape) -> None
     axes.invert_yaxis()
     axes.set_xlim(0, longest * 1.5)
     axes.set_xlabel("milliseconds: shorter is better", color=FAINT, fontsize=8.5)
-    axes.plot([], [], color=LIMIT, lw=2.2, label="the roofline")
+    axes.plot([], [], color=LIMIT, lw=2.2, label="roofline")
     axes.barh([0], [0], color=OURS, label="PocketBERT")
-    axes.barh([0], [0], color=PEERS, label="the best of all other engines")
+    axes.barh([0], [0], color=PEERS, label="fastest other engine")
     _plain(axes, f"One pass over {shape[0]} × {shape[1]} tokens", grid="x")
 
 

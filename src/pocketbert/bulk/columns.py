@@ -86,7 +86,7 @@ def _classified(options: dict[str, Any]) -> Form:
         if several:
             return {"labels": [_of(label, one) for one in result]}
         if isinstance(result, list):
-            raise InputError("the model decides on any number of labels: pass top_k='chosen' for a list of them")
+            raise InputError("the model answers with any number of labels: pass top_k='chosen' for a list of labels")
         return _of(label, result)
 
     return Form(("text", "text_pair"), options, types, values, optional=("text_pair",))

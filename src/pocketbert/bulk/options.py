@@ -33,11 +33,11 @@ class BulkOptions(Options):
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the pipeline's calls; with `top_k` a row has a list of results."""
     questions: tuple[str, ...] = ()
-    """What question-answering asks of every text; the rows of one text follow each other in this order."""
+    """Questions of question-answering about every text; the rows of one text are in this order."""
     text_column: str | None = None
     text_pair_column: str | None = None
     text_pair: str | None = None
-    """The second text of every line of a file without columns."""
+    """Second text for every line of a file without columns."""
 
     output: str | None = field(
         default=None,
@@ -49,12 +49,12 @@ class BulkOptions(Options):
         ),
     )
     format: Format = field(
-        default="jsonl", metadata=FILES.option("Of the shards.", choices=("jsonl", "csv", "parquet"))
+        default="jsonl", metadata=FILES.option("File format of the shards.", choices=("jsonl", "csv", "parquet"))
     )
     keep: tuple[str, ...] = field(
-        default=(), metadata=FILES.option("Columns of the input that the results have as well.", "A,B", default="none")
+        default=(), metadata=FILES.option("Input columns to copy to the results.", "A,B", default="none")
     )
-    shard_rows: int = field(default=8192, metadata=FILES.option("Rows of input for each shard.", "N"))
+    shard_rows: int = field(default=8192, metadata=FILES.option("Input rows per shard.", "N"))
     workers: int | None = field(
         default=None,
         metadata=FILES.option(
@@ -71,7 +71,7 @@ class BulkOptions(Options):
     )
     address: str | None = field(
         default=None,
-        metadata=FILES.option("Address of a Ray cluster, or auto.", "HOST:PORT", default="this machine alone"),
+        metadata=FILES.option("Address of a Ray cluster, or auto.", "HOST:PORT", default="this machine only"),
     )
 
     def __post_init__(self) -> None:

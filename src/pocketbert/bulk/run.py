@@ -63,7 +63,7 @@ class BulkResult:
     skipped: int
     """Rows of the input without text, which have no results."""
     cut: int
-    """Texts that were longer than the model's input, and not read to their end."""
+    """Number of texts that were longer than the model's input, whose ends were ignored."""
     first_cut: str
     """File and line of the first of them."""
 
@@ -161,12 +161,12 @@ class _Run:
                 raise self._other(f"{chunk.place(0)}, or some row after it")
             content = self.folder.read(entry.file)
             if content is None or hashlib.sha256(content).hexdigest() != entry.sha256:
-                logger.info("%s/%s: is missing or damaged, and is written again", self.folder.where, entry.file)
+                logger.info("%s/%s: missing or damaged: writing it again", self.folder.where, entry.file)
                 yield chunk
             else:
                 self.add(chunk.number, entry)
         if self.there:
-            raise self._other(f"it has fewer rows: nothing is left for {self.there[min(self.there)].file}")
+            raise self._other(f"it has fewer rows: none are left for {self.there[min(self.there)].file}")
 
     def add(self, number: int, entry: Entry) -> None:
         self.entries[number] = entry
@@ -215,7 +215,7 @@ def _begin(folder: Folder, facts: Mapping[str, Any]) -> dict[int, Entry]:
         entries = [
             Entry(**_json(folder, name)) for name in names if re.fullmatch(rf"{UNFINISHED}/part-\d+\.json", name)
         ]
-        logger.info("%s: continues, with %d shards that are there", folder.where, len(entries))
+        logger.info("%s: continuing, with %d shards already written", folder.where, len(entries))
     else:
         if names:
             raise DataError(f"{folder.where}: is not empty: choose a new folder")

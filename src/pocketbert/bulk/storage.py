@@ -74,7 +74,7 @@ class Folder(NamedTuple):
             if not is_url(self.where):
                 base = Path(self.where)
                 if base.exists() and not base.is_dir():
-                    raise DataError(f"{self.where}: is a file: --output takes a folder")
+                    raise DataError(f"{self.where}: is a file: --output needs a folder")
                 return sorted(path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file())
             system, root = _remote(self.where)
             return sorted(path.removeprefix(f"{root}/") for path, _ in _listed(system, root))
@@ -212,7 +212,7 @@ def _remote(url: str) -> tuple[Any, str]:
     try:
         system, path = fs.FileSystem.from_uri(url)
     except (pyarrow.ArrowException, ValueError) as error:
-        raise DataError(f"{url}: is not a place that pyarrow can read: {_first(error)}") from None
+        raise DataError(f"{url}: is not a location that pyarrow can read: {_first(error)}") from None
     return system, path.rstrip("/")
 
 

@@ -18,13 +18,13 @@ LARGEST_JSON = 16 << 20  # bytes: a thousand times the largest of its kind, but 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space and save again",
     errno.EDQUOT: "the quota is used up: free some space and save again",
-    errno.EFBIG: "the file grew beyond the size that is allowed here: raise the limit and save again",
+    errno.EFBIG: "the file exceeds the size limit (ulimit -f): raise the limit and save again",
     errno.EACCES: "no permission to write there: choose another folder",
     errno.EPERM: "no permission to write there: choose another folder",
     errno.EROFS: "that disk is read-only: choose another folder",
-    errno.EEXIST: "a file of that name exists where a folder is needed: choose another folder",
-    errno.ENOTDIR: "a file of that name exists where a folder is needed: choose another folder",
-    errno.EISDIR: "a folder of that name exists where a file is needed: choose another name",
+    errno.EEXIST: "a file of that name exists: choose another folder",
+    errno.ENOTDIR: "a file of that name exists: choose another folder",
+    errno.EISDIR: "a folder of that name exists: choose another name",
 }
 
 

@@ -103,7 +103,7 @@ def _hub_name(name_or_path: str | Path) -> str:
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not all(name.split("/")):
         if Path(name).exists():
             raise CheckpointError(f"{name} is a file: give its folder, or a file of weights")
-        raise CheckpointError(f"{name!r}: no such folder (and no name that a model on the hub can have)")
+        raise CheckpointError(f"{name!r}: no such folder, and not a valid name of a model on the hub")
     return name
 
 
@@ -112,11 +112,16 @@ def _fail(name: str, revision: str | None, error: Exception) -> NoReturn:
 
     where = f"{name!r} is not a folder"
     if isinstance(error, errors.HFValidationError):
-        problem = "and not a name that a model on the hub can have"
+        problem = "and not a valid name of a model on the hub"
     elif isinstance(error, errors.GatedRepoError):
-        problem = "and on the hub it is gated: ask for access on its page, then log in with `hf auth login`"
+        problem = (
+            "and the model of that name on the hub is gated: request access on its page, then log in with `hf auth "
+            "login`"
+        )
     elif isinstance(error, errors.RepositoryNotFoundError):
-        problem = "and the hub shows no such model: check the spelling; for a private one run `hf auth login`"
+        problem = (
+            "and the hub has no public model of that name: check the spelling; for a private model run `hf auth login`"
+        )
     elif isinstance(error, errors.RevisionNotFoundError):
         problem = f"and the hub's model of that name has no revision {revision!r}"
     elif isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
@@ -126,7 +131,7 @@ def _fail(name: str, revision: str | None, error: Exception) -> NoReturn:
         version = f" at revision {revision!r}" if revision else ""
         problem = f"and its files{version} are not in the download cache ({why}): connect once to download it"
     else:
-        problem = f"and the hub does not give it: {_first_line(error)}"
+        problem = f"and the download from the hub failed: {_first_line(error)}"
     raise CheckpointError(f"{where}, {problem}") from error
 
 

@@ -50,7 +50,7 @@ class Fit:
         if unexpected := self.info["unexpected_keys"]:
             logger.info("%s: tensors of the file that this model does not use: %s", source, ", ".join(unexpected))
         if self.left:
-            logger.warning("%s: what training left behind is not used: %s", source, ", ".join(self.left))
+            logger.warning("%s: ignoring tensors of the training state: %s", source, ", ".join(self.left))
 
 
 def read_model(
@@ -72,7 +72,7 @@ def read_model(
         config = config.replace(**changes)
     tensors = read_tensors(name_or_path, **where)
     if config.quantized:
-        logger.warning("%s is in int8: its weights were converted to fp32", name_or_path)
+        logger.warning("%s has int8 weights, which were converted to fp32", name_or_path)
         tensors = dequantized(config, tensors, name_or_path)
         extra = {key: value for key, value in config.extra.items() if key not in _OF_THE_FILE}
         config = config.replace(extra=extra)

@@ -62,12 +62,12 @@ def _fail(name: str, error: Exception, then: str = "") -> NoReturn:
     from huggingface_hub import errors
 
     if isinstance(error, errors.HFValidationError):
-        problem = f"is not a name that a model on the hub can have: {_first_line(error)}"
+        problem = f"is not a valid name of a model on the hub: {_first_line(error)}"
     elif isinstance(error, errors.OfflineModeIsEnabled):
         problem = "needs the hub, and HF_HUB_OFFLINE is set"
     elif isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
         problem = (
-            f"is refused by the hub: run `hf auth login`, or set HF_TOKEN, with a token that may write there{then}"
+            f"is refused by the hub: run `hf auth login`, or set HF_TOKEN, with a token that has write access{then}"
         )
     else:
         problem = f"failed: {_first_line(error)}{then}"

@@ -153,7 +153,7 @@ def _block(data: bytes, offset: int, length: int) -> Iterator[tuple[bytes, bytes
     if crc32c(np.frombuffer(data, np.uint8, length + 1, offset)) != unmask(checksum):
         raise ValueError("the checksum of a block differs")
     if data[end] > 1:
-        raise ValueError(f"it is compressed in a way that TensorFlow does not use ({data[end]})")
+        raise ValueError(f"it has a compression that TensorFlow does not use ({data[end]})")
     block = _unsnappy(data[offset:end]) if data[end] else data[offset:end]
 
     # Entries, then the offsets of those with a whole key, then the number of offsets.
@@ -252,7 +252,7 @@ def _entry(message: bytes) -> Entry:
     numbers: dict[int, Any] = {1: 0, 2: b"", 3: 0, 4: 0, 5: 0, 6: b"\0\0\0\0"}
     for field, value in _fields(message):
         if field == 7:
-            raise ValueError("it has a tensor in slices, which no BERT is saved in")
+            raise ValueError("it has a partitioned tensor, which is not supported")
         numbers[field] = value
     if not isinstance(numbers[2], bytes) or not isinstance(numbers[6], bytes) or len(numbers[6]) != 4:
         raise ValueError("an entry is damaged")

@@ -38,17 +38,17 @@ Advance = Callable[[int, float], None]
 
 #: Kinds of findings with what they are called in the table.
 KINDS = {
-    "unusable": "rows that cannot be used",
-    "label": "labels that look wrong",
-    "two labels": "the same text with two labels",
-    "duplicate": "the same text twice",
-    "near duplicate": "nearly the same text twice",
-    "leak": "evaluation texts that are in the training data",
-    "near leak": "evaluation texts that are nearly in the training data",
-    "too long": "texts that are not read to their end",
+    "unusable": "bad rows",
+    "label": "probable label errors",
+    "two labels": "duplicates with conflicting labels",
+    "duplicate": "duplicates",
+    "near duplicate": "near-duplicates",
+    "leak": "evaluation texts that are also in the training data",
+    "near leak": "evaluation texts with near-duplicates in the training data",
+    "too long": "texts that are truncated",
     "script": "texts in another script",
     "language": "texts in another language",
-    "out of place": "texts unlike all others",
+    "out of place": "outliers: texts unlike all others",
     "class": "classes with few rows",
 }
 
@@ -64,9 +64,9 @@ class Finding:
     reason: str
     label: str = ""
     suggestion: str = ""
-    """The label that the row seems to have."""
+    """The more probable label."""
     score: float = 0.0
-    """How sure the finding is, comparable within its kind."""
+    """Confidence of the finding, comparable within its kind."""
     text: str = ""
 
 
@@ -75,11 +75,11 @@ class CheckResult:
     """What a check found."""
 
     rows: int
-    """Of the table, those that can be used."""
+    """Number of rows of the table without bad ones."""
     classes: dict[str, int]
     """Label → number of rows."""
     findings: list[Finding]
-    """By kind, in the order of `KINDS`, the surest first."""
+    """By kind, in the order of `KINDS`, the most confident first."""
     notes: tuple[str, ...] = ()
     """What could not be checked."""
 
@@ -195,7 +195,7 @@ def _near(table: Table, texts: Sequence[str], vectors: npt.NDArray[np.float32]) 
 
 def _long(table: Table, cut: Sequence[int], limit: int) -> Iterator[Finding]:
     for row in cut:
-        yield _finding(table, row, "too long", f"more than {limit} tokens: its end is not read")
+        yield _finding(table, row, "too long", f"more than {limit} tokens: its end is ignored")
 
 
 def _foreign(table: Table) -> Iterator[Finding]:
@@ -271,7 +271,7 @@ def _labels(
     except DataError as error:  # one class only
         return dict(names), [], f"labels are not checked: {error}"
     if labels.regression:
-        return {}, [], "labels are not checked: they are numbers to predict"
+        return {}, [], "labels are not checked: they are numbers (regression)"
     table = labels.named(table)
     counts = {name: names[name] for name in labels.names} if not table.classes else dict(names)
     found = list(_rare(table, counts))
@@ -311,7 +311,7 @@ def _rare(table: Table, counts: dict[str, int]) -> Iterator[Finding]:
     most = max(counts.values(), default=0)
     for name, count in sorted(counts.items(), key=lambda item: item[1]):
         if count < _FEW or count < _RARE * most:
-            reason = f"{count:,} rows, where the largest class has {most:,}"
+            reason = f"{count:,} row{'s' if count != 1 else ''}; the largest class has {most:,}"
             yield Finding("class", table.path.name, 0, reason, label=name)
 
 

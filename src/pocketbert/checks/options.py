@@ -23,7 +23,8 @@ class CheckOptions(Options):
 
     data: Path | str | Any = field(metadata=argument("Table of labelled texts."))
     eval_data: Path | str | Any = field(
-        default=None, metadata=option("Evaluation data, which must share no texts with DATA.", "FILE", default="none")
+        default=None,
+        metadata=option("Evaluation data, to be checked for texts that are also in DATA.", "FILE", default="none"),
     )
     model: str = field(
         default=ENCODER,
@@ -33,12 +34,12 @@ class CheckOptions(Options):
     text_pair_column: str | None = field(default=None, metadata=TEXT_PAIR_COLUMN)
     label_column: str | None = field(default=None, metadata=LABEL_COLUMN)
     max_length: int | None = field(
-        default=None, metadata=option("Maximum number of tokens per text.", "N", default="what the encoder reads")
+        default=None, metadata=option("Maximum number of tokens per text.", "N", default="the encoder's maximum")
     )
     seed: int = field(default=42, metadata=option("Seed of the folds of cross-validation.", "N"))
     output: Path | str | None = field(
         default=None,
-        metadata=option("CSV file for all rows that were found.", "FILE", names=["--output", "-o"], default="none"),
+        metadata=option("CSV file for all findings.", "FILE", names=["--output", "-o"], default="none"),
     )
 
     def __post_init__(self) -> None:

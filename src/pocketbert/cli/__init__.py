@@ -34,17 +34,20 @@ COMMANDS = {
         "prepare": ("pocketbert.cli.prepare", "Prepare a pretraining corpus from raw text."),
         "pretrain": (
             "pocketbert.cli.pretrain",
-            "Pretrain a model from scratch with a published recipe, or go on from a checkpoint.",
+            "Pretrain a model with a published recipe, or continue pretraining a checkpoint.",
         ),
-        "transfer": ("pocketbert.cli.pretrain", "Train a thin MobileBERT from an IB-BERT, layer by layer."),
+        "transfer": ("pocketbert.cli.pretrain", "Train a MobileBERT by knowledge transfer from an IB-BERT."),
         "finetune": ("pocketbert.cli.finetune", "Fine-tune a model for a task on labelled data."),
         "distill": ("pocketbert.cli.finetune", "Distil one or more teachers into a smaller model."),
         "check": (
             "pocketbert.cli.check",
-            "Check labelled texts: wrong-looking labels, duplicates, leaks, what is out of place.",
+            "Check labelled texts for probable label errors, duplicates, leakage and outliers.",
         ),
         "evaluate": ("pocketbert.cli.evaluate", "Evaluate a model on labelled data of its task."),
-        "compare": ("pocketbert.cli.compare", "Compare two models on the same examples: is one of them better?"),
+        "compare": (
+            "pocketbert.cli.compare",
+            "Compare two models on the same examples, and test whether one is better.",
+        ),
         "quantize": ("pocketbert.cli.quantize", "Write a model with int8 weights: smaller and faster."),
         "export": ("pocketbert.cli.export", "Export a model to ONNX, LiteRT, SavedModel or the web, and verify it."),
     },
@@ -53,7 +56,7 @@ COMMANDS = {
     },
     "Inspection": {
         "info": ("pocketbert.cli.info", "Show a model's architecture, labels, training run and files."),
-        "bench": ("pocketbert.cli.bench", "Benchmark models on this machine, beside other engines."),
+        "bench": ("pocketbert.cli.bench", "Benchmark models on this machine, in comparison with other engines."),
     },
 }
 

@@ -36,9 +36,9 @@ SECONDS = 1.0  # per engine, model and shape; twice that in full runs
 @options_of(BenchOptions)
 @console.json_option
 def bench(json: bool | None, **values: Any) -> None:
-    """Benchmark models on this machine, beside other engines.
+    """Benchmark models on this machine, in comparison with other engines.
 
-    Engines for which a model has to be exported take part with --full alone.
+    Engines that need an exported model are measured only with --full.
     """
     options = build(BenchOptions, values)
     from pocketbert.bench.measure import Bench, exports

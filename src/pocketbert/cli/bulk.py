@@ -57,7 +57,7 @@ def written(
         result = answer_files(options, advance=advance)
     if result.cut:
         console.print_line(
-            f"{result.cut:,} texts are longer than the model's limit: their ends were ignored (the first at "
+            f"{result.cut:,} texts were longer than the model's limit: their ends were ignored (the first at "
             f"{result.first_cut})",
             "note",
         )
@@ -65,7 +65,7 @@ def written(
         counts = {name: getattr(result, name) for name in ("rows", "shards", "skipped")}
         console.print_json({"folder": result.folder, **counts})
     else:
-        skipped = f", {result.skipped:,} without text left out" if result.skipped else ""
+        skipped = f", {result.skipped:,} without text skipped" if result.skipped else ""
         console.print_facts(
             [("rows", f"{result.rows:,}{skipped}"), ("shards", f"{result.shards:,}"), ("folder", result.folder)]
         )

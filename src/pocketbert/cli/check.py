@@ -24,7 +24,7 @@ _SHOWN = 5  # findings of a kind in the table
 @options_of(CheckOptions)
 @console.json_option
 def check(json: bool | None, **values: Any) -> None:
-    """Check labelled texts: wrong-looking labels, duplicates, leaks, what is out of place. No file is changed."""
+    """Check labelled texts for probable label errors, duplicates, leakage and outliers. No file is changed."""
     options = build(CheckOptions, values)
     spare_numpy_threads()
     from pocketbert.checks.check import KINDS, check

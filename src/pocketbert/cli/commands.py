@@ -188,7 +188,7 @@ def _config_option(command: str) -> Option:
     return Option(
         ["--config", "options_file"], type=PATH, metavar="FILE", envvar=given.CONFIG, is_eager=True, expose_value=False,
         callback=collect, panel="Options", default_text=f"{given.CONFIG}, if set",
-        help=f"TOML file of options, each under its name, in the table [{command}]. The environment precedes it, with "
+        help=f"TOML file of options, by name, in the table [{command}]. Environment variables take precedence, with "
         f"names such as {given.PREFIX}{command.upper().replace('-', '_')}_NAME for --name.",
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from pocketbert.reports.options import CompareOptions
 @options_of(CompareOptions)
 @console.json_option
 def compare(json: bool | None, **values: Any) -> None:
-    """Compare two models on the same examples: is one of them better?
+    """Compare two models on the same examples, and test whether one is better.
 
     The answers of both are in the folders that finetune, distill and evaluate --output write. Differences have
     bootstrap intervals; McNemar's test counts the examples that only one of them has right.

@@ -20,7 +20,7 @@ dry_run_option = click_option(
     "--dry-run",
     panel="Run",
     is_flag=True,
-    help="Show what was understood: columns, labels, lengths, five rows, what is cut. Nothing is trained or written.",
+    help="Show how the data is read: columns, labels, lengths, five rows, truncation. Nothing is trained or written.",
 )
 
 
@@ -51,7 +51,10 @@ def _facts(understood: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"95 % up to {tokens['percentile_95']:,}{few}"
     )
     windows = f", {tokens['in_windows']:,} are read in windows" * bool(tokens["in_windows"])
-    facts = [("lengths", lengths), ("read", f"{tokens['read']:,} tokens: {tokens['cut']:,} examples are cut{windows}")]
+    facts = [
+        ("lengths", lengths),
+        ("read", f"{tokens['read']:,} tokens: {tokens['cut']:,} examples are truncated{windows}"),
+    ]
     return [*facts, *(("bad rows", line) for line in understood["bad"])]
 
 

@@ -137,7 +137,7 @@ class TextSource:
             kind, suffix = found
             ending = f"a file whose name ends in {suffix}"
             how = f"save them as {ending}, and read it with --file" if self.file == "-" else f"rename it to {ending}"
-            console.print_line(f"{self.name} looks like {kind}, and its lines are read as they are; {how}", "note")
+            console.print_line(f"{self.name} looks like {kind}, and each of its lines is read as a text; {how}", "note")
 
 
 def _check_length(line: Sequence[bytes], location: str) -> None:
@@ -231,7 +231,9 @@ def note_file(text: str, option: str) -> None:
     except (OSError, ValueError):  # a name that no file can have
         return
     if is_file:
-        console.print_line(f"{text} is read as a text, and is also a file: {option} reads what it holds", "note")
+        console.print_line(
+            f"{text} is used as a text, but a file of that name exists: {option} reads what it holds", "note"
+        )
 
 
 def check_text(text: str, name: str) -> None:

@@ -45,19 +45,25 @@ _explain_option = click_option(
 @text_arguments
 @file_option
 @model_option(SENTIMENT)
-@click_option("--pair", metavar="TEXT", help="Second text, for a model of text pairs.")
+@click_option("--pair", metavar="TEXT", help="Second text, for models of text pairs.")
 @top_k_option(None, "Number of labels per text.", "the best label")
 @click_option(
-    "--min-confidence", metavar="X", type=float, help="Give no answer (null) where the best probability is less."
+    "--min-confidence",
+    metavar="X",
+    type=float,
+    help="Minimum probability of the best label; below it, the answer is null.",
 )
 @click_option(
     "--answer-share",
     metavar="X",
     type=float,
-    help="Answer such a share of texts, as of held-out ones, and give no answer (null) to the least sure.",
+    help="Fraction of texts to answer, as measured on held-out examples; the answer to less confident texts is null.",
 )
 @click_option(
-    "--conformal", metavar="X", type=float, help="Give the labels among which the right one is with such a probability."
+    "--conformal",
+    metavar="X",
+    type=float,
+    help="Answer with a set of labels that contains the correct one with this probability (conformal prediction).",
 )
 @_explain_option
 @click_option("--labels", metavar="A,B,C", help="Labels for zero-shot classification; needs an NLI model.")
@@ -143,7 +149,7 @@ def classify(
                     coloured(value, words, other=number == 1) if words else value if rank == 0 else ""
                     for number, value in enumerate(texts.values())
                 ]
-                add_row([*columns, *(["Because of"] if explain else [])], (*shown, *row, *_reasons(explain, words)))
+                add_row([*columns, *(["Contributions"] if explain else [])], (*shown, *row, *_reasons(explain, words)))
 
 
 _NOTHING = "(no answer)"  # in a table
@@ -209,7 +215,7 @@ def tag(
                 console.print_wrapped(_with_entities(item.text, found))
             else:
                 for row in [_explained_entity(item.text, one) for one in found] or [(item.text, "(none)", "", "", "")]:
-                    add_row(["Text", "Entity", "Label", "Score", "Because of"], row)
+                    add_row(["Text", "Entity", "Label", "Score", "Contributions"], row)
 
 
 def _explained_entity(text: str, entity: dict[str, Any]) -> tuple[Text | str, ...]:
@@ -246,7 +252,7 @@ def _with_entities(text: str, entities: Sequence[dict[str, Any]]) -> Text:
 @click_option("--file", "-f", type=click.Path(), metavar="FILE", help="File that contains the passage, of any length.")
 @text_column_option
 @top_k_option(1, "Number of answers per question.")
-@click_option("--allow-empty", is_flag=True, help="Allow the result that there is no answer (SQuAD 2 models).")
+@click_option("--allow-empty", is_flag=True, help='Allow "no answer" as the result (SQuAD 2.0 models).')
 @_explain_option
 @device_option
 @bulk_options
@@ -266,7 +272,7 @@ def answer(
 ) -> None:
     """Find the answers to questions in a passage.
 
-    The passage is --context, the contents of --file, or all of standard input; with --output, every line or row of
+    The passage is --context, the contents of --file, or all of standard input; with --output, each line or row of
     --file is one.
     """
     from pocketbert.features import usual_windows
@@ -306,7 +312,7 @@ def answer(
                         for span in answers
                     ),
                     ("passage", _excerpt(passage, best["start"], best["end"], words)),
-                    *([("because of", strongest(words, 5))] if explain else []),
+                    *([("contributions", strongest(words, 5))] if explain else []),
                 ]
             )
     if too_long:
@@ -371,7 +377,7 @@ def fill_mask(
             continue
         mask = str(pipe.tokenizer.mask_token)
         for number, gap in enumerate(found, start=1):
-            heading = f"Gap {number}" if len(found) > 1 else "Text"
+            heading = f"Mask {number}" if len(found) > 1 else "Text"
             rows = [
                 (word["token"], f"{word['score']:.3f}", _filled(item.text, mask, number, word["token"])) for word in gap
             ]

@@ -35,7 +35,7 @@ _dry_run = click_option(
 @_dry_run
 @console.json_option
 def pretrain(dry_run: bool, json: bool | None, **values: Any) -> None:
-    """Pretrain a model from scratch with a published recipe, or go on from a checkpoint.
+    """Pretrain a model with a published recipe, or continue pretraining a checkpoint.
 
     The objectives are masked language modelling and, for pairs of segments, sentence order (SqueezeBERT) or next
     sentence (MobileBERT). A run has one or more phases, with shorter examples first. Ctrl-C saves the state: the same
@@ -58,11 +58,11 @@ def pretrain(dry_run: bool, json: bool | None, **values: Any) -> None:
 @_dry_run
 @console.json_option
 def transfer(dry_run: bool, json: bool | None, **values: Any) -> None:
-    """Train a thin MobileBERT from an IB-BERT, layer by layer.
+    """Train a MobileBERT by knowledge transfer from an IB-BERT.
 
     The student is initialised with its teacher's embeddings and heads. Its layers are trained on the teacher's feature
     maps and attention: one after the other (progressive), all at once (joint), or during distillation (auxiliary).
-    Distillation follows, as long as pretrain takes.
+    Distillation follows, for the steps of pretraining.
     """
     if dry_run:
         _print_estimate(build(TransferOptions, values), json)
@@ -86,7 +86,7 @@ def _print_estimate(options: PretrainOptions, json: bool | None) -> None:
             ("tokens per step", _per_phase(estimate.tokens_per_step)),
             ("steps", _per_phase(estimate.steps)),
             ("tokens per second", _per_phase(estimate.tokens_per_second)),
-            ("time", f"about {timedelta(seconds=round(estimate.seconds))} on this device alone"),
+            ("time", f"about {timedelta(seconds=round(estimate.seconds))} on this device only"),
         ]
     )
 

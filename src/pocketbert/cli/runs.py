@@ -42,7 +42,7 @@ def multi_run_options(function: Function) -> Function:
         "--preset",
         panel="Training",
         type=click.Choice(list(PRESETS)),
-        help="Published hyperparameters, for all options that are not given.",
+        help="Published hyperparameters for all other options.",
     )
     seeds = click_option("--seeds", panel=_PANEL, metavar="N", type=int, help="Repeat the run with N seeds.")
     search = click_option("--search", panel=_PANEL, metavar="N", type=int, help="Search hyperparameters with N trials.")
@@ -123,7 +123,9 @@ def _rich_console() -> Console:
 def run_few_shot(options: FinetuneOptions, json: bool | None, **several: Any) -> None:
     """Fit a head to frozen vectors, and print the result; `several` are options that this has no use for."""
     if wrong := [name for name, value in several.items() if value is not None]:
-        raise click.UsageError(f"--{wrong[0]} trains a model, and --few-shot does not: leave one of them out")
+        raise click.UsageError(
+            f"--{wrong[0]} is for training the encoder, which --few-shot does not do: leave one of them out"
+        )
     spare_numpy_threads()
     from pocketbert.frozen.few_shot import few_shot
 

@@ -44,23 +44,26 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
     "-o",
     type=click.Path(),
     metavar="FILE.npy|FOLDER|URL",
-    help="Write the vectors as a NumPy array, one row per text; or those of --file to shards in a folder.",
+    help="Write the vectors as a NumPy array, one row per text; or, for a --file, shards in a folder.",
 )
 @click_option(
     "--pooling",
     type=click.Choice(POOLINGS),
-    default_text="all that the model's folder declares, the mean if it declares nothing",
-    help="How the vectors of a text's tokens become one; no layer of the folder is applied after it.",
+    default_text="as declared by the model, or mean",
+    help="Pooling of token vectors into one vector per text, without the layers that the model declares after its "
+    "own pooling.",
 )
-@click_option("--normalize", is_flag=True, help="Scale every vector to length 1.")
+@click_option("--normalize", is_flag=True, help="Normalize every vector to length 1.")
 @click_option(
     "--dimensions",
     metavar="N",
     type=click.IntRange(min=1),
-    default_text="as declared, or all",
-    help="Keep the first N numbers of every vector.",
+    default_text="as declared by the model, or all",
+    help="Truncate every vector to its first N dimensions.",
 )
-@click_option("--prompt", metavar="TEXT", default_text="as declared", help="Text to put before every text.")
+@click_option(
+    "--prompt", metavar="TEXT", default_text="as declared by the model", help="Prompt: text to prepend to every text."
+)
 @click_option("--prompt-name", metavar="NAME", help="Name of one of the model's prompts, such as query.")
 @text_column_option
 @windows_option
@@ -106,7 +109,7 @@ def embed(
         from pocketbert.sentences.vectors import write_vectors
 
         count, width = write_vectors(output, (vector for _, vector in results))
-        console.print_line(f"wrote {count:,} vectors of {width} numbers to {output}", "note")
+        console.print_line(f"wrote {count:,} vectors of {width} dimensions to {output}", "note")
         return
     with console.growing_table(numbers=["Vector", "Width"]) as add_row:
         for item, vector in results:
@@ -123,7 +126,7 @@ def embed(
         'pocketbert rank "rain" -m my-encoder "It is pouring." "The sun shines."',
     ]
 )
-@click_argument("query", help="A question, or words to look for.")
+@click_argument("query", help="Question, or words to search for.")
 @click_argument("text", nargs=-1, help="Passages; - reads lines from standard input.")
 @model_option(ENCODER)
 @file_option
@@ -143,8 +146,8 @@ def rank(
 ) -> None:
     """Rank passages by how well they answer a query.
 
-    A classifier with one label reads each passage together with the query (a cross encoder); of any other model, the
-    vectors of query and passages are compared.
+    A classifier with one label is used as a cross encoder, which reads the query and a passage together; any other
+    model as a sentence encoder, whose vectors of query and passages are compared.
     """
     check_text(query, "the query")
     source = text_source(text, file, text_column=text_column)

@@ -35,13 +35,13 @@ from pocketbert.serve.settings import KEYS, Limits, Settings, named
 @options_of(Settings)
 @click_option(
     "--api-keys", type=PATH, metavar="FILE", panel="Access", default_text=f"those in {KEYS}, if set",
-    help="File of API keys, of which requests need one: one per line, or a TOML file with names and limits.",
+    help="File of API keys that requests must present: one per line, or a TOML file with names and limits.",
 )  # fmt: skip
 @options_of(Limits)
 def serve(model: Sequence[str], api_keys: Path | None, **values: Any) -> None:
     """Serve models over HTTP, with a web page to try them.
 
-    SIGTERM stops the service after the requests in progress; SIGHUP has it read models and API keys again.
+    SIGTERM stops the service after the requests in progress; SIGHUP reloads models and API keys.
     """
     from pocketbert.errors import require
 

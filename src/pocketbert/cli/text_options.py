@@ -17,12 +17,15 @@ text_column_option = click_option(
     "--text-column", metavar="NAME", default_text="detected", help="Column of the text in a table."
 )
 device_option = click_option(
-    "--device", metavar="NAME", default_text="the engine, without PyTorch", help="PyTorch device: cuda, cuda:1, …"
+    "--device",
+    metavar="NAME",
+    default_text="the engine, without PyTorch",
+    help="Device for inference with PyTorch: cuda, cuda:1, …",
 )
 
 windows_option = click_option(
     "--windows", is_flag=True,
-    help="Read texts that are longer than the model's input whole, in overlapping windows, and take the mean.",
+    help="Read long texts in overlapping windows and average the results, instead of truncating the texts.",
 )  # fmt: skip
 
 

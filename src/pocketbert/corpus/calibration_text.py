@@ -30,7 +30,7 @@ def calibration_text(corpus: Corpus, length: int, tokens: int, seed: int) -> lis
     """
     if corpus.tokens < tokens:
         raise DataError(
-            f"{corpus.folder}: has {corpus.tokens:,} tokens in {corpus.split!r}, too few to initialise a student with "
+            f"{corpus.folder}: has {corpus.tokens:,} tokens in {corpus.split!r}, too few for --init-tokens "
             f"{tokens:,}: prepare more text, or lower --init-tokens"
         )
     examples = [

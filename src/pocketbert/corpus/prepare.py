@@ -130,8 +130,8 @@ def prepare(options: PrepareOptions, *, advance: Advance = lambda megabytes, fra
         names, held = ", ".join(map(str, options.sources)), sum(shard["documents"] for shard in shards["held-out"])
         if held:
             raise DataError(
-                f"{names}: all {held} documents were held out for evaluation, by chance; hold out none with "
-                "--held-out 0, or choose another --seed"
+                f"{names}: all {held} documents were assigned to the held-out split by chance: use --held-out 0, or "
+                "another --seed"
             )
         raise DataError(f"{names}: no document has enough text")
     written = [*shards["train"], *shards["held-out"]]

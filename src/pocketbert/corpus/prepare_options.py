@@ -35,7 +35,7 @@ class PrepareOptions(Options):
         )
     )
     output: Path | str = field(
-        metadata=argument("Output folder: new, or that of an interrupted run with the same options.")
+        metadata=argument("Output folder: a new one, or that of an interrupted run with the same options.")
     )
     tokenizer: str | Path | BertTokenizer | None = field(
         default=None,
@@ -69,7 +69,7 @@ class PrepareOptions(Options):
     )
     address: str | None = field(
         default=None,
-        metadata=EXECUTION.option("Address of a Ray cluster, or auto.", "HOST:PORT", default="this machine alone"),
+        metadata=EXECUTION.option("Address of a Ray cluster, or auto.", "HOST:PORT", default="this machine only"),
     )
 
     def __post_init__(self) -> None:

@@ -77,7 +77,7 @@ class PretrainingBatches:
         if batch < 1 or not 0 < masked < 1:
             raise ConfigError(f"{batch=} must be at least 1, and {masked=} must lie between 0 and 1")
         if pairs == "nsp" and corpus.documents < 2:
-            raise DataError(f"{corpus.folder}: has only one document, and NSP needs two: use SOP, or more text")
+            raise DataError(f"{corpus.folder}: has only one document, and NSP needs two: use --pairs sop, or more text")
         self.corpus, self.length, self.size, self.pairs = corpus, length, batch, pairs
         self.whole_words, self.masked, self.seed = whole_words, masked, seed
         tokenizer = corpus.tokenizer
@@ -97,7 +97,7 @@ class PretrainingBatches:
         if self.examples < batch:
             raise DataError(
                 f"{corpus.folder}: has {self.examples:,} examples of {length} tokens in {corpus.split!r}, and a batch "
-                f"needs {batch:,}: take smaller batches, or more text"
+                f"needs {batch:,}: use smaller batches, or more text"
             )
         self._order: tuple[int, Indices] = (-1, np.empty(0, np.int64))
 
@@ -261,7 +261,7 @@ class PretrainingBatches:
 def inner_tokens(tokenizer: BertTokenizer) -> npt.NDArray[np.bool_]:
     """Return for each id whether it is a token inside a word, not its beginning; `DataError` if it cannot be told."""
     if not tokenizer.knows_words:
-        raise DataError("words are masked whole, which takes a WordPiece tokenizer: the corpus has another")
+        raise DataError("--whole-words needs a WordPiece tokenizer, and the corpus has another")
     inner = np.zeros(len(tokenizer), dtype=bool)
     prefix, vocabulary = tokenizer.wordpieces_prefix, tokenizer.get_vocab()
     inner[[i for token, i in vocabulary.items() if token.startswith(prefix) and token != prefix]] = True

@@ -72,7 +72,8 @@ def prune_vocabulary(vocabulary: Mapping[str, int], counts: Mapping[int, int], s
     room = size - len(special | letters)
     if room < 1:
         raise DataError(
-            f"a vocabulary of {size} tokens is too small: letters and special tokens alone are {len(special | letters)}"
+            f"a vocabulary of {size} tokens is too small: letters and special tokens are already "
+            f"{len(special | letters)}"
         )
     others = [token for token in vocabulary if token not in special | letters]
     others.sort(key=lambda token: (-counts.get(vocabulary[token], 0), vocabulary[token]))

@@ -103,7 +103,7 @@ def _choice(path: Path, line: int, prompt: Any, choices: Any, answer: Any) -> Ch
     label = int(written) if written.isdecimal() else label
     if not 0 <= label < len(texts):
         raise DataError(
-            f"{where}: the label {answer!r} is not one of the {len(texts)} choices: needed is a number from 0 to "
+            f"{where}: the label {answer!r} is not one of the {len(texts)} choices: it must be a number from 0 to "
             f"{len(texts) - 1}, or a letter from A to {chr(ord('A') + len(texts) - 1)}"
         )
     return Choice(check_text(prompt, f"{where}: the prompt"), texts, label, line)
@@ -126,7 +126,7 @@ def _swag(path: Path, bad: BadRows) -> Iterator[_Row]:
         endings = _endings(names)
         if len(endings) < 2 or not {"sent1", "sent2", "label"} <= set(names):
             raise DataError(
-                f"{path}: needed are SWAG's columns sent1, sent2, ending0, ending1, … and label; it has: "
+                f"{path}: expected SWAG's columns sent1, sent2, ending0, ending1, … and label; it has: "
                 f"{', '.join(names)}"
             )
         line = 2
@@ -202,7 +202,8 @@ def _object(path: Path, line: int, row: dict[str, Any], bad: BadRows) -> Iterato
         yield _Row(line, row.get("prompt"), choices, row.get("label"))
     else:
         problem = (
-            f"has the keys {', '.join(row)}; needed are prompt, choices and label, or question.stem, question.choices "
+            f"has the keys {', '.join(row)}; expected prompt, choices and label, or question.stem, "
+            f"question.choices "
             "and answerKey (OpenBookQA), or article, questions, options and answers (RACE)"
         )
         bad(line, problem, row)

@@ -121,7 +121,7 @@ def choose(
     for option, role, column in (("--text-column", "text", text), ("--label-column", "label", label or not labelled)):
         if not column:
             remedy = "" if looks_like_example(names) or len(names) < 2 else f"name it with {option}; "
-            raise DataError(f"{path}: no column looks like the {role}; {remedy}{listed}")
+            raise DataError(f"{path}: no column was recognized as the {role}; {remedy}{listed}")
     assert text is not None
     return Choice(Columns(text, pair, label if labelled else None), classes if labelled else ())
 

@@ -125,7 +125,7 @@ def read_conll(
             problem = f"has {_counted(line)}, line {first.number} has {_counted(first)}"
             if not bad.skip and all("," in "".join(one.cells) for one in lines if one.cells):
                 problem = f"seems to have columns separated by commas: {_COMMAS}"
-            bad(line.number, f"{problem}: needed is {_NEEDED}", line.cells)
+            bad(line.number, f"{problem}: expected {_NEEDED}", line.cells)
             broken = True
             continue
         if is_conllu and not line.cells[0].isdecimal():
@@ -186,7 +186,7 @@ def checked(sentences: Sentences, names: Sequence[str] | None = None, known: Col
         elif all(_PAIR.fullmatch(tag) for tag in written):
             line = sentences.examples[0].line
             raise DataError(
-                f"{sentences.path}, line {line}: holds words with their tags, {min(written)!r:.40}; needed is {_NEEDED}"
+                f"{sentences.path}, line {line}: holds words with their tags, {min(written)!r:.40}; expected {_NEEDED}"
             )
     if sentences.entities:
         return sentences

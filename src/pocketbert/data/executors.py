@@ -61,8 +61,8 @@ def local_executor(workers: int | None = None) -> Executor:
                 yield from (future.result() for future in done)
         except BrokenProcessPool:
             raise DataError(
-                "a worker process was killed, perhaps for lack of memory: use fewer (--workers); what is finished "
-                "stays, and the same command goes on from there"
+                "a worker process was killed, perhaps for lack of memory: use fewer (--workers); finished work is "
+                "kept, and the same command continues"
             ) from None
         except BaseException:
             for process in list((pool._processes or {}).values()):
@@ -78,7 +78,7 @@ def ray_executor(address: str | None = None, workers: int | None = None) -> Exec
     """Return an executor by tasks of Ray, each on one processor. Those of a worker that died are given to another.
 
     Args:
-        address: the cluster, or "auto" for the one that this machine belongs to [default: this machine alone].
+        address: the cluster, or "auto" for the one that this machine belongs to [default: this machine only].
         workers: how many work items are computed at once [default: one per processor].
 
     Raises:
@@ -109,8 +109,7 @@ def ray_executor(address: str | None = None, workers: int | None = None) -> Exec
         except ray.exceptions.RayError as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(
-                f"Ray gave up on a part of the work: {first:.200}; what is finished stays, and the same command goes "
-                "on from there"
+                f"a Ray task failed repeatedly: {first:.200}; finished work is kept, and the same command continues"
             ) from error
         finally:
             for reference in running:

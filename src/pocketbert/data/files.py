@@ -18,7 +18,7 @@ _NOT_TEXT = {
     b"PK\x03\x04": "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV",
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook or Word document; save the sheet as CSV",
     b"%PDF": "is a PDF; export its text",
-    b"PAR1": "is a Parquet file; give it the suffix .parquet",
+    b"PAR1": "is a Parquet file; rename it to end in .parquet",
     b"ARROW1"[:4]: "is an Arrow file; save it as Parquet",
     b"BZh": "is compressed with bzip2; unpack it first",
     b"\xfd7zX": "is compressed with xz; unpack it first",
@@ -28,7 +28,7 @@ _NOT_TEXT = {
     b"\xff\xd8\xff": "is a picture",
     b"\x89HDF": "is an HDF5 file; save its table as Parquet or CSV",
     b"FEA1": "is a Feather file; save it as Parquet",
-    b"\x93NUM": "is an array of NumPy; save its texts as JSON lines",
+    b"\x93NUM": "is a NumPy array; save its texts as JSON lines",
     b"SQLi": "is an SQLite database; export its table as CSV",
     b"{\\rt": "is rich text; save it as plain text or CSV",
     **{b"\x80%c" % version: "is a pickle, which is not read; save it as Parquet or CSV" for version in range(2, 6)},
@@ -48,7 +48,7 @@ def check_file(path: Path, suffixes: Sequence[str] = ()) -> int:
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
     if not path.is_file():
-        raise DataError(f"{path}: is a pipe or device, and is needed as a file: save what it holds to one")
+        raise DataError(f"{path}: is a pipe or a device: save its content as a file")
     size = path.stat().st_size
     if size == 0:
         raise DataError(f"{path}: is empty")

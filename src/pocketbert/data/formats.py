@@ -65,5 +65,5 @@ def not_a_table(first: str) -> str | None:
     if text.startswith("<?xml"):
         return "is XML; save the sheet as CSV"
     if text.startswith("{"):
-        return "holds JSON; give it the suffix .jsonl, with one object per line" if row_format(first) else None
+        return "holds JSON; rename it to end in .jsonl, with one object per line" if row_format(first) else None
     return None

@@ -84,8 +84,8 @@ class Labels:
         if _are_numbers(table, counts):
             if all(map(is_class_number, counts)):
                 logger.warning(
-                    "%s: the labels %s are taken for numbers to be predicted; if they are classes, name them in their "
-                    "order with --labels", table.path, ", ".join(sorted(counts)[:5])
+                    "%s: the labels %s are read as numbers (regression); if they are classes, name them in the "
+                    "order of their ids with --labels", table.path, ", ".join(sorted(counts)[:5])
                 )  # fmt: skip
             return cls(())
         if len(counts) < 2:
@@ -173,8 +173,8 @@ def merged_labels(path: Path | str, counts: Mapping[str, int], names: Sequence[s
     if other:
         listed = [f"{label!r} ({counts[label]:,}) beside {kept!r}" for label, kept in list(other.items())[:5]]
         listed += ["…"] if len(other) > 5 else []
-        what = "merged" if merge else "are several; --merge-labels makes one of them"
-        logger.warning("%s: labels that differ in case or spaces alone %s: %s", path, what, ", ".join(listed))
+        what = "merged" if merge else "are different labels; --merge-labels merges them"
+        logger.warning("%s: labels that differ only in case or spaces %s: %s", path, what, ", ".join(listed))
     return other if merge else {}
 
 
@@ -192,8 +192,8 @@ def tidied(table: Table, names: Sequence[str] = (), *, merge: bool = False, skip
         table = table.relabelled([_renamed(example.label, other) for example in table.examples])
     if (one := joined(counts)) is not None:
         logger.warning(
-            "%s: the label %r, which joins others, is a class of its own; several labels of a text are a list: in JSON "
-            "lines, or written in a cell as ['a', 'b']", table.path, one
+            "%s: the label %r joins other labels, and counts as another class; write several labels of a text as a "
+            "list: in JSON lines, or in a cell as ['a', 'b']", table.path, one
         )  # fmt: skip
     if skip_bad and not names and odd_among_numbers(counts):
         table = Labels(()).without_unusable(table)
@@ -211,8 +211,8 @@ def _are_numbers(table: Table, written: Collection[str]) -> bool:
     if odd := odd_among_numbers(written):
         line = next(example.line for example in table.examples if example.label == odd[0])
         raise DataError(
-            f"{table.path}, line {line}: the label {odd[0]!r} is no number, and {len(written) - len(odd):,} others "
-            "are; correct it, or leave such rows out (--skip-bad)"
+            f"{table.path}, line {line}: the label {odd[0]!r} is not a number, and {len(written) - len(odd):,} "
+            f"others are; correct it, or leave such rows out (--skip-bad)"
         )
     try:
         return are_numbers(written)
@@ -224,7 +224,7 @@ def _refuse_probabilities(table: Table, first: Label, counts: Collection[str]) -
     """Raise `DataError` for lists of numbers with decimals."""
     if all(number(name) is not None for name in counts) and not all(map(is_class_number, counts)):
         raise DataError(
-            f"{table.path}: the label {list(_names(first))} holds numbers with decimals, which are no labels: a list "
+            f"{table.path}: the label {list(_names(first))} holds numbers with decimals, which are not labels: a list "
             "needs the names of a text's labels, or a 0 or a 1 for each label"
         )
 

@@ -104,7 +104,7 @@ def in_memory(data: Any) -> Memory:
     if rows is not None and not rows:
         raise DataError(f"{_NAME}: has no rows")
     raise DataError(
-        f"{_NAME}: a {type(data).__name__} is no labelled data: needed is the path of a file, a DataFrame, an Arrow "
+        f"{_NAME}: a {type(data).__name__} is not labelled data: pass the path of a file, a DataFrame, an Arrow "
         "table, a Dataset, a dictionary of columns, a list of dictionaries, or a tuple (texts, labels)"
     )
 
@@ -125,9 +125,9 @@ def _columns(names: Sequence[Any], columns: Sequence[Any]) -> Memory:
 def _dataset(data: Any) -> Memory:
     """Return the rows of a `datasets.Dataset`, with the names of its classes."""
     if isinstance(data, Mapping):
-        raise DataError(f"{_NAME}: a {type(data).__name__} holds several sets ({', '.join(data)}): choose one of them")
+        raise DataError(f"{_NAME}: a {type(data).__name__} has several splits ({', '.join(data)}): choose one of them")
     if not hasattr(data, "column_names") or not hasattr(data, "__len__"):
-        raise DataError(f"{_NAME}: a {type(data).__name__} has no rows to go through twice: take a Dataset")
+        raise DataError(f"{_NAME}: a {type(data).__name__} can be iterated only once: pass a Dataset")
     data = data.with_format(None)  # of another format, such as PyTorch's, rows hold that library's types
     columns = list(data.column_names)
     names = {}

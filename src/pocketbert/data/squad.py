@@ -196,7 +196,7 @@ def _answers(where: str, answers: Any, *, flat: bool) -> list[Any]:
         pairs = zip(answers["text"], answers["answer_start"], strict=True)
         return [{"text": text, "answer_start": start} for text, start in pairs]
     if not isinstance(answers, list):
-        raise DataError(f"{where}: has no list 'answers'; needed is {_LINE if flat else _OFFICIAL}")
+        raise DataError(f"{where}: has no list 'answers'; expected {_LINE if flat else _OFFICIAL}")
     return answers
 
 
@@ -213,5 +213,5 @@ def _answer(where: str, answer: Any) -> tuple[int, str]:
 def _list(path: Path, where: str, row: dict[str, Any], name: str) -> list[Any]:
     value = row.get(name)
     if not isinstance(value, list):
-        raise DataError(f"{path}, {where}: has no list {name!r}; needed is {_OFFICIAL}")
+        raise DataError(f"{path}, {where}: has no list {name!r}; expected {_OFFICIAL}")
     return value

@@ -249,7 +249,7 @@ def _example(line: int, text: Any, text_pair: Any, label: Any, *, columns: Colum
                 f"column {name!r} holds an unpaired surrogate, which is not a character: {value!a:.60}"
             )
         if name is not None and value in _EXCEL_ERRORS:
-            raise _UnusableError(f"column {name!r} holds {value}, which is an error of Excel's")
+            raise _UnusableError(f"column {name!r} holds {value}, which is an error value of Excel")
     return Example(text, text_pair, label, line)
 
 

@@ -111,7 +111,7 @@ def _refuse_json(path: Path) -> None:
             json.loads(start)
         except ValueError:
             return
-        raise DataError(f"{path}: holds JSON; give the file the suffix .jsonl, with one sentence per line")
+        raise DataError(f"{path}: holds JSON; rename it to end in .jsonl, with one sentence per line")
 
 
 def _sentences(

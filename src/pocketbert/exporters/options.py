@@ -20,7 +20,7 @@ class ExportOptions(Options):
     """
 
     model: str | Path = field(metadata=argument("Model folder or hub name."))
-    output: Path | str = field(metadata=argument("Output folder: new."))
+    output: Path | str = field(metadata=argument("New output folder."))
     format: str = field(default="onnx", metadata=option("File format.", choices=tuple(FORMATS)))
     precisions: tuple[str, ...] = field(
         default=(),
@@ -53,7 +53,9 @@ class ExportOptions(Options):
     )
     force: bool = field(
         default=False,
-        metadata=option("Accept any difference of 8-bit files, and a loss of more than a point of the first metric."),
+        metadata=option(
+            "Accept any difference of 8-bit files, and a loss of more than one percentage point of the first metric."
+        ),
     )
     head: str | None = field(
         default=None,

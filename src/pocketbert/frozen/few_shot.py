@@ -47,7 +47,7 @@ class FewShotResult:
     chosen: str
     """What the head reads, "mean" or "cls"."""
     compared: dict[str, dict[str, float]]
-    """What a head could read → its metrics in cross-validation."""
+    """Each candidate for the head's input → its metrics in cross-validation."""
     strength: float
     """Of the regularisation, scikit-learn's `C`."""
     seconds: float
@@ -163,8 +163,8 @@ def proposal(data: TextClassification) -> str | None:
     per_label = len(data.train) / len(data.labels.names)
     if per_label > SMALL:
         return None
-    few = f"{per_label:.0f} examples per label are few"
-    return f"{few}: --few-shot fits a head to frozen vectors in seconds, on all of them"
+    few = f"{per_label:.0f} examples per label is few-shot data"
+    return f"{few}: --few-shot fits a linear head to frozen vectors in seconds, on all examples"
 
 
 def _joined(data: TextClassification) -> Table:
@@ -190,15 +190,15 @@ def _vectors(encoder: FrozenEncoder, table: Table) -> dict[str, npt.NDArray[np.f
 
 def _described(data: TextClassification) -> str:
     names = data.labels.names
-    return f"{len(names)} labels: {', '.join(names[:10])}" if names else "a number to predict"
+    return f"{len(names)} labels: {', '.join(names[:10])}" if names else "numbers to predict (regression)"
 
 
 def _log_choice(log: Log, chosen: str, compared: dict[str, dict[str, float]]) -> None:
     titles = {"mean": "the mean of the tokens", "cls": "the first token"}
     for reads, metrics in compared.items():
         shown = ", ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:3])
-        why = ": chosen, as its loss is the least" if reads == chosen and len(compared) > 1 else ""
-        log(f"a head on {titles[reads]}, in cross-validation: {shown}{why}")
+        why = ": chosen for its lower loss" if reads == chosen and len(compared) > 1 else ""
+        log(f"linear head on {titles[reads]}, cross-validated: {shown}{why}")
 
 
 def _silent(_: Any) -> None:

@@ -140,6 +140,6 @@ def _made(task: str | None, model: Any, wanted: Wanted, pipeline_class: Any, opt
     config = read_config(config, model, wanted)
     if len(tokenizer) > config.vocab_size:
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not go together"
+            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not belong together"
         )
     return kind(predictor, tokenizer, config, **options)

@@ -39,10 +39,10 @@ IDLE: dict[str, Idle] = {
     "stride": Idle(
         one_of(None, 0), "a text is read once, up to max_length tokens; windows=True reads long texts whole"
     ),
-    "padding_side": Idle(one_of(None, "right"), "would move the text to other positions; leave it out"),
-    "add_special_tokens": Idle(one_of(None, True), "would leave out tokens that the model reads; leave it out"),
-    "return_token_type_ids": Idle(one_of(None, True), "would leave out what the model reads; leave it out"),
-    "return_attention_mask": Idle(one_of(None, True), "would leave out what the model reads; leave it out"),
+    "padding_side": Idle(one_of(None, "right"), "would shift the positions of the text; leave it out"),
+    "add_special_tokens": Idle(one_of(None, True), "would omit tokens that the model needs; leave it out"),
+    "return_token_type_ids": Idle(one_of(None, True), "would omit an input of the model; leave it out"),
+    "return_attention_mask": Idle(one_of(None, True), "would omit an input of the model; leave it out"),
     "verbose": Idle(one_of(None, True, False), "must be True or False"),
     **dict.fromkeys(
         ("return_overflowing_tokens", "return_special_tokens_mask", "return_offsets_mapping", "return_length"),
@@ -88,7 +88,7 @@ class Reading:
         """`features`, each of an input or all of the input at `position`, if none was cut where that is refused."""
         for number, one in enumerate(features):
             if self.refuses and one.cut:
-                message = f"the text has more than the {self.max_length} tokens that are read: leave truncation out"
+                message = f"the text has more tokens than the limit of {self.max_length}: leave truncation out"
                 raise InputError(f"{message}, or pass True, to cut it", number if position is None else position)
         return features
 

@@ -52,7 +52,7 @@ class Pipeline(ABC):
     def __call__(self, inputs: Any, *others: Any, **options: Any) -> Any:
         """The result of one input, of a list, or lazily of any other iterable. The options are those of `job`."""
         if others:
-            raise InputError(f"{self.task} takes its inputs in one argument: several texts are a list")
+            raise InputError(f"{self.task} takes its inputs in one argument: pass several texts as a list")
         given = several(inputs)
         if given is None:
             return self._one(inputs, **options)

@@ -84,7 +84,7 @@ def read_method(explain: bool | str | None, *, windows: bool = False) -> str | N
     if method not in METHODS:
         raise InputError(f"explain={explain!r:.60} must be True, False or one of {', '.join(map(repr, METHODS))}")
     if windows:
-        raise InputError("explain is of what the model reads at once: leave windows out")
+        raise InputError("explain works within the model's maximum length: leave windows out")
     return method
 
 
@@ -95,7 +95,7 @@ def variants(reading: Reading, text: str, second: str | None, method: str) -> li
     length = fit(reading.tokenizer, reading.max_length)
     encoding = reading.tokenizer(text, second, truncation=cut, max_length=length)[0]
     if len(encoding.offsets) != len(features):
-        raise InputError("the text cannot be explained: its tokens have no places in it")
+        raise InputError("the text cannot be explained: the tokenizer gives no offsets of its tokens")
     places = [-1 if place is None else place for place in encoding.sequence_ids]
     words, of_token = _words((text, second or ""), places, encoding.offsets)
     design = make_design(len(words), method)

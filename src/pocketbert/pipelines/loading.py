@@ -74,7 +74,7 @@ def read_wanted(
     check_idle(LOADING, extra)
     if unknown := extra.keys() - given.keys() - LOADING.keys() - {"cache_dir", "threads"}:
         raise InputError(
-            f"model_kwargs: {', '.join(sorted(unknown))} cannot be changed when a model is loaded to answer"
+            f"model_kwargs: {', '.join(sorted(unknown))} cannot be changed when a model is loaded for inference"
         )
     named = dict(given)
     for name, value in extra.items():
@@ -88,7 +88,7 @@ def read_wanted(
             raise InputError(f"{name} is given twice")
         named[name] = part
     if len(parts) > 2:
-        raise InputError("after the model come a configuration and a tokenizer; all else needs its name")
+        raise InputError("only model, config and tokenizer are positional; pass all other arguments by name")
     if isinstance(named["tokenizer"], tuple):  # (name, options), as transformers takes it
         from pocketbert.tokenization import AutoTokenizer
 
@@ -195,7 +195,7 @@ def as_predictor(model: Any, wanted: Wanted) -> Predictor:
     """A PyTorch model as a predictor; a predictor as it is."""
     if not hasattr(model, "forward"):
         if wanted.device is not None:
-            raise InputError(f"device={wanted.device!r} is for PyTorch models; this one runs where it was made to")
+            raise InputError(f"device={wanted.device!r} is for PyTorch models, and this predictor is not one")
         _refuse_dtype(wanted)
         predictor: Predictor = model
         return predictor

@@ -132,7 +132,9 @@ class TextClassification(Pipeline):
         if not ranked or rule is None:
             return rule
         if rule.thresholds is None:
-            raise InputError("top_k, function_to_apply and return_all_scores leave no decision to take: leave them out")
+            raise InputError(
+                "top_k, function_to_apply and return_all_scores cannot be combined with a decision: leave them out"
+            )
         return None
 
     def _pair(self, one: Any, second: str | None) -> tuple[Any, Any]:
@@ -209,7 +211,7 @@ class ZeroShotClassification(Pipeline):
             candidate_labels = [label.strip() for label in candidate_labels.split(",") if label.strip()]
         candidate_labels = list(candidate_labels)
         if not candidate_labels:
-            raise InputError("zero-shot-classification needs candidate_labels to choose from")
+            raise InputError("zero-shot-classification needs candidate_labels")
         hypotheses = [_hypothesis(hypothesis_template, label) for label in candidate_labels]
         count, names = len(hypotheses), dict(enumerate(candidate_labels))
         entails = self._label("entailment", entailment, ("entail",))
@@ -256,7 +258,7 @@ def _hypothesis(template: str, label: Any) -> str:
     except (AttributeError, IndexError, KeyError, ValueError):
         text = template
     if text == template:
-        raise InputError(f"hypothesis_template={template!r} must hold {{}} where the label goes")
+        raise InputError(f"hypothesis_template={template!r} must contain {{}} for the label")
     return text
 
 
@@ -411,9 +413,7 @@ class FeatureExtraction(Pipeline):
             if is_declared and declared.has_unit_length and len(states) > 1:
                 vector = decode.unit(vector)
             if dimensions is not None and dimensions > len(vector):
-                raise InputError(
-                    f"dimensions={dimensions} is more than the {len(vector)} that the model's vectors have"
-                )
+                raise InputError(f"dimensions={dimensions} exceeds the {len(vector)} dimensions of the model's vectors")
             return decode.unit(vector[:kept]) if normalize else vector[:kept]
 
         return Job(encode, read)

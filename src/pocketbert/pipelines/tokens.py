@@ -69,7 +69,7 @@ class TokenClassification(Pipeline):
         if older and aggregation_strategy is not None:
             raise InputError("pass aggregation_strategy, or grouped_entities and ignore_subwords, not both")
         if delimiter is not None and not is_split_into_words:
-            raise InputError("delimiter joins words: it needs is_split_into_words=True")
+            raise InputError("delimiter needs is_split_into_words=True")
         grouped = ("first" if ignore_subwords else "simple") if grouped_entities else "none"
         strategy = grouped if aggregation_strategy is None else str(plain(aggregation_strategy)).lower()
         ignored = ("O",) if ignore_labels is None else ignore_labels
@@ -78,7 +78,7 @@ class TokenClassification(Pipeline):
         join = self.tokenizer.join_tokens
         method = read_method(explain)
         if method is not None and is_split_into_words:
-            raise InputError("explain is of whole texts: join the words, and leave is_split_into_words out")
+            raise InputError("explain needs a text: join the words, and leave is_split_into_words out")
 
         def encode(inputs: list[Any]) -> Sequence[Sequence[Features]]:
             windows = encode_long_tokens(
@@ -278,7 +278,9 @@ def _at_once(windows: Sequence[Sequence[Any]], length: int, remedy: str) -> list
     """The only window of each input; raises `InputError` where there are several."""
     for position, several_windows in enumerate(windows):
         if len(several_windows) > 1:
-            message = f"explain is of what the model reads at once, {length} tokens, and the text has more: {remedy}"
+            message = (
+                f"explain works within the model's maximum length, {length} tokens, and the text has more: {remedy}"
+            )
             raise InputError(message, position)
     return [window for [window] in windows]
 

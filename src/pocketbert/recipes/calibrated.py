@@ -88,7 +88,7 @@ def calibration_section(record: Mapping[str, Any], picture: bool) -> str:
         else:
             shown = f"{shown:.3g}"
         lines += [
-            f"Logits are divided by a temperature, which is part of the weights: {shown}. It was fitted on "
+            f"Logits are divided by a temperature, which is part of the saved weights: {shown}. It was fitted on "
             f"{record['examples']:,} dev examples; below, each example is judged by a temperature that was fitted "
             "without it.",
             "",
@@ -99,7 +99,10 @@ def calibration_section(record: Mapping[str, Any], picture: bool) -> str:
     if record["thresholds"] is not None:
         shown = ", ".join(f"{name} {_shown(value)}" for name, value in list(record["thresholds"].items())[:20])
         lines += ["", f"A text has each label whose probability exceeds its threshold: {shown}."]
-    lines += ["", f"Perfect probabilities have a calibration error up to {record['chance']:.4f} on so many examples."]
+    lines += [
+        "",
+        f"Perfect probabilities have a calibration error up to {record['chance']:.4f} on that number of examples.",
+    ]
     return "\n".join([*lines, *(["", "![Reliability diagram](reliability.png)"] if picture else [])])
 
 

@@ -29,7 +29,7 @@ class DistillOptions(FinetuneOptions):
         default=(),
         metadata=DISTILLATION.option(
             "Teacher with the same task and labels: a folder or hub name. Repeat it for an ensemble of teachers. "
-            "Needed without --teacher-logits.",
+            "Required unless --teacher-logits is given.",
             "FOLDER|NAME",
             repeated=True,
         ),
@@ -95,11 +95,13 @@ class DistillOptions(FinetuneOptions):
     )
     word_weight: float = field(
         default=0.0,
-        metadata=RAW_TEXT.option("Weight of the masked-word loss; the student is then saved with its word head.", "X"),
+        metadata=RAW_TEXT.option(
+            "Weight of the masked language modelling loss; the student is then saved with that head.", "X"
+        ),
     )
     word_share: float = field(
         default=0.25,
-        metadata=RAW_TEXT.option("Fraction of each batch of which the student also reads a masked copy.", "X"),
+        metadata=RAW_TEXT.option("Fraction of each batch that the student also reads as a masked copy.", "X"),
     )
     short_share: float = field(
         default=0.0,
@@ -108,7 +110,7 @@ class DistillOptions(FinetuneOptions):
     pair_weight: float = field(
         default=0.0,
         metadata=RAW_TEXT.option(
-            "Weight of the pair loss: of two texts that it reads together, the student predicts the cosine of the "
+            "Weight of the pair loss: from two texts read as a pair, the student predicts the cosine of the "
             "teacher's vectors.",
             "X",
         ),
@@ -116,21 +118,26 @@ class DistillOptions(FinetuneOptions):
     pair_share: float = field(
         default=0.0,
         metadata=RAW_TEXT.option(
-            "Fraction of the tokens of each batch in pairs of texts, for students that will read pairs.", "X"
+            "Fraction of the tokens of each batch in pairs of texts, for students of tasks with pairs.", "X"
         ),
     )
     relation_weight: float = field(
         default=0.0,
         metadata=RAW_TEXT.option(
-            "Weight of the loss of relations between tokens in the last layers, for any widths and heads.", "X"
+            "Weight of the relation loss: similarities among queries, keys and values of the last layers "
+            "(MiniLMv2), for any widths and heads.",
+            "X",
         ),
     )
     relation_heads: int = field(
-        default=12, metadata=RAW_TEXT.option("Heads into which queries, keys and values are cut for relations.", "N")
+        default=12,
+        metadata=RAW_TEXT.option(
+            "Number of heads into which queries, keys and values are split for the relation loss.", "N"
+        ),
     )
     layer_local: bool = field(
         default=False,
-        metadata=RAW_TEXT.option("Give each layer the teacher's input, so that all learn by themselves."),
+        metadata=RAW_TEXT.option("Train each layer by itself, on the input of the teacher's layer."),
     )
     similarity_data: tuple[str, ...] = field(
         default=(),
@@ -225,7 +232,11 @@ class DistillOptions(FinetuneOptions):
             for name in further:
                 self._check(name, not getattr(self, name), "is for --task feature-extraction; leave it out")
         for name, unused in (("class_weights", None), ("label_smoothing", 0.0), ("sample_weights", None)):
-            self._check(name, getattr(self, name) == unused, "is for finetune: teachers give labels their weights here")
+            self._check(
+                name,
+                getattr(self, name) == unused,
+                "is for finetune: in distillation, the teachers' outputs are the targets",
+            )
         self._check("augment", self.augment >= 0, "must not be negative")
         self._check("cache_gigabytes", self.cache_gigabytes >= 0, "must not be negative")
         self.weights()
@@ -236,7 +247,7 @@ class DistillOptions(FinetuneOptions):
         if self.from_scratch is not None and self.tokenizer is None:
             raise ConfigError("--from-scratch without a --teacher needs a --tokenizer")
         for name, unused in (("init", None), ("hidden_weight", 0.0), ("attention_weight", 0.0), ("augment", 0)):
-            self._check(name, getattr(self, name) == unused, "needs a --teacher; --teacher-logits are logits alone")
+            self._check(name, getattr(self, name) == unused, "needs a --teacher: --teacher-logits has only logits")
 
     def _check_raw_text(self) -> None:
         weights = self.encoder_weights()
@@ -246,12 +257,13 @@ class DistillOptions(FinetuneOptions):
         }  # fmt: skip
         if not (weights.hidden_weight or any(others.values())):
             raise ConfigError(
-                f"--task {self.task} trains on the states of teachers: give --hidden-weight 1, --attention-weight 1, "
+                f"--task {self.task} trains on the hidden states and attention of teachers: give --hidden-weight 1, "
+                f"--attention-weight 1, "
                 "--relation-weight 1, --sentence-weight 1, or several"
             )
         if self.layer_local:
             self._check(
-                "hidden_weight", weights.hidden_weight > 0, "must be positive: --layer-local trains on it alone"
+                "hidden_weight", weights.hidden_weight > 0, "must be positive: --layer-local uses no other loss"
             )
             for name in (*others, "word_weight", "pair_weight"):
                 self._check(name, not getattr(self, name), "is not for --layer-local, which compares hidden states")

@@ -79,7 +79,7 @@ class EpochRun(TrainingRun):
     encoded: EncodedData
     _whole: PreTrainedModel | None = None  # of a model with sharded weights
     kept = True
-    """Whether the folder outlives the run."""
+    """Whether the folder is kept after the run."""
     evaluate_first: frozenset[int] = frozenset()
     """{0} where the model is evaluated before the first step."""
 
@@ -202,7 +202,7 @@ class EpochRun(TrainingRun):
         """Log what `read`, the maximum tokens per input, leaves of the options and of the training examples."""
         wanted = self.options.max_length
         if wanted is not None and read < wanted:
-            self.log(f"--max-length {wanted}: the model reads {read} tokens at most")
+            self.log(f"--max-length {wanted}: the model reads at most {read} tokens")
         if isinstance(self.encoded, EncodedTask) and (note := self.encoded.cut_note(read)) is not None:
             self.log(note)
 
@@ -239,7 +239,8 @@ class EpochRun(TrainingRun):
         )
         self.log(
             f"{type(model).__name__} of {model.num_parameters():,} parameters on {self.device}{self._together()} in "
-            f"{self.described_precision}; {schedule.steps:,} steps of {options.batch_size} examples, peak rate {peak:g}"
+            f"{self.described_precision}; {schedule.steps:,} steps of {options.batch_size} examples, peak learning "
+            f"rate {peak:g}"
         )
         self.record(
             labels=model.config.id2label,

@@ -81,13 +81,16 @@ class FinetuneRun(EpochRun):
         head = fit_frozen_head(model.to(self.device), self.encoded, self.options.seed)
         if isinstance(self.data, TextClassification) and (line := proposal(self.data)) is not None:
             self.log(line)
-        self.log(f"step 0 is a head on the vectors of the encoder as it is (strength {head.strength:g})")
+        self.log(f"step 0 is a linear head on frozen vectors (regularization C = {head.strength:g})")
         self.evaluate_first = frozenset({0})
 
     def end(self, best: Mapping[str, float]) -> None:
         """Log that training did not beat the first step, or that nothing was learned."""
         if best["step"] == 0:
-            self.log("training did not beat the head on frozen vectors, which is the model; longer training may")
+            self.log(
+                "fine-tuning did not improve on the linear head on frozen vectors, which is the saved model; "
+                "more steps may help"
+            )
         evaluation = self.encoded.evaluation
         if not isinstance(evaluation, TextEvaluation):
             return
@@ -100,7 +103,7 @@ class FinetuneRun(EpochRun):
             better = best[metric] > scores[metric]
             self.log(
                 f"TF-IDF with logistic regression: {metric} {scores[metric]:.4f}; the model {best[metric]:.4f}"
-                + ("" if better else ": it is not worth its time on this data")
+                + ("" if better else ": fine-tuning is not worth its time on this data")
             )
 
     def objective(self, model: PreTrainedModel) -> Objective:

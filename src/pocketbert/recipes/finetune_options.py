@@ -51,7 +51,7 @@ class FinetuneOptions(Options):
     output: Path | str | None = field(
         default=None,
         metadata=RUN.option(
-            "Output folder: new, or that of a run to resume.", "FOLDER", names=["--output", "-o"], required=True
+            "Output folder: a new one, or that of a run to resume.", "FOLDER", names=["--output", "-o"], required=True
         ),
     )
     task: str = field(
@@ -105,7 +105,8 @@ class FinetuneOptions(Options):
     max_length: int | None = field(
         default=None,
         metadata=DATA.option(
-            "Maximum number of tokens per input; longer texts are cut, tagged words and passages are read in windows.",
+            "Maximum number of tokens per input; longer texts are truncated; tagged words and passages are read in "
+            "windows.",
             "N",
             default="128; 384 for question answering",
         ),
@@ -114,25 +115,24 @@ class FinetuneOptions(Options):
     frozen_start: bool = field(
         default=True,
         metadata=START.option(
-            "Begin with a head on the vectors of the encoder as it is, on tables of up to 10,000 rows. It reads the "
-            "mean of the tokens, which no other library knows."
+            "Start from a linear head that is fitted to frozen vectors, on tables of up to 10,000 rows. The head "
+            "reads the mean of the tokens, which other libraries do not support."
         ),
     )
     few_shot: bool = field(
         default=False,
-        metadata=START.option(
-            "Only fit a head to the vectors of the encoder as it is, in seconds: for a few examples per label."
-        ),
+        metadata=START.option("Only fit a linear head to frozen vectors, in seconds: for a few examples per label."),
     )
     epochs: float | None = field(
-        default=None, metadata=TRAINING.option("Training epochs.", "N", default="3, or as many as 60 steps are")
+        default=None, metadata=TRAINING.option("Training epochs.", "N", default="3, or enough for 60 steps")
     )
     max_steps: int | None = field(
-        default=None, metadata=TRAINING.option("Steps in total, in place of --epochs.", "N", default="all epochs")
+        default=None, metadata=TRAINING.option("Steps in total, instead of --epochs.", "N", default="all epochs")
     )
     batch_size: int = field(default=32, metadata=TRAINING.option("Batch size: examples per step.", "N"))
     accumulation: int = field(
-        default=1, metadata=TRAINING.option("Micro-batches per step; more of them need less memory.", "N")
+        default=1,
+        metadata=TRAINING.option("Gradient accumulation: micro-batches per step; more of them need less memory.", "N"),
     )
     learning_rate: float | None = field(
         default=None, metadata=TRAINING.option("Peak learning rate.", "X", default="5e-5; 5e-4 from scratch")
@@ -142,7 +142,7 @@ class FinetuneOptions(Options):
         metadata=TRAINING.option("Fraction of steps for linear warm-up; the rate then decays linearly to 0.", "X"),
     )
     warmup_steps: int | None = field(
-        default=None, metadata=TRAINING.option("Steps of warm-up, in place of --warmup.", "N", default="from --warmup")
+        default=None, metadata=TRAINING.option("Steps of warm-up, instead of --warmup.", "N", default="from --warmup")
     )
     schedule: str = field(
         default="linear",
@@ -170,7 +170,7 @@ class FinetuneOptions(Options):
     freeze: str | None = field(
         default=None,
         metadata=TRAINING.option(
-            "Part of the model that keeps its weights.", choices=FROZEN_PARTS, default="nothing is frozen"
+            "Part of the model whose weights are not trained.", choices=FROZEN_PARTS, default="nothing is frozen"
         ),
     )
     seed: int = field(
@@ -179,27 +179,28 @@ class FinetuneOptions(Options):
     precision: str = field(
         default="auto",
         metadata=TRAINING.option(
-            "Precision of computation; auto is bf16 on GPUs and processors with units for it, and fp32 elsewhere.",
+            "Precision of computation; auto is bf16 on GPUs and processors with bf16 instructions, and fp32 elsewhere.",
             choices=PRECISIONS,
         ),
     )
     class_weights: str | Mapping[str, float] | None = field(
         default=None,
         metadata=TRAINING.option(
-            "How much an example counts by its label: balanced makes all labels count alike; or A=2,B=0.5, others 1.",
+            "Weights of examples in the loss, by label: balanced for equal total weights of all labels; or "
+            "A=2,B=0.5, others 1.",
             "balanced|A=X,B=Y",
-            default="all alike",
+            default="1 for every label",
         ),
     )
     label_smoothing: float = field(
         default=0.0,
-        metadata=TRAINING.option("Part of every label that is shared out among all labels.", "X"),
+        metadata=TRAINING.option("Label smoothing: fraction of each target that is distributed over all labels.", "X"),
     )
     sample_weights: Sequence[float] | None = None
     """How much each row of `data` counts; in Python only."""
     quantization_aware: bool = field(
         default=False,
-        metadata=TRAINING.option("Simulate 8-bit integers while training a MobileBERT, for integer-only engines."),
+        metadata=TRAINING.option("Quantization-aware training of a MobileBERT, for integer-only engines."),
     )
     device: str | None = field(
         default=None, metadata=RUN.option("PyTorch device: cpu, cuda, cuda:1, …", "NAME", default="cuda if available")
@@ -215,7 +216,7 @@ class FinetuneOptions(Options):
     metric: str | Callable[[Any, Any], float] | None = field(
         default=None,
         metadata=EVALUATION.option(
-            "Metric that selects the best checkpoint: one of the task's, or a name of scikit-learn's such as f1_macro, "
+            "Metric that selects the best checkpoint: one of the task's, or a scikit-learn name such as f1_macro, "
             "balanced_accuracy or roc_auc (extra sklearn).",
             "NAME",
             default="the task's first metric",
@@ -224,10 +225,10 @@ class FinetuneOptions(Options):
     thresholds: str | None = field(
         default=None,
         metadata=EVALUATION.option(
-            "Where a text may have several labels: fit thresholds to the dev set, for the best F1 of each label or a "
-            "precision such as 0.95.",
+            "For several labels per text: fit a threshold per label on the dev set, for the best F1 or a precision "
+            "such as 0.95.",
             "f1|X",
-            default="a probability of 0.5",
+            default="0.5 for every label",
         ),
     )
     baseline: bool = field(
@@ -252,8 +253,8 @@ class FinetuneOptions(Options):
     push: str | None = field(
         default=None,
         metadata=RUN.option(
-            "Push the finished model to the hub under this name, which is private if it is new.", "NAME",
-            default="it stays here",
+            "Push the finished model to the hub under this name; a new repository is private.", "NAME",
+            default="not pushed",
         ),
     )  # fmt: skip
     tensorboard: bool = field(default=True, metadata=RUN.option("Write learning curves for TensorBoard."))
@@ -262,7 +263,7 @@ class FinetuneOptions(Options):
         super().__post_init__()
         self._check_places()
         if self.from_scratch is not None:
-            self._check("model", self.model is None, "and --from-scratch are both given: choose what to start from")
+            self._check("model", self.model is None, "and --from-scratch exclude each other: choose one of them")
         elif self.model is None:
             object.__setattr__(self, "model", ENCODER)
         if self.vocab_size is not None and (self.from_scratch is None or self.tokenizer is not None):
@@ -363,7 +364,7 @@ class FinetuneOptions(Options):
         self._check(
             "schedule",
             not constant or self.warmup_steps is not None,
-            "needs --warmup-steps: a run that can be continued has no number of steps to take a fraction of",
+            "needs --warmup-steps: the number of steps of a run that can be continued is not known",
         )
         self._check("decay_last", 0 <= self.decay_last <= 1, "must lie in [0, 1]")
         self._check("decay_last", constant or self.decay_last == 0, "needs --schedule constant")
@@ -371,10 +372,12 @@ class FinetuneOptions(Options):
             self._check("decay_now", constant, "needs --schedule constant")
             self._check("decay_now", self.resume_from is not None, "needs --resume-from, the run whose rate decays")
             for name, unused in (("decay_last", 0.0), ("max_steps", None)):
-                self._check(name, getattr(self, name) == unused, "is not for --decay-now, which ends after its steps")
+                self._check(
+                    name, getattr(self, name) == unused, "is not for --decay-now, which sets the number of steps"
+                )
 
 
 def refuse_push(options: FinetuneOptions) -> None:
     """Raise `ConfigError` where each of several runs would push its model under the same name."""
     if options.push is not None:
-        raise ConfigError("--push is for one run: of several, push the best one with `hf upload`")
+        raise ConfigError("--push is for a single run: after several, push the best one with `hf upload`")

@@ -26,7 +26,7 @@ from pocketbert.tasks.base import EncodedTask, TrainingData
 from pocketbert.tasks.classification import TextClassification
 
 LARGEST = 10_000
-"""Training examples of a table that a run begins like this on; more train any head well enough."""
+"""Maximum number of training examples for a frozen start; with more, a random head is trained well enough."""
 _CHUNK = 512  # inputs whose hidden states are in memory at a time
 
 

@@ -77,7 +77,7 @@ def _load_model(
     name = options.model
     assert name is not None
     if not Path(name).is_dir() and name in bundled_models():
-        log(f"starting from {name}, a model that the package contains")
+        log(f"starting from {name}, the bundled encoder")
     tokenizer = tokenizer or choose_tokenizer(options, data)
     stored = without_decisions(AutoConfig.from_pretrained(name))
     config, fits = data.configure(_quantizable(stored, options, log))
@@ -101,7 +101,7 @@ def _load_model(
             log(f"{name}: the head was initialised randomly, as {reason}")
     if len(tokenizer) > config.vocab_size:
         raise ConfigError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not fit together"
+            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}: they do not belong together"
         )
     return tokenizer, model
 

@@ -270,7 +270,8 @@ class PretrainRun(TrainingRun):
         count = self.processes.count
         phases = "; then ".join(
             f"{f'{repeats} times ' if repeats > 1 else ''}{phase.steps:,} steps of {phase.batch:,} examples "
-            f"of {phase.length} tokens in {self.parts(phase) * count:,} parts, peak rate {phase.learning_rate:g}"
+            f"of {phase.length} tokens in {self.parts(phase) * count:,} micro-batches, peak learning rate "
+            f"{phase.learning_rate:g}"
             for phase, repeats in ((phase, len(list(same))) for phase, same in groupby(self.phases))
         )
         processes = f" in {count} processes" if count > 1 else ""

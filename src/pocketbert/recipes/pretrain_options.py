@@ -29,14 +29,14 @@ class PretrainOptions(Options):
     """
 
     corpus: Path | str = field(metadata=argument("Corpus folder, written by pocketbert prepare."))
-    output: Path | str = field(metadata=argument("Output folder: new, or that of a run to resume."))
+    output: Path | str = field(metadata=argument("Output folder: a new one, or that of a run to resume."))
     preset: str | None = field(
         default=None, metadata=MODEL.option("Published recipe, with its architecture.", choices=list(RECIPES))
     )
     model: str | None = field(
         default=None,
         metadata=MODEL.option(
-            "Checkpoint to go on from, in place of --preset: a folder or hub name.",
+            "Checkpoint to continue pretraining, instead of --preset: a folder or hub name.",
             "FOLDER|NAME",
             names=["--model", "-m"],
         ),
@@ -60,7 +60,9 @@ class PretrainOptions(Options):
             default=PUBLISHED,
         ),
     )
-    whole_words: bool = field(default=False, metadata=DATA.option("Mask all tokens of a word together."))
+    whole_words: bool = field(
+        default=False, metadata=DATA.option("Whole-word masking: mask all tokens of a word together.")
+    )
     masked: float | None = field(
         default=None, metadata=DATA.option("Fraction of tokens to mask and predict.", "X", default="0.15")
     )
@@ -99,7 +101,7 @@ class PretrainOptions(Options):
     precision: str = field(
         default="auto",
         metadata=RUN.option(
-            "Precision of computation; auto is bf16 on GPUs and processors with units for it, and fp32 elsewhere.",
+            "Precision of computation; auto is bf16 on GPUs and processors with bf16 instructions, and fp32 elsewhere.",
             choices=PRECISIONS,
         ),
     )
@@ -114,7 +116,7 @@ class PretrainOptions(Options):
     )
     eval_every: int | None = field(
         default=None,
-        metadata=RUN.option("Evaluate on the held-out split every N steps.", "N", default="a fiftieth of all steps"),
+        metadata=RUN.option("Evaluate on the held-out split every N steps.", "N", default="1/50 of all steps"),
     )
     eval_batches: int = field(default=8, metadata=RUN.option("Batches of 64 held-out examples per evaluation.", "N"))
     save_minutes: float = field(

@@ -22,7 +22,8 @@ def distributed() -> Iterator[ProcessGroup]:
             if processes.count > 1 and re.search("gloo|nccl|connection", str(error), re.IGNORECASE):
                 raise TrainingError(
                     f"process {processes.rank} of {processes.count} lost the connection to another process, whose "
-                    "message has the reason; the last training state is kept: run the same command with --resume to "
+                    f"error message has the reason; the last training state is kept: run the same command with "
+                    f"--resume to "
                     "continue"
                 ) from error
             raise

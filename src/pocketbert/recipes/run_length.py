@@ -63,14 +63,16 @@ class RunLength:
             ConfigError: the run has more steps than it should, or its rate began to decay elsewhere.
         """
         if self.steps < finished:
-            raise ConfigError(f"{finished:,} steps are finished, and the run should have {self.steps:,}: give it more")
+            raise ConfigError(
+                f"{finished:,} steps are finished, and the run is to have {self.steps:,}: increase --max-steps"
+            )
         before = previous.get("decay_begins", self.decay_begins), previous.get("steps", self.steps)
         now = self.decay_begins, self.steps
         if before != now and finished > min(before[0], now[0]):
             raise ConfigError(
-                f"cannot resume: {finished:,} steps are finished, and the rate was to decay from step {before[0]:,} to "
-                f"{before[1]:,}, now from {now[0]:,} to {now[1]:,}: finish the run as it was started, or continue an "
-                "earlier state"
+                f"cannot resume: {finished:,} steps are finished, and the learning rate was to decay from step "
+                f"{before[0]:,} to {before[1]:,}, and now from {now[0]:,} to {now[1]:,}: finish the run with its first "
+                "options, or continue from an earlier state"
             )
 
     def evaluations(self, options: FinetuneOptions, batches: Batches) -> set[int]:

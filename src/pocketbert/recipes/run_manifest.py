@@ -83,7 +83,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CheckpointError(f"{folder}: another run uses it: choose another folder") from None
+            raise CheckpointError(f"{folder}: another run is using it: choose another folder") from None
         except OSError:
             pass  # some network file systems have no locks
         yield

@@ -213,7 +213,7 @@ def _plot(path: Path, trials: Sequence[Trial], metric: str, best: int) -> None:
         axes.grid(alpha=0.3)
         if column == 0:
             axes.set_ylabel(metric)
-    figure.suptitle(f"{len(shown)} trials; the best in another colour", fontsize="medium")
+    figure.suptitle(f"{len(shown)} trials; the best one is highlighted", fontsize="medium")
     temporary = path.with_name(f".{path.name}.tmp")
     figure.savefig(temporary, dpi=150, format="png")
     temporary.replace(path)

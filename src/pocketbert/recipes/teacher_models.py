@@ -96,7 +96,7 @@ class TeacherModels:
             wanted = ", ".join(labels) or "a number"
             raise ConfigError(
                 f"the labels of the teacher {name} ({', '.join(own)}) are not those of the data ({wanted}); if they "
-                "mean the same, name them in the teacher's order with --teacher-labels"
+                f"mean the same, give the data's names in the teacher's order with --teacher-labels"
             )
         return [folded.index(label.casefold()) for label in labels]
 
@@ -204,8 +204,8 @@ def _embedding_rows(name: str, student: BertTokenizer, size: int, log: Callable[
             else f"has another {', '.join(sorted(different))}"
         )
         raise ConfigError(
-            f"the tokenizer of the teacher {name} {what}: both must read the same tokens, so give the student the "
-            "teacher's tokenizer"
+            f"the tokenizer of the teacher {name} {what}: both must read the same tokens, so use the teacher's "
+            f"tokenizer (--tokenizer)"
         )
     if missing:
         log(f"{len(missing):,} of the student's tokens are unknown to the teacher {name}: {', '.join(missing[:5])}, …")

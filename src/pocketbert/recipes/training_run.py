@@ -251,10 +251,10 @@ class TrainingRun(ABC):
 def _bf16_units(device: torch.device) -> str | None:
     """What makes bf16 faster than fp32 on this device, for the log; None where nothing does."""
     if device.type == "cuda":
-        return "the GPU has it" if torch.cuda.is_bf16_supported() else None
+        return "supported by the GPU" if torch.cuda.is_bf16_supported() else None
     units = machine.bf16_units() if device.type == "cpu" else None
     used = torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
-    return f"the processor has {units}; --precision fp32 turns it off" if units and used else None
+    return f"the processor has {units}; --precision fp32 disables it" if units and used else None
 
 
 def metrics_of(entry: Mapping[str, float]) -> dict[str, float]:

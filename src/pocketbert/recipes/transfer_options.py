@@ -33,7 +33,8 @@ class TransferOptions(PretrainOptions):
         default=None, metadata=TRANSFER.option("Batch size during layer transfer.", "N", default=PUBLISHED)
     )
     layer_rate: float | None = field(
-        default=None, metadata=TRANSFER.option("Learning rate during layer transfer.", "X", default="the first phase's")
+        default=None,
+        metadata=TRANSFER.option("Learning rate during layer transfer.", "X", default="that of the first phase"),
     )
     lower_rate: float = field(
         default=0.3, metadata=TRANSFER.option("Learning-rate factor for the layers below; 0 freezes them.", "X")

@@ -19,7 +19,7 @@ from pocketbert.reports.sections import score
 from pocketbert.tasks.outcomes import FILE, Outcomes, Shown, read_outcomes
 
 SURE = 0.05
-"""The p-value below which a difference counts."""
+"""The p-value below which a difference is significant."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Comparison:
     """Examples that only the first model has right; None where the labels are numbers."""
     only_second: int | None
     p_value: float | None
-    """Of McNemar's exact test: how probable so unequal numbers are of models that are equally good."""
+    """Of McNemar's exact test: the probability of numbers at least as unequal if both models are equally good."""
     lines_first: list[int]
     """Lines of the examples that only the first model has right, if they have lines."""
     lines_second: list[int]
@@ -114,14 +114,14 @@ def _check(names: tuple[str, str], first: Outcomes, second: Outcomes) -> None:
         raise DataError(f"{names[0]} predicts {first.kind}, and {names[1]} {second.kind}: there is nothing to compare")
     if (first.examples, len(first)) != (second.examples, len(second)):
         raise DataError(
-            f"{names[0]} was evaluated on {len(first):,} examples of {first.file}, and {names[1]} on {len(second):,} "
-            f"others of {second.file}: {remedy}"
+            f"{names[0]} was evaluated on {len(first):,} examples of {first.file}, and {names[1]} on "
+            f"{len(second):,} different ones of {second.file}: {remedy}"
         )
     if first.answers != second.answers:
-        raise DataError(f"{names[0]} and {names[1]} were evaluated on the same texts with other labels: {remedy}")
+        raise DataError(f"{names[0]} and {names[1]} were evaluated on the same texts with different labels: {remedy}")
     if {*first.labels} != {*second.labels}:
         odd = sorted({*first.labels} ^ {*second.labels})
-        raise DataError(f"{names[0]} and {names[1]} have other labels: only one of them has {', '.join(odd[:5])}")
+        raise DataError(f"{names[0]} and {names[1]} have different labels: only one of them has {', '.join(odd[:5])}")
 
 
 def _compared(first: Outcomes, second: Outcomes) -> Comparison:
@@ -136,7 +136,7 @@ def _compared(first: Outcomes, second: Outcomes) -> Comparison:
             low, high = interval(others[name] - drawn[name])
         metrics[name] = Difference(value, second.metrics[name], low, high)
     if not metrics:
-        raise DataError("the two have no metric in common: evaluate both again")
+        raise DataError("the two evaluations have no metric in common: evaluate both models again")
     if "right" not in first.columns:
         return Comparison(len(first), metrics, None, None, None, [], [])
     right, other = first.columns["right"], second.columns["right"]
@@ -158,11 +158,11 @@ def verdict(names: tuple[str, str], one: Comparison) -> str:
     counts = ""
     if one.p_value is not None:
         counts = (
-            f"Of {one.examples:,} examples, {one.only_first:,} are right in {names[0]} alone and {one.only_second:,} "
-            f"in {names[1]} alone: p = {one.p_value:.2g} (McNemar's test). "
+            f"Of {one.examples:,} examples, only {names[0]} is correct on {one.only_first:,}, and only {names[1]} "
+            f"on {one.only_second:,}: p = {one.p_value:.2g} (McNemar's test). "
         )
     if one.better is None:
-        return f"{counts}This does not show that one of them is better."
+        return f"{counts}The difference is not significant."
     return f"{counts}{names[one.better == 'second']} is better."
 
 
@@ -187,8 +187,8 @@ def _page(
                 table(header, rows, numbers=(1, 2, 3, 4)),
                 note("The interval covers the central 95 % of the differences in resamples of the examples."),
             ),
-            _only(f"Right in {names[0]} alone{several}", one.lines_first, second[name].errors),
-            _only(f"Right in {names[1]} alone{several}", one.lines_second, first[name].errors),
+            _only(f"Only {names[0]} is correct{several}", one.lines_first, second[name].errors),
+            _only(f"Only {names[1]} is correct{several}", one.lines_second, first[name].errors),
         ]
     files = ", ".join(dict.fromkeys(f"{len(one):,} examples of {one.file}" for one in first.values()))
     return page(f"{names[0]} and {names[1]}", f"Two models on {files}, compared by PocketBERT.", *parts)
@@ -207,5 +207,5 @@ def _only(title: str, lines: list[int], errors: list[Shown]) -> str:
     known = [one for one in errors if one.line in {*lines}]
     rows = [(f"{one.line}", one.label, one.predicted, f"{one.text} {one.second or ''}"[:400]) for one in known]
     shown = ", ".join(f"{line}" for line in lines[:200]) + (", …" if len(lines) > 200 else "")
-    listing = table(("line", "label", "the other predicts", "text"), rows, numbers=(0,)) if rows else ""
+    listing = table(("line", "label", "the other model predicts", "text"), rows, numbers=(0,)) if rows else ""
     return section(title, listing, note(f"Lines: {shown}"))

@@ -68,7 +68,7 @@ def write_evaluation_report(
     parts = _of_sets(None if explained is None else Path(explained), sets, {})
     parts += [section("Data, model and machine", facts(sizes))]
     if argv:
-        parts.append(section("How to reproduce it", f"<pre>{text(shlex.join(argv))}</pre>"))
+        parts.append(section("Reproduction", f"<pre>{text(shlex.join(argv))}</pre>"))
     write_text(folder / REPORT, page(f"{_last(model)} on {_files(sets)}", "An evaluation with PocketBERT.", *parts))
 
 
@@ -85,7 +85,7 @@ def write_few_shot_report(folder: Path, name: str, *, held_out: bool) -> None:
     below = (
         f"A head on the vectors of {_last(facts_of['encoder'])}, which is not trained "
         f"(strength {facts_of['strength']:g})."
-        + ("" if held_out else " Every example is answered by a head that was fitted without it.")
+        + ("" if held_out else " Every example is predicted by a head that was fitted without it (cross-validation).")
     )
     megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
     parts = _of_sets(folder, sets, {"baseline": facts_of["baseline"], "calibration": facts_of.get("calibration")})
@@ -143,12 +143,12 @@ def explain(model: Path, outcomes: Outcomes) -> tuple[dict[int, Explanation], st
     try:
         answer = pipeline(task, model=str(model))
     except PocketBertError as error:
-        return {}, f"They are not explained: {error}"
+        return {}, f"No explanations: {error}"
     for number, one in enumerate(outcomes.errors[:count]):
         try:
             explanation = _explained(answer, outcomes.kind, one)
         except PocketBertError as error:  # a passage of several windows, for example
-            why_not = f"Not all of them are explained: {error}"
+            why_not = f"Some explanations are missing: {error}"
             continue
         if explanation is not None:
             found[number] = explanation
@@ -214,6 +214,4 @@ def _reproduction(run: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     own = f"PocketBERT {run['pocketbert']}" + (f" at {run['git']}" if run["git"] else "")
     parts = [f"<pre>$ {text(command)}</pre>"] if command else []
-    return section(
-        "How to reproduce it", *parts, f"<p>{text(own)}; {text(versions)}.</p>", f"<pre>{text(options)}</pre>"
-    )
+    return section("Reproduction", *parts, f"<p>{text(own)}; {text(versions)}.</p>", f"<pre>{text(options)}</pre>")

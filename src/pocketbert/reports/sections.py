@@ -59,8 +59,8 @@ def scores(
         rows.append(row)
     about = (
         f"{len(outcomes):,} examples of {outcomes.file}. An interval covers the central 95 % of the scores in "
-        f"{draws(len(outcomes)):,} resamples of these examples: another evaluation set of the same size and kind would "
-        "give such scores."
+        f"{draws(len(outcomes)):,} resamples of these examples: the range of scores to expect on another evaluation "
+        f"set of the same size and kind."
         + (" The model is the best of a run on the same examples, so they are slightly optimistic." if selected else "")
     )
     return section(title, table(header, rows, numbers=(1, 2, 3)), note(about))
@@ -127,7 +127,7 @@ def confusion(outcomes: Outcomes) -> str:
         lines.append(f'<tr><th class="row">{escape(name)}</th>{cells}</tr>')
     grid = f'<div class="scroll"><table class="matrix"><tr><th></th>{head}</tr>{"".join(lines)}</table></div>'
     return section(
-        "Confusion matrix", grid, note("Labels in rows, predictions in columns; shaded by their share of the row.")
+        "Confusion matrix", grid, note("Labels in rows, predictions in columns; shading is the fraction of the row.")
     )
 
 
@@ -146,9 +146,7 @@ def plots(outcomes: Outcomes, calibration: Mapping[str, Any] | None, history: Se
 
 
 def _reliability(outcomes: Outcomes, calibration: Mapping[str, Any] | None) -> str:
-    plot = Plot(
-        "How often predictions were right over their confidence", "confidence", "share that is right", (0, 1), (0, 1)
-    )
+    plot = Plot("Accuracy over confidence", "confidence", "fraction correct", (0, 1), (0, 1))
     plot.rule([(0, 0), (1, 1)])
     if calibration is not None:
         for series, name in ((3, "before"), (0, "after")):
@@ -157,7 +155,7 @@ def _reliability(outcomes: Outcomes, calibration: Mapping[str, Any] | None) -> s
         confidence, right = outcomes.array("confidence"), outcomes.array("right")
         bins = [(float(confidence[part].mean()), float(right[part].mean())) for part in mass_bins(confidence)]
         plot.line(bins, 0)
-    about = "Reliability: bins of as many predictions each; on the diagonal, a probability is the share that is right."
+    about = "Reliability diagram: bins of equal numbers of predictions; on the diagonal, confidence equals accuracy."
     if calibration is not None:
         before, after = (calibration[name]["calibration_error"] for name in ("before", "after"))
         about += (
@@ -174,14 +172,14 @@ def _risk_coverage(outcomes: Outcomes) -> str:
     points = [(k / 20, float(share[max(1, round(len(right) * k / 20)) - 1])) for k in range(1, 21)]
     low = min(value for _, value in points)
     plot = Plot(
-        "Accuracy over the share of answered texts",
-        "share that is answered",
+        "Accuracy over coverage",
+        "coverage: fraction answered",
         "accuracy",
         (0, 1),
         (min(low, 0.99) - 0.01, 1),
     )
     plot.line(points, 0)
-    return captioned(plot.html(), "Risk and coverage: how many are right where only the surest are answered.")
+    return captioned(plot.html(), "Risk and coverage: accuracy if only the most confident predictions are answered.")
 
 
 def _cloud(outcomes: Outcomes) -> str:
@@ -224,12 +222,12 @@ def errors(outcomes: Outcomes, explanations: Mapping[int, Explanation], why_not:
     """
     shown = [_error(one, explanations.get(i)) for i, one in enumerate(outcomes.errors)]
     if not shown:
-        return section("Errors", note("There are none.")) if outcomes.kind != "numbers" else ""
-    about = "The surest first." if outcomes.errors[0].score is not None else "The worst first."
+        return section("Errors", note("None.")) if outcomes.kind != "numbers" else ""
+    about = "The most confident first." if outcomes.errors[0].score is not None else "The largest first."
     if explanations:
         about += (
-            " Green words speak for the prediction and red ones against it: its score would change so much without "
-            "them (occlusion)."
+            " Green words support the prediction and red words oppose it: the colour is the change of its score "
+            "without the word (occlusion)."
         )
     return section("Errors", note(about + ("" if why_not is None else f" {why_not}")), *shown)
 
@@ -282,8 +280,8 @@ def suspects(outcomes: Outcomes) -> str:
         for one in outcomes.suspects
     ]
     about = (
-        "Confident learning: the model, which was not trained on these examples, is as sure of another label as it "
-        "usually is of texts that have it. pocketbert check looks for such labels in training data."
+        "Confident learning: the model, which was not trained on these examples, is as confident of another label "
+        "as it usually is for texts with that label. pocketbert check finds such labels in training data."
     )
-    header = ("line", "label", "seems to be", "more probable by", "text")
-    return section("Labels that look wrong", table(header, rows, numbers=(0, 3)), note(about))
+    header = ("line", "label", "more probable label", "margin", "text")
+    return section("Probable label errors", table(header, rows, numbers=(0, 3)), note(about))

@@ -48,10 +48,12 @@ def native_core() -> type[core.Program] | None:
     try:
         core.library()
     except ImportError:
-        logger.warning("the native core was not built (it takes a C++17 compiler): NumPy runs the model, more slowly")
+        logger.warning(
+            "the native core was not built (a C++17 compiler is needed): the model runs in NumPy, which is slower"
+        )
         return None
     except OSError as error:
-        logger.warning("the native core cannot be loaded (%s): NumPy runs the model, more slowly", error)
+        logger.warning("the native core cannot be loaded (%s): the model runs in NumPy, which is slower", error)
         return None
     return core.Program
 

@@ -17,7 +17,7 @@ class QuantizeOptions(Options):
     """
 
     model: str | Path = field(metadata=argument("Model folder or hub name."))
-    output: Path | str = field(metadata=argument("Output folder: new."))
+    output: Path | str = field(metadata=argument("New output folder."))
     eval_data: Path | str | None = field(
         default=None,
         metadata=option("Labelled data to evaluate the model on before and after.", "DATA", names=["--eval"]),
@@ -28,11 +28,13 @@ class QuantizeOptions(Options):
     share: bool = field(
         default=False,
         metadata=option(
-            "Leave out the tensors that a bundled model has, such as frozen embeddings; the folder then needs this "
-            "version of PocketBERT."
+            "Omit tensors that equal those of a bundled model, such as frozen embeddings; the folder then needs "
+            "this version of PocketBERT."
         ),
     )
-    force: bool = field(default=False, metadata=option("Accept a loss of more than a point of the first metric."))
+    force: bool = field(
+        default=False, metadata=option("Accept a loss of more than one percentage point of the first metric.")
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -61,7 +61,7 @@ def check_call(*, batch_size: int, convert_to_tensor: bool, device: Any, pool: A
     if convert_to_tensor:
         raise InputError("convert_to_tensor=True: results are NumPy arrays; torch.from_numpy(…) makes a tensor of one")
     if pool is not None:
-        raise InputError("pool=…: the engine uses all processors by itself; leave it out")
+        raise InputError("pool=…: the engine uses all processor cores already; leave it out")
     check_device(device)
 
 

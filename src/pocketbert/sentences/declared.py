@@ -193,7 +193,7 @@ def _module(entry: Any, path: Path) -> tuple[str, str]:
     if not kind.startswith("sentence_transformers.") or name not in (*_ENCODERS, *MODULES):
         known = ", ".join(("Transformer", *MODULES))
         raise CheckpointError(
-            f"{path}: the module {kind} is not supported, without which vectors are others; supported: {known}"
+            f"{path}: the module {kind} is not supported, and vectors would be wrong without it; supported: {known}"
         )
     if entry.get("kwargs"):
         raise CheckpointError(f"{path}: the arguments {entry['kwargs']!r:.60} of the module {kind} are not supported")
@@ -217,7 +217,7 @@ def _read_modules(root: Path, modules: list[tuple[str, str]]) -> tuple[Pooling |
             pooling = module
         elif module is not None:
             if pooling is None:
-                raise CheckpointError(f"{root}: the module {kind} in {folder} stands before the pooling")
+                raise CheckpointError(f"{root}: the module {kind} in {folder} precedes the pooling")
             layers.append(module)
     return pooling, tuple(layers)
 

@@ -103,7 +103,7 @@ def refuse_options(config: Mapping[str, Any], harmless: Mapping[str, tuple[Any, 
             raise CheckpointError(
                 f"{path}: the option {name}={value!r:.60} is not supported"
                 + (f" (only {expected})" if expected else "")
-                + ", and without it the answers would be others"
+                + ", and results would be wrong without it"
             )
 
 
@@ -140,9 +140,7 @@ def _dense(config: Mapping[str, Any], folder: Path) -> Dense:
     activation = activation_of(named)
     if activation is None:
         names = ", ".join(ACTIVATIONS)
-        raise CheckpointError(
-            f"{path}: activation_function={named!r:.80} is none that is supported: torch.nn's {names}"
-        )
+        raise CheckpointError(f"{path}: activation_function={named!r:.80} is not supported, only torch.nn's {names}")
     shapes: dict[str, tuple[int, ...]] = {"linear.weight": (rows, columns)}
     if config.get("bias", True):
         shapes["linear.bias"] = (rows,)

@@ -40,7 +40,7 @@ class Ranker:
         self.model: CrossEncoder | SentenceTransformer
         if declared.pooling is None and config.saved_head == "ForSequenceClassification":
             if config.num_labels != 1:
-                raise ConfigError(f"{model} has {config.num_labels} labels: passages are ranked by a model with one")
+                raise ConfigError(f"{model} has {config.num_labels} labels: ranking needs a model with one label")
             self.model, self.kind = CrossEncoder(model), "cross-encoder"
         else:
             self.model, self.kind = SentenceTransformer(model), "sentence-encoder"

@@ -88,7 +88,7 @@ def quantize_vectors(vectors: Floats, precision: str) -> np.ndarray:
         bits = np.packbits(vectors > 0, axis=-1)
         return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
     if len(vectors) < 2:
-        raise InputError(f"precision={precision!r} needs several vectors: its steps are those of their range")
+        raise InputError(f"precision={precision!r} needs several vectors: its scale is computed from their range")
     low = vectors.min(axis=0)
     steps = (vectors.max(axis=0) - low) / 255
     steps = np.where(steps == 0, 1, steps)

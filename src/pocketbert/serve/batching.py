@@ -47,7 +47,8 @@ class TooSlowError(Exception):
 
     def __init__(self, needed: float, allowed: float, tokens: int) -> None:
         super().__init__(
-            f"the request would take {needed:.0f} s, and may take {allowed:g}: at most {tokens:,} tokens at a time"
+            f"the request would take {needed:.0f} s, more than the limit of {allowed:g} s: send at most {tokens:,} "
+            f"tokens per request"
         )
 
 

@@ -145,7 +145,7 @@ class Connection(HttpToolsProtocol):
             self._deadline = None
 
     def _too_late(self) -> None:
-        self._refuse(408, f"the headers took longer than {HEAD_SECONDS:g} s")
+        self._refuse(408, f"receiving the headers took longer than {HEAD_SECONDS:g} s")
 
     def _refuse(self, status: int, message: str) -> None:
         phrase = {408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
@@ -161,8 +161,8 @@ class Connection(HttpToolsProtocol):
         if now - cls.warned >= WARNING_SECONDS:
             cls.warned = now
             logger.warning(
-                "more than %d connections at once: those that were idle longest are closed; a higher limit of open "
-                "files allows more",
+                "more than %d concurrent connections: closing those that were idle longest; a higher limit of open "
+                "files (ulimit -n) allows more",
                 most_connections(),
             )
 

@@ -220,10 +220,10 @@ def _columns(form: Form, tensors: Sequence[InputTensor]) -> dict[str, list[Any]]
         columns = {}
         for tensor in tensors:
             if tensor.name not in form.inputs or tensor.name in columns:
-                raise RequestError(422, f"the model takes each of these inputs once: {', '.join(form.inputs)}")
+                raise RequestError(422, f"the model needs each of these inputs once: {', '.join(form.inputs)}")
             columns[tensor.name] = _values(tensor, form.inputs[tensor.name])
     if missing := [name for name in needed if name not in columns]:
-        raise RequestError(422, f"the input {missing[0]} is missing: the model takes {', '.join(form.inputs)}")
+        raise RequestError(422, f"the input {missing[0]} is missing: the model needs {', '.join(form.inputs)}")
     if len({len(values) for values in columns.values()}) > 1:
         raise RequestError(422, "the inputs have different numbers of rows")
     return {name: columns[name] for name in form.inputs if name in columns}
@@ -261,6 +261,8 @@ def _tensor(form: Form, name: str, results: Sequence[Any]) -> dict[str, Any]:
         rows = [[one[name] for one in result] for result in results]
     widths = {len(row) for row in rows}
     if len(widths) > 1 or any(value is None for row in rows for value in row):
-        raise RequestError(422, f"the rows have different numbers of results, which no tensor holds: {sorted(widths)}")
+        raise RequestError(
+            422, f"the rows have different numbers of results, which do not fit one tensor: {sorted(widths)}"
+        )
     shape = [len(rows)] if dimensions == 1 else [len(rows), widths.pop()]
     return {"name": name, "datatype": kind, "shape": shape, "data": [value for row in rows for value in row]}

@@ -58,7 +58,7 @@ def _numbered(secrets: Mapping[str, str], source: str) -> tuple[Key, ...]:
 
 def _check_secret(secret: str, place: str) -> None:
     if not _SECRET.fullmatch(secret):
-        raise ConfigError(f"{place}: an API key has letters, digits and signs of ASCII, without spaces")
+        raise ConfigError(f"{place}: an API key must consist of ASCII letters, digits and punctuation, without spaces")
 
 
 def _read_tables(path: Path) -> tuple[Key, ...]:
@@ -71,7 +71,7 @@ def _read_tables(path: Path) -> tuple[Key, ...]:
         if not isinstance(table, dict):
             raise ConfigError(f'{file.place(name)}: every API key is a table: [{name}], and key = "…" below it')
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"{file.place(name)}: a name has letters, digits, dots and dashes")
+            raise ConfigError(f"{file.place(name)}: a name must consist of letters, digits, dots and dashes")
         given: dict[str, Any] = {}
         for option, value in table.items():
             place = file.place(name, option)
@@ -81,7 +81,7 @@ def _read_tables(path: Path) -> tuple[Key, ...]:
                 _check_secret(value, place)
                 given["secret"] = value
             elif option not in options:
-                raise ConfigError(f"{place}: a key has {', '.join(['key', *options])}, and nothing of this name")
+                raise ConfigError(f"{place}: is not an option of a key; options are {', '.join(['key', *options])}")
             elif option == "reload":
                 if not isinstance(value, bool):
                     raise ConfigError(f"{place}: must be true or false")

@@ -82,7 +82,7 @@ class OtlpSender:
         result = self._exporter.export(MetricsData([ResourceMetrics(self._resource, [scope], "")]))
         failed = result is not MetricExportResult.SUCCESS
         if failed and not self._failing:
-            logger.warning("the collector of metrics does not take them; the next attempts are made silently")
+            logger.warning("the OpenTelemetry collector rejects the metrics; further failures are not logged")
         self._failing = failed
 
     def _convert(self, family: Any) -> Metric:

@@ -91,7 +91,7 @@ class Reloader:
     async def prepare(self) -> None:
         """Load everything beside what is in use, and prove it; raises `ReloadError`."""
         if self._busy:
-            raise ReloadError("a reload is in progress: wait for its end", BUSY)
+            raise ReloadError("a reload is in progress: retry when it has finished", BUSY)
         self._busy, started = True, time.monotonic()
         models: Models | None = None
         try:
@@ -109,12 +109,12 @@ class Reloader:
             if not known:
                 logger.exception("the reload failed")
             reason = str(error) if known else f"{type(error).__name__}; the service's log has the details"
-            message = f"nothing was reloaded, the service goes on as before: {reason}"
+            message = f"reload failed, and the service continues with its previous models and API keys: {reason}"
             logger.warning("%s", message)
             self._count(False)
             raise ReloadError(message) from None
         self._prepared = Prepared(models, keys)
-        logger.warning("read again in %.2f s: %s", time.monotonic() - started, ", ".join(models))
+        logger.warning("reloaded in %.2f s: %s", time.monotonic() - started, ", ".join(models))
 
     def commit(self) -> None:
         """Use what was prepared, from the next request on."""
@@ -195,9 +195,9 @@ async def prove(model: Model) -> None:
     try:
         found = await model.predict(inputs, **options)
     except Exception as error:
-        raise ProbeError(f"{model.name} fails its probe: {error or type(error).__name__}") from error
+        raise ProbeError(f"{model.name} fails its test request: {error or type(error).__name__}") from error
     if len(found.values) != len(inputs) or not all(map(_is_finite, found.values)):
-        raise ProbeError(f"{model.name} fails its probe: a result is not a finite number")
+        raise ProbeError(f"{model.name} fails its test request: a result is not a finite number")
 
 
 def _is_finite(value: Any) -> bool:
@@ -220,7 +220,9 @@ async def reload(request: Request) -> Response:
     """
     use: KeyUse | None = request.scope.get("key")
     if use is None or not use.key.reload:
-        raise RequestError(403, "this needs an API key with `reload = true` in its table; SIGHUP needs none")
+        raise RequestError(
+            403, "reloading by a request needs an API key with `reload = true` in its table; SIGHUP needs none"
+        )
     started = time.monotonic()
     try:
         await request.app.state.reloader.ask()

@@ -28,11 +28,13 @@ def _model(request: Request, name: str | None) -> Model:
         )
         model = next(found, None)
         if model is None:
-            raise RequestError(404, "no model ranks passages: serve a classifier with one label, a cross encoder")
+            raise RequestError(
+                404, "no served model is a cross encoder (a classifier with one label), which ranking needs"
+            )
         return model
     model = service.model(name, CLASSIFIER)
     if len(model.labels or ()) != 1:
-        raise RequestError(422, f"{name} has {len(model.labels or ())} labels: passages are ranked by a model with one")
+        raise RequestError(422, f"{name} has {len(model.labels or ())} labels: ranking needs a model with one label")
     return model
 
 

@@ -32,11 +32,15 @@ Count = Annotated[int, Field(ge=1, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Dimensions = Annotated[
     int | None,
-    Field(ge=1, le=1 << 16, description="Keep so many numbers of each vector [default: all, or as declared]."),
+    Field(
+        ge=1,
+        le=1 << 16,
+        description="Truncate each vector to this number of dimensions [default: as declared by the model, or all].",
+    ),
 ]
 Prompt = Annotated[Text | None, Field(description="Name of one of the model's prompts [default: its default prompt].")]
 Side = Annotated[
-    Literal["Left", "Right", "left", "right"], Field(description="The end of an over-long text that is cut.")
+    Literal["Left", "Right", "left", "right"], Field(description="End of an over-long text that is truncated.")
 ]
 ModelName = Annotated[str | None, Field(description="Name of a model [default: the first of the task].")]
 Truncate = Annotated[bool, Field(description="Truncate texts that are too long; if false, reject them with 422.")]
@@ -44,7 +48,7 @@ Truncate = Annotated[bool, Field(description="Truncate texts that are too long; 
 
 Windows = Annotated[
     bool,
-    Field(description="Read texts that are too long whole, in overlapping windows, and take the mean."),
+    Field(description="Read long texts in overlapping windows and average the results, instead of truncating them."),
 ]
 
 
@@ -126,18 +130,26 @@ class ClassifyRequest(TaskRequest):
         Field(description="Number of labels per input; null for all, or those that exceed the model's own thresholds."),
     ] = None
     min_confidence: Annotated[
-        Share | None, Field(description="Give no answer, the label null, where the best probability is less.")
+        Share | None, Field(description="Minimum probability of the best label; below it, the label is null.")
     ] = None
     answer_share: Annotated[
-        Share | None, Field(description="The same for the confidence that such a share of held-out texts reached.")
+        Share | None,
+        Field(
+            description="Fraction of texts to answer, as measured on held-out examples; the label "
+            "of less confident texts is null."
+        ),
     ] = None
     conformal: Annotated[
-        Share | None, Field(description="Give the labels among which the right one is with such a probability.")
+        Share | None,
+        Field(
+            description="Answer with a set of labels that contains the correct one with this "
+            "probability (conformal prediction)."
+        ),
     ] = None
     explain: Explain = False
     labels: Annotated[
         Many[Text] | None,
-        Field(min_length=1, max_length=100, description="Labels of your own, for a model of language inference."),
+        Field(min_length=1, max_length=100, description="Labels for zero-shot classification, for an NLI model."),
     ] = None
     template: Annotated[Text, Field(max_length=1000)] = "This example is {}."
     multi_label: bool = False
@@ -157,7 +169,7 @@ class AnswerRequest(TaskRequest):
 
     inputs: QuestionInput | Many[QuestionInput]
     top_k: Count = 1
-    allow_empty: Annotated[bool, Field(description='Consider "no answer" as well.')] = False
+    allow_empty: Annotated[bool, Field(description='Allow "no answer" as the result.')] = False
     explain: Explain = False
 
 
@@ -181,7 +193,7 @@ class EmbedRequest(TaskRequest):
     inputs: Text | Many[Text]
     pooling: Annotated[
         Literal["declared", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] | None,
-        Field(description="[default: declared, as in the model's folder; the mean if it declares nothing]"),
+        Field(description="[default: declared, as in the model's folder, or mean]"),
     ] = None
     normalize: bool = True
     prompt_name: Prompt = None
@@ -197,7 +209,7 @@ class Usage(Schema):
     """What was computed."""
 
     tokens: int
-    truncated: Annotated[list[int], Field(description="Indices of the inputs that were not read to their end.")]
+    truncated: Annotated[list[int], Field(description="Indices of the inputs that were truncated.")]
 
 
 class Timing(Schema):

@@ -42,7 +42,7 @@ class Limits(Options):
     queue: int = field(
         default=2048,
         metadata=LIMITS.option(
-            "Maximum number of concurrent requests; each is in memory with its body.", "N", names=["--max-queue"]
+            "Maximum number of concurrent requests, whose bodies are all in memory.", "N", names=["--max-queue"]
         ),
     )
     wait: float = field(
@@ -112,7 +112,7 @@ class Settings(Options):
     allowed_hosts: tuple[str, ...] = field(
         default=(),
         metadata=Panel("Access").option(
-            "Host that requests may name, without a port; may be repeated; * allows any.", "HOST", repeated=True,
+            "Allowed Host header, without a port; may be repeated; * allows any.", "HOST", repeated=True,
             names=["--allowed-host"], default="names of this machine on a loopback address; any elsewhere",
         ),
     )  # fmt: skip
@@ -123,7 +123,7 @@ class Settings(Options):
         ),
     )
     limits: Limits = Limits()
-    log: bool = field(default=True, metadata=option("Log every request as a line of JSON, without its texts."))
+    log: bool = field(default=True, metadata=option("Log every request as a JSON line, without its texts."))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -195,7 +195,7 @@ class Supervisor:
     def _finish(self, problem: str | None, status: int) -> None:
         now, self._round = self._round, None
         if problem is None:
-            logger.warning("all %d workers answer with what was read again", len(self._workers))
+            logger.warning("all %d workers have reloaded models and API keys", len(self._workers))
         if now is not None and now.asker is not None:
             now.asker[0].send("outcome", now.asker[1], problem, status)
 

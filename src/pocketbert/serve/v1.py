@@ -265,7 +265,7 @@ async def embed(body: schemas.EmbedRequest, request: Request) -> Response:
         200: {
             "content": {NDJSON: {}},
             "description": 'One line per input: {"index", "result"} or {"index", "error"}; '
-            'with "truncated" if the input was not read to its end.',
+            'with "truncated" if the input was truncated.',
         }
     },
     openapi_extra={"requestBody": {"required": True, "content": {NDJSON: {"schema": {"type": "string"}}}}},

@@ -55,7 +55,7 @@ class EncodedTask(Generic[E]):
         if not cut:
             return None
         long = f"{cut:,} of {len(groups):,} training examples are longer than {max_length} tokens"
-        return f"{long}: their ends are not read (--max-length)"
+        return f"{long}: their ends are ignored (--max-length)"
 
     def batches(self, *, batch_size: int, parts: int, seed: int) -> LabelledBatches:
         """Return the training batches, each divided into `parts` micro-batches."""

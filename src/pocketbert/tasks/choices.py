@@ -127,7 +127,7 @@ class MultipleChoice(Task[Choice]):
             if len(example.choices) != width:
                 raise DataError(
                     f"{self.train.path}, line {example.line}: has {len(example.choices)} choices where the first "
-                    f"question has {width}; training needs the same number for all: leave the others out"
+                    f"question has {width}; training needs the same number for all: remove the others"
                 )
         if len({example.label for example in self.train.examples}) < 2:
             raise DataError(

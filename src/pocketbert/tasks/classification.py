@@ -169,7 +169,8 @@ class TextEvaluation(Evaluation[Example, Logits]):
             counts = np.bincount(self.gold[id(rows)].astype(np.int64))
             if right <= (often := counts.max() / len(rows)):
                 return (
-                    f"the model has learned nothing: its accuracy is {right:.3f}, and always answering "
+                    f"the model is no better than the majority class: its accuracy is {right:.3f}, and always "
+                    f"predicting "
                     f"{self.labels.names[int(counts.argmax())]!r} has {often:.3f}. More steps (--max-steps), a higher "
                     "--learning-rate or a pretrained --model may help"
                 )
@@ -405,10 +406,10 @@ class TextClassification(Task[Example]):
         facts = {"words per text": f"median {np.median(lengths):.0f}, longest {max(lengths):,}"}
         known = {(example.text, example.text_pair) for example in self.train.examples}
         if twice := len(self.train) - len(known):
-            facts["duplicates"] = f"{twice:,} training texts are repetitions of others"
+            facts["duplicates"] = f"{twice:,} training texts are duplicates of others"
         both = sum((one.text, one.text_pair) in known for table in self.sets.values() for one in table.examples)
         if both:
-            facts["leaks"] = f"{both:,} evaluation texts are in the training data as well: scores are too good"
+            facts["leaks"] = f"{both:,} evaluation texts are also in the training data: scores are too high"
         return facts
 
     def label_names(self, config: PreTrainedConfig) -> tuple[str, ...]:
@@ -428,7 +429,11 @@ class TextClassification(Task[Example]):
     def describe(self) -> str:
         """Return a description in one line, for the log."""
         names = self.labels.names
-        labels = "a number to predict" if self.labels.regression else f"{len(names)} labels: {', '.join(names[:10])}"
+        labels = (
+            "numbers to predict (regression)"
+            if self.labels.regression
+            else f"{len(names)} labels: {', '.join(names[:10])}"
+        )
         labels += " (any number of them per text)" if self.labels.several else ""
         columns = ", ".join(name for name in self.train.columns if name is not None)
         return f"{self.counts()} (columns {columns}); {labels}"
@@ -477,7 +482,7 @@ class TextClassification(Task[Example]):
         if by_label is None and not balanced:
             return None if rows is None else _normalised(np.array(rows))
         if labels.regression:
-            raise ConfigError("--class-weights needs labels, and these are numbers")
+            raise ConfigError("--class-weights is for classification, and these labels are numbers")
         if unknown := sorted(set(by_label or {}) - set(labels.names)):
             raise ConfigError(f"--class-weights: the label {unknown[0]!r} is not one of {', '.join(labels.names)}")
         own = np.ones(len(self.train)) if rows is None else np.array(rows)
@@ -528,8 +533,8 @@ def _warn_below_chance(predictions: npt.NDArray[Any], gold: npt.NDArray[Any], cl
     """Warn about an accuracy too low to be chance: three orders of MNLI's labels are in use."""
     if len(gold) >= 100 and accuracy(predictions, gold) < 0.5 / classes:
         logger.warning(
-            "accuracy is far below chance: are the model's labels in another order than its configuration says? "
-            "--labels names them in the right order"
+            "accuracy is far below chance: are the model's labels in another order than in its configuration? "
+            "--labels gives the order"
         )
 
 

@@ -44,7 +44,7 @@ class EvaluateResult:
     missing: tuple[str, ...] = ()
     """Files that the submission still lacks."""
     notes: tuple[str, ...] = ()
-    """Lines about rows that were skipped, and examples that were not read to their end, if there were any."""
+    """Lines about skipped rows and truncated examples, if there were any."""
 
 
 def evaluate(options: EvaluateOptions, *, advance: Advance | None = None, argv: Sequence[str] = ()) -> EvaluateResult:
@@ -246,6 +246,7 @@ def _glue_labels(own: Labels, glue: str, model: str | Path) -> Labels:
     if reordered is None:
         raise ConfigError(
             f"the labels of {model} ({', '.join(own.numbered)}) are not those of {glue} "
-            f"({', '.join(official.names)}); if they mean the same, name them in the model's order with --labels"
+            f"({', '.join(official.names)}); if they mean the same, give the data's names in the model's order with "
+            f"--labels"
         )
     return reordered

@@ -16,15 +16,18 @@ RUN = Panel("Run")
 # The options of labelled data, which evaluation and fine-tuning have in common.
 GLUE = DATA.option("GLUE task whose official files DATA holds: sst-2, mrpc, …", "TASK")
 TEXT_COLUMN = DATA.option(
-    "Column of the text; for token classification, of the words: in CoNLL files its number.", "NAME", default="detected"
+    "Column of the text, or of the words for token classification; in CoNLL files, the column's number.",
+    "NAME",
+    default="detected",
 )
 TEXT_PAIR_COLUMN = DATA.option("Column of the second text, for text pairs.", "NAME", default="detected")
 LABEL_COLUMN = DATA.option(
-    "Column of the label, or columns A,B,C with a 0 or a 1 for each; of tags, in CoNLL files its number.", "NAME",
+    "Column of the label or tags, or columns A,B,C of 0 and 1 for several labels per text; in CoNLL files, the "
+    "column's number.", "NAME",
     default="detected",
 )  # fmt: skip
-SKIP_BAD = DATA.option("Skip rows that cannot be used: they are counted, listed, and written to a file.")
-MERGE_LABELS = DATA.option("Make one label of those that differ in case or spaces alone.")
+SKIP_BAD = DATA.option("Skip bad rows; they are counted, listed, and written to a file.")
+MERGE_LABELS = DATA.option("Merge labels that differ only in case or spaces.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +59,19 @@ class EvaluateOptions(Options):
     max_length: int | None = field(
         default=None,
         metadata=DATA.option(
-            "Maximum number of tokens per input; longer texts are cut, tagged words and passages are read in windows.",
+            "Maximum number of tokens per input; longer texts are truncated; tagged words and passages are read in "
+            "windows.",
             "N",
-            default="what the model reads; 384 for question answering",
+            default="the model's maximum; 384 for question answering",
         ),
     )
 
     output: Path | str | None = field(
         default=None,
         metadata=RUN.option(
-            "Folder for the predictions, in the usual files of the task.", "FOLDER", names=["--output", "-o"]
+            "Folder for the predictions in the usual files of the task, and the report.",
+            "FOLDER",
+            names=["--output", "-o"],
         ),
     )
     submission: Path | str | None = field(
@@ -80,7 +86,7 @@ class EvaluateOptions(Options):
     metric: str | Callable[[Any, Any], float] | None = field(
         default=None,
         metadata=RUN.option(
-            "A further metric: a name of scikit-learn's such as balanced_accuracy, f1_weighted or roc_auc; needs the "
+            "Additional metric: a scikit-learn name such as balanced_accuracy, f1_weighted or roc_auc; needs the "
             "extra sklearn.",
             "NAME",
             default="those of the task",

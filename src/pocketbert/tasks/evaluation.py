@@ -73,7 +73,7 @@ class Evaluation(ABC, Generic[E, P]):
         Raises:
             ConfigError: the task has none that such a metric could compare.
         """
-        raise ConfigError(f"a metric of one's own compares labels, which a …{self.head} has not")
+        raise ConfigError(f"a function as metric compares labels, which a …{self.head} does not have")
 
     def judged(self, rows: Examples[E], predictions: Sequence[P]) -> Judged:
         """Return the labels and the predictions of a set as arrays, for metrics of scikit-learn.
@@ -81,7 +81,7 @@ class Evaluation(ABC, Generic[E, P]):
         Raises:
             ConfigError: the task has none that such a metric could compare.
         """
-        raise ConfigError(f"metrics of scikit-learn compare labels, which a …{self.head} has not")
+        raise ConfigError(f"scikit-learn's metrics compare labels, which a …{self.head} does not have")
 
     def use(self, metric: str | Metric | None) -> None:
         """Make a metric the main one: a function of labels and predictions, the task's own, or scikit-learn's.
@@ -151,7 +151,7 @@ class Evaluation(ABC, Generic[E, P]):
         if not self.cut:
             return None
         total = sum(map(len, self.sets.values()))
-        return f"{self.cut:,} of {total:,} examples are longer than {self.max_length} tokens: their ends were not read"
+        return f"{self.cut:,} of {total:,} examples are longer than {self.max_length} tokens: their ends were ignored"
 
     def write(self, folder: Path) -> None:
         """Write the predictions of the latest call to `folder`, one subfolder per set if there are several.

@@ -79,7 +79,7 @@ class NamedMetric:
             ids = gold.astype(np.int64)
             shares = ids.astype(np.float64) if gold.ndim == 2 else np.eye(shares.shape[1])[ids]
         if not math.isfinite(self._value(Judged(gold, gold, shares))):
-            raise ConfigError(f"--metric {self.__name__} has no value for the labels of {file}: are they all the same?")
+            raise ConfigError(f"--metric {self.__name__} is undefined for the labels of {file}: are they all the same?")
 
     def _value(self, judged: Judged) -> float:
         with warnings.catch_warnings():
@@ -148,7 +148,7 @@ def _scorer(scorer: Any) -> Callable[[Judged], float]:
     class Classifier(Known, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         def predict_proba(self, texts: Any) -> npt.NDArray[Any]:
             if self.judged.shares is None:
-                raise ValueError("it needs probabilities, which this task has not")
+                raise ValueError("it needs probabilities, which this task does not have")
             return self.judged.shares
 
     class Regressor(Known, RegressorMixin, BaseEstimator):  # type: ignore[misc]

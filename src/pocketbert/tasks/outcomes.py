@@ -70,9 +70,10 @@ class Outcomes:
     positive: int | None = None
     """The class whose F1 is the metric "f1"."""
     errors: list[Shown] = field(default_factory=list)
-    """The worst ones, the surest first."""
+    """The most confident errors first."""
     suspects: list[Shown] = field(default_factory=list)
-    """Examples whose label looks wrong: `predicted` is what it seems to be, `score` by how much more probable."""
+    """Examples whose label looks wrong: `predicted` is the more probable label, `score` the difference of "
+    "probabilities."""
     types: list[tuple[str, float, float, float, int]] = field(default_factory=list)
     """Of entities: type, F1, precision, recall, number."""
 

@@ -91,7 +91,7 @@ class Saver:
         """Copy the state, and start to write it when the previous state is written. All processes call this.
 
         Raises:
-            CheckpointError: the previous state could not be written; the last good state is kept.
+            CheckpointError: the previous state could not be written; the last undamaged state is kept.
         """
         self.wait()
         files = {"weights": _weights(objective), "optimizer": _moments(objective, optimizer)}
@@ -124,7 +124,7 @@ def _write(folder: Path, step: int, summary: str, tensors: Mapping[str, dict[str
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         latest = latest_state(folder)
-        remaining = f"the last good state is {latest}" if latest else "no state was saved yet"
+        remaining = f"the last undamaged state is {latest}" if latest else "no state has been saved yet"
         raise CheckpointError(f"{error}; {remaining}") from error
     kept_states = sorted(_complete(folder), key=_step_of)[-keep:]
     for other in (path for path in folder.iterdir() if path not in kept_states and path.name.startswith("step-")):
@@ -195,8 +195,8 @@ def load_state(path: Path, objective: nn.Module, optimizer: torch.optim.Optimize
         raise CheckpointError(f"{path}: is damaged and cannot be resumed: {error}") from None
     if state.step and not moments:
         raise CheckpointError(
-            f"{path}: has the weights after step {state.step:,}, but not the moments of the optimizer, so that nothing "
-            "can resume it: start another run from the model in the run's folder (--model)"
+            f"{path}: has the weights after step {state.step:,}, but not the moments of the optimizer, so that it "
+            f"cannot be resumed: start another run from the model in the run's folder (--model)"
         )
     own = dict(_weights(objective))
     if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in weights.items()}:

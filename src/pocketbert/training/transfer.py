@@ -70,8 +70,8 @@ class Transfer(Pretraining):
         super().__init__(model)
         if model.config.model_type != teacher.config.model_type:
             raise ConfigError(
-                f"the student is a {type(model).__name__} and its teacher a {type(teacher).__name__}: layers of one "
-                "architecture are compared, also where those of others have the same shapes; distill teaches others"
+                f"the student is a {type(model).__name__} and its teacher a {type(teacher).__name__}: transfer "
+                f"compares layers of one architecture; distill works across architectures"
             )
         for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
             own, other = getattr(model.config, name), getattr(teacher.config, name)

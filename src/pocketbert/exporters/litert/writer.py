@@ -67,7 +67,7 @@ class LiteRtWriter(Writer):
         length = min(length or default_length(source.config), source.max_tokens)
         super().__init__(replace(source, max_tokens=length), options)
         if options.calibration is not None and not options.calibration:
-            raise InputError("there are no texts to calibrate on: give some dozens of typical ones")
+            raise InputError("there are no texts to calibrate on: give a few dozen typical texts")
         self.calibration = self.source.encode((options.calibration or ())[:CALIBRATION_TEXTS])
         self.fixed_length = length
 
@@ -80,7 +80,7 @@ class LiteRtWriter(Writer):
             words = "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__))
         else:
             logger.warning(
-                "%s: MediaPipe has no such tokenizer: whoever runs the file makes the ids of its tokens", path
+                "%s: MediaPipe does not support this tokenizer: applications must compute token ids themselves", path
             )
         names = {scores if name == "logits" else name for name in source.fp32_plan.outputs}
         content = add_metadata(

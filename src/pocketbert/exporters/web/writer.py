@@ -151,22 +151,23 @@ def _refuse_tokenizer(model: str | Path, tokenizer: BertTokenizer) -> None:
     """Raise `ConfigError` unless texts are split as by BERT: the package has no other tokenizer."""
     name = type(tokenizer).__name__
     if not tokenizer.knows_words:
-        raise ConfigError(f"{model} has a {name}, and the web format has WordPiece alone: export it to onnx")
+        raise ConfigError(f"{model} has a {name}, and the web format supports only WordPiece: export it to onnx")
     if not tokenizer.splits_as_bert:
         raise ConfigError(
-            f"{model} has a {name} with steps that BERT's lacks, and the web format has BERT's alone: export it to onnx"
+            f"{model} has a {name} with steps that BERT's lacks, and the web format supports only BERT's: export it "
+            f"to onnx"
         )
     if max(tokenizer.get_vocab().values()) >= len(tokenizer):
-        raise ConfigError(f"{model} has a {name} whose ids have gaps, which the web format lacks")
+        raise ConfigError(f"{model} has a {name} whose ids have gaps, which the web format does not support")
     if tokenizer.wordpieces_prefix != "##":  # by which the package knows where words begin
         raise ConfigError(
-            f"{model} has a {name} with pieces that begin with {tokenizer.wordpieces_prefix!r}, and the web format has "
-            "## alone: export it to onnx"
+            f"{model} has a {name} with pieces that begin with {tokenizer.wordpieces_prefix!r}, and the web format "
+            f"supports only ##: export it to onnx"
         )
     if alone := [token.content for token in tokenizer.added_tokens if token.single_word]:
         raise ConfigError(
-            f"{model} has a {name} with added tokens that must be separate words, such as {alone[0]!r}, which the web "
-            "format lacks: export it to onnx"
+            f"{model} has a {name} with added tokens that must be separate words, such as {alone[0]!r}, which the "
+            f"web format does not support: export it to onnx"
         )
 
 
@@ -175,7 +176,9 @@ def _sentences(source: Source) -> dict[str, Any]:
     declared = source.declared
     if any(layer is not unit for layer in declared.layers):
         names = ", ".join(type(layer).__name__ for layer in declared.layers if layer is not unit)
-        raise ConfigError(f"{source.model} has layers after its pooling ({names}), which the web format lacks")
+        raise ConfigError(
+            f"{source.model} has layers after its pooling ({names}), which the web format does not support"
+        )
     return {
         "pooling": declared.poolings,
         "include_prompt": declared.pooling is None or declared.pooling.include_prompt,

@@ -152,7 +152,7 @@ class Builder:
             more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
             raise CheckpointError(f"does not fit this model: it has {', '.join(unknown[:_NAMED])}{more}")
         if left := [name for name in unused if self.family.is_left_by_training(name)]:
-            logger.warning("of the checkpoint's tensors, what training left behind is not used: %s", ", ".join(left))
+            logger.warning("ignoring tensors of the training state in the checkpoint: %s", ", ".join(left))
 
     # ── writing the plan ──
 

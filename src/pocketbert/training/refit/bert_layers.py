@@ -68,7 +68,9 @@ def bert_layers(model: EncoderModel) -> list[BertLayer]:
     """
     if type(model).shared_by_layers is not EncoderModel.shared_by_layers:
         name = type(model).__name__
-        raise ConfigError(f"--init refit fits layers that read hidden states alone, and those of a {name} read more")
+        raise ConfigError(
+            f"--init refit needs layers whose only input is hidden states, and those of a {name} have more"
+        )
     modules = {
         common_name(name, model).removesuffix(".weight"): model.get_submodule(name.removesuffix(".weight"))
         for name, _ in model.named_parameters()

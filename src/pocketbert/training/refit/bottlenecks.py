@@ -79,8 +79,8 @@ def _check(config: MobileBertConfig, teacher: EncoderModel, parts: set[int]) -> 
     theirs = teacher.config
     if len(parts) > 1:
         raise ConfigError(
-            f"--init refit divides every layer of the teacher into as many: {config.num_hidden_layers} layers are no "
-            f"multiple of {theirs.num_hidden_layers}"
+            f"--init refit divides every layer of the teacher into as many: {config.num_hidden_layers} layers are "
+            f"not a multiple of {theirs.num_hidden_layers}"
         )
     [count] = parts
     wanted = {

@@ -149,8 +149,8 @@ class Covariance:
         damped = xx + (ridge * size)[:, None, None] * torch.eye(xx.size(1), dtype=xx.dtype)
         if (size <= 0).any() or torch.linalg.cholesky_ex(damped)[1].any():
             raise DataError(
-                f"the activations at {self.where} hardly vary over the text, so that no weights follow from them "
-                "(their covariance is singular): use more varied text"
+                f"the activations at {self.where} hardly vary over the text, so that least squares has no unique "
+                f"solution (their covariance is singular): use more varied text"
             )
         return damped
 
