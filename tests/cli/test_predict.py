@@ -129,7 +129,7 @@ def test_fill_mask(run: Run, models: Models) -> None:
     [line] = run(*base, "[MASK] is in [MASK].", "--targets", "warsaw, poland").lines
     assert [[one["token"] in ("warsaw", "poland") for one in gap] for gap in line["gaps"]] == [[True] * 2] * 2
     text = squeezed(run(*base, "[MASK] is in [MASK].", "--targets", "warsaw", "--table").text)
-    assert "Gap 1" in text
+    assert "Mask 1" in text
     assert "warsaw is in [MASK]." in text
     assert "[MASK] is in warsaw." in text
 

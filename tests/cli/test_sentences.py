@@ -57,7 +57,7 @@ def test_embed_into_a_file(run: Run, encoder: Path, tmp_path: Path) -> None:
     base = ["embed", "--model", encoder, "--file", tmp_path / "texts.txt"]
     outcome = run(*base, "--output", tmp_path / "new" / "vectors.npy")
     assert outcome.out == ""
-    assert "wrote 3 vectors of 32 numbers" in outcome.err
+    assert "wrote 3 vectors of 32 dimensions" in outcome.err
     found = np.load(tmp_path / "new" / "vectors.npy")
     assert found.dtype == np.float32
     assert np.array_equal(found, SentenceTransformer(encoder).encode(texts))
