@@ -122,7 +122,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ({"from_scratch": "bert-base-uncased", "vocab_size": 99}, ConfigError, "needs a pretrained encoder"),
         ({"output": tmp_path / "full"}, CheckpointError, "full"),
         ({"data": (["a", "b"], ["x", "x"])}, DataError, "two are needed"),
-        ({"data": None}, DataError, "a NoneType is no labelled data"),
+        ({"data": None}, DataError, "a NoneType is not labelled data"),
     ]
     for changes, kind, problem in cases:
         with pytest.raises(kind, match=problem):
