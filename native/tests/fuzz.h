@@ -83,7 +83,7 @@ public:
     // `offset` bytes behind an aligned address.
     template <class T>
     T* of(std::size_t count, std::size_t offset = 0) {
-        constexpr std::size_t NUMBERS = 10007;
+        static constexpr std::size_t NUMBERS = 10007;
         static const std::vector<T>& pool = *new std::vector<T>([] {
             std::mt19937 random(1);
             std::vector<T> numbers(NUMBERS);
