@@ -77,7 +77,7 @@ def test_training_begins_with_it(bundle: Path, tmp_path: Path) -> None:
     said = io.StringIO()
     options = FinetuneOptions(data=data, output=tmp_path / "out", max_steps=1, learning_rate=1e-12, frozen_start=False)
     result = finetune(options, console=Console(file=said, width=120))
-    assert f"starting from {ENCODER}, a model that the package contains" in said.getvalue()
+    assert f"starting from {ENCODER}, the bundled encoder" in said.getvalue()
     assert not AutoConfig.from_pretrained(result.folder).quantized
     start = AutoModelForMaskedLM.from_pretrained(bundle).base_model.state_dict()
     tuned = open_tensors(result.folder)

@@ -141,7 +141,7 @@ def test_a_run_saves_calibrated_weights(noisy: tuple[Any, Path]) -> None:
         assert different == {"classifier.weight", "classifier.bias"}
         np.testing.assert_allclose(one["classifier.weight"] * temperature, last["classifier.weight"], rtol=1e-6)
     card = (result.folder / "README.md").read_text()
-    assert f"part of the weights: {temperature:.3g}" in card
+    assert f"part of the saved weights: {temperature:.3g}" in card
     assert "![Reliability diagram](reliability.png)" in card
     assert (result.folder / "reliability.png").read_bytes().startswith(b"\x89PNG")
 

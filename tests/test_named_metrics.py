@@ -101,7 +101,7 @@ def test_tags_of_words_and_choices(kind: str) -> None:
         ("classes", "zzz", "scikit-learn's: f1_macro, balanced_accuracy"),
         ("classes", "rand_score", "or a name of scikit-learn's"),
         ("numbers", "roc_auc", "--metric roc_auc is not for this data"),
-        ("answers", "f1_macro", "compare labels, which a …ForQuestionAnswering has not"),
+        ("answers", "f1_macro", "compare labels, which a …ForQuestionAnswering does not have"),
     ],
 )  # fmt: skip
 def test_what_has_no_such_metric(kind: str, name: str, message: str) -> None:

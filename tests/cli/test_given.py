@@ -123,7 +123,7 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("POCKETBERT_CLASSIFY_TOP_K")
     assert values_of("classify", "--config", str(other))["top_k"] == 7
     with pytest.raises(click.MissingParameter, match="model"):
-        values_of("answer", "Where?", "--config", str(other))
+        values_of("choose", "Where?", "here", "there", "--config", str(other))
 
 
 def test_a_preset_leaves_what_the_file_gives(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_prompts_and_dimensions(folder: Folder) -> None:
     for wrong, message in (
         ({"prompt_name": "nothing"}, "its prompts: query, document, doc"),
         ({"prompt_name": "query", "prompt": "x"}, "not both"),
-        ({"dimensions": 33}, "more than the 32"),
+        ({"dimensions": 33}, "exceeds the 32"),
         ({"dimensions": 0}, "at least 1"),
         ({"pooling": "sum"}, "'declared', 'cls'"),
         ({"pooling": None, "dimensions": 3}, "needs pooling"),

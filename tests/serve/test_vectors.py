@@ -100,7 +100,7 @@ def test_openai(served: Service, encoder: Path) -> None:
     expected = SentenceTransformer(encoder).encode(TEXT, truncate_dim=7, normalize_embeddings=True)
     assert same(found["data"][0]["embedding"], expected)
     for wrong, message in (
-        ({"dimensions": 33}, "more than the 32"),
+        ({"dimensions": 33}, "exceeds the 32"),
         ({"dimensions": 0}, "dimensions"),
         ({"normalise": False}, "normalise"),
         ({"input": []}, "empty"),
