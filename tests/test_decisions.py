@@ -245,12 +245,25 @@ def test_a_run_fits_thresholds(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert "exceeds its threshold: any never, person 0." in card
 
 
-def test_thresholds_are_for_several_labels(tmp_path: Path) -> None:
+def test_labels_that_are_too_rare_for_a_threshold_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, whatever the number of evaluations; and that no label has a temperature."""
+    from helpers.runs import options_in
+    from pocketbert.recipes.finetune import finetune
+
+    rows = [(f"text {i}", ["even"] * (i % 2) + ["rare"] * (i == 0)) for i in range(30)]
+    with caplog.at_level("INFO", "pocketbert"):
+        finetune(options_in(tmp_path, data=rows, eval_data=rows, output=None, thresholds="0.95", epochs=2))
+    assert caplog.text.count("the threshold stays 0.5 for rare: fewer than 10 held-out examples have the label") == 1
+    assert "the temperatures stay 1: even: 30 held-out examples are too few" in caplog.text
+
+
+def test_thresholds_are_for_several_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from helpers.runs import options_in
     from pocketbert.recipes.finetune import finetune
 
     with pytest.raises(ConfigError, match="--thresholds is for data in which a text may have several labels"):
         finetune(options_in(tmp_path, thresholds="f1", epochs=1))
+    assert "step" not in caplog.text  # before anything is trained
     with pytest.raises(ConfigError, match="--thresholds best must be f1, or a precision"):
         options_in(tmp_path, thresholds="best")
     with pytest.raises(ConfigError, match="--thresholds f1 is not for --task question-answering"):

@@ -230,9 +230,11 @@ def in_words(record: Mapping[str, Any], *, examples: str = "dev examples") -> st
         examples: what it was fitted to.
     """
     temperature, kept = record["temperature"], record["kept"]
+    before, after = record["before"], record["after"]
     if temperature == 1.0:
         return f"calibration: the temperature stays 1: {kept[0]}{_never(record)}"
-    before, after = record["before"], record["after"]
+    if before == after:  # of several labels, none has a temperature
+        return f"calibration: the temperatures stay 1: {'; '.join(kept[:3])}{_never(record)}"
     numbers = ", ".join(
         f"{name.replace('_', ' ')} {before[name]:.3f} → {after[name]:.3f}"
         for name in ("calibration_error", "brier_loss", "log_loss")

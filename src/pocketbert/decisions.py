@@ -27,7 +27,7 @@ LEVELS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 #: What `config.json` states about decisions, which belongs to one head and its labels.
 DECISION_KEYS = ("calibration", "thresholds")
 
-_ENOUGH = 10  # examples with a label, and texts that get it, for a threshold of its own
+ENOUGH_FOR_THRESHOLD = 10  # examples with a label, and texts that get it, for a threshold of its own
 
 
 def without_decisions(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -83,7 +83,7 @@ def fit_thresholds(probabilities: Floats, gold: NDArray[Any], goal: str) -> list
 
 
 def _threshold(scores: Floats, gold: NDArray[Any], precision: float | None) -> float | None:
-    if gold.sum() < _ENOUGH:
+    if gold.sum() < ENOUGH_FOR_THRESHOLD:
         return 0.5
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(gold[order])
@@ -93,7 +93,7 @@ def _threshold(scores: Floats, gold: NDArray[Any], precision: float | None) -> f
         merit = np.where(possible, 2 * hits / (proposed + gold.sum()), -1.0)
         last = int(merit.argmax())
     else:
-        reached = np.flatnonzero(possible & (hits / proposed >= precision) & (proposed >= _ENOUGH))
+        reached = np.flatnonzero(possible & (hits / proposed >= precision) & (proposed >= ENOUGH_FOR_THRESHOLD))
         if not len(reached):
             return None
         last = int(reached[-1])

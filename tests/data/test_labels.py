@@ -75,6 +75,10 @@ def test_a_label_unseen_in_training_is_named_with_its_line() -> None:
 def test_one_class_only() -> None:
     with pytest.raises(DataError, match="all 2 rows have the label 'x'"):
         Labels.of(table("x", "x"))
+    with pytest.raises(DataError, match="the only row has the label 'x'"):
+        Labels.of(table("x"))
+    with pytest.raises(DataError, match=r"all 2 rows have the number 1\.5; two are needed"):
+        Labels.of(table("1.5", "1.50"))
 
 
 def test_order_of_a_checkpoint() -> None:

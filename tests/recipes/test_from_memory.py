@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,21 @@ def test_a_metric_of_ones_own_selects_the_model(options: Options) -> None:
     assert json.loads((result.folder / "run.json").read_text())["options"]["metric"] == "goodness"
 
 
+def test_metrics_without_a_finite_number_are_named(options: Options) -> None:
+    """Also those without a name of their own; what they raise themselves reaches the caller."""
+    result = finetune(options(output=None, metric=partial(_constant, value=0.5), max_steps=1))
+    assert next(iter(result.metrics.items())) == ("_constant", 0.5)
+    for value in ("much", None, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=rf"the metric _constant is '?{value}'? for reviews\.csv"):
+            finetune(options(output=None, metric=partial(_constant, value=value), max_steps=1))
+    with pytest.raises(ZeroDivisionError):
+        finetune(options(output=None, metric=lambda labels, predicted: 1 / 0, max_steps=1))
+
+
+def _constant(labels: list[str], predicted: list[str], *, value: Any) -> Any:
+    return value
+
+
 def test_several_seeds_in_memory(options: Options) -> None:
     result = over_seeds(finetune, options(output=None, max_steps=1), 2)
     assert len(result.seeds) == 2
@@ -172,6 +188,13 @@ def test_weights_that_do_not_fit() -> None:
             weights(data, **changes)
     with pytest.raises(ConfigError, match="these labels are numbers"):
         weights((["x", "y"], [0.5, 1.5]), class_weights="balanced")
+    numbers: dict[str, Any] = {"data": (["x", "y"], [0.5, 1.5]), "eval_data": (["x", "y"], [0.5, 1.5])}
+    for changes, problem in [
+        ({"label_smoothing": 0.1}, "these labels are numbers"),
+        ({"thresholds": "f1"}, "a number"),
+    ]:
+        with pytest.raises(ConfigError, match=problem):
+            TextClassification(FinetuneOptions(**numbers, **changes))
     with pytest.raises(ConfigError, match="is for finetune"):
         DistillOptions(data=data, teacher=("t",), class_weights="balanced")
     with pytest.raises(ConfigError, match="is in memory: --glue reads a folder"):

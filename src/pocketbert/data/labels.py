@@ -79,9 +79,11 @@ class Labels:
             labels = cls(tuple(sorted(counts)), several=True)
             labels.encode(table)
             if not counts:
-                raise DataError(f"{table.path}: all {len(table)} rows have an empty list of labels; one is needed")
+                raise DataError(f"{table.path}: {_all(table)} an empty list of labels; one is needed")
             return labels
         if _are_numbers(table, counts):
+            if len(set(map(number, counts))) < 2:
+                raise DataError(f"{table.path}: {_all(table)} the number {next(iter(counts))}; two are needed")
             if all(map(is_class_number, counts)):
                 logger.warning(
                     "%s: the labels %s are read as numbers (regression); if they are classes, name them in the "
@@ -89,9 +91,7 @@ class Labels:
                 )  # fmt: skip
             return cls(())
         if len(counts) < 2:
-            raise DataError(
-                f"{table.path}: all {len(table)} rows have the label {next(iter(counts))!r}; two are needed"
-            )
+            raise DataError(f"{table.path}: {_all(table)} the label {next(iter(counts))!r}; two are needed")
         return cls(tuple(sorted(counts, key=whole if all(map(is_whole, counts)) else str)))
 
     def named(self, table: Table) -> Table:
@@ -218,6 +218,10 @@ def _are_numbers(table: Table, written: Collection[str]) -> bool:
         return are_numbers(written)
     except DataError as error:
         raise DataError(f"{table.path}: {error}") from None
+
+
+def _all(table: Table) -> str:
+    return "the only row has" if len(table) == 1 else f"all {len(table):,} rows have"
 
 
 def _refuse_probabilities(table: Table, first: Label, counts: Collection[str]) -> None:

@@ -20,6 +20,7 @@ from pocketbert.tasks.evaluate_options import (
     SKIP_BAD,
     TEXT_COLUMN,
     TEXT_PAIR_COLUMN,
+    metric_name,
 )
 from pocketbert.training.settings import PRECISIONS, SCHEDULES
 
@@ -340,7 +341,7 @@ class FinetuneOptions(Options):
     @property
     def metric_name(self) -> str | None:
         """The name of the metric that selects the best model, if one was chosen."""
-        return self.metric if self.metric is None or isinstance(self.metric, str) else self.metric.__name__
+        return self.metric if self.metric is None or isinstance(self.metric, str) else metric_name(self.metric)
 
     def weights_by_label(self) -> dict[str, float] | None:
         """Return the weights of `class_weights` by label; None where they are balanced, or where there are none."""

@@ -19,6 +19,7 @@ from pocketbert.data.glue import glue_task, read_glue
 from pocketbert.data.labels import Labels, hold_out, tidied
 from pocketbert.data.tables import Example, Table, read_table
 from pocketbert.decisions import (
+    ENOUGH_FOR_THRESHOLD,
     confidences_of_shares,
     fit_thresholds,
     probabilities_of_coverages,
@@ -80,6 +81,7 @@ class TextEvaluation(Evaluation[Example, Logits]):
         self.labels, self.glue = labels, glue
         self.given = [0.5] * len(labels.names) if thresholds is None else list(thresholds)
         self.thresholds = self.given
+        self._rare_named = False
         self.gold = {id(table): labels.encode(table) for table in sets.values()}
 
     def encode(self, examples: Sequence[Example]) -> list[list[Features]]:
@@ -124,12 +126,23 @@ class TextEvaluation(Evaluation[Example, Logits]):
         }
 
     def fit_thresholds(self, goal: str) -> dict[str, float | None]:
-        """Fit thresholds of several labels to the latest predictions, and use them. Raises `ConfigError` for one."""
-        if not self.labels.several:
-            raise ConfigError("--thresholds is for data in which a text may have several labels; here it has one")
+        """Fit thresholds of several labels to the latest predictions, and use them."""
         logits, gold = self._latest()
+        self._name_rare(gold)
         self.thresholds = fit_thresholds(sigmoid(logits.astype(np.float64)), gold, goal)
         return dict(zip(self.labels.names, self.thresholds, strict=True))
+
+    def _name_rare(self, gold: npt.NDArray[Any]) -> None:
+        """Warn of labels that keep the threshold 0.5, once for all models that are evaluated."""
+        counts = zip(self.labels.names, gold.sum(axis=0), strict=True)
+        rare = [name for name, count in counts if count < ENOUGH_FOR_THRESHOLD]
+        if rare and not self._rare_named:
+            logger.warning(
+                "--thresholds: the threshold stays 0.5 for %s: fewer than %d held-out examples have the label",
+                ", ".join(rare[:10]) + (f" and {len(rare) - 10} others" if len(rare) > 10 else ""),
+                ENOUGH_FOR_THRESHOLD,
+            )
+        self._rare_named = True
 
     def _latest(self) -> tuple[Logits, npt.NDArray[Any]]:
         """Return the logits of the latest call and the labels, of all sets."""
@@ -370,8 +383,17 @@ class TextClassification(Task[Example]):
         if options.skip_bad:
             self.train = self.labels.without_unusable(self.train)
             self.sets = {name: self.labels.without_unusable(table) for name, table in self.sets.items()}
+        self._check_options(options)
         for table in (self.train, *self.sets.values()):
             self.labels.encode(table)  # report a wrong label before anything takes time
+
+    def _check_options(self, options: FinetuneOptions) -> None:
+        """Raise `ConfigError` for an option that these labels give no meaning."""
+        if options.thresholds is not None and not self.labels.several:
+            what = "it is a number" if self.labels.regression else "it has one"
+            raise ConfigError(f"--thresholds is for data in which a text may have several labels; here {what}")
+        if options.label_smoothing > 0 and self.labels.regression:
+            raise ConfigError("--label-smoothing is for classification, and these labels are numbers")
 
     def _read_tables(self, options: FinetuneOptions) -> None:
         skip_bad, names = options.skip_bad, options.labels or ()

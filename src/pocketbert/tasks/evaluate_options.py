@@ -30,6 +30,11 @@ SKIP_BAD = DATA.option("Skip bad rows; they are counted, listed, and written to 
 MERGE_LABELS = DATA.option("Merge labels that differ only in case or spaces.")
 
 
+def metric_name(metric: Callable[..., Any]) -> str:
+    """Return the name of a function that is a metric, also of one with arguments bound by `functools.partial`."""
+    return str(getattr(getattr(metric, "func", metric), "__name__", type(metric).__name__))
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
     """Options of `evaluate`; the command's options have the same names.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pocketbert.data.examples import Examples
 from pocketbert.decode import Output
 from pocketbert.errors import ConfigError
 from pocketbert.features import Features, Predictor, check_finite
+from pocketbert.tasks.evaluate_options import metric_name
 from pocketbert.tasks.named_metrics import Judged, NamedMetric
 from pocketbert.tasks.outcomes import Outcomes, write_outcomes
 from pocketbert.tokenization import BertTokenizer
@@ -64,7 +66,7 @@ class Evaluation(ABC, Generic[E, P]):
 
     def metrics(self) -> list[str]:
         """Return the names of all metrics."""
-        own = [] if self.custom is None else [self.custom.__name__]
+        own = [] if self.custom is None else [metric_name(self.custom)]
         return [self._prefix(name) + metric for name in self.sets for metric in (*own, *self.set_metrics())]
 
     def compared(self, rows: Examples[E], predictions: Sequence[P]) -> tuple[Any, Any]:
@@ -109,9 +111,23 @@ class Evaluation(ABC, Generic[E, P]):
         if isinstance(self.custom, NamedMetric):
             values = {self.custom.__name__: self.custom(self.judged(rows, predictions)), **values}
         elif self.custom is not None:
-            values = {self.custom.__name__: float(self.custom(*self.compared(rows, predictions))), **values}
+            values = {metric_name(self.custom): self._own_value(self.custom, rows, predictions), **values}
         self.scored[name] = values
         return {self._prefix(name) + metric: value for metric, value in values.items()}
+
+    def _own_value(self, metric: Metric, rows: Examples[E], predictions: Sequence[P]) -> float:
+        """Return the value of the caller's metric. Raises `ConfigError` unless it is a finite number."""
+        returned: Any = metric(*self.compared(rows, predictions))
+        try:
+            value = float(returned)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            name = metric_name(metric)
+            raise ConfigError(
+                f"the metric {name} is {returned!r:.100} for {rows.path.name}: it must be a finite number"
+            )
+        return value
 
     def __call__(self, predictor: Predictor, advance: Advance | None = None) -> Scores:
         """Return the metrics of a model.
