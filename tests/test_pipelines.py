@@ -317,7 +317,12 @@ def test_options_of_the_pipeline_are_defaults_of_the_call(tokenizer: BertTokeniz
         ("text-classification", {"texts": "the"}, {}, "keys text, text_pair"),
         ("text-classification", ["the", {"text": "the", "text_pairs": "un"}], {}, "input 1: the key 'text_pairs'"),
         ("zero-shot-classification", "the", {}, "candidate_labels"),
-        ("zero-shot-classification", "the", {"candidate_labels": "a", "hypothesis_template": "x"}, "must contain {} for the label"),
+        (
+            "zero-shot-classification",
+            "the",
+            {"candidate_labels": "a", "hypothesis_template": "x"},
+            "must contain {} for the label",
+        ),
         ("zero-shot-classification", "the", {"candidate_labels": "a,b"}, "labels are few, many: pass entailment="),
         ("question-answering", {"question": "the"}, {}, "keys question, context"),
         ("question-answering", None, {"question": ["a", "b"], "context": ["c"]}, "of the same length"),

@@ -189,12 +189,10 @@ def test_weights_that_do_not_fit() -> None:
     with pytest.raises(ConfigError, match="these labels are numbers"):
         weights((["x", "y"], [0.5, 1.5]), class_weights="balanced")
     numbers: dict[str, Any] = {"data": (["x", "y"], [0.5, 1.5]), "eval_data": (["x", "y"], [0.5, 1.5])}
-    for changes, problem in [
-        ({"label_smoothing": 0.1}, "these labels are numbers"),
-        ({"thresholds": "f1"}, "a number"),
-    ]:
-        with pytest.raises(ConfigError, match=problem):
-            TextClassification(FinetuneOptions(**numbers, **changes))
+    with pytest.raises(ConfigError, match="--label-smoothing is for classification, and these labels are numbers"):
+        TextClassification(FinetuneOptions(**numbers, label_smoothing=0.1))
+    with pytest.raises(ConfigError, match="several labels; here it is a number"):
+        TextClassification(FinetuneOptions(**numbers, thresholds="f1"))
     with pytest.raises(ConfigError, match="is for finetune"):
         DistillOptions(data=data, teacher=("t",), class_weights="balanced")
     with pytest.raises(ConfigError, match="is in memory: --glue reads a folder"):
