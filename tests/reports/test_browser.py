@@ -1,5 +1,6 @@
 """Reports in a browser: nothing is wider than the window, and the browser has nothing to say."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from helpers.evaluations import EVALUATIONS
+from helpers.evaluations import EVALUATIONS, classes
 from pocketbert.reports.report import write_evaluation_report
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -52,3 +53,19 @@ def test_nothing_is_wider_than_the_window(driver: Any, kind: str, tmp_path: Path
             colours.add(driver.execute_script("return getComputedStyle(document.body).backgroundColor"))
     assert len(colours) == 2
     assert driver.get_log("browser") == []
+
+
+def test_twenty_long_labels_fit_a_printed_page(driver: Any, tmp_path: Path) -> None:
+    """718 pixels are between the margins of A4."""
+    classes().write(tmp_path)
+    stored = json.loads((tmp_path / "outcomes.json").read_text())
+    stored["sets"]["dev"]["labels"] = [f"a_rather_long_label_{i}" for i in range(20)]
+    (tmp_path / "outcomes.json").write_text(json.dumps(stored))
+    write_evaluation_report(tmp_path, "my-model", {}, ["pocketbert"], explained=None)
+    size = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    driver.get(f"file://{tmp_path}/report.html")
+    assert driver.execute_script("return document.querySelector('.matrix').rows.length") == 21
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= 718
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -29,6 +29,9 @@ th{font-weight:600;color:var(--soft);font-size:13px}td.n,th.n{text-align:right;w
 td.wide{min-width:200px;overflow-wrap:anywhere}
 .matrix td,.matrix th{padding:5px 10px;text-align:center;border:1px solid var(--rule)}.matrix th.row{text-align:right}
 .matrix td{background:rgba(var(--tone),var(--a));font-variant-numeric:tabular-nums}
+.tall td{padding:5px 6px}
+.tall th span{display:inline-block;writing-mode:vertical-rl;max-height:12em;overflow-wrap:anywhere}
+.tall th{vertical-align:bottom}.tall th.row{max-width:14em;overflow-wrap:anywhere;vertical-align:middle}
 .bar{display:inline-block;height:9px;border-radius:2px;background:var(--c0);vertical-align:baseline}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:8px 28px}
 figure{margin:0}figcaption{font-size:13.5px}svg{width:100%;height:auto;max-width:520px;display:block}
@@ -48,7 +51,7 @@ code{font-size:.92em}
 @media print{:root{--paper:#fff;--ink:#000;--soft:#444;--rule:#bbb;--tint:#f2f2f2;--c0:#0b7285;--c1:#c2540a;
 --c2:#7048e8;--c3:#666;--for:34,139,90;--against:206,60,60}body{max-width:none;padding:0;font-size:11pt}
 h2,h3{break-after:avoid}figure,tr,.matrix,.error,.tile{break-inside:avoid}.scroll{overflow:visible}
-.plots{grid-template-columns:1fr 1fr}
+.plots{grid-template-columns:1fr 1fr}.tall{font-size:8.5pt}.tall td,.tall th{padding:2px 3px}.tall th{font-size:8.5pt}
 mark,.matrix td,.bar,.key,.tile,pre{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 

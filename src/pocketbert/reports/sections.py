@@ -19,6 +19,7 @@ Limits = Mapping[str, tuple[float, float]]
 Explanation = Mapping[str, Any]
 
 _CLASSES = 20  # in a confusion matrix
+_BESIDE = 60  # characters of all labels above its columns; of more, each is written from top to bottom
 _ROWS = 60  # of a table
 _CHARACTERS = 600  # of a text
 _CLOUD = 800  # dots
@@ -116,7 +117,8 @@ def confusion(outcomes: Outcomes) -> str:
         order = [int(i) for i in np.argsort(-wrong.ravel(), kind="stable")[:_CLASSES] if wrong.ravel()[i]]
         rows = [(outcomes.labels[i // count], outcomes.labels[i % count], f"{wrong.ravel()[i]:,}") for i in order]
         return section("Confusions", table(("label", "predicted", "examples"), rows, numbers=(2,)))
-    head = "".join(f"<th>{escape(name)}</th>" for name in outcomes.labels)
+    head = "".join(f"<th><span>{escape(name)}</span></th>" for name in outcomes.labels)
+    kind = "matrix tall" if sum(map(len, outcomes.labels)) > _BESIDE else "matrix"
     lines = []
     for i, name in enumerate(outcomes.labels):
         total = max(1, matrix[i].sum())
@@ -125,7 +127,7 @@ def confusion(outcomes: Outcomes) -> str:
             for j, value in enumerate(matrix[i].tolist())
         )
         lines.append(f'<tr><th class="row">{escape(name)}</th>{cells}</tr>')
-    grid = f'<div class="scroll"><table class="matrix"><tr><th></th>{head}</tr>{"".join(lines)}</table></div>'
+    grid = f'<div class="scroll"><table class="{kind}"><tr><th></th>{head}</tr>{"".join(lines)}</table></div>'
     return section(
         "Confusion matrix", grid, note("Labels in rows, predictions in columns; shading is the fraction of the row.")
     )
